@@ -1,0 +1,34 @@
+"""What the renderer asks of whatever runs assignments: in this process, or as Ray actors."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ltx_dist.types import Assignment, Completion, RenderRequest, WorkerState
+
+
+class Executor(Protocol):
+    """Keeps each request's latest stage output itself: conditioning and latents never pass through the caller."""
+
+    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
+        """Start, or remember to start, a stage. The worker has no other assignment in flight."""
+        ...
+
+    def wait(self, timeout: float) -> list[Completion]:
+        """The assignments that ended, at least one if any ends within `timeout` seconds.
+
+        Raises RuntimeError when a worker could not start: its weights or its device are not usable for anyone.
+        """
+        ...
+
+    def release(self, request_id: str) -> None:
+        """Forget the outputs of a request that has its terminal result."""
+        ...
+
+    def worker_states(self) -> list[WorkerState]:
+        """What each worker does at the moment, as last heard. Never blocks."""
+        ...
+
+    def shutdown(self) -> None:
+        """End the workers and free their devices. Work in flight is dropped."""
+        ...

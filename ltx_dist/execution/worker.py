@@ -1,0 +1,172 @@
+"""StageWorker: one device and its stages. A plain class; `ray_executor` makes an actor of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.config import OutputConfig
+from ltx_dist.output.video import encode_video
+from ltx_dist.render_key import render_key
+from ltx_dist.scheduling.placement import Worker
+from ltx_dist.stages.denoiser import Denoiser
+from ltx_dist.stages.loading import DTYPES
+from ltx_dist.stages.residency import ResidentModule
+from ltx_dist.stages.text_encoder import TextEncoder
+from ltx_dist.stages.video_decoder import VideoDecoder
+from ltx_dist.types import (
+    Conditioning,
+    EncodedVideo,
+    Latents,
+    RenderRequest,
+    Stage,
+    StageOutput,
+    StageReport,
+    WorkerState,
+)
+
+STAGE_CLASSES: dict[Stage, Callable[..., Any]] = {
+    Stage.ENCODE_TEXT: TextEncoder,
+    Stage.DENOISE: Denoiser,
+    Stage.DECODE: VideoDecoder,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All a worker needs to start, on any machine: small and picklable."""
+
+    worker: Worker
+    checkpoint: Checkpoint
+    checkpoint_digest: dict[str, str]
+    precision: str
+    output: OutputConfig
+
+
+class StageWorker:
+    """Loads the components of its stages, and no others, when it is made; then runs one stage of one request a call.
+
+    Raises what loading raises (a missing file, a device without room): a worker that cannot start is of no use.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._state = WorkerState(spec.worker.worker_id)
+        self._set_threads()
+        device = self._device = "cpu" if spec.worker.device == "cpu" else _cuda_device(spec.worker)
+        self._residents: dict[Stage, ResidentModule] = {}
+        self._stages: dict[Stage, Any] = {}
+        for stage in spec.worker.stages:
+            self._stages[stage] = STAGE_CLASSES[stage](spec.checkpoint, DTYPES[spec.precision], device)
+            if spec.worker.residency == "time_sliced":
+                self._residents[stage] = ResidentModule(self._stages[stage].module, device)
+            else:
+                self._stages[stage].module.to(device)
+
+    def run(
+        self, stage: Stage, request: RenderRequest, payload: StageOutput | None
+    ) -> tuple[StageOutput | None, StageReport]:
+        """The stage's output and its report; on any error, None and a report that carries it.
+
+        This is the one place where a stage's errors are caught: a failed clip must not stop the others.
+        """
+        self._set_threads()
+        self._state = WorkerState(self._spec.worker.worker_id, stage, request.request_id)
+        arrived = time.perf_counter()
+        started = arrived
+        try:
+            with torch.inference_mode():
+                self._make_resident(stage)
+                started = time.perf_counter()
+                output, latents_sha256 = self._run_stage(stage, request, payload)
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            report = StageReport(time.perf_counter() - started, started - arrived, error=_describe(error))
+            return None, report
+        finally:
+            self._state = WorkerState(self._spec.worker.worker_id)
+        return output, StageReport(
+            seconds=time.perf_counter() - started,
+            load_seconds=started - arrived,
+            latents_sha256=latents_sha256,
+            peak_bytes=self._peak_bytes(),
+        )
+
+    def state(self) -> WorkerState:
+        """Safe to call from another thread while `run` works."""
+        return self._state
+
+    def _run_stage(
+        self, stage: Stage, request: RenderRequest, payload: StageOutput | None
+    ) -> tuple[StageOutput, str | None]:
+        if stage is Stage.ENCODE_TEXT:
+            return self._stages[stage].encode(request), None
+        if stage is Stage.DENOISE:
+            assert isinstance(payload, Conditioning)
+            latents = self._stages[stage].denoise(request, payload, self._on_step(request))
+            return latents, hashlib.sha256(latents.latents.numpy()).hexdigest()
+        assert isinstance(payload, Latents)
+        return self._decode(request, payload), None
+
+    def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo:
+        spec = self._spec
+        key = render_key(
+            request, spec.checkpoint_digest, spec.checkpoint.pipeline_class, spec.precision, spec.output
+        )
+        return encode_video(
+            self._stages[Stage.DECODE].decode(request, latents),
+            height=request.height,
+            width=request.width,
+            num_frames=request.num_frames,
+            frame_rate=request.frame_rate,
+            output=spec.output,
+            metadata={"title": request.prompt, "comment": json.dumps({"render_key": key, "request": asdict(request)})},
+        )
+
+    def _on_step(self, request: RenderRequest) -> Callable[[int], None]:
+        def on_step(step: int) -> None:
+            self._state = WorkerState(
+                self._spec.worker.worker_id, Stage.DENOISE, request.request_id, step, request.num_inference_steps
+            )
+
+        return on_step
+
+    def _make_resident(self, stage: Stage) -> None:
+        """Time-sliced: every other component leaves the device before this one is copied to it."""
+        if stage not in self._residents or self._residents[stage].is_resident:
+            return
+        for other in self._residents.values():
+            other.evict()
+        if self._device != "cpu":
+            torch.cuda.empty_cache()
+        self._residents[stage].upload()
+
+    def _set_threads(self) -> None:
+        # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.
+        if self._spec.worker.threads is not None:
+            torch.set_num_threads(self._spec.worker.threads)
+
+    def _peak_bytes(self) -> int | None:
+        if self._device == "cpu":
+            return None
+        peak = torch.cuda.max_memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return peak
+
+
+def _cuda_device(worker: Worker) -> str:
+    """Under Ray a worker sees only the GPU it was given, as number 0; in this process it sees all of them."""
+    return f"cuda:{worker.device_index % torch.cuda.device_count()}"
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip()

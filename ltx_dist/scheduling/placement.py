@@ -1,0 +1,181 @@
+"""Devices + sizes + config -> workers as data. Nothing but the workers tells one layout from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, Stage
+
+Residency = Literal["resident", "time_sliced"]
+Device = Literal["cpu", "cuda"]
+
+RESIDENT_SHARE = 0.6
+"""Weights may take this share of a GPU and still be called resident; the rest is for activations.
+
+A bound to start from: 2B in bfloat16 (14.5 GB with the VAE's decoder) is resident on 24 GB, and decode's working set
+has 9.6 GB. To be replaced by measured working sets.
+"""
+
+DEFAULT_QUEUE = 2
+"""Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped."""
+
+DEFAULT_WAVE = 8
+"""Clips that wait between two stages where every change of stage swaps weights: swaps cost S/8 a clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One device and the stages it may run.
+
+    threads: CPU threads of the worker's torch; None leaves torch's own choice. num_gpus: what it asks of Ray.
+    """
+
+    worker_id: str
+    stages: tuple[Stage, ...]
+    device: Device
+    device_index: int = 0
+    residency: Residency = "resident"
+    threads: int | None = None
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The workers of a batch and `max_queued`: how many clips may wait in front of a stage."""
+
+    layout: str
+    workers: tuple[Worker, ...]
+    max_queued: Mapping[Stage, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What there is to place on: GPUs seen by this machine or the cluster, their smallest memory, CPU cores."""
+
+    num_gpus: int
+    gpu_memory_bytes: int | None
+    num_cpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The placement section of the config with `None` and `auto` still in it."""
+
+    layout: Literal["auto", "pinned", "shared", "replicated"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int | None = None
+    memory_gb: float | None = None
+    threads: int | None = None
+    residency: Literal["auto", "resident", "time_sliced"] = "auto"
+    wave: int | None = None
+    gpus_per_worker: float | None = None
+
+
+def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, int]) -> Placement:
+    """The workers for these devices. `component_bytes` are the weights' bytes on the device, by component.
+
+    Raises ValueError naming the field when the devices cannot carry the layout.
+    """
+    device = _device(wishes, inventory)
+    num_devices = _num_devices(wishes, inventory, device)
+    layout = wishes.layout if wishes.layout != "auto" else ("shared" if num_devices == 1 else "replicated")
+    hosted = _hosted_stages(layout, num_devices)
+    workers = tuple(
+        Worker(
+            worker_id=f"{device}:{index}",
+            stages=stages,
+            device=device,
+            device_index=index,
+            residency=_residency(wishes, inventory, device, stages, component_bytes),
+            threads=wishes.threads or _default_threads(device, inventory, len(hosted)),
+            num_gpus=_num_gpus(wishes, device),
+        )
+        for index, stages in enumerate(hosted)
+    )
+    return Placement(layout, workers, _max_queued(wishes, workers))
+
+
+def _device(wishes: Wishes, inventory: Inventory) -> Device:
+    if wishes.device == "cuda" and inventory.num_gpus == 0:
+        raise ValueError("placement.device: cuda was asked for and no GPU was found; use cpu, or check nvidia-smi")
+    if wishes.device == "auto":
+        return "cuda" if inventory.num_gpus else "cpu"
+    return wishes.device
+
+
+def _num_devices(wishes: Wishes, inventory: Inventory, device: Device) -> int:
+    if device == "cuda":
+        if wishes.devices is not None and wishes.devices > inventory.num_gpus:
+            raise ValueError(
+                f"placement.devices: {wishes.devices} were asked for and {inventory.num_gpus} GPUs were found; "
+                f"use {inventory.num_gpus} or fewer"
+            )
+        if wishes.layout == "shared":
+            return 1
+        return wishes.devices or inventory.num_gpus
+    if wishes.devices is not None:
+        return wishes.devices
+    return len(STAGES) if wishes.layout == "pinned" else 1
+
+
+def _hosted_stages(layout: str, num_devices: int) -> list[tuple[Stage, ...]]:
+    if layout == "shared":
+        return [STAGES]
+    if layout == "replicated":
+        return [STAGES] * num_devices
+    assert layout == "pinned"
+    if num_devices == 1:
+        raise ValueError(
+            "placement.layout: pinned needs at least 2 devices and has 1; "
+            "use shared, or set placement.devices to 2 or more"
+        )
+    if num_devices == 2:
+        return [(Stage.ENCODE_TEXT, Stage.DECODE), (Stage.DENOISE,)]
+    return [(Stage.ENCODE_TEXT,), *[(Stage.DENOISE,)] * (num_devices - 2), (Stage.DECODE,)]
+
+
+def _residency(
+    wishes: Wishes,
+    inventory: Inventory,
+    device: Device,
+    stages: tuple[Stage, ...],
+    component_bytes: Mapping[str, int],
+) -> Residency:
+    if wishes.residency != "auto":
+        return wishes.residency
+    if device == "cpu" or len(stages) == 1:
+        return "resident"
+    memory = wishes.memory_gb * 1e9 if wishes.memory_gb is not None else inventory.gpu_memory_bytes
+    weights = sum(component_bytes[COMPONENT_OF_STAGE[stage]] for stage in stages)
+    fits = memory is not None and weights <= RESIDENT_SHARE * memory
+    # Unknown memory is treated as too small: time-slicing costs a few percent, paging costs a factor of a hundred.
+    return "resident" if fits else "time_sliced"
+
+
+def _default_threads(device: Device, inventory: Inventory, num_workers: int) -> int | None:
+    return max(1, inventory.num_cpus // num_workers) if device == "cpu" else None
+
+
+def _num_gpus(wishes: Wishes, device: Device) -> float:
+    if wishes.gpus_per_worker is not None:
+        return wishes.gpus_per_worker
+    return 1.0 if device == "cuda" else 0.0
+
+
+def _max_queued(wishes: Wishes, workers: tuple[Worker, ...]) -> dict[Stage, int]:
+    """The bound of the queue in front of each stage but the first, whose queue is the batch itself.
+
+    Work in flight in the stage before counts against the bound, so every producer beyond the first adds one: a wave
+    of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself.
+    """
+    bounds: dict[Stage, int] = {}
+    for previous, stage in pairwise(STAGES):
+        producers = [worker for worker in workers if previous in worker.stages]
+        consumers = [worker for worker in workers if stage in worker.stages]
+        swaps = any(worker.residency == "time_sliced" and len(worker.stages) > 1 for worker in consumers)
+        wave = wishes.wave or (DEFAULT_WAVE if swaps else DEFAULT_QUEUE)
+        bounds[stage] = wave * len(consumers) + len(producers) - 1
+    return bounds

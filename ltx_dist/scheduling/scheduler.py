@@ -1,0 +1,155 @@
+"""Which request runs which stage on which worker next. Pure: ids, stages and counts; no tensor, clock or file."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
+
+MAX_ATTEMPTS = 3
+"""How often a request may lose its worker in one stage before it is given up: it may be what kills them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The terminal result of one request, exactly once."""
+
+    request_id: str
+    status: Literal["done", "failed"]
+    error: str | None = None
+
+
+class Scheduler:
+    """Each idle worker takes, of the stages it hosts with work ready and room downstream, the one that needs no swap,
+    is furthest downstream, and was submitted first.
+
+    The queue in front of every stage but the first is bounded by `placement.max_queued`; work in flight in the stage
+    before it counts, so a finished stage always has room for its output. A wave of a time-sliced worker is nothing
+    but that bound: it stays with its loaded stage until the next queue is full, then drains downstream.
+
+    Liveness: while a request is neither finished nor in flight, some stage has ready work. Take the stage furthest
+    downstream that has. Nothing is ready after it, so its output queue holds only requests in flight: either one of
+    those is running, and its completion changes the state, or the queue is empty and the stage has room. Then
+    a worker that hosts the stage is idle, and gets it (or other eligible work), or busy, and its completion will come.
+    A stage that no worker hosts any more fails its requests at once. So every state without work in flight, before
+    `is_finished`, yields an assignment: the batch cannot stall.
+
+    A request whose worker was lost returns to the front of its queue, which may exceed the bound by one a lost worker.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._workers: dict[str, Worker] = {worker.worker_id: worker for worker in placement.workers}
+        self._max_queued = dict(placement.max_queued)
+        self._ready: dict[Stage, list[tuple[int, str]]] = {stage: [] for stage in STAGES}
+        self._in_flight: dict[str, Assignment] = {}
+        self._running: dict[Stage, int] = dict.fromkeys(STAGES, 0)
+        self._loaded: dict[str, Stage | None] = dict.fromkeys(self._workers)
+        self._order: dict[str, int] = {}
+        self._attempts: dict[str, int] = {}
+        self._num_open = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Every request that was added has its terminal result."""
+        return self._num_open == 0
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def num_queued(self, stage: Stage) -> int:
+        """Requests ready for the stage and not yet taken by a worker."""
+        return len(self._ready[stage])
+
+    def add(self, request_ids: Iterable[str]) -> None:
+        """Submit requests, in this order. Ids are unique over the life of the scheduler."""
+        for request_id in request_ids:
+            assert request_id not in self._order, request_id
+            self._order[request_id] = len(self._order)
+            self._num_open += 1
+            self._enqueue(request_id, STAGES[0])
+
+    def schedule(self) -> list[Assignment]:
+        """Work for every idle worker that can have some; each assignment is now in flight until `update`."""
+        assignments: list[Assignment] = []
+        while taken := [self._take(w, stage) for w in self._idle_workers() if (stage := self._choose(w)) is not None]:
+            # What was taken may have made room upstream, for a worker that was asked before.
+            assignments += taken
+        return assignments
+
+    def update(self, completion: Completion) -> list[Outcome]:
+        """Take in the end of an assignment; returns the requests that ended with it (most often none or one)."""
+        assignment = completion.assignment
+        assert self._in_flight.get(assignment.worker_id) == assignment, f"{assignment} is not in flight"
+        del self._in_flight[assignment.worker_id]
+        self._running[assignment.stage] -= 1
+        if completion.worker_lost:
+            return self._lose_worker(assignment, completion.error)
+        if completion.error is not None:
+            return [self._finish(assignment.request_id, "failed", completion.error)]
+        self._attempts.pop(assignment.request_id, None)
+        following = assignment.stage.following
+        if following is None:
+            return [self._finish(assignment.request_id, "done", None)]
+        self._enqueue(assignment.request_id, following)
+        return self._fail_unhosted()
+
+    def _idle_workers(self) -> list[Worker]:
+        return [worker for worker_id, worker in self._workers.items() if worker_id not in self._in_flight]
+
+    def _choose(self, worker: Worker) -> Stage | None:
+        eligible = [stage for stage in worker.stages if self._ready[stage] and self._has_room_after(stage)]
+        return min(eligible, key=lambda stage: self._rank(worker, stage), default=None)
+
+    def _rank(self, worker: Worker, stage: Stage) -> tuple[bool, int]:
+        """Smaller is better. Submission order decides within a stage: its queue is a heap on it."""
+        swaps = worker.residency == "time_sliced" and self._loaded[worker.worker_id] not in (None, stage)
+        return swaps, -STAGES.index(stage)
+
+    def _has_room_after(self, stage: Stage) -> bool:
+        following = stage.following
+        if following is None:
+            return True
+        return len(self._ready[following]) + self._running[stage] < self._max_queued[following]
+
+    def _take(self, worker: Worker, stage: Stage) -> Assignment:
+        _, request_id = heapq.heappop(self._ready[stage])
+        assignment = Assignment(request_id, stage, worker.worker_id)
+        self._in_flight[worker.worker_id] = assignment
+        self._running[stage] += 1
+        self._loaded[worker.worker_id] = stage
+        return assignment
+
+    def _enqueue(self, request_id: str, stage: Stage) -> None:
+        heapq.heappush(self._ready[stage], (self._order[request_id], request_id))
+
+    def _finish(self, request_id: str, status: Literal["done", "failed"], error: str | None) -> Outcome:
+        self._num_open -= 1
+        self._attempts.pop(request_id, None)
+        return Outcome(request_id, status, error)
+
+    def _lose_worker(self, assignment: Assignment, error: str | None) -> list[Outcome]:
+        del self._workers[assignment.worker_id]
+        request_id = assignment.request_id
+        self._attempts[request_id] = self._attempts.get(request_id, 0) + 1
+        outcomes: list[Outcome] = []
+        if self._attempts[request_id] >= MAX_ATTEMPTS:
+            outcomes.append(self._finish(request_id, "failed", f"lost {MAX_ATTEMPTS} workers while running: {error}"))
+        else:
+            self._enqueue(request_id, assignment.stage)
+        return outcomes + self._fail_unhosted()
+
+    def _fail_unhosted(self) -> list[Outcome]:
+        """End the requests waiting for a stage that no worker hosts any more: waiting on would be for ever."""
+        outcomes: list[Outcome] = []
+        for stage in STAGES:
+            if any(stage in worker.stages for worker in self._workers.values()):
+                continue
+            for _, request_id in self._ready[stage]:
+                outcomes.append(self._finish(request_id, "failed", f"no worker is left that can run {stage}"))
+            self._ready[stage].clear()
+        return outcomes

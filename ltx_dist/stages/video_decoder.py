@@ -1,0 +1,61 @@
+"""Latents -> frames. The order of casts and draws is that of the tail of diffusers' LTX pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+
+from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.stages.loading import DTYPES, load_vae, pipeline_class
+from ltx_dist.types import Latents, RenderRequest
+
+
+class VideoDecoder:
+    """The VAE and diffusers' own post-processing."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> None:
+        self.module = load_vae(checkpoint, dtype)
+        self._device = torch.device(device)
+        self._denormalize = pipeline_class(checkpoint)._denormalize_latents
+        self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)
+
+    def decode(self, request: RenderRequest, latents: Latents) -> Iterator[np.ndarray]:
+        """The clip's frames, (height, width, 3) uint8 RGB, brought to the host one by one.
+
+        Latents are cast to the text embeddings' dtype before the decode noise is drawn in it and to the VAE's after,
+        and the noise is the next draw of the generator that made the initial noise, as in diffusers.
+        """
+        vae = self.module
+        samples = latents.latents.to(self._device)
+        samples = self._denormalize(samples, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+        samples = samples.to(DTYPES[latents.embeds_dtype])
+        timestep = None
+        if vae.config.timestep_conditioning:
+            samples, timestep = self._add_decode_noise(request, latents, samples)
+        # The VAE of 0.9.1 draws noise from the global generator inside its decoder.
+        torch.manual_seed(request.seed)
+        video = vae.decode(samples.to(vae.dtype), timestep, return_dict=False)[0]
+        for index in range(video.shape[2]):
+            yield self._to_uint8(video[:, :, index])
+
+    def _add_decode_noise(
+        self, request: RenderRequest, latents: Latents, samples: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator("cpu")
+        generator.set_state(latents.generator_state)
+        noise = randn_tensor(samples.shape, generator=generator, device=self._device, dtype=samples.dtype)
+        noise_scale = request.decode_noise_scale
+        scale = torch.tensor(
+            [request.decode_timestep if noise_scale is None else noise_scale], device=self._device, dtype=samples.dtype
+        )[:, None, None, None, None]
+        timestep = torch.tensor([request.decode_timestep], device=self._device, dtype=samples.dtype)
+        return (1 - scale) * samples + scale * noise, timestep
+
+    def _to_uint8(self, frame: torch.Tensor) -> np.ndarray:
+        """(1, 3, H, W) in [-1, 1] -> (H, W, 3) uint8, rounded as diffusers rounds for `output_type="pil"`."""
+        image = self._processor.postprocess(frame, output_type="pt")[0]
+        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,186 @@
+"""The nouns that cross rooms. Tensors appear only as annotations: importing this loads no torch.
+
+Only small things travel between workers: text embeddings (2-4 MB), latents (3-9 MB), one mp4 (1-5 MB).
+Decoded frames (120-660 MB) stay in the worker that decodes them, so there is no type for them here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Stage(str, Enum):
+    """One of the three models in a row. The order of definition is the order of the pipeline."""
+
+    ENCODE_TEXT = "encode_text"
+    DENOISE = "denoise"
+    DECODE = "decode"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def following(self) -> Stage | None:
+        """The stage that consumes this one's output; None after the last."""
+        position = STAGES.index(self) + 1
+        return STAGES[position] if position < len(STAGES) else None
+
+
+STAGES: tuple[Stage, ...] = tuple(Stage)
+
+COMPONENT_OF_STAGE: dict[Stage, str] = {
+    Stage.ENCODE_TEXT: "text_encoder",
+    Stage.DENOISE: "transformer",
+    Stage.DECODE: "vae",
+}
+"""The diffusers component whose weights a stage needs on its device."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """One clip to make, every setting resolved. Field names and meanings are those of diffusers' LTX pipelines.
+
+    `request_id` is also the file name without its ending. Sizes are pixels; `height` and `width` are multiples of
+    the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1.
+    """
+
+    request_id: str
+    prompt: str
+    negative_prompt: str
+    height: int
+    width: int
+    num_frames: int
+    frame_rate: float
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    seed: int
+    decode_timestep: float
+    decode_noise_scale: float | None
+    max_sequence_length: int
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the negative prompt is encoded and used at all (diffusers' own rule)."""
+        return self.guidance_scale > 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the text encoder hands on.
+
+    prompt_embeds: (1, max_sequence_length, caption_channels) in the text encoder's dtype.
+    prompt_attention_mask: (1, max_sequence_length) bool. The negative pair is None without guidance.
+    """
+
+    prompt_embeds: torch.Tensor
+    prompt_attention_mask: torch.Tensor
+    negative_prompt_embeds: torch.Tensor | None
+    negative_prompt_attention_mask: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """What the transformer hands on.
+
+    latents: (1, C, F, H, W) float32, normalised (diffusers' `output_type="latent"`, unpacked).
+    generator_state: (5056,) uint8, the clip's CPU generator after it drew the initial noise: the decode noise of
+        timestep-conditioned VAEs is its next draw, so the state travels, not the seed.
+    embeds_dtype: name of the text embeddings' dtype, to which diffusers casts the latents before decoding.
+    """
+
+    latents: torch.Tensor
+    generator_state: torch.Tensor
+    embeds_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedVideo:
+    """What the VAE worker hands on: a finished mp4 and the digest of the frames it was made from.
+
+    frames_sha256 is over the uint8 RGB frames in T,H,W,3 order.
+    """
+
+    mp4: bytes
+    num_frames: int
+    height: int
+    width: int
+    frames_sha256: str
+    mp4_sha256: str
+
+
+StageOutput = Conditioning | Latents | EncodedVideo
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One stage of one request on one worker: the unit the scheduler decides and an executor runs."""
+
+    request_id: str
+    stage: Stage
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What a worker says of an assignment it ran; small, so it always travels to the driver.
+
+    seconds: in the stage itself, on the worker's monotonic clock. load_seconds: weights read or moved before it.
+    peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
+    """
+
+    seconds: float
+    load_seconds: float = 0.0
+    error: str | None = None
+    latents_sha256: str | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
+
+    `error` set: the stage failed on this request. `worker_lost`: the worker is gone and the request is innocent.
+    `video` is set by the last stage only.
+    """
+
+    assignment: Assignment
+    started: float
+    finished: float
+    report: StageReport
+    worker_lost: bool = False
+    video: EncodedVideo | None = None
+
+    @property
+    def error(self) -> str | None:
+        return self.report.error
+
+
+@dataclass(frozen=True, slots=True)
+class RenderResult:
+    """The one terminal result of a request: its video, or the error that ended it."""
+
+    request: RenderRequest
+    status: Literal["done", "failed"]
+    completions: tuple[Completion, ...]
+    video: EncodedVideo | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What a worker is doing now, for people to watch. `stage` is None while it waits.
+
+    step of num_steps: denoising steps done; 0 of 0 in the other stages.
+    """
+
+    worker_id: str
+    stage: Stage | None = None
+    request_id: str | None = None
+    step: int = 0
+    num_steps: int = 0

@@ -1,0 +1,88 @@
+"""Devices + sizes + config -> workers, or a message that says what to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
+from ltx_dist.types import STAGES, Stage
+
+E, D, V = STAGES
+GIB = 2**30
+ON_CPU = Inventory(num_gpus=0, gpu_memory_bytes=None, num_cpus=4)
+LTX_2B = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}
+
+
+def gpus(count: int, gib: float = 24) -> Inventory:
+    return Inventory(num_gpus=count, gpu_memory_bytes=int(gib * GIB), num_cpus=16)
+
+
+def stages(placement: Placement) -> list[tuple[Stage, ...]]:
+    return [worker.stages for worker in placement.workers]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "expected"),
+    [(2, [(E, V), (D,)]), (3, [(E,), (D,), (V,)]), (5, [(E,), (D,), (D,), (D,), (V,)])],
+)
+def test_pinned_gives_further_devices_to_the_transformer(num_gpus, expected):
+    placement = place(Wishes(layout="pinned"), gpus(num_gpus), LTX_2B)
+    assert stages(placement) == expected
+    assert {worker.residency for worker in placement.workers} == {"resident"}
+
+
+def test_shared_is_one_worker_even_on_many_gpus():
+    assert stages(place(Wishes(layout="shared"), gpus(4), LTX_2B)) == [STAGES]
+
+
+def test_replicated_is_every_stage_on_every_gpu():
+    assert stages(place(Wishes(layout="replicated"), gpus(3), LTX_2B)) == [STAGES] * 3
+
+
+def test_auto_is_shared_on_one_device_and_replicated_on_several():
+    assert place(Wishes(), gpus(1), LTX_2B).layout == "shared"
+    assert place(Wishes(), gpus(2), LTX_2B).layout == "replicated"
+    assert place(Wishes(), ON_CPU, LTX_2B).layout == "shared"
+
+
+def test_pinned_on_a_cpu_makes_a_worker_a_stage_and_shares_the_cores():
+    placement = place(Wishes(layout="pinned"), ON_CPU, LTX_2B)
+    assert stages(placement) == [(E,), (D,), (V,)]
+    assert [worker.threads for worker in placement.workers] == [1, 1, 1]
+    assert [worker.num_gpus for worker in placement.workers] == [0, 0, 0]
+
+
+def test_ltx_2b_is_resident_on_24_gb_and_time_sliced_on_16():
+    assert place(Wishes(), gpus(1, 24), LTX_2B).workers[0].residency == "resident"
+    assert place(Wishes(), gpus(1, 16), LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(memory_gb=16), gpus(1, 24), LTX_2B).workers[0].residency == "time_sliced"
+
+
+def test_unknown_memory_is_treated_as_too_small():
+    inventory = replace(gpus(1), gpu_memory_bytes=None)
+    assert place(Wishes(), inventory, LTX_2B).workers[0].residency == "time_sliced"
+
+
+def test_a_wave_is_the_queue_bound_of_one_worker():
+    placement = place(Wishes(layout="shared", wave=5), ON_CPU, LTX_2B)
+    assert placement.max_queued == {D: 5, V: 5}
+
+
+def test_the_bound_never_keeps_one_of_several_producers_idle():
+    placement = place(Wishes(layout="pinned", wave=1), gpus(10), LTX_2B)
+    assert placement.max_queued[V] == 8, "8 transformers may all be at work while the decoder takes what they made"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "inventory", "message"),
+    [
+        (Wishes(layout="pinned"), gpus(1), "placement.layout: pinned needs at least 2 devices"),
+        (Wishes(device="cuda"), ON_CPU, "placement.device: cuda was asked for and no GPU was found"),
+        (Wishes(devices=4), gpus(2), "placement.devices: 4 were asked for and 2 GPUs were found"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_by_name(wishes, inventory, message):
+    with pytest.raises(ValueError, match=message):
+        place(wishes, inventory, LTX_2B)

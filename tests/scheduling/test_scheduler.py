@@ -1,0 +1,191 @@
+"""The scheduler's rules one by one, then its promises on random layouts, sizes and failures."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.scheduler import MAX_ATTEMPTS, Scheduler
+from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
+
+E, D, V = STAGES
+
+
+def make_placement(*stages_of_workers: tuple[Stage, ...], max_queued: int = 2, residency: str = "resident") -> Placement:
+    workers = tuple(
+        Worker(f"w{index}", stages, "cpu", index, residency) for index, stages in enumerate(stages_of_workers)
+    )
+    return Placement("test", workers, {D: max_queued, V: max_queued})
+
+
+def end(assignment: Assignment, error: str | None = None, worker_lost: bool = False) -> Completion:
+    return Completion(assignment, 0.0, 0.0, StageReport(0.0, error=error), worker_lost)
+
+
+def run_one_at_a_time(scheduler: Scheduler) -> list[tuple[Stage, str]]:
+    """The order of work on one worker, each assignment ending before the next is chosen."""
+    order = []
+    while not scheduler.is_finished:
+        (assignment,) = scheduler.schedule()
+        order.append((assignment.stage, assignment.request_id))
+        scheduler.update(end(assignment))
+    return order
+
+
+def test_a_resident_worker_finishes_each_clip_before_the_next():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a", "b"])
+    assert run_one_at_a_time(scheduler) == [(E, "a"), (D, "a"), (V, "a"), (E, "b"), (D, "b"), (V, "b")]
+
+
+def test_a_time_sliced_worker_works_in_waves_of_the_queue_bound():
+    scheduler = Scheduler(make_placement(STAGES, max_queued=2, residency="time_sliced"))
+    scheduler.add(["a", "b", "c"])
+    stages = [stage for stage, _ in run_one_at_a_time(scheduler)]
+    assert stages == [E, E, D, D, V, V, E, D, V]
+
+
+def test_downstream_work_comes_first():
+    scheduler = Scheduler(make_placement((E, V), (D,)))
+    scheduler.add(["a", "b", "c"])
+    (encode_a,) = scheduler.schedule()
+    scheduler.update(end(encode_a))
+    denoise_a, encode_b = sorted(scheduler.schedule(), key=lambda a: a.request_id)
+    scheduler.update(end(denoise_a))
+    scheduler.update(end(encode_b))
+    assert Assignment("a", V, "w0") in scheduler.schedule(), "w0 could encode c, and decodes a"
+
+
+def test_queues_are_bounded_and_count_work_in_flight():
+    scheduler = Scheduler(make_placement((E,), (D,), (V,), max_queued=1))
+    scheduler.add(["a", "b", "c"])
+    (encode_a,) = scheduler.schedule()
+    assert scheduler.schedule() == []
+    scheduler.update(end(encode_a))
+    denoise_a, encode_b = sorted(scheduler.schedule(), key=lambda a: a.request_id)
+    scheduler.update(end(encode_b))
+    assert scheduler.schedule() == [], "b waits for the transformer, so c is not encoded yet"
+    scheduler.update(end(denoise_a))
+    assert sorted((a.request_id, a.stage) for a in scheduler.schedule()) == [("a", V), ("b", D), ("c", E)]
+
+
+def test_submission_order_decides_within_a_stage():
+    scheduler = Scheduler(make_placement((E,), (E,), (D,), (V,), max_queued=9))
+    scheduler.add(["a", "b", "c"])
+    encode_a, encode_b = scheduler.schedule()
+    scheduler.update(end(encode_b))
+    scheduler.update(end(encode_a))
+    assert Assignment("a", D, "w2") in scheduler.schedule()
+
+
+def test_a_failed_request_ends_alone():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a", "b"])
+    (assignment,) = scheduler.schedule()
+    (outcome,) = scheduler.update(end(assignment, error="boom"))
+    assert (outcome.request_id, outcome.status, outcome.error) == ("a", "failed", "boom")
+    assert [request_id for _, request_id in run_one_at_a_time(scheduler)] == ["b"] * 3
+
+
+def test_a_lost_workers_request_goes_to_the_front_of_its_queue():
+    scheduler = Scheduler(make_placement((E, V), (D,), (D,), max_queued=9))
+    scheduler.add(["a", "b", "c"])
+    for _ in range(3):
+        for assignment in scheduler.schedule():
+            if assignment.stage is E:
+                scheduler.update(end(assignment))
+    assert scheduler.num_queued(D) == 1
+    assert scheduler.update(end(Assignment("a", D, "w1"), worker_lost=True)) == []
+    scheduler.update(end(Assignment("b", D, "w2")))
+    assert Assignment("a", D, "w2") in scheduler.schedule()
+
+
+def test_a_request_that_keeps_losing_workers_is_given_up():
+    scheduler = Scheduler(make_placement(*[STAGES] * (MAX_ATTEMPTS + 1), max_queued=9))
+    scheduler.add(["poison"])
+    for attempt in range(MAX_ATTEMPTS):
+        (assignment,) = scheduler.schedule()
+        outcomes = scheduler.update(end(assignment, error="died", worker_lost=True))
+        assert bool(outcomes) == (attempt == MAX_ATTEMPTS - 1)
+    assert outcomes[0].status == "failed"
+
+
+def test_a_stage_without_workers_fails_its_requests_instead_of_waiting():
+    scheduler = Scheduler(make_placement((E,), (D,), (V,)))
+    scheduler.add(["a", "b"])
+    (encode_a,) = scheduler.schedule()
+    scheduler.update(end(encode_a))
+    for assignment in scheduler.schedule():
+        if assignment.stage is D:
+            (outcome,) = scheduler.update(end(assignment, error="died", worker_lost=True))
+        else:
+            encode_b = assignment
+    assert outcome.request_id == "a" and "no worker is left" in (outcome.error or "")
+    (outcome,) = scheduler.update(end(encode_b))
+    assert outcome.request_id == "b" and scheduler.is_finished
+
+
+def test_an_assignment_ends_once():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a"])
+    (assignment,) = scheduler.schedule()
+    scheduler.update(end(assignment))
+    with pytest.raises(AssertionError, match="not in flight"):
+        scheduler.update(end(assignment))
+
+
+some_stages = st.lists(st.sampled_from(STAGES), min_size=1, max_size=3, unique=True).map(
+    lambda stages: tuple(sorted(stages, key=STAGES.index))
+)
+
+
+@st.composite
+def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, random.Random]:
+    hosted = draw(st.lists(some_stages, min_size=1, max_size=6).filter(lambda w: {s for x in w for s in x} == set(STAGES)))
+    residencies = draw(st.lists(st.sampled_from(["resident", "time_sliced"]), min_size=len(hosted), max_size=len(hosted)))
+    workers = tuple(
+        Worker(f"w{i}", stages, "cpu", i, residency)
+        for i, (stages, residency) in enumerate(zip(hosted, residencies, strict=True))
+    )
+    bounds = {D: draw(st.integers(1, 6)), V: draw(st.integers(1, 6))}
+    seed = draw(st.integers(0, 2**32))
+    failures, losses = draw(st.sampled_from([(0.0, 0.0), (0.2, 0.0), (0.1, 0.1)]))
+    return Placement("random", workers, bounds), draw(st.integers(0, 25)), failures, losses, random.Random(seed)
+
+
+@settings(max_examples=600, deadline=None)
+@given(random_batches())
+def test_every_request_ends_exactly_once_within_the_bounds(batch):
+    """Random layouts, sizes, failures and orders of completion: no deadlock, bounds kept, one terminal result each,
+    and no worker idle while it has eligible work."""
+    placement, num_requests, failure_rate, loss_rate, rng = batch
+    scheduler = Scheduler(placement)
+    ids = [f"r{index}" for index in range(num_requests)]
+    scheduler.add(ids)
+    running: list[Assignment] = []
+    ended: list[str] = []
+    num_lost = 0
+    hosted = {worker.worker_id: worker.stages for worker in placement.workers}
+    while not scheduler.is_finished:
+        new = scheduler.schedule()
+        for assignment in new:
+            assert assignment.stage in hosted[assignment.worker_id]
+        running += new
+        assert scheduler.schedule() == [], "a second look finds no more work"
+        assert running, "stalled"
+        assert len({a.worker_id for a in running}) == len(running), "a worker runs one assignment at a time"
+        for stage in (D, V):
+            before = STAGES[STAGES.index(stage) - 1]
+            in_flight = sum(a.stage is before for a in running)
+            assert scheduler.num_queued(stage) + in_flight <= placement.max_queued[stage] + num_lost
+        assignment = running.pop(rng.randrange(len(running)))
+        lost = rng.random() < loss_rate
+        num_lost += lost
+        failed = rng.random() < failure_rate
+        ended += [o.request_id for o in scheduler.update(end(assignment, "x" if lost or failed else None, lost))]
+    assert sorted(ended) == sorted(ids)
+    assert not running
