@@ -144,10 +144,18 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
     if not equals:
         raise ValueError(f"--set {override}: no value; write section.key=value")
     if dotted not in _known_keys():
-        raise ValueError(f"--set {override}: unknown key{did_you_mean(dotted, _known_keys())}")
+        raise ValueError(f"--set {override}: unknown key{did_you_mean(dotted, _candidates(dotted))}")
     with yaml_errors(f"--set {override}", text, with_line=False):
         section, _, key = dotted.partition(".")
         return section, key, yaml.load(text, StrictLoader)
+
+
+def _candidates(dotted: str) -> list[str]:
+    """What a wrong key may have been meant for: a key of its section, else a section or any section's key."""
+    section = dotted.partition(".")[0]
+    in_section = [key for key in _known_keys() if key.startswith(f"{section}.")]
+    meant = [key for key in _known_keys() if key.endswith(f".{dotted}")]
+    return in_section or meant or list(RenderConfig.model_fields)
 
 
 def _known_keys() -> list[str]:
@@ -167,7 +175,7 @@ def _explain_key(error: ErrorDetails, with_key: bool) -> str:
     dotted = ".".join(str(part) for part in error["loc"])
     section = RenderConfig.model_fields.get(str(error["loc"][0]))
     field = section.annotation.model_fields.get(dotted.partition(".")[2]) if section else None  # type: ignore[union-attr]
-    message = explain(error, field, [*_known_keys(), *RenderConfig.model_fields], dotted)
+    message = explain(error, field, _candidates(dotted), dotted)
     return f"{printable(dotted)}: {message}" if with_key else message
 
 
@@ -208,6 +216,11 @@ class StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        # JSON is YAML, and writes an emoji as two escapes; PyYAML leaves the halves apart. One half is an error.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16") if isinstance(value, str) else value
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -279,10 +292,11 @@ def _allowed(field: FieldInfo | None) -> str:
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known key (also one given without its section), else the known ones."""
+    """`; did you mean X?` for the nearest known key, else the known ones. Of dotted keys only the ends differ."""
     known = list(known)
-    leaves = [name for name in known if name.endswith(f".{key}")]
-    nearest = leaves or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    ends = {name.rpartition(".")[2]: name for name in known}
+    end = key.rpartition(".")[2]
+    nearest = [ends[match] for match in difflib.get_close_matches(end, ends, n=1, cutoff=0.6)]
     if nearest:
         return f"; did you mean {nearest[0]}?"
     return f"; known are {', '.join(known)}"

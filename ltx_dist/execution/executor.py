@@ -7,6 +7,10 @@ from typing import Protocol
 from ltx_dist.types import Assignment, Completion, RenderRequest, WorkerState
 
 
+class WorkerStartError(RuntimeError):
+    """A worker did not come up: its weights or its device are of no use to any clip, so the run ends."""
+
+
 class Executor(Protocol):
     """Keeps each request's latest stage output itself: conditioning and latents never pass through the caller."""
 
@@ -17,7 +21,7 @@ class Executor(Protocol):
     def wait(self, timeout: float) -> list[Completion]:
         """The assignments that ended, at least one if any ends within `timeout` seconds.
 
-        Raises RuntimeError when a worker could not start: its weights or its device are not usable for anyone.
+        Raises WorkerStartError when a worker did not come up.
         """
         ...
 

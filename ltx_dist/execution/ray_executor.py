@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.placement import Inventory
 from ltx_dist.types import STAGES, Assignment, Completion, RenderRequest, StageReport, WorkerState
@@ -42,7 +43,9 @@ def connect(address: str | None) -> Inventory:
     try:
         ray.init(**options)
     except ConnectionError as error:
-        raise ValueError(f"--address: no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}: {error}") from None
+        raise ValueError(
+            f"--address: no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}: {error}"
+        ) from None
     resources = ray.cluster_resources()
     return Inventory(int(resources.get("GPU", 0)), None, max(1, int(resources.get("CPU", 1))))
 
@@ -96,9 +99,11 @@ class RayExecutor:
 
     def worker_states(self) -> list[WorkerState]:
         """As last heard; asks again those that have answered, and never waits."""
-        ready, _ = ray.wait(list(self._state_calls), num_returns=len(self._state_calls), timeout=0) if (
-            self._state_calls
-        ) else ([], [])
+        ready, _ = (
+            ray.wait(list(self._state_calls), num_returns=len(self._state_calls), timeout=0)
+            if (self._state_calls)
+            else ([], [])
+        )
         for call in ready:
             worker_id = self._state_calls.pop(call)
             try:
@@ -136,7 +141,7 @@ class RayExecutor:
     def _lost(self, call: _Call, error: RayActorError, finished: float) -> Completion:
         """The actor's process is gone. One that never came up is a fault of the set-up, and ends the run."""
         if error.actor_init_failed:
-            raise RuntimeError(f"worker {call.assignment.worker_id} could not start: {error}") from error
+            raise WorkerStartError(f"worker {call.assignment.worker_id} could not start: {error}") from error
         self._actors.pop(call.assignment.worker_id, None)
         self._states.pop(call.assignment.worker_id, None)
         report = StageReport(seconds=0.0, error=f"worker {call.assignment.worker_id} died")

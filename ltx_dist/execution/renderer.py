@@ -31,7 +31,7 @@ class Renderer:
         """Yield exactly one result for each request, as it ends.
 
         Workers get their next work before a result is handed out, so what the caller does with it (writing the
-        file) does not keep them waiting. Raises RuntimeError when a worker cannot start.
+        file) does not keep them waiting. Raises WorkerStartError when a worker does not come up.
         """
         by_id = {request.request_id: request for request in requests}
         self._scheduler.add(by_id)

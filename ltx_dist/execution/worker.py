@@ -119,9 +119,7 @@ class StageWorker:
 
     def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo:
         spec = self._spec
-        key = render_key(
-            request, spec.checkpoint_digest, spec.checkpoint.pipeline_class, spec.precision, spec.output
-        )
+        key = render_key(request, spec.checkpoint_digest, spec.checkpoint.pipeline_class, spec.precision, spec.output)
         return encode_video(
             self._stages[Stage.DECODE].decode(request, latents),
             height=request.height,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -92,7 +94,7 @@ def check_video(mp4: bytes, num_frames: int, height: int, width: int, frame_rate
             stream.codec_context.options = {"err_detect": "explode"}  # else a damaged frame is papered over
             sizes = [(picture.height, picture.width) for picture in container.decode(stream)]
             rate = stream.average_rate
-    except (av.error.FFmpegError, IndexError) as error:
+    except (FFmpegError, IndexError) as error:
         raise ValueError(f"the mp4 cannot be read: {error}") from error
     wrong = [f"size {h}x{w} instead of {height}x{width}" for h, w in sorted(set(sizes) - {(height, width)})]
     if len(sizes) != num_frames:
@@ -103,7 +105,7 @@ def check_video(mp4: bytes, num_frames: int, height: int, width: int, frame_rate
         raise ValueError("the mp4 has " + ", ".join(wrong))
 
 
-def _open(path_or_bytes: str | Path | bytes) -> av.container.InputContainer:
+def _open(path_or_bytes: str | Path | bytes) -> InputContainer:
     source = io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
     return av.open(source, "r")
 

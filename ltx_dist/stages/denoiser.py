@@ -22,9 +22,7 @@ class Denoiser:
         self._device = torch.device(device)
         self._pipeline_class = pipeline_class(checkpoint)
         self._noise_scheduler = load_noise_scheduler(checkpoint)
-        self._geometry = VaeGeometry(
-            checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio, dtype
-        )
+        self._geometry = VaeGeometry(checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio, dtype)
 
     def denoise(self, request: RenderRequest, conditioning: Conditioning, on_step: Callable[[int], None]) -> Latents:
         """Latents on the CPU. `on_step` is called with the number of steps done, after each.

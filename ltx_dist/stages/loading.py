@@ -11,6 +11,10 @@ import transformers
 
 from ltx_dist.checkpoint import Checkpoint
 
+# A bar a component would be printed by every worker at once, over the live view.
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -39,13 +43,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
     return diffusers.LTXVideoTransformer3DModel.from_pretrained(
-        checkpoint.path / "transformer", torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        checkpoint.path / "transformer", dtype=dtype, use_safetensors=True, local_files_only=True
     ).eval()
 
 
 def load_vae(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
     return diffusers.AutoencoderKLLTXVideo.from_pretrained(
-        checkpoint.path / "vae", torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        checkpoint.path / "vae", dtype=dtype, use_safetensors=True, local_files_only=True
     ).eval()
 
 

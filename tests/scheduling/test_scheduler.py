@@ -15,7 +15,9 @@ from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 E, D, V = STAGES
 
 
-def make_placement(*stages_of_workers: tuple[Stage, ...], max_queued: int = 2, residency: str = "resident") -> Placement:
+def make_placement(
+    *stages_of_workers: tuple[Stage, ...], max_queued: int = 2, residency: str = "resident"
+) -> Placement:
     workers = tuple(
         Worker(f"w{index}", stages, "cpu", index, residency) for index, stages in enumerate(stages_of_workers)
     )
@@ -145,8 +147,12 @@ some_stages = st.lists(st.sampled_from(STAGES), min_size=1, max_size=3, unique=T
 
 @st.composite
 def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, random.Random]:
-    hosted = draw(st.lists(some_stages, min_size=1, max_size=6).filter(lambda w: {s for x in w for s in x} == set(STAGES)))
-    residencies = draw(st.lists(st.sampled_from(["resident", "time_sliced"]), min_size=len(hosted), max_size=len(hosted)))
+    hosted = draw(
+        st.lists(some_stages, min_size=1, max_size=6).filter(lambda w: {s for x in w for s in x} == set(STAGES))
+    )
+    residencies = draw(
+        st.lists(st.sampled_from(["resident", "time_sliced"]), min_size=len(hosted), max_size=len(hosted))
+    )
     workers = tuple(
         Worker(f"w{i}", stages, "cpu", i, residency)
         for i, (stages, residency) in enumerate(zip(hosted, residencies, strict=True))

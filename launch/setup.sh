@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes .venv with pinned packages, once; the other recipes call it.
+#
+#   launch/setup.sh            what rendering needs
+#   launch/setup.sh dev        what the tests need, too
+#
+# PYTHON chooses the interpreter (3.10 or newer); the newest one found is used otherwise. A torch that the constraints
+# allow and that is already in .venv is kept: install a CPU or CUDA build there first if you want that one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extra=${1:+[$1]}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      echo "$candidate"; return
+    fi
+  done
+  echo "setup: no Python 3.10 or newer found; install python3 (3.10+) or set PYTHON=/path/to/python" >&2
+  return 1
+}
+
+make_venv() {
+  local python=$1
+  "$python" -m venv .venv 2>/dev/null && return
+  rm -rf .venv
+  if command -v uv >/dev/null; then uv venv --quiet --seed --python "$python" .venv && return; fi
+  if command -v virtualenv >/dev/null; then virtualenv --quiet --python "$python" .venv && return; fi
+  echo "setup: $python cannot make virtual environments. Install its venv package (Debian and Ubuntu:" \
+       "apt install python3-venv), or uv, or virtualenv, and run this again." >&2
+  return 1
+}
+
+stamp=.venv/.installed${1:+-$1}
+if [ -e "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then exit 0; fi
+[ -x .venv/bin/python ] || make_venv "$(find_python)"
+echo "setup: installing pinned packages into .venv (a few minutes the first time)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extra"
+touch "$stamp"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Sets up all that the tests need and runs everything: format, lint, types, tests. Further arguments go to pytest.
+#
+#   launch/test.sh
+#   launch/test.sh -m 'not ray' tests/scheduling
+set -euo pipefail
+cd "$(dirname "$0")/.."
+launch/setup.sh dev
+
+# Fake GPUs need CUDA_VISIBLE_DEVICES unset: even an empty one hides them from Ray.
+unset CUDA_VISIBLE_DEVICES RAY_ADDRESS
+export RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1
+
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+.venv/bin/pyright --pythonpath .venv/bin/python
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,145 @@
+"""The command line. Heavy libraries are imported only where a command needs them, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ltx_dist import __version__
+
+if TYPE_CHECKING:
+    from ltx_dist.config import RenderConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Render batches of prompts with LTX-Video on one or many GPUs. "
+    "Exit codes: 0 all done, 1 internal error, 2 bad input, 3 some clips failed, 74 output could not be written, "
+    "75 stopped and resumable.",
+)
+
+Prompts = Annotated[str, typer.Argument(help="A .txt, .csv, .jsonl or .yaml file of prompts, or - for standard input.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="The folder for the clips; what it holds is kept.")]
+Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned.")]
+Executor = Annotated[str, typer.Option(help="auto, local (this process) or ray (actors).")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
+Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
+
+
+@app.command()
+def render(
+    prompts: Prompts,
+    output: Output,
+    config: Config = None,
+    set_: Set = None,
+    executor: Executor = "auto",
+    address: Address = None,
+    bfloat16: Bfloat16 = False,
+) -> None:
+    """Render a file of prompts into a folder of clips. Run it again to go on where it stopped."""
+    with _bad_input():
+        overrides = [*(set_ or []), *(["model.precision=bfloat16"] if bfloat16 else [])]
+        sys.exit(_render(prompts, output, _load(config, overrides), executor, address))
+
+
+@app.command()
+def demo(
+    output: Output = Path("out/demo"),
+    config: Config = None,
+    set_: Set = None,
+    executor: Executor = "auto",
+    address: Address = None,
+) -> None:
+    """Render the packaged prompts with the packaged model, and print who did what when. Works offline, on a CPU."""
+    from ltx_dist.demo import PROMPTS, demo_config
+
+    with _bad_input():
+        settings = _load(config, set_ or []) if config else demo_config(set_ or [])
+        exit_code = _render(str(PROMPTS), output, settings, executor, address)
+        print()
+        _print_timeline(output)
+    print(
+        f"\nOpen the .mp4 files in {output}: {len(list(output.glob('*.mp4')))} clips, each with its settings beside it."
+    )
+    sys.exit(exit_code)
+
+
+@app.command()
+def timeline(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Print what each worker did when, in the last run into a folder."""
+    with _bad_input():
+        _print_timeline(folder)
+
+
+@app.command()
+def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
+    """Say which worker would run what, and in which order. Loads no model and needs no GPU."""
+    with _bad_input():
+        from rich.console import Console
+
+        from ltx_dist.batch import open_batch
+        from ltx_dist.devices import local_inventory
+        from ltx_dist.plan import print_plan
+
+        batch = open_batch(prompts, _load(config, set_ or []))
+        print_plan(batch, local_inventory(), Console())
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if show:
+        print(f"ltx-dist {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    app()
+
+
+def _load(path: Path | None, overrides: list[str]) -> RenderConfig:
+    from ltx_dist.config import load_config
+
+    return load_config(path, overrides)
+
+
+def _render(prompts: str, output: Path, config: RenderConfig, executor: str, address: str | None) -> int:
+    from rich.console import Console
+
+    from ltx_dist.batch import open_batch
+    from ltx_dist.run import render_batch
+
+    if executor not in ("auto", "local", "ray"):
+        raise ValueError(f"--executor: {executor!r} is not one of auto, local, ray")
+    return render_batch(open_batch(prompts, config), output, executor, address, Console())
+
+
+def _print_timeline(folder: Path) -> None:
+    from rich.console import Console
+
+    from ltx_dist.output.run_record import read_run_record, recorded_completions
+    from ltx_dist.scheduling.timeline import gantt
+
+    record = read_run_record(folder)
+    workers = [worker["worker_id"] for worker in record["workers"]]
+    print(gantt(recorded_completions(record), workers, width=min(Console().width, 120)))
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """Print what is wrong with the input, without a traceback, and exit 2."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"ltx-dist: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

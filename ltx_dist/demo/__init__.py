@@ -1,0 +1,18 @@
+"""The packaged small model and its prompts: the whole path, offline, on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltx_dist.config import RenderConfig, load_config
+
+PROMPTS = Path(__file__).parent / "prompts.txt"
+
+ONE_ACTOR_A_STAGE = ("placement.layout=pinned", "placement.device=cpu", "placement.threads=1")
+"""Shows the overlap of the stages on any machine; not the fastest layout for a model this small."""
+
+
+def demo_config(overrides: Sequence[str]) -> RenderConfig:
+    """The demo's settings with the user's own on top. Raises ValueError as `load_config` does."""
+    return load_config(None, [*ONE_ACTOR_A_STAGE, *overrides])

@@ -1,0 +1,109 @@
+"""`run.json`: what became of a batch, in numbers, for people and for the tools that come after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.output.files import to_json, write_atomically
+from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.timeline import busy_share, makespan, stage_bound
+from ltx_dist.types import Assignment, Completion, Stage, StageReport
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Clips of a batch. `skipped` were there already and are part of `done`; `remaining` have no result yet."""
+
+    submitted: int
+    done: int
+    failed: int
+    remaining: int
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.done + self.failed + self.remaining == self.submitted, self
+        assert 0 <= self.skipped <= self.done, self
+
+
+def build_run_record(
+    counts: Counts, placement: Placement, completions: Sequence[Completion], exit_code: int
+) -> dict[str, Any]:
+    """The content of `run.json`. `completions` are all of this run, of failed and unfinished clips too.
+
+    makespan_seconds: from the batch's start to its last completion. lower_bound_seconds: what no order of the same
+    work could beat, see `stage_bound`. busy_share: of the makespan, by worker. events: one a completion, by start.
+    """
+    workers = placement.workers
+    return {
+        "submitted": counts.submitted,
+        "done": counts.done,
+        "failed": counts.failed,
+        "remaining": counts.remaining,
+        "skipped": counts.skipped,
+        "exit_code": exit_code,
+        "layout": placement.layout,
+        "workers": [_worker(worker) for worker in workers],
+        "makespan_seconds": makespan(completions),
+        "lower_bound_seconds": stage_bound(completions, {worker.worker_id: worker.stages for worker in workers}),
+        "busy_share": {worker.worker_id: busy_share(completions, worker.worker_id) for worker in workers},
+        "events": [_event(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
+    }
+
+
+def write_run_record(folder: Path, record: dict[str, Any]) -> None:
+    """Put `record` at `run.json`, atomically. `folder` is a Publisher's. May raise OSError."""
+    write_atomically(folder / "run.json", to_json(record), folder / ".ltx-dist" / "tmp")
+
+
+def read_run_record(folder: Path) -> dict[str, Any]:
+    """What `write_run_record` put there. Raises ValueError naming the file when there is none, or none of ours."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: not found; `ltx-dist render ... -o {folder}` writes it") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(record, dict) or "events" not in record or "workers" not in record:
+        raise ValueError(f"{path}: not a run record of ltx-dist")
+    return record
+
+
+def recorded_completions(record: dict[str, Any]) -> list[Completion]:
+    """The events of a run as completions again: their times, without the videos."""
+    return [
+        Completion(
+            Assignment(event["request_id"], Stage(event["stage"]), event["worker_id"]),
+            event["started"],
+            event["finished"],
+            StageReport(event["finished"] - event["started"], event["load_seconds"], event.get("error")),
+            event.get("worker_lost", False),
+        )
+        for event in record["events"]
+    ]
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    device = "cpu" if worker.device == "cpu" else f"{worker.device}:{worker.device_index}"
+    return {"worker_id": worker.worker_id, "stages": [str(stage) for stage in worker.stages], "device": device}
+
+
+def _event(completion: Completion) -> dict[str, Any]:
+    assignment = completion.assignment
+    event: dict[str, Any] = {
+        "request_id": assignment.request_id,
+        "stage": str(assignment.stage),
+        "worker_id": assignment.worker_id,
+        "started": completion.started,
+        "finished": completion.finished,
+        "load_seconds": completion.report.load_seconds,
+    }
+    if completion.error is not None:
+        event["error"] = completion.error
+    if completion.worker_lost:
+        event["worker_lost"] = True
+    return event

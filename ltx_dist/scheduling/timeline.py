@@ -1,0 +1,171 @@
+"""Completions -> what happened when: lanes, makespan, busy shares, overlaps, and a picture of them in text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ltx_dist.types import Completion, Stage
+
+LETTERS: dict[Stage, str] = {Stage.ENCODE_TEXT: "E", Stage.DENOISE: "D", Stage.DECODE: "V"}
+"""One letter a stage in the picture; V as in VAE, because D is taken."""
+
+IDLE, BAR, FAILED = ".", "=", "x"
+
+TICK_CELLS = 10
+"""Ticks of the time axis are at least this many cells apart, so that their numbers never touch."""
+
+SHORTEST = 1e-6
+"""Seconds the picture spans at least, so that a batch of nothing has an axis too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """`other` (an encode or decode) ran for `seconds` while another worker denoised another request."""
+
+    denoise: Completion
+    other: Completion
+    seconds: float
+
+
+def lanes(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
+    """Completions by worker, each lane by start; workers by name."""
+    found: dict[str, list[Completion]] = {}
+    for completion in sorted(completions, key=lambda c: (c.assignment.worker_id, c.started, c.finished)):
+        found.setdefault(completion.assignment.worker_id, []).append(completion)
+    return found
+
+
+def went_wrong(completion: Completion) -> bool:
+    """Whether nothing came of it: the request failed there, or the worker was lost."""
+    return completion.error is not None or completion.worker_lost
+
+
+def makespan(completions: Iterable[Completion]) -> float:
+    """Seconds from the batch's start to its last completion; 0 of nothing."""
+    return max((c.finished for c in completions), default=0.0)
+
+
+def busy_share(completions: Sequence[Completion], worker_id: str) -> float:
+    """Share of the makespan in which `worker_id` had something to do: 0 to 1, however its completions overlap."""
+    busy, free_from = 0.0, 0.0
+    for completion in lanes(completions).get(worker_id, []):
+        busy += max(0.0, completion.finished - max(completion.started, free_from))
+        free_from = max(free_from, completion.finished)
+    return busy / makespan(completions) if busy else 0.0
+
+
+def overlaps(completions: Sequence[Completion]) -> list[Overlap]:
+    """Every encode or decode of one request that shares time with another request's denoise on another worker."""
+    denoises = [c for c in completions if c.assignment.stage is Stage.DENOISE]
+    others = [c for c in completions if c.assignment.stage is not Stage.DENOISE]
+    pairs = [Overlap(denoise, other, _shared_seconds(denoise, other)) for denoise in denoises for other in others]
+    return [pair for pair in pairs if pair.seconds > 0 and _independent(pair.denoise, pair.other)]
+
+
+def stage_bound(completions: Iterable[Completion], stages_by_worker: Mapping[str, Collection[Stage]]) -> float:
+    """Seconds that no order of this work can beat on these workers. With s the measured seconds of a stage:
+
+        max( max over clips of its sum of s,
+             max over stages of (sum of s over clips) / (workers that host the stage),
+             (sum of all s) / (all workers) )
+
+    Only work that ended well counts: what was done twice or in vain need not have been. Loading weights is left out.
+    """
+    by_clip: defaultdict[str, float] = defaultdict(float)
+    by_stage: defaultdict[Stage, float] = defaultdict(float)
+    for completion in completions:
+        if not went_wrong(completion):
+            by_clip[completion.assignment.request_id] += completion.report.seconds
+            by_stage[completion.assignment.stage] += completion.report.seconds
+    hosts = {stage: sum(stage in stages for stages in stages_by_worker.values()) for stage in by_stage}
+    total = sum(by_stage.values())
+    bounds = [*by_clip.values(), *(seconds / hosts[stage] for stage, seconds in by_stage.items())]
+    return max([*bounds, total / len(stages_by_worker)]) if stages_by_worker else 0.0
+
+
+def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80) -> str:
+    """A row a worker, a letter a stage, time from left to right; under it the makespan and the busy shares.
+
+    Clips are numbered by name. A stage shorter than a cell takes a whole one, from the longer stage it lies next to.
+    """
+    label = max((len(worker) for worker in workers), default=0) + 2
+    cells = max(width - label - 1, 2 * TICK_CELLS)
+    total = makespan(completions)
+    per_second = cells / max(total, SHORTEST)
+    numbers = {name: i for i, name in enumerate(sorted({c.assignment.request_id for c in completions}), start=1)}
+    by_worker = lanes(completions)
+    rows = [
+        f"{worker:<{label}}" + _row(by_worker.get(worker, []), cells, per_second, numbers).rstrip()
+        for worker in workers
+    ]
+    axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second)]
+    shares = ", ".join(f"{worker} {busy_share(completions, worker):.0%}" for worker in workers)
+    busy = textwrap.wrap(f"busy: {shares}", max(width, 20), subsequent_indent="      ", break_on_hyphens=False)
+    return "\n".join([*rows, *axis, "", _legend(completions), f"makespan: {total:.2f} s", *busy])
+
+
+def _shared_seconds(a: Completion, b: Completion) -> float:
+    return min(a.finished, b.finished) - max(a.started, b.started)
+
+
+def _independent(a: Completion, b: Completion) -> bool:
+    one, other = a.assignment, b.assignment
+    return one.request_id != other.request_id and one.worker_id != other.worker_id
+
+
+def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dict[str, int]) -> str:
+    """Longest first, so that the short ones lie on top; then each stretch still visible is labelled."""
+    owner: list[Completion | None] = [None] * cells
+    for completion in sorted(lane, key=lambda c: c.started - c.finished):
+        start = min(int(completion.started * per_second), cells - 1)
+        end = min(max(start + 1, round(completion.finished * per_second)), cells)
+        owner[start:end] = [completion] * (end - start)
+    text, position = "", 0
+    while position < cells:
+        end = position + 1
+        while end < cells and owner[end] is owner[position]:
+            end += 1
+        text += _stretch(owner[position], end - position, numbers)
+        position = end
+    return text
+
+
+def _stretch(completion: Completion | None, length: int, numbers: dict[str, int]) -> str:
+    if completion is None:
+        return IDLE * length
+    name = f"{LETTERS[completion.assignment.stage]}{numbers[completion.assignment.request_id]}"
+    # A number cut short is another clip's number: all of it or only the letter.
+    bar = (name if len(name) <= length else name[0]).ljust(length, BAR)
+    return bar[:-1] + FAILED if went_wrong(completion) else bar
+
+
+def _axis(total: float, cells: int, per_second: float) -> tuple[str, str]:
+    """The line of ticks and the line of their seconds."""
+    step = _tick_seconds(TICK_CELLS / per_second)
+    line, numbers = ["-"] * (cells + 1), [" "] * (cells + 1)
+    for i in range(int(total / step + 1e-9) + 1):
+        cell = round(i * step * per_second)
+        line[cell] = "+"
+        text = f"{i * step:g}" + (" s" if i == 0 else "")
+        if cell + len(text) <= len(numbers):
+            numbers[cell : cell + len(text)] = text
+    return "".join(line), "".join(numbers)
+
+
+def _tick_seconds(at_least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... times a power of ten that is not below `at_least`."""
+    power = 10.0**-6
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power >= at_least * (1 - 1e-9):
+                return factor * power
+        power *= 10
+
+
+def _legend(completions: Iterable[Completion]) -> str:
+    entries = [f"{letter} {stage}" for stage, letter in LETTERS.items()] + [f"{IDLE} idle"]
+    entries += [f"{FAILED} failed"] * any(went_wrong(c) for c in completions)
+    return "   ".join(entries)

@@ -1,0 +1,42 @@
+"""What all tests share: one Ray cluster on this machine, started when the first test asks for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+# Actors unpickle what tests send them, so they need the tests' modules, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache() -> Iterator[None]:
+    """Digests are cached in a folder of the tests' own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LTX_DIST_CACHE"] = folder
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Three fake GPUs; the compute device is the config's, a CPU."""
+    import ray
+
+    # Ray's sockets have path names of limited length, so pytest's long temporary folders will not do.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        ray.init(num_cpus=4, num_gpus=3, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        yield
+        ray.shutdown()

@@ -1,0 +1,77 @@
+"""render_key: the name does not change it, everything that changes the clip does."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from ltx_dist.config import OutputConfig
+from ltx_dist.render_key import render_key
+from ltx_dist.types import RenderRequest
+
+REQUEST = RenderRequest(
+    request_id="001-a",
+    prompt="a",
+    negative_prompt="",
+    height=128,
+    width=128,
+    num_frames=25,
+    frame_rate=12.0,
+    num_inference_steps=25,
+    guidance_scale=3.0,
+    guidance_rescale=0.0,
+    seed=0,
+    decode_timestep=0.05,
+    decode_noise_scale=0.025,
+    max_sequence_length=128,
+)
+DIGEST = {"vae": "00", "transformer": "11"}
+
+
+def key(request: RenderRequest = REQUEST, digest: dict[str, str] = DIGEST, **changed: Any) -> str:
+    arguments = {"pipeline_class": "LTXPipeline", "precision": "float32", "output": OutputConfig(), **changed}
+    return render_key(request, digest, **arguments)
+
+
+def test_the_key_is_a_sha256_and_stays() -> None:
+    assert key() == key()
+    assert len(bytes.fromhex(key())) == 32
+
+
+def test_the_name_does_not_change_the_key() -> None:
+    assert key(replace(REQUEST, request_id="other")) == key()
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(RenderRequest) if field.name != "request_id"])
+def test_every_other_field_of_the_request_changes_the_key(field: str) -> None:
+    value = getattr(REQUEST, field)
+    assert key(replace(REQUEST, **{field: value + ("x" if isinstance(value, str) else 1)})) != key()
+
+
+def test_no_decode_noise_scale_is_not_zero() -> None:
+    assert len({key(replace(REQUEST, decode_noise_scale=scale)) for scale in (None, 0.0, 0.025)}) == 3
+
+
+def test_an_int_and_the_equal_float_are_one_setting() -> None:
+    assert key(replace(REQUEST, frame_rate=12)) == key()
+
+
+def test_order_of_the_digest_does_not_matter_and_its_content_does() -> None:
+    assert key(digest={"transformer": "11", "vae": "00"}) == key()
+    assert key(digest={"transformer": "11", "vae": "01"}) != key()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pipeline_class": "LTXConditionPipeline"},
+        {"precision": "bfloat16"},
+        {"output": OutputConfig(crf=18)},
+        {"output": OutputConfig(preset="slow")},
+        {"output": OutputConfig(threads=1)},
+    ],
+)
+def test_all_else_that_decides_the_clip_changes_the_key(changed: dict[str, Any]) -> None:
+    assert key(**changed) != key()

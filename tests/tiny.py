@@ -1,0 +1,98 @@
+"""Checkpoints of the real diffusers and transformers classes at tiny size, with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+
+LATENT_CHANNELS = 16
+CAPTION_CHANNELS = 32
+
+VAE_090 = {
+    "block_out_channels": (16, 16, 16, 16),
+    "decoder_block_out_channels": (16, 16, 16, 16),
+    "layers_per_block": (1, 1, 1, 1, 1),
+    "decoder_layers_per_block": (1, 1, 1, 1, 1),
+    "spatio_temporal_scaling": (True, True, True, False),
+    "decoder_spatio_temporal_scaling": (True, True, True, False),
+}
+"""As 0.9.0: no timestep conditioning. Compression 32 x 32 x 8."""
+
+VAE_091 = VAE_090 | {
+    "decoder_block_out_channels": (8, 16, 32),
+    "decoder_layers_per_block": (1, 1, 1, 1),
+    "decoder_spatio_temporal_scaling": (True, True, True),
+    "decoder_inject_noise": (True, True, True, False),
+    "upsample_residual": (True, True, True),
+    "upsample_factor": (2, 2, 2),
+    "timestep_conditioning": True,
+}
+"""As 0.9.1: timestep conditioning, and noise from the global generator inside the decoder."""
+
+VAE_095 = VAE_091 | {
+    "block_out_channels": (8, 16, 32, 64, 64),
+    "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+    "layers_per_block": (1, 1, 1, 1, 1),
+    "spatio_temporal_scaling": (True, True, True, True),
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    "decoder_inject_noise": (False, False, False, False),
+    "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}
+"""As 0.9.5 and later: timestep conditioning alone."""
+
+VAES = {"0.9.0": VAE_090, "0.9.1": VAE_091, "0.9.5": VAE_095}
+
+DYNAMIC_SHIFT = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.95,
+    "max_shift": 2.05,
+    "base_image_seq_len": 1024,
+    "max_image_seq_len": 4096,
+    "shift_terminal": 0.1,
+}
+"""The noise scheduler of 0.9.0 and 0.9.1; later ones do not shift."""
+
+
+def save_checkpoint(folder: Path, version: str, pipeline_class: str = "LTXPipeline") -> Path:
+    """A whole checkpoint in diffusers layout; the same bytes at every call."""
+    torch.manual_seed(0)
+    pipeline = getattr(diffusers, pipeline_class)(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**({} if version == "0.9.5" else DYNAMIC_SHIFT)),
+        vae=_random_vae(version),
+        text_encoder=_random_text_encoder(),
+        tokenizer=transformers.ByT5Tokenizer(),
+        transformer=_random_transformer(),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _random_vae(version: str) -> torch.nn.Module:
+    vae = diffusers.AutoencoderKLLTXVideo(latent_channels=LATENT_CHANNELS, **VAES[version])
+    generator = torch.Generator().manual_seed(1)
+    vae.latents_mean.copy_(torch.randn(LATENT_CHANNELS, generator=generator) * 0.1)
+    vae.latents_std.copy_(torch.rand(LATENT_CHANNELS, generator=generator) + 0.5)
+    for name, parameter in vae.named_parameters():
+        if "per_channel_scale" in name:  # zero at first, so that the injected noise would not show
+            parameter.data.normal_(0, 0.5, generator=generator)
+    return vae
+
+
+def _random_text_encoder() -> torch.nn.Module:
+    return transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=384, d_model=CAPTION_CHANNELS, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+            feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False,
+        )
+    )  # fmt: skip
+
+
+def _random_transformer() -> torch.nn.Module:
+    return diffusers.LTXVideoTransformer3DModel(
+        in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, num_attention_heads=2, attention_head_dim=16,
+        cross_attention_dim=32, num_layers=2, caption_channels=CAPTION_CHANNELS,
+    )  # fmt: skip
