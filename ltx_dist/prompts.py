@@ -200,9 +200,9 @@ class _Resolver:
         if not isinstance(content, dict):
             self._note(item, f"{show(content)} is neither a prompt nor a mapping with one")
             return None
-        # An empty cell and a null say the same: not set. A key of half a surrogate pair could not even be printed.
+        # A null says not set, as an empty cell does. A key of half a surrogate pair could not even be printed.
         texts = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
-        given = {key: value for key, value in texts.items() if value is not None}
+        given = {key: value for key, value in texts.items() if value is not None or key not in _Row.model_fields}
         row, wrong = _validate(_Row, given, self._grid)
         for key, message in wrong.items():
             self._note(item, f"{printable(key)}: {message}")

@@ -91,8 +91,9 @@ def _run(batch: Batch, folder: Path, inventory: Inventory, *, uses_ray: bool, co
     keys = batch.render_keys(digest, precision)
     run = Run(placement, submitted=len(batch.requests))
     try:
-        publisher = Publisher(folder, {"name": batch.checkpoint.name, "sha256": digest})
-        remaining = [r for r in batch.requests if not publisher.is_published(r.request_id, keys[r.request_id])]
+        with _output_errors():
+            publisher = Publisher(folder, {"name": batch.checkpoint.name, "sha256": digest})
+            remaining = [r for r in batch.requests if not publisher.is_published(r.request_id, keys[r.request_id])]
         run.skipped = len(batch.requests) - len(remaining)
         _announce(batch, placement, precision, run.skipped, uses_ray, console)
         run.exit_code = EXIT_DONE
@@ -103,7 +104,7 @@ def _run(batch: Batch, folder: Path, inventory: Inventory, *, uses_ray: bool, co
     except KeyboardInterrupt:
         run.exit_code = EXIT_STOPPED
         console.print("stopped; run the same command again to go on")
-    except OSError as error:
+    except OutputError as error:
         run.exit_code = EXIT_OUTPUT
         console.print(f"[red]the output could not be written:[/] {escape(str(error))}", highlight=False)
     except WorkerStartError as error:
@@ -111,6 +112,19 @@ def _run(batch: Batch, folder: Path, inventory: Inventory, *, uses_ray: bool, co
     finally:
         run.write(folder)
     return run.exit_code
+
+
+class OutputError(Exception):
+    """The output folder cannot be written: full, read-only or gone. What was published stays."""
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    """Tell these apart from every other OSError, a checkpoint that cannot be read or a lost connection."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error) from error
 
 
 @contextmanager
@@ -145,7 +159,8 @@ def _render(
         renderer = Renderer(Scheduler(run.placement), executor, progress.worker_states)
         run.completions = renderer.completions
         for result in renderer.render(requests):
-            published = _publish(publisher, result, keys[result.request.request_id])
+            with _output_errors():
+                published = _publish(publisher, result, keys[result.request.request_id])
             run.count(published)
             progress.finished(published)
     run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE

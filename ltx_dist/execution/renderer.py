@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from ltx_dist.execution.executor import Executor
 from ltx_dist.scheduling.scheduler import Outcome, Scheduler
@@ -53,7 +54,8 @@ class Renderer:
             self._executor.submit(assignment, by_id[assignment.request_id])
 
     def _record(self, completion: Completion) -> None:
-        self.completions.append(completion)
+        # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
+        self.completions.append(replace(completion, video=None))
         self._history.setdefault(completion.assignment.request_id, []).append(completion)
 
     def _result(self, request: RenderRequest, outcome: Outcome, completion: Completion) -> RenderResult:

@@ -1,0 +1,85 @@
+"""The rival: what a user of diffusers writes, one pipeline in one process, mp4 included.
+
+    python benchmarks/bare_diffusers.py PROMPTS OUT [--threads N] [--part I/N]
+
+Prints one JSON line: seconds from the process's start to its first clip's start and to its last clip's end, and each
+clip's seconds. Clips are written by the same encoder as ours, so only the way to it differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+PROCESS_STARTED = time.time()
+
+import diffusers  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from ltx_dist.batch import open_batch  # noqa: E402
+from ltx_dist.config import RenderConfig  # noqa: E402
+from ltx_dist.output.video import encode_video  # noqa: E402
+from ltx_dist.types import RenderRequest  # noqa: E402
+
+
+def load_pipeline(folder: str) -> diffusers.DiffusionPipeline:
+    diffusers.utils.logging.disable_progress_bar()
+    pipeline = diffusers.LTXPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def render_clip(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, config: RenderConfig) -> bytes:
+    """One call of the pipeline and its mp4."""
+    images = pipeline(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
+        frame_rate=request.frame_rate,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+        decode_timestep=request.decode_timestep,
+        decode_noise_scale=request.decode_noise_scale,
+        max_sequence_length=request.max_sequence_length,
+    ).frames[0]
+    return encode_video(
+        (np.asarray(image) for image in images),
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
+        frame_rate=request.frame_rate,
+        output=config.output,
+        metadata={"title": request.prompt},
+    ).mp4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("prompts")
+    parser.add_argument("out")
+    parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
+    parser.add_argument("--part", default="0/1", help="render every N-th clip from the I-th on")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    index, count = map(int, arguments.part.split("/"))
+    batch = open_batch(arguments.prompts, RenderConfig())
+    pipeline = load_pipeline(str(batch.checkpoint.path))
+    started = time.time()
+    seconds = []
+    for request in batch.requests[index::count]:
+        clip_started = time.perf_counter()
+        mp4 = render_clip(pipeline, request, batch.config)
+        with open(f"{arguments.out}/{request.request_id}.mp4", "wb") as file:
+            file.write(mp4)
+        seconds.append(time.perf_counter() - clip_started)
+    print(json.dumps({"process": PROCESS_STARTED, "started": started, "ended": time.time(), "clips": seconds}))
+
+
+if __name__ == "__main__":
+    main()

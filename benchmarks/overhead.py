@@ -1,0 +1,83 @@
+"""What our path costs over a bare diffusers loop on one device, in one process and one run.
+
+    python benchmarks/overhead.py [--clips 16] [--rounds 3]
+
+Each round renders the clips twice, by a plain loop over the pipeline with mp4 writing and by `LocalExecutor` with
+scheduling, hashing, publishing and sidecars, in turns. Printed: wall seconds of both and their ratio; aim <= 1.05.
+Weights are loaded before the clock starts on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from bare_diffusers import load_pipeline, render_clip
+
+from ltx_dist.batch import Batch, open_batch
+from ltx_dist.checkpoint import checkpoint_digest
+from ltx_dist.config import load_config
+from ltx_dist.demo import PROMPTS
+from ltx_dist.devices import local_inventory
+from ltx_dist.execution.local_executor import LocalExecutor
+from ltx_dist.execution.renderer import Renderer
+from ltx_dist.execution.worker import WorkerSpec
+from ltx_dist.output.publisher import Publisher
+from ltx_dist.scheduling.scheduler import Scheduler
+
+
+def make_batch(folder: Path, num_clips: int, threads: int) -> Batch:
+    lines = PROMPTS.read_text().splitlines()
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(lines[index % len(lines)] for index in range(num_clips)))
+    return open_batch(str(prompts), load_config(None, [f"placement.threads={threads}", "placement.device=cpu"]))
+
+
+def ours(batch: Batch, executor: LocalExecutor, folder: Path) -> float:
+    started = time.perf_counter()
+    digest = checkpoint_digest(batch.checkpoint)
+    keys = batch.render_keys(digest, "float32")
+    publisher = Publisher(folder, {"name": "demo", "sha256": digest})
+    for result in Renderer(Scheduler(batch.placement(local_inventory())), executor).render(batch.requests):
+        assert result.status == "done", result.error
+        publisher.publish(result, keys[result.request.request_id])
+    return time.perf_counter() - started
+
+
+def bare(batch: Batch, pipeline: object, folder: Path) -> float:
+    started = time.perf_counter()
+    for request in batch.requests:
+        (folder / f"{request.request_id}.mp4").write_bytes(render_clip(pipeline, request, batch.config))
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    ratios = []
+    with tempfile.TemporaryDirectory() as temporary:
+        batch = make_batch(Path(temporary), arguments.clips, arguments.threads)
+        digest = checkpoint_digest(batch.checkpoint)
+        (worker,) = batch.placement(local_inventory()).workers
+        executor = LocalExecutor([WorkerSpec(worker, batch.checkpoint, digest, "float32", batch.config.output)])
+        pipeline = load_pipeline(str(batch.checkpoint.path))
+        render_clip(pipeline, batch.requests[0], batch.config)  # the first call sets up kernels for both
+        for round_ in range(arguments.rounds):
+            folders = [Path(temporary) / f"{name}-{round_}" for name in ("bare", "ours")]
+            folders[0].mkdir()
+            bare_seconds, our_seconds = bare(batch, pipeline, folders[0]), ours(batch, executor, folders[1])
+            ratios.append(our_seconds / bare_seconds)
+            print(f"round {round_ + 1}: bare loop {bare_seconds:.2f} s  ours {our_seconds:.2f} s  {ratios[-1]:.3f}")
+    print(f"ours / bare loop, {arguments.clips} clips, median of {arguments.rounds}: {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
