@@ -139,6 +139,8 @@ def _bad_input() -> Iterator[None]:
     except ValueError as error:
         print(f"ltx-dist: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(75)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from ltx_dist.checkpoint import checkpoint_digest
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.renderer import Renderer
+from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.progress import make_progress
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import Counts, build_run_record, write_run_record
@@ -63,18 +64,24 @@ class Run:
 def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | None, console: Console) -> int:
     """Render what the folder does not hold yet; returns the exit code, which `run.json` holds too.
 
-    Raises ValueError for what can still be wrong with the input now: an address, a device, a layout.
+    Raises ValueError for what can still be wrong with the input now: an address, a device, a layout, or a folder
+    that another run is writing to.
     """
     inventory = local_inventory()
-    if not _uses_ray(batch, kind, address, inventory):
-        return _run(batch, folder, inventory, uses_ray=False, console=console)
-    from ltx_dist.execution import ray_executor
-
-    inventory = ray_executor.connect(address)
     try:
-        return _run(batch, folder, inventory, uses_ray=True, console=console)
-    finally:
-        ray_executor.disconnect()
+        with ExitStack() as held:
+            with _output_errors():
+                held.enter_context(folder_lock(folder))
+            uses_ray = _uses_ray(batch, kind, address, inventory)
+            if uses_ray:
+                inventory = held.enter_context(_cluster(address))
+            return _run(batch, folder, inventory, uses_ray, console)
+    except OutputError as error:
+        console.print(f"[red]the output could not be written:[/] {escape(str(error))}", highlight=False)
+        return EXIT_OUTPUT
+    except WorkerStartError as error:
+        console.print(f"[red]stopped:[/] {escape(str(error))}", highlight=False)
+        return EXIT_INTERNAL
 
 
 def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: Inventory) -> bool:
@@ -84,7 +91,7 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
     return bool(address or os.environ.get("RAY_ADDRESS")) or len(batch.placement(inventory).workers) > 1
 
 
-def _run(batch: Batch, folder: Path, inventory: Inventory, *, uses_ray: bool, console: Console) -> int:
+def _run(batch: Batch, folder: Path, inventory: Inventory, uses_ray: bool, console: Console) -> int:
     placement = batch.placement(inventory)
     precision = batch.precision(inventory)
     digest = checkpoint_digest(batch.checkpoint)
@@ -96,19 +103,16 @@ def _run(batch: Batch, folder: Path, inventory: Inventory, *, uses_ray: bool, co
             remaining = [r for r in batch.requests if not publisher.is_published(r.request_id, keys[r.request_id])]
         run.skipped = len(batch.requests) - len(remaining)
         _announce(batch, placement, precision, run.skipped, uses_ray, console)
-        run.exit_code = EXIT_DONE
         if remaining:
-            run.exit_code = EXIT_INTERNAL
             with _stop_on_sigterm(), _executor(batch, placement, precision, digest, uses_ray) as executor:
                 _render(remaining, keys, executor, publisher, run, console)
+        run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
     except KeyboardInterrupt:
         run.exit_code = EXIT_STOPPED
         console.print("stopped; run the same command again to go on")
-    except OutputError as error:
+    except OutputError:
         run.exit_code = EXIT_OUTPUT
-        console.print(f"[red]the output could not be written:[/] {escape(str(error))}", highlight=False)
-    except WorkerStartError as error:
-        console.print(f"[red]stopped:[/] {escape(str(error))}", highlight=False)
+        raise
     finally:
         run.write(folder)
     return run.exit_code
@@ -125,6 +129,17 @@ def _output_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(error) from error
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Inventory]:
+    from ltx_dist.execution import ray_executor
+
+    inventory = ray_executor.connect(address)
+    try:
+        yield inventory
+    finally:
+        ray_executor.disconnect()
 
 
 @contextmanager
@@ -163,7 +178,6 @@ def _render(
                 published = _publish(publisher, result, keys[result.request.request_id])
             run.count(published)
             progress.finished(published)
-    run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:

@@ -22,6 +22,17 @@ os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 os.environ.pop("RAY_ADDRESS", None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu need a CUDA device; torch is asked only if there are any."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_cache() -> Iterator[None]:
     """Digests are cached in a folder of the tests' own."""

@@ -7,7 +7,6 @@ changes with the number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import diffusers
 import numpy as np

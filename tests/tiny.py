@@ -71,11 +71,16 @@ def save_checkpoint(folder: Path, version: str, pipeline_class: str = "LTXPipeli
     return folder
 
 
-def _random_vae(version: str) -> torch.nn.Module:
-    vae = diffusers.AutoencoderKLLTXVideo(latent_channels=LATENT_CHANNELS, **VAES[version])
+def save_vae(folder: Path, version: str, latent_channels: int = LATENT_CHANNELS) -> None:
+    """Only the VAE, in place of the one there."""
+    _random_vae(version, latent_channels).save_pretrained(folder, safe_serialization=True)
+
+
+def _random_vae(version: str, latent_channels: int = LATENT_CHANNELS) -> torch.nn.Module:
+    vae = diffusers.AutoencoderKLLTXVideo(latent_channels=latent_channels, **VAES[version])
     generator = torch.Generator().manual_seed(1)
-    vae.latents_mean.copy_(torch.randn(LATENT_CHANNELS, generator=generator) * 0.1)
-    vae.latents_std.copy_(torch.rand(LATENT_CHANNELS, generator=generator) + 0.5)
+    vae.latents_mean.copy_(torch.randn(latent_channels, generator=generator) * 0.1)
+    vae.latents_std.copy_(torch.rand(latent_channels, generator=generator) + 0.5)
     for name, parameter in vae.named_parameters():
         if "per_channel_scale" in name:  # zero at first, so that the injected noise would not show
             parameter.data.normal_(0, 0.5, generator=generator)

@@ -1,0 +1,111 @@
+"""What one row of a prompt file may say of its clip, and what is wrong where it says something else."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.wording import explain, show
+
+MAX_PROMPT_BYTES = 8 << 10
+MAX_SEED = 2**63 - 1
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Unicode's categories Cc (control characters) and Cs (halves of surrogate pairs)."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OWN_FILES = ("run", "index", "trace")  # run.json, index.html and trace.json lie beside the clips
+_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+class Row(BaseModel):
+    """A row with what config and preset fill in. Sizes are checked against the checkpoint given as context."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    negative_prompt: str | None = None
+    # libx264 refuses to open above 16384 pixels a side (tried with PyAV 18.1: 16384 x 16 encodes, 16400 x 16 does not).
+    # An hour of frames is far beyond what any LTX-Video was trained for.
+    height: int | None = Field(None, ge=1, le=16384)
+    width: int | None = Field(None, ge=1, le=16384)
+    num_frames: int | None = Field(None, ge=1, le=100_000)
+    frame_rate: float | None = Field(None, gt=0, le=240)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    guidance_scale: float | None = Field(None, ge=0)
+    guidance_rescale: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    decode_timestep: float | None = Field(None, ge=0, le=1)
+    decode_noise_scale: float | None = Field(None, ge=0, le=1)
+    max_sequence_length: int | None = Field(None, ge=1, le=512)
+    name: str | None = None
+    prompt: str
+
+    @field_validator("height", "width")
+    @classmethod
+    def _multiple_of_the_ratio(cls, value: int, info: ValidationInfo) -> int:
+        # diffusers' pipelines ask for multiples of 32 whatever the VAE; the latents for multiples of its ratio.
+        side = math.lcm(32, info.context.spatial_compression_ratio)
+        below = value - value % side
+        if below != value:
+            raise ValueError(f"{value} is not a multiple of {side}; use {_either(below, below + side)}")
+        return value
+
+    @field_validator("num_frames")
+    @classmethod
+    def _whole_latent_frames(cls, value: int, info: ValidationInfo) -> int:
+        frames = info.context.temporal_compression_ratio
+        below = value - (value - 1) % frames
+        if below != value:
+            raise ValueError(f"{value} is not a multiple of {frames} plus 1; use {_either(below, below + frames)}")
+        return value
+
+    @field_validator("negative_prompt", "prompt")
+    @classmethod
+    def _clean(cls, value: str) -> str:
+        text = re.sub(r"\r\n|\n|\t", " ", value).strip()
+        if control := _CONTROL.search(text):
+            raise ValueError(f"has the control character U+{ord(control[0]):04X}; take it out")
+        if (size := len(text.encode())) > MAX_PROMPT_BYTES:
+            raise ValueError(f"is {size} bytes long; at most {MAX_PROMPT_BYTES} are allowed")
+        return text
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value:
+            raise ValueError("empty; write what the clip shows")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_file_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"{show(value)}: use 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit")
+        if value.casefold() in _OWN_FILES:
+            raise ValueError(f"{value!r} is the name of a file written beside the clips; choose another")
+        if value.casefold().endswith((".mp4", ".json")):
+            raise ValueError(f"{value!r}: leave the ending out; it is added")
+        if value.endswith(".") or value.casefold().partition(".")[0] in _WINDOWS_NAMES:
+            raise ValueError(f"{value!r} cannot be a file on Windows; choose another")
+        return value
+
+
+def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that are right, as their fields want them, and what is wrong with each of the others, by key."""
+    try:
+        return Row.model_validate(given, context=checkpoint).model_dump(exclude_unset=True), {}
+    except ValidationError as error:
+        wrong = {}
+        for details in error.errors():
+            key = str(details["loc"][0])
+            wrong[key] = explain(details, Row.model_fields.get(key), Row.model_fields, key)
+        return {key: value for key, value in given.items() if key not in wrong}, wrong
+
+
+def _either(below: int, above: int) -> str:
+    return f"{below} or {above}" if below >= 1 else str(above)

@@ -1,0 +1,100 @@
+"""RayExecutor with real actors and tiny real models: states, what travels, a killed worker, one that cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+import tiny
+
+from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.config import OutputConfig
+from ltx_dist.execution.executor import WorkerStartError
+from ltx_dist.execution.ray_executor import RayExecutor
+from ltx_dist.execution.renderer import Renderer
+from ltx_dist.execution.worker import WorkerSpec
+from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.types import Assignment, Completion, RenderRequest, Stage
+
+pytestmark = pytest.mark.ray
+
+REPLICATED = place(
+    Wishes(layout="replicated", device="cpu", devices=2, threads=1, gpus_per_worker=1),
+    Inventory(0, None, 2),
+    {"text_encoder": 0, "transformer": 0, "vae": 0},
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")))
+
+
+def make_request(index: int, num_inference_steps: int = 2) -> RenderRequest:
+    return RenderRequest(
+        f"clip-{index}", "a prompt", "", 64, 64, 9, 25.0, num_inference_steps, 3.0, 0.0, index, 0.05, 0.025, 32
+    )
+
+
+def make_executor(checkpoint: Checkpoint, placement: Placement = REPLICATED) -> RayExecutor:
+    return RayExecutor([WorkerSpec(w, checkpoint, {}, "float32", OutputConfig()) for w in placement.workers])
+
+
+def wait_for_one(executor: RayExecutor) -> Completion:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if completions := executor.wait(1.0):
+            return completions[0]
+    raise AssertionError("nothing ended within 120 s")
+
+
+def test_steps_are_seen_while_a_stage_runs_and_outputs_stay_out_of_the_driver(ray_cluster, checkpoint: Checkpoint):
+    executor = make_executor(checkpoint)
+    worker_id = REPLICATED.workers[0].worker_id
+    try:
+        request = make_request(0, num_inference_steps=400)
+        executor.submit(Assignment("clip-0", Stage.ENCODE_TEXT, worker_id), request)
+        assert wait_for_one(executor).error is None
+        assert ray.available_resources().get("GPU", 0) == 1, "each of the two workers holds a GPU of its own"
+        executor.submit(Assignment("clip-0", Stage.DENOISE, worker_id), request)
+        steps = set()
+        while not (completions := executor.wait(0.02)):
+            steps |= {state.step for state in executor.worker_states() if state.stage is Stage.DENOISE}
+        assert completions[0].error is None and completions[0].video is None
+        assert len(steps) > 3, steps
+        assert all(isinstance(output, ray.ObjectRef) for output in executor._outputs.values())
+    finally:
+        executor.shutdown()
+
+
+def test_a_killed_worker_costs_no_clip(ray_cluster, checkpoint: Checkpoint):
+    executor = make_executor(checkpoint)
+    pids = {
+        name: ray.get(actor.__ray_call__.remote(lambda self: os.getpid())) for name, actor in executor._actors.items()
+    }
+    renderer = Renderer(Scheduler(REPLICATED), executor)
+    try:
+        results = []
+        for result in renderer.render([make_request(index, num_inference_steps=40) for index in range(6)]):
+            if not results:
+                os.kill(pids["cpu:1"], signal.SIGKILL)
+            results.append(result)
+        assert {result.status for result in results} == {"done"} and len(results) == 6
+        assert any(completion.worker_lost for completion in renderer.completions), "the kill was noticed"
+    finally:
+        executor.shutdown()
+
+
+def test_a_worker_that_cannot_start_ends_the_run_and_says_why(ray_cluster, checkpoint: Checkpoint, tmp_path: Path):
+    executor = make_executor(replace(checkpoint, path=tmp_path / "gone"))
+    try:
+        with pytest.raises(WorkerStartError, match="(?s)cpu:0 could not start.*gone"):
+            list(Renderer(Scheduler(REPLICATED), executor).render([make_request(0)]))
+    finally:
+        executor.shutdown()

@@ -1,0 +1,119 @@
+"""The loop against an executor on a virtual clock: overlap, isolation of failures, one result for each request."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from ltx_dist.execution.renderer import Renderer
+from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.timeline import makespan, overlaps
+from ltx_dist.types import (
+    STAGES,
+    Assignment,
+    Completion,
+    EncodedVideo,
+    RenderRequest,
+    Stage,
+    StageReport,
+    WorkerState,
+)
+
+SECONDS = {Stage.ENCODE_TEXT: 1.0, Stage.DENOISE: 10.0, Stage.DECODE: 3.0}
+VIDEO = EncodedVideo(b"mp4", 9, 64, 64, "frames", "mp4")
+
+
+class FakeExecutor:
+    """Ends the assignment that ends first on a virtual clock; `ending` decides how."""
+
+    def __init__(self, ending: Callable[[Assignment], str] = lambda assignment: "well") -> None:
+        self._ending = ending
+        self._running: list[tuple[float, int, Assignment, float]] = []
+        self._now = 0.0
+        self._count = 0
+        self.released: list[str] = []
+
+    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
+        self._count += 1
+        heapq.heappush(self._running, (self._now + SECONDS[assignment.stage], self._count, assignment, self._now))
+
+    def wait(self, timeout: float) -> list[Completion]:
+        self._now, _, assignment, started = heapq.heappop(self._running)
+        ending = self._ending(assignment)
+        report = StageReport(self._now - started, error=None if ending == "well" else "RuntimeError: boom")
+        video = VIDEO if ending == "well" and assignment.stage is Stage.DECODE else None
+        return [Completion(assignment, started, self._now, report, ending == "lost", video)]
+
+    def release(self, request_id: str) -> None:
+        self.released.append(request_id)
+
+    def worker_states(self) -> list[WorkerState]:
+        return []
+
+    def shutdown(self) -> None: ...
+
+
+def make_request(request_id: str) -> RenderRequest:
+    return RenderRequest(request_id, "p", "", 64, 64, 9, 25.0, 8, 3.0, 0.0, 0, 0.05, 0.025, 128)
+
+
+REQUESTS = [make_request(name) for name in "abcd"]
+PINNED = Placement(
+    "pinned",
+    tuple(Worker(f"w{i}", (stage,), "cpu", i) for i, stage in enumerate(STAGES)),
+    {Stage.DENOISE: 2, Stage.DECODE: 2},
+)
+
+
+def test_encode_and_decode_run_inside_the_denoise_of_other_clips():
+    renderer = Renderer(Scheduler(PINNED), FakeExecutor())
+    results = list(renderer.render(REQUESTS))
+    assert [result.request.request_id for result in results] == ["a", "b", "c", "d"]
+    assert all(result.status == "done" and result.video == VIDEO for result in results)
+    assert makespan(renderer.completions) == 1 + 4 * 10 + 3, "only the first encode and the last decode are exposed"
+    hidden = {(o.other.assignment.request_id, o.other.assignment.stage) for o in overlaps(renderer.completions)}
+    assert {("a", Stage.DECODE), ("b", Stage.DECODE), ("c", Stage.DECODE), ("d", Stage.ENCODE_TEXT)} <= hidden
+
+
+def test_one_failed_clip_does_not_stop_the_others():
+    def ending(assignment: Assignment) -> str:
+        return "failed" if assignment.request_id == "b" and assignment.stage is Stage.DENOISE else "well"
+
+    executor = FakeExecutor(ending)
+    results = {r.request.request_id: r for r in Renderer(Scheduler(PINNED), executor).render(REQUESTS)}
+    assert {name: result.status for name, result in results.items()} == {
+        "a": "done", "b": "failed", "c": "done", "d": "done",
+    }  # fmt: skip
+    assert results["b"].error == "RuntimeError: boom"
+    assert [c.assignment.stage for c in results["b"].completions] == [Stage.ENCODE_TEXT, Stage.DENOISE]
+    assert sorted(executor.released) == ["a", "b", "c", "d"], "nothing of a finished clip is kept"
+
+
+def test_a_lost_worker_costs_no_clip_while_another_can_do_its_work():
+    lost = []
+
+    def ending(assignment: Assignment) -> str:
+        if assignment.worker_id == "w1" and not lost:
+            lost.append(assignment)
+            return "lost"
+        return "well"
+
+    workers = tuple(Worker(f"w{i}", STAGES, "cpu", i) for i in range(2))
+    placement = Placement("replicated", workers, {Stage.DENOISE: 2, Stage.DECODE: 2})
+    results = list(Renderer(Scheduler(placement), FakeExecutor(ending)).render(REQUESTS))
+    assert lost and {result.status for result in results} == {"done"}
+
+
+def test_without_a_transformer_every_clip_fails_and_the_batch_ends():
+    def ending(assignment: Assignment) -> str:
+        return "lost" if assignment.stage is Stage.DENOISE else "well"
+
+    results = list(Renderer(Scheduler(PINNED), FakeExecutor(ending)).render(REQUESTS))
+    assert {result.status for result in results} == {"failed"} and len(results) == 4
+
+
+def test_the_videos_are_not_kept():
+    renderer = Renderer(Scheduler(PINNED), FakeExecutor())
+    list(renderer.render(REQUESTS))
+    assert all(completion.video is None for completion in renderer.completions)

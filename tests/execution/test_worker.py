@@ -1,0 +1,109 @@
+"""StageWorker with real tiny models: what it loads, what it reports, and how components take turns on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.config import OutputConfig
+from ltx_dist.execution.worker import StageWorker, WorkerSpec
+from ltx_dist.scheduling.placement import Residency, Worker
+from ltx_dist.stages.residency import ResidentModule
+from ltx_dist.types import STAGES, EncodedVideo, Latents, RenderRequest, Stage
+
+REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")))
+
+
+def make_worker(
+    checkpoint: Checkpoint, stages: tuple[Stage, ...] = STAGES, residency: Residency = "resident"
+) -> StageWorker:
+    worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1)
+    return StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", OutputConfig()))
+
+
+def test_a_request_goes_through_the_three_stages(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint)
+    conditioning, report = worker.run(Stage.ENCODE_TEXT, REQUEST, None)
+    assert report.error is None and report.seconds > 0
+    latents, report = worker.run(Stage.DENOISE, REQUEST, conditioning)
+    assert isinstance(latents, Latents) and latents.latents.shape == (1, tiny.LATENT_CHANNELS, 2, 2, 2)
+    assert len(report.latents_sha256) == 64
+    video, report = worker.run(Stage.DECODE, REQUEST, latents)
+    assert isinstance(video, EncodedVideo) and (video.num_frames, video.height, video.width) == (9, 64, 64)
+    assert report.peak_bytes is None, "a CPU does not count"
+
+
+def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tmp_path: Path):
+    # A checkpoint of links to all but the transformer's weights: a decode worker does not miss them.
+    for path in checkpoint.path.rglob("*"):
+        target = tmp_path / path.relative_to(checkpoint.path)
+        if path.is_dir():
+            target.mkdir(parents=True)
+        elif "transformer" not in str(path.relative_to(checkpoint.path)):
+            target.symlink_to(path)
+    from dataclasses import replace
+
+    partial = replace(checkpoint, path=tmp_path)
+    make_worker(partial, (Stage.ENCODE_TEXT, Stage.DECODE))
+    with pytest.raises(OSError, match="transformer"):
+        make_worker(partial, (Stage.DENOISE,))
+
+
+def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (Stage.DECODE,))
+    broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
+    output, report = worker.run(Stage.DECODE, REQUEST, broken)
+    assert output is None and report.error.startswith("RuntimeError: ")
+    assert worker.state().stage is None, "the worker is free again"
+
+
+def test_time_sliced_components_take_turns(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, residency="time_sliced")
+    payload = None
+    for stage in STAGES:
+        payload, report = worker.run(stage, REQUEST, payload)
+        assert report.error is None
+        resident = [name for name, module in worker._residents.items() if module.is_resident]
+        assert resident == [stage], "one component on the device at a time"
+
+
+def test_eviction_copies_nothing():
+    module = torch.nn.Linear(4, 4)
+    before = {name: parameter.data_ptr() for name, parameter in module.named_parameters()}
+    resident = ResidentModule(module, "cpu")
+    resident.upload()
+    resident.evict()
+    assert {name: parameter.data_ptr() for name, parameter in module.named_parameters()} == before
+
+
+@pytest.mark.gpu
+def test_a_swapped_module_computes_the_same_and_leaves_the_device():
+    module = torch.nn.Linear(64, 64)
+    x = torch.randn(2, 64, device="cuda")
+    resident = ResidentModule(module, "cuda")
+    resident.upload()
+    first = module(x)
+    host = {name: tensor.data_ptr() for name, tensor in resident._host.items()}
+    resident.evict()
+    assert {name: parameter.data_ptr() for name, parameter in module.named_parameters()} == host
+    resident.upload()
+    assert torch.equal(first, module(x))
+
+
+def test_states_tell_of_steps(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (Stage.ENCODE_TEXT, Stage.DENOISE))
+    seen = []
+    on_step = worker._on_step(REQUEST)
+    for step in (1, 2):
+        on_step(step)
+        seen.append((worker.state().stage, worker.state().step, worker.state().num_steps))
+    assert seen == [(Stage.DENOISE, 1, 2), (Stage.DENOISE, 2, 2)]

@@ -1,0 +1,84 @@
+"""The rings hold: what may import what, and what stays out of memory until it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ltx_dist
+
+PACKAGE = Path(ltx_dist.__file__).parent
+HEAVY = ("torch", "ray", "diffusers", "transformers")
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "scheduling": {"scheduling", "types"},
+    "stages": {"stages", "types", "checkpoint", "config"},
+    "output": {"output", "scheduling", "types", "config"},
+}
+"""Rooms of ltx_dist that a room's files may import; the execution room and the files at the top may import all."""
+
+
+def heavy_modules_after(statement: str) -> list[str]:
+    """Those of HEAVY that a fresh interpreter holds after running the statement."""
+    code = f"import sys\n{statement}\nprint()\nprint('held:', *[name for name in {HEAVY} if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return printed.splitlines()[-1].split()[1:]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ltx_dist", "ltx_dist.types", "ltx_dist.config", "ltx_dist.prompts", "ltx_dist.presets", "ltx_dist.checkpoint",
+        "ltx_dist.batch", "ltx_dist.run", "ltx_dist.plan", "ltx_dist.cli", "ltx_dist.scheduling.scheduler",
+        "ltx_dist.scheduling.placement", "ltx_dist.scheduling.simulator", "ltx_dist.scheduling.timeline",
+        "ltx_dist.output.publisher", "ltx_dist.execution.renderer",
+    ],
+)  # fmt: skip
+def test_planning_and_bad_input_cost_no_heavy_import(module: str):
+    assert heavy_modules_after(f"import {module}") == []
+
+
+def test_help_and_plan_import_nothing_heavy(tmp_path: Path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\n")
+    for arguments in (["--help"], ["render", "--help"], ["plan", str(prompts)]):
+        run = f"sys.argv = ['ltx-dist', *{arguments}]\nfrom ltx_dist.cli import main\ntry:\n main()"
+        assert heavy_modules_after(f"{run}\nexcept SystemExit: pass") == [], arguments
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_ray_is_imported_in_one_file():
+    importers = [path.name for path in FILES if any(name.split(".")[0] == "ray" for name in imported_modules(path))]
+    assert importers == ["ray_executor.py"]
+
+
+def test_diffusers_and_transformers_are_imported_in_the_model_ring_only():
+    for path in FILES:
+        roots = {name.split(".")[0] for name in imported_modules(path)}
+        if roots & {"diffusers", "transformers"}:
+            assert path.parent.name == "stages", path
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_arrows_between_rooms_go_one_way(room: str):
+    for path in sorted((PACKAGE / room).glob("*.py")):
+        rooms = {name.split(".")[1] for name in imported_modules(path) if name.startswith("ltx_dist.")}
+        assert rooms <= MAY_IMPORT[room], f"{path}: {rooms - MAY_IMPORT[room]}"
+
+
+def test_nothing_imports_the_command_line():
+    assert [path for path in FILES if "ltx_dist.cli" in imported_modules(path)] == []

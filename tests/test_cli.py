@@ -1,0 +1,201 @@
+"""The command line as a user meets it: exit codes, what stands in the folder, reruns, stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+from typer.testing import CliRunner, Result
+
+from ltx_dist.cli import app
+from ltx_dist.output.video import read_video
+from ltx_dist.scheduling.timeline import overlaps
+
+SMALL = ["--set", "defaults.height=64", "--set", "defaults.width=64", "--set", "defaults.num_frames=9",
+         "--set", "defaults.num_inference_steps=2", "--set", "placement.threads=1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"prompt": "a red circle moving left", "name": "red"},
+        {"prompt": "a blue square", "num_frames": 17, "seed": 5, "width": 96},
+        {"prompt": "nothing", "guidance_scale": 1.0},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def render(prompts: Path, out: Path, checkpoint: Path, *more: str) -> Result:
+    return run("render", prompts, "-o", out, "--set", f"model.checkpoint={checkpoint}", *SMALL, *more)
+
+
+def test_a_batch_becomes_a_folder_of_clips(prompts: Path, tmp_path: Path, checkpoint: Path):
+    out = tmp_path / "out"
+    result = render(prompts, out, checkpoint)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    assert names == [
+        "002-a-blue-square.json", "002-a-blue-square.mp4", "003-nothing.json", "003-nothing.mp4",
+        "red.json", "red.mp4", "run.json",
+    ]  # fmt: skip
+    frames, frame_rate, metadata = read_video(out / "002-a-blue-square.mp4")
+    assert frames.shape == (17, 64, 96, 3)
+    sidecar = json.loads((out / "002-a-blue-square.json").read_text())
+    inside = json.loads(metadata["comment"])
+    assert inside["request"]["seed"] == sidecar["request"]["seed"] == 5
+    assert inside["render_key"] == sidecar["render_key"]
+    assert frame_rate == sidecar["request"]["frame_rate"]
+    record = json.loads((out / "run.json").read_text())
+    assert (record["submitted"], record["done"], record["failed"], record["remaining"]) == (3, 3, 0, 0)
+    assert record["exit_code"] == 0 and len(record["events"]) == 9
+    assert 0 < record["lower_bound_seconds"] <= record["makespan_seconds"]
+
+
+def test_a_rerun_renders_only_what_is_missing_or_changed(prompts: Path, tmp_path: Path, checkpoint: Path):
+    out = tmp_path / "out"
+    render(prompts, out, checkpoint)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
+    again = render(prompts, out, checkpoint, "--set", "placement.residency=time_sliced")
+    assert again.exit_code == 0 and "3 already there" in again.output
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")} == before
+    (out / "red.mp4").write_bytes(b"damaged")
+    prompts.write_text(prompts.read_text().replace("nothing", "something").replace('"a blue', '"a blue'))
+    third = render(prompts, out, checkpoint)
+    assert third.exit_code == 0 and "1 already there" in third.output
+    assert json.loads((out / "run.json").read_text())["skipped"] == 1
+    assert (out / "002-a-blue-square.mp4").stat().st_mtime_ns == before["002-a-blue-square.mp4"]
+    assert (out / "red.mp4").stat().st_size > 100 and (out / "003-something.mp4").exists()
+
+
+def test_clips_that_fail_are_told_of_and_exit_3(prompts: Path, tmp_path: Path, checkpoint: Path):
+    # The decoder of another checkpoint cannot read these latents: a true failure of the last stage.
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", checkpoint, broken], check=True)
+    tiny.save_vae(broken / "vae", "0.9.5", latent_channels=8)
+    out = tmp_path / "out"
+    result = render(prompts, out, broken)
+    assert result.exit_code == 3, result.output
+    sidecar = json.loads((out / "red.json").read_text())
+    assert sidecar["status"] == "failed" and "RuntimeError" in sidecar["error"]
+    record = json.loads((out / "run.json").read_text())
+    assert (record["done"], record["failed"], record["exit_code"]) == (0, 3, 3)
+    assert not list(out.glob("*.mp4"))
+
+
+def test_every_mistake_is_reported_at_once_before_anything_is_loaded(tmp_path: Path):
+    path = tmp_path / "prompts.csv"
+    path.write_text("prompt,height,num_frames,colour\na,130,25,\nb,128,24,\n")
+    code = f"""
+import sys
+from ltx_dist.cli import main
+sys.argv = ["ltx-dist", "render", {str(path)!r}, "-o", {str(tmp_path / "out")!r}]
+try:
+    main()
+finally:
+    print(*[name for name in ("torch", "ray", "diffusers") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout.strip() == ""
+    for mistake in ("colour: unknown key", "csv:2: height: 130", "csv:3: num_frames: 24"):
+        assert mistake in result.stderr, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "placement.layuot=pinned"], "did you mean placement.layout?"),
+        (["--set", "model.checkpoint=/nowhere"], "/nowhere"),
+        (["--executor", "cloud"], "--executor: 'cloud' is not one of auto, local, ray"),
+        (["--set", "placement.device=cuda", "--executor", "local"], "placement.device: cuda was asked for"),
+        (["--set", "placement.layout=pinned", "--set", "placement.devices=1"], "placement.layout: pinned needs"),
+    ],
+)
+def test_bad_settings_exit_2_with_the_remedy(prompts: Path, tmp_path: Path, arguments: list[str], message: str):
+    result = run("render", prompts, "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_folder_is_for_one_run_at_a_time(prompts: Path, tmp_path: Path, checkpoint: Path):
+    from ltx_dist.output.lock import folder_lock
+
+    with folder_lock(tmp_path / "out"):
+        result = render(prompts, tmp_path / "out", checkpoint)
+    assert result.exit_code == 2
+    assert f"in use by the run with process id {os.getpid()}" in result.output
+
+
+def test_a_folder_that_cannot_be_written_exits_74(prompts: Path, tmp_path: Path, checkpoint: Path):
+    (tmp_path / "out").write_text("a file, not a folder")
+    result = render(prompts, tmp_path / "out", checkpoint)
+    assert result.exit_code == 74 and "out" in result.output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_exits_75_and_the_next_run_goes_on(tmp_path: Path, checkpoint: Path, signum: int):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
+    prompts.write_text("".join(f"clip {index}\n" for index in range(40)))
+    arguments = ["render", prompts, "-o", out, "--set", f"model.checkpoint={checkpoint}", *SMALL]
+    command = [sys.executable, "-m", "ltx_dist.cli", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "Traceback" not in errors
+    record = json.loads((out / "run.json").read_text())
+    assert record["exit_code"] == 75 and record["done"] >= 1 and record["remaining"] >= 1
+    assert record["done"] + record["failed"] + record["remaining"] == 40
+    assert not list((out / ".ltx-dist" / "tmp").iterdir())
+    again = run(*arguments)
+    assert again.exit_code == 0 and len(list(out.glob("*.mp4"))) == 40
+
+
+def test_plan_shows_workers_and_order_without_rendering(prompts: Path, checkpoint: Path):
+    arguments = ["--set", f"model.checkpoint={checkpoint}", "--set", "placement.layout=pinned", *SMALL]
+    result = run("plan", prompts, *arguments)
+    assert result.exit_code == 0, result.output
+    for expected in ("cpu:0", "encode_text", "cpu:1", "denoise", "cpu:2", "decode", "D1", "layout pinned"):
+        assert expected in result.output
+
+
+@pytest.mark.ray
+def test_the_demo_overlaps_stages_on_ray_actors(tmp_path: Path):
+    """In a process of its own, as a user runs it: it starts and ends its own small cluster."""
+    command = [sys.executable, "-m", "ltx_dist.cli", "demo", "-o", str(tmp_path), "--executor", "ray"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(list(tmp_path.glob("*.mp4"))) >= 6
+    for path in tmp_path.glob("*.mp4"):
+        assert (
+            read_video(path)[0].shape[0] == json.loads(path.with_suffix(".json").read_text())["request"]["num_frames"]
+        )
+    from ltx_dist.output.run_record import read_run_record, recorded_completions
+
+    record = read_run_record(tmp_path)
+    assert [worker["stages"] for worker in record["workers"]] == [["encode_text"], ["denoise"], ["decode"]]
+    assert len(overlaps(recorded_completions(record))) >= 6, "encode and decode run inside others' denoise"
+    assert "busy:" in result.stdout and "Open" in result.stdout
