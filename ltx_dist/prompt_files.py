@@ -118,7 +118,7 @@ def _read_csv(text: str) -> Iterator[Item | Problem]:
         for row in rows:
             if any(row) and not header:
                 header = [column.strip() for column in row]
-                if wrong := _wrong_with_columns(header):
+                if wrong := _header_mistakes(header):
                     yield from (Problem(line, message) for message in wrong)
                     return
             elif any(row):
@@ -131,7 +131,7 @@ def _read_csv(text: str) -> Iterator[Item | Problem]:
         yield Problem(line, f"not CSV: {error}")
 
 
-def _wrong_with_columns(header: list[str]) -> list[str]:
+def _header_mistakes(header: list[str]) -> list[str]:
     known = list(Row.model_fields)
     unknown = [column for column in header if column not in known]
     wrong = [f"{printable(column)}: unknown column{did_you_mean(column, known)}" for column in unknown]
@@ -143,12 +143,12 @@ def _wrong_with_columns(header: list[str]) -> list[str]:
 
 def _cell(column: str, text: str) -> Any:
     """A cell as a number where its field is one and the text is; other text is left to fail the field's own check."""
-    kinds, number = get_args(Row.model_fields[column].annotation), text.strip()
-    if int in kinds and re.fullmatch(r"[+-]?[0-9]{1,400}", number):
-        return int(number)
-    if float in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", number):
-        return float(number)
-    return text.strip() if column == "name" else text
+    kinds, stripped = get_args(Row.model_fields[column].annotation), text.strip()
+    if int in kinds and re.fullmatch(r"[+-]?[0-9]{1,400}", stripped):
+        return int(stripped)
+    if float in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", stripped):
+        return float(stripped)
+    return stripped if column == "name" else text
 
 
 def _read_yaml(text: str) -> Iterator[Item | Problem]:

@@ -64,8 +64,7 @@ class _Resolver:
                 self._note(item, f"{printable(key)}: {message}")
         if "prompt" in row and "name" not in wrong:
             row.setdefault("name", _default_name(position, row["prompt"]))
-            self._claim(item, row["name"])
-        elif "name" in row:
+        if "name" in row:
             self._claim(item, row["name"])
         seed = row.setdefault("seed", self._seed + position)
         if seed > MAX_SEED:
@@ -74,21 +73,22 @@ class _Resolver:
 
     def fallback_problems(self) -> list[str]:
         """What is wrong with values of config and preset that some row relied on, once and not for each row."""
-        of_defaults = [
-            f"defaults.{key}: {self._wrong_fallback[key]}"
-            for key in Row.model_fields
-            if key in self._wrong_fallback and key in self._defaults
-        ]
-        of_preset = [
-            f"preset {self._preset.version}: {key}: {self._wrong_fallback[key]} in the prompt file or as defaults.{key}"
-            for key in Row.model_fields
-            if key in self._wrong_fallback and key not in self._defaults
-        ]
+        of_defaults, of_preset = [], []
+        for key in Row.model_fields:
+            message = self._wrong_fallback.get(key)
+            if message and key in self._defaults:
+                of_defaults.append(f"defaults.{key}: {message}")
+            elif message:
+                remedy = f"in the prompt file or as defaults.{key}"
+                of_preset.append(f"preset {self._preset.version}: {key}: {message} {remedy}")
         return of_defaults + of_preset
 
     def _claim(self, item: Item, name: str) -> None:
-        line = self._line_of_name.setdefault(name.casefold(), item.line)
-        ...
+        line = self._line_of_name.get(name.casefold())
+        if line is None:
+            self._line_of_name[name.casefold()] = item.line
+        else:
+            self._note(item, f"name: {name!r} is taken by line {line} (case does not count); choose another")
 
     def _note(self, item: Item, message: str) -> None:
         self.problems.append(Problem(item.line, message))

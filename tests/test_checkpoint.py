@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ltx_dist.checkpoint import checkpoint_digest, open_checkpoint
+from ltx_dist.checkpoint import open_checkpoint
+from ltx_dist.digests import checkpoint_digest
 
 DOWN, DOWN_095 = "LTXVideoDownBlock3D", "LTXVideo095DownBlock3D"
 TRUE3 = [True] * 3

@@ -1,0 +1,95 @@
+"""What identifies a checkpoint by content: sha256 of its files, kept for the large ones in a small cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.weight_files import WEIGHTS_NAME, weight_files
+
+_CACHED_FROM_BYTES = 1 << 20  # smaller files are hashed in less time than the cache is read
+
+
+def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
+    """What identifies the model: sha256 hex of each component's config and weights, of the scheduler's and the
+    tokenizer's files, and the pipeline class by name. The folder's own name and place do not matter.
+
+    Weights hashed before are taken from a small cache in the user's cache folder, by path, size and mtime.
+    """
+    cache = _DigestCache(_cache_folder() / "digests.json")
+    path = checkpoint.path
+    files = {
+        component: [path / component / "config.json", *weight_files(path, component)] for component in WEIGHTS_NAME
+    }
+    for component in ("scheduler", "tokenizer"):
+        files[component] = [file for file in (path / component).iterdir() if file.is_file()]
+    digests = {component: _digest(members, cache) for component, members in files.items()}
+    cache.save()
+    return {**digests, "pipeline_class": checkpoint.pipeline_class}
+
+
+def _digest(files: list[Path], cache: _DigestCache) -> str:
+    lines = [f"{cache.sha256(file)}  {file.name}\n" for file in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while chunk := content.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _cache_folder() -> Path:
+    if own := os.environ.get("LTX_DIST_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "ltx_dist"
+
+
+class _DigestCache:
+    """sha256 of large files by path, size and mtime_ns. A cache that cannot be read or written is as good as none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = False
+        try:
+            known = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            known = {}
+        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
+
+    def sha256(self, file: Path) -> str:
+        stat, key = file.stat(), str(file.resolve())
+        if stat.st_size < _CACHED_FROM_BYTES:
+            return _sha256(file)
+        match self._known.get(key):
+            case [stat.st_size, stat.st_mtime_ns, str(digest)]:
+                return digest
+        digest = _sha256(file)
+        self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write the cache in one step, so that no other process ever reads half of it."""
+        if not self._changed:
+            return
+        present = {key: entry for key, entry in self._known.items() if Path(key).exists()}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".digests-")
+        except OSError:
+            return
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(present, file, indent=1)
+            os.replace(temporary, self._path)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
