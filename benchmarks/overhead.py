@@ -3,8 +3,8 @@
     python benchmarks/overhead.py [--clips 16] [--rounds 3]
 
 Each round renders the clips twice, by a plain loop over the pipeline with mp4 writing and by `LocalExecutor` with
-scheduling, hashing, publishing and sidecars, in turns. Printed: wall seconds of both and their ratio; aim <= 1.05.
-Weights are loaded before the clock starts on both sides.
+scheduling, hashing, spooling, publishing and sidecars, in turns. Printed: wall seconds of both and their ratio; the
+aim is <= 1.05. Weights are loaded before the clock starts on both sides.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pathlib import Path
 import torch
 from bare_diffusers import load_pipeline, render_clip
 
-from ltx_dist.batch import Batch, open_batch
-from ltx_dist.checkpoint import checkpoint_digest
+from ltx_dist.batch import Batch, PlacedBatch, open_batch, place_batch
 from ltx_dist.config import load_config
 from ltx_dist.demo import PROMPTS
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.local_executor import LocalExecutor
 from ltx_dist.execution.renderer import Renderer
+from ltx_dist.execution.resumption import Resumption
 from ltx_dist.execution.worker import WorkerSpec
 from ltx_dist.output.publisher import Publisher
+from ltx_dist.output.spool import Spool
 from ltx_dist.scheduling.scheduler import Scheduler
 
 
@@ -37,14 +38,15 @@ def make_batch(folder: Path, num_clips: int, threads: int) -> Batch:
     return open_batch(str(prompts), load_config(None, [f"placement.threads={threads}", "placement.device=cpu"]))
 
 
-def ours(batch: Batch, executor: LocalExecutor, folder: Path) -> float:
+def ours(placed: PlacedBatch, executor: LocalExecutor, folder: Path) -> float:
     started = time.perf_counter()
-    digest = checkpoint_digest(batch.checkpoint)
-    keys = batch.render_keys(digest, "float32")
-    publisher = Publisher(folder, {"name": "demo", "sha256": digest})
-    for result in Renderer(Scheduler(batch.placement(local_inventory())), executor).render(batch.requests):
+    publisher = Publisher(folder, {"name": "demo", "sha256": placed.digest})
+    resumption = Resumption(Spool(folder / ".ltx-dist" / "spool", limit_bytes=10**9), placed.stage_key)
+    renderer = Renderer(Scheduler(placed.placement), executor, resumption=resumption)
+    for result in renderer.render(placed.batch.requests):
         assert result.status == "done", result.error
-        publisher.publish(result, keys[result.request.request_id])
+        publisher.publish(result, placed.render_key(result.request))
+    resumption.close()
     return time.perf_counter() - started
 
 
@@ -65,15 +67,16 @@ def main() -> None:
     ratios = []
     with tempfile.TemporaryDirectory() as temporary:
         batch = make_batch(Path(temporary), arguments.clips, arguments.threads)
-        digest = checkpoint_digest(batch.checkpoint)
-        (worker,) = batch.placement(local_inventory()).workers
-        executor = LocalExecutor([WorkerSpec(worker, batch.checkpoint, digest, "float32", batch.config.output)])
+        placed = place_batch(batch, local_inventory())
+        (worker,) = placed.placement.workers
+        spec = WorkerSpec(worker, batch.checkpoint, placed.digest, placed.precision, batch.config.output)
+        executor = LocalExecutor([spec])
         pipeline = load_pipeline(str(batch.checkpoint.path))
         render_clip(pipeline, batch.requests[0], batch.config)  # the first call sets up kernels for both
         for round_ in range(arguments.rounds):
             folders = [Path(temporary) / f"{name}-{round_}" for name in ("bare", "ours")]
             folders[0].mkdir()
-            bare_seconds, our_seconds = bare(batch, pipeline, folders[0]), ours(batch, executor, folders[1])
+            bare_seconds, our_seconds = bare(batch, pipeline, folders[0]), ours(placed, executor, folders[1])
             ratios.append(our_seconds / bare_seconds)
             print(f"round {round_ + 1}: bare loop {bare_seconds:.2f} s  ours {our_seconds:.2f} s  {ratios[-1]:.3f}")
     print(f"ours / bare loop, {arguments.clips} clips, median of {arguments.rounds}: {statistics.median(ratios):.3f}")

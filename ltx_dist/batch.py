@@ -1,4 +1,4 @@
-"""A batch as asked for: its requests, the checkpoint they are for, and the settings, all checked without torch."""
+"""A batch as asked for, checked without torch; and the same with its place: workers, precision, digests."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 from ltx_dist.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.config import RenderConfig
+from ltx_dist.digests import checkpoint_digest
 from ltx_dist.presets import Preset, preset_for
 from ltx_dist.prompts import read_prompts
-from ltx_dist.render_key import render_key
+from ltx_dist.render_key import render_key, stage_key
 from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
-from ltx_dist.types import RenderRequest
+from ltx_dist.types import RenderRequest, Stage
 
 BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests and the checkpoint they are for, checked without torch."""
+    """Requests, and the checkpoint and settings they are for."""
 
     config: RenderConfig
     checkpoint: Checkpoint
@@ -29,16 +30,8 @@ class Batch:
         wishes = Wishes(**self.config.placement.model_dump())
         return place(wishes, inventory, self.component_bytes(self.precision(inventory)))
 
-    def render_keys(self, digest: dict[str, str], precision: str) -> dict[str, str]:
-        """By request id: what a published clip must have been made with to be kept."""
-        return {
-            request.request_id: render_key(
-                request, digest, self.checkpoint.pipeline_class, precision, self.config.output
-            )
-            for request in self.requests
-        }
-
     def precision(self, inventory: Inventory) -> str:
+        """The dtype of the weights on the device, by name."""
         if self.config.model.precision != "auto":
             return self.config.model.precision
         on_cpu = self.config.placement.device == "cpu" or inventory.num_gpus == 0
@@ -48,9 +41,35 @@ class Batch:
         return {name: count * BYTES_PER_PARAMETER[precision] for name, count in self.checkpoint.num_parameters.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedBatch:
+    """A batch on the devices that were found. `digest` is the checkpoint's, by component."""
+
+    batch: Batch
+    placement: Placement
+    precision: str
+    digest: dict[str, str]
+
+    def render_key(self, request: RenderRequest) -> str:
+        """What a published clip must have been made with to be kept."""
+        batch = self.batch
+        return render_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, batch.config.output)
+
+    def stage_key(self, stage: Stage, request: RenderRequest) -> str:
+        """What a stage's output must have been made with to be taken up again."""
+        return stage_key(stage, request, self.digest, self.batch.checkpoint.pipeline_class, self.precision)
+
+
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found."""
     checkpoint = open_checkpoint(config.model.checkpoint)
     preset = preset_for(config.model.version, checkpoint)
     requests = read_prompts(prompts, config.defaults, preset, checkpoint)
     return Batch(config, checkpoint, preset, tuple(requests))
+
+
+def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
+    """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
+    return PlacedBatch(
+        batch, batch.placement(inventory), batch.precision(inventory), checkpoint_digest(batch.checkpoint)
+    )

@@ -84,6 +84,17 @@ class OutputConfig(_Section):
     threads: int = Field(2, ge=1, le=64, description="x264's threads. Fixed, because the count changes the bytes.")
 
 
+class RecoveryConfig(_Section):
+    """What a run leaves behind for the next one, beside finished clips."""
+
+    spool_gb: float = Field(
+        20.0,
+        ge=0,
+        description="Room for outputs of unfinished clips, so that a rerun goes on at their stage; 0 for none.",
+    )
+    keep_latents: bool = Field(False, description="Keep latents of finished clips, for `ltx-dist decode`.")
+
+
 class RenderConfig(_Section):
     """Everything of a batch but its prompts."""
 
@@ -91,6 +102,7 @@ class RenderConfig(_Section):
     placement: PlacementConfig = PlacementConfig()
     defaults: DefaultsConfig = DefaultsConfig()
     output: OutputConfig = OutputConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
 
 
 MAX_CONFIG_BYTES = 1 << 20

@@ -6,25 +6,28 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
 
-from ltx_dist.batch import Batch
-from ltx_dist.checkpoint import checkpoint_digest
+from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.renderer import Renderer
+from ltx_dist.output.files import OutputError, output_errors
 from ltx_dist.output.lock import folder_lock
-from ltx_dist.output.progress import make_progress
+from ltx_dist.output.progress import LiveProgress, make_progress
 from ltx_dist.output.publisher import Publisher
-from ltx_dist.output.run_record import Counts, build_run_record, write_run_record
-from ltx_dist.scheduling.placement import Inventory, Placement
+from ltx_dist.output.run_record import RunProgress
+from ltx_dist.scheduling.placement import Inventory
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import Completion, RenderRequest, RenderResult
+from ltx_dist.types import RenderRequest, RenderResult
+
+if TYPE_CHECKING:
+    from ltx_dist.execution.resumption import Resumption
 
 ExecutorKind = Literal["auto", "local", "ray"]
 
@@ -33,32 +36,6 @@ EXIT_INTERNAL = 1
 EXIT_SOME_FAILED = 3
 EXIT_OUTPUT = 74
 EXIT_STOPPED = 75
-
-
-@dataclass
-class Run:
-    """What became of a batch so far; written as `run.json` however the run ends."""
-
-    placement: Placement
-    submitted: int
-    skipped: int = 0
-    done: int = 0
-    failed: int = 0
-    exit_code: int = EXIT_INTERNAL
-    completions: list[Completion] = field(default_factory=list)
-
-    def count(self, result: RenderResult) -> None:
-        if result.status == "done":
-            self.done += 1
-        else:
-            self.failed += 1
-
-    def write(self, folder: Path) -> None:
-        """A folder that cannot be written was reported already, with its own exit code."""
-        done = self.skipped + self.done
-        counts = Counts(self.submitted, done, self.failed, self.submitted - done - self.failed, self.skipped)
-        with suppress(OSError):
-            write_run_record(folder, build_run_record(counts, self.placement, self.completions, self.exit_code))
 
 
 def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | None, console: Console) -> int:
@@ -70,12 +47,12 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
     inventory = local_inventory()
     try:
         with ExitStack() as held:
-            with _output_errors():
+            with output_errors():
                 held.enter_context(folder_lock(folder))
             uses_ray = _uses_ray(batch, kind, address, inventory)
             if uses_ray:
                 inventory = held.enter_context(_cluster(address))
-            return _run(batch, folder, inventory, uses_ray, console)
+            return _run(place_batch(batch, inventory), folder, uses_ray, console)
     except OutputError as error:
         console.print(f"[red]the output could not be written:[/] {escape(str(error))}", highlight=False)
         return EXIT_OUTPUT
@@ -91,21 +68,29 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
     return bool(address or os.environ.get("RAY_ADDRESS")) or len(batch.placement(inventory).workers) > 1
 
 
-def _run(batch: Batch, folder: Path, inventory: Inventory, uses_ray: bool, console: Console) -> int:
-    placement = batch.placement(inventory)
-    precision = batch.precision(inventory)
-    digest = checkpoint_digest(batch.checkpoint)
-    keys = batch.render_keys(digest, precision)
-    run = Run(placement, submitted=len(batch.requests))
+def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console) -> int:
+    run = RunProgress(placed.placement, submitted=len(placed.batch.requests), exit_code=EXIT_INTERNAL)
     try:
-        with _output_errors():
-            publisher = Publisher(folder, {"name": batch.checkpoint.name, "sha256": digest})
-            remaining = [r for r in batch.requests if not publisher.is_published(r.request_id, keys[r.request_id])]
-        run.skipped = len(batch.requests) - len(remaining)
-        _announce(batch, placement, precision, run.skipped, uses_ray, console)
+        with output_errors():
+            publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
+            remaining = _unpublished(placed, publisher)
+        run.skipped = run.submitted - len(remaining)
+        _announce(placed, run.skipped, uses_ray, console)
         if remaining:
-            with _stop_on_sigterm(), _executor(batch, placement, precision, digest, uses_ray) as executor:
-                _render(remaining, keys, executor, publisher, run, console)
+            with (
+                _resumption(placed, folder) as resumption,
+                _stop_on_sigterm(),
+                _executor(placed, uses_ray) as executor,
+                make_progress(run.submitted, run.skipped, console) as progress,
+            ):
+                # Asking every worker what it does costs a call each; nobody looks in a log.
+                watch = progress.worker_states if isinstance(progress, LiveProgress) else None
+                renderer = Renderer(Scheduler(placed.placement), executor, watch, resumption)
+                run.completions = renderer.completions
+                for result in renderer.render(remaining):
+                    published = _publish(publisher, result, placed.render_key(result.request))
+                    run.count(published)
+                    progress.finished(published)
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
     except KeyboardInterrupt:
         run.exit_code = EXIT_STOPPED
@@ -114,21 +99,28 @@ def _run(batch: Batch, folder: Path, inventory: Inventory, uses_ray: bool, conso
         run.exit_code = EXIT_OUTPUT
         raise
     finally:
-        run.write(folder)
+        with suppress(OSError):  # a folder that cannot be written was reported already
+            run.write(folder)
     return run.exit_code
 
 
-class OutputError(Exception):
-    """The output folder cannot be written: full, read-only or gone. What was published stays."""
+def _unpublished(placed: PlacedBatch, publisher: Publisher) -> list[RenderRequest]:
+    return [
+        request
+        for request in placed.batch.requests
+        if not publisher.is_published(request.request_id, placed.render_key(request))
+    ]
 
 
-@contextmanager
-def _output_errors() -> Iterator[None]:
-    """Tell these apart from every other OSError, a checkpoint that cannot be read or a lost connection."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(error) from error
+def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
+    """The result as published: a video that is not what was asked for is a failed clip, not the end of the batch."""
+    with output_errors():
+        try:
+            publisher.publish(result, key)
+        except ValueError as error:
+            result = replace(result, status="failed", video=None, error=f"the finished video was refused: {error}")
+            publisher.publish(result, key)
+    return result
 
 
 @contextmanager
@@ -143,51 +135,39 @@ def _cluster(address: str | None) -> Iterator[Inventory]:
 
 
 @contextmanager
-def _executor(
-    batch: Batch, placement: Placement, precision: str, digest: dict[str, str], uses_ray: bool
-) -> Iterator[Executor]:
+def _executor(placed: PlacedBatch, uses_ray: bool) -> Iterator[Executor]:
     from ltx_dist.execution.worker import WorkerSpec
 
-    specs = [
-        WorkerSpec(worker, batch.checkpoint, digest, precision, batch.config.output) for worker in placement.workers
-    ]
     if uses_ray:
         from ltx_dist.execution.ray_executor import RayExecutor as Chosen
     else:
         from ltx_dist.execution.local_executor import LocalExecutor as Chosen
-    executor = Chosen(specs)
+    batch = placed.batch
+    executor = Chosen(
+        [
+            WorkerSpec(worker, batch.checkpoint, placed.digest, placed.precision, batch.config.output)
+            for worker in placed.placement.workers
+        ]
+    )
     try:
         yield executor
     finally:
         executor.shutdown()
 
 
-def _render(
-    requests: list[RenderRequest],
-    keys: dict[str, str],
-    executor: Executor,
-    publisher: Publisher,
-    run: Run,
-    console: Console,
-) -> None:
-    with make_progress(run.submitted, run.skipped, console) as progress:
-        renderer = Renderer(Scheduler(run.placement), executor, progress.worker_states)
-        run.completions = renderer.completions
-        for result in renderer.render(requests):
-            with _output_errors():
-                published = _publish(publisher, result, keys[result.request.request_id])
-            run.count(published)
-            progress.finished(published)
+@contextmanager
+def _resumption(placed: PlacedBatch, folder: Path) -> Iterator[Resumption]:
+    from ltx_dist.execution.resumption import Resumption
+    from ltx_dist.output.spool import Spool
 
-
-def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
-    """The result as published: a video that is not what was asked for is a failed clip, not the end of the batch."""
+    recovery = placed.batch.config.recovery
+    with output_errors():
+        spool = Spool(folder / ".ltx-dist" / "spool", int(recovery.spool_gb * 1e9))
+    resumption = Resumption(spool, placed.stage_key, recovery.keep_latents)
     try:
-        publisher.publish(result, key)
-    except ValueError as error:
-        result = replace(result, status="failed", video=None, error=f"the finished video was refused: {error}")
-        publisher.publish(result, key)
-    return result
+        yield resumption
+    finally:
+        resumption.close()
 
 
 @contextmanager
@@ -204,13 +184,12 @@ def _stop_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _announce(
-    batch: Batch, placement: Placement, precision: str, skipped: int, uses_ray: bool, console: Console
-) -> None:
-    where = "Ray actors" if uses_ray else "this process"
-    already = f", {skipped} already there" if skipped else ""
+def _announce(placed: PlacedBatch, skipped: int, uses_ray: bool, console: Console) -> None:
+    batch, workers = placed.batch, len(placed.placement.workers)
+    where = "in this process" if not uses_ray else "as a Ray actor" if workers == 1 else "as Ray actors"
     console.print(
-        f"{len(batch.requests)} clips{already} · {escape(batch.checkpoint.name)} ({batch.preset.version}, {precision}) "
-        f"· {placement.layout}: {len(placement.workers)} workers as {where}",
+        f"{len(batch.requests)} clips{f', {skipped} already there' if skipped else ''} · "
+        f"{escape(batch.checkpoint.name)} ({batch.preset.version}, {placed.precision}) · "
+        f"{placed.placement.layout}: {workers} {'worker' if workers == 1 else 'workers'} {where}",
         highlight=False,
     )

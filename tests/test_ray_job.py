@@ -42,8 +42,8 @@ def head_node(folder: str) -> Iterator[str]:
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     command = [
         BIN / "ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(port),
-        "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent),
-        "--num-cpus", "4", "--temp-dir", folder,
+        "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", folder,
+        "--dashboard-agent-listen-port", str(agent), "--num-cpus", "4",
     ]  # fmt: skip
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

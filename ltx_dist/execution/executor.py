@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from ltx_dist.types import Assignment, Completion, RenderRequest, WorkerState
+from ltx_dist.types import Assignment, Completion, RenderRequest, StageOutput, WorkerState
 
 
 class WorkerStartError(RuntimeError):
@@ -23,6 +24,14 @@ class Executor(Protocol):
 
         Raises WorkerStartError when a worker did not come up.
         """
+        ...
+
+    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+        """A call that brings the request's latest output to this process; good after `release`, in any thread."""
+        ...
+
+    def restore(self, request_id: str, output: StageOutput) -> None:
+        """Take an output of an earlier run as this request's latest."""
         ...
 
     def release(self, request_id: str) -> None:

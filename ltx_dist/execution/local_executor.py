@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.types import Assignment, Completion, EncodedVideo, RenderRequest, StageOutput, WorkerState
@@ -35,6 +35,13 @@ class LocalExecutor:
         video = output if isinstance(output, EncodedVideo) else None
         finished = time.monotonic() - self._epoch
         return [Completion(assignment, started + report.load_seconds, finished, report, video=video)]
+
+    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+        output = self._outputs[request_id]
+        return lambda: output
+
+    def restore(self, request_id: str, output: StageOutput) -> None:
+        self._outputs[request_id] = output
 
     def release(self, request_id: str) -> None:
         self._outputs.pop(request_id, None)

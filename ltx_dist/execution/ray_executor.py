@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.placement import Inventory
-from ltx_dist.types import STAGES, Assignment, Completion, RenderRequest, StageReport, WorkerState
+from ltx_dist.types import STAGES, Assignment, Completion, RenderRequest, StageOutput, StageReport, WorkerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,13 @@ class RayExecutor:
         ray.wait(reports, num_returns=1, timeout=timeout, fetch_local=False)
         ready, _ = ray.wait(reports, num_returns=len(reports), timeout=0, fetch_local=False)
         return [self._complete(report, self._calls.pop(report)) for report in ready]
+
+    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+        output = self._outputs[request_id]
+        return lambda: ray.get(output)
+
+    def restore(self, request_id: str, output: StageOutput) -> None:
+        self._outputs[request_id] = ray.put(output)
 
     def release(self, request_id: str) -> None:
         self._outputs.pop(request_id, None)

@@ -113,9 +113,10 @@ class StageWorker:
         if stage is Stage.DENOISE:
             assert isinstance(payload, Conditioning)
             latents = self._stages[stage].denoise(request, payload, self._on_step(request))
-            return latents, hashlib.sha256(latents.latents.numpy()).hexdigest()
+            return latents, _sha256(latents)
         assert isinstance(payload, Latents)
-        return self._decode(request, payload), None
+        # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
+        return self._decode(request, payload), _sha256(payload)
 
     def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo:
         spec = self._spec
@@ -164,6 +165,10 @@ class StageWorker:
 def _cuda_device(worker: Worker) -> str:
     """Under Ray a worker sees only the GPU it was given, as number 0; in this process it sees all of them."""
     return f"cuda:{worker.device_index % torch.cuda.device_count()}"
+
+
+def _sha256(latents: Latents) -> str:
+    return hashlib.sha256(latents.latents.contiguous().numpy()).hexdigest()
 
 
 def _describe(error: Exception) -> str:

@@ -5,8 +5,23 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+class OutputError(Exception):
+    """The output folder cannot be written: full, read-only or gone. What was published stays."""
+
+
+@contextmanager
+def output_errors() -> Iterator[None]:
+    """Tell these apart from every other OSError, a checkpoint that cannot be read or a lost connection."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error) from error
 
 
 def write_atomically(path: Path, data: bytes, scratch: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ltx_dist.output.files import to_json, write_atomically
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.timeline import busy_share, makespan, stage_bound
-from ltx_dist.types import Assignment, Completion, Stage, StageReport
+from ltx_dist.types import Assignment, Completion, RenderResult, Stage, StageReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,31 @@ class Counts:
     def __post_init__(self) -> None:
         assert self.done + self.failed + self.remaining == self.submitted, self
         assert 0 <= self.skipped <= self.done, self
+
+
+@dataclass
+class RunProgress:
+    """What became of a batch so far; written as `run.json` however the run ends."""
+
+    placement: Placement
+    submitted: int
+    exit_code: int
+    skipped: int = 0
+    done: int = 0
+    failed: int = 0
+    completions: Sequence[Completion] = ()
+
+    def count(self, result: RenderResult) -> None:
+        if result.status == "done":
+            self.done += 1
+        else:
+            self.failed += 1
+
+    def write(self, folder: Path) -> None:
+        """May raise OSError."""
+        done = self.skipped + self.done
+        counts = Counts(self.submitted, done, self.failed, self.submitted - done - self.failed, self.skipped)
+        write_run_record(folder, build_run_record(counts, self.placement, self.completions, self.exit_code))
 
 
 def build_run_record(

@@ -65,13 +65,17 @@ class Scheduler:
         """Requests ready for the stage and not yet taken by a worker."""
         return len(self._ready[stage])
 
-    def add(self, request_ids: Iterable[str]) -> None:
-        """Submit requests, in this order. Ids are unique over the life of the scheduler."""
+    def add(self, request_ids: Iterable[str], first: Stage = STAGES[0]) -> None:
+        """Submit requests, in this order, each to begin at stage `first`: a resumed one has the stages before it.
+
+        Ids are unique over the life of the scheduler. Resumed requests may fill a queue beyond its bound; nothing
+        is put behind them until it has drained.
+        """
         for request_id in request_ids:
             assert request_id not in self._order, request_id
             self._order[request_id] = len(self._order)
             self._num_open += 1
-            self._enqueue(request_id, STAGES[0])
+            self._enqueue(request_id, first)
 
     def schedule(self) -> list[Assignment]:
         """Work for every idle worker that can have some; each assignment is now in flight until `update`."""
