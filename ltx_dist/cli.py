@@ -79,6 +79,22 @@ def timeline(folder: Annotated[Path, typer.Argument(help="The folder of a run.")
 
 
 @app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Check every published clip: whole, readable, and the very file that was written. Exit 3 if any is not."""
+    with _bad_input():
+        from ltx_dist.output.verify import verify_folder
+
+        verdicts = list(verify_folder(folder))
+    bad = [verdict for verdict in verdicts if verdict.problem is not None]
+    for verdict in bad:
+        print(f"{verdict.name}: {verdict.problem}")
+    print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
+    if bad:
+        print("the render command that made this folder renders the others again, and only those")
+        sys.exit(3)
+
+
+@app.command()
 def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
     """Say which worker would run what, and in which order. Loads no model and needs no GPU."""
     with _bad_input():

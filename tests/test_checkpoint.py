@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ltx_dist.checkpoint import open_checkpoint
+from ltx_dist.checkpoint import DEMO_MODEL, open_checkpoint
 from ltx_dist.digests import checkpoint_digest
+from ltx_dist.weight_files import WEIGHTS_NAME, weight_files
 
 DOWN, DOWN_095 = "LTXVideoDownBlock3D", "LTXVideo095DownBlock3D"
 TRUE3 = [True] * 3
@@ -152,6 +154,27 @@ def test_a_missing_shard_and_a_path_as_shard_are_refused(folder: Path) -> None:
     assert "shards are missing: b.safetensors; download them again" in error(folder)
     write_json(index, {"weight_map": {"t0": "../vae/diffusion_pytorch_model.safetensors"}})
     assert "must map tensors to .safetensors files of the same folder" in error(folder)
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer", "vae"])
+def test_of_a_single_file_and_an_index_those_the_library_loads_are_named(tmp_path: Path, component: str) -> None:
+    import torch
+    from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+    from safetensors.torch import load_file
+    from safetensors.torch import save_file as save_tensors
+    from transformers import T5EncoderModel
+
+    classes = {"text_encoder": T5EncoderModel, "transformer": LTXVideoTransformer3DModel, "vae": AutoencoderKLLTXVideo}
+    copy = Path(shutil.copytree(DEMO_MODEL / component, tmp_path / component))
+    single = copy / WEIGHTS_NAME[component]
+    tensors = load_file(single)
+    save_tensors({key: torch.zeros_like(value) for key, value in tensors.items()}, copy / "zeros.safetensors")
+    write_json(
+        copy / f"{single.name}.index.json", {"metadata": {}, "weight_map": dict.fromkeys(tensors, "zeros.safetensors")}
+    )
+    model = classes[component].from_pretrained(copy, use_safetensors=True, local_files_only=True)
+    loaded = single if any(parameter.any() for parameter in model.parameters()) else copy / "zeros.safetensors"
+    assert weight_files(tmp_path, component) == [loaded]
 
 
 def test_everything_missing_is_named_at_once(tmp_path: Path) -> None:
