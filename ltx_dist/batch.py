@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import RenderConfig
-from ltx_dist.digests import checkpoint_digest
+from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import Preset, preset_for
-from ltx_dist.prompts import read_prompts
 from ltx_dist.render_key import render_key, stage_key
 from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
 from ltx_dist.types import RenderRequest, Stage

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ltx_dist.checkpoint import DEMO_MODEL, Checkpoint
+from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,9 @@ def test_a_missing_and_an_undecodable_file(tmp_path: Path) -> None:
 
 def test_what_the_command_line_reads_first_imports_nothing_heavy() -> None:
     program = (
-        "import sys, ltx_dist.config, ltx_dist.checkpoint, ltx_dist.presets, ltx_dist.prompts, ltx_dist.render_key\n"
-        "ltx_dist.checkpoint.open_checkpoint('demo')\n"
+        "import sys, ltx_dist.config, ltx_dist.presets, ltx_dist.inputs.prompts, ltx_dist.render_key\n"
+        "from ltx_dist.checkpoints.checkpoint import open_checkpoint\n"
+        "open_checkpoint('demo')\n"
         "print([name for name in ('torch', 'diffusers', 'transformers', 'ray') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)

@@ -15,9 +15,9 @@ import ray
 import tiny
 import torch
 
-from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import OutputConfig
-from ltx_dist.digests import checkpoint_digest
 from ltx_dist.execution import ray_executor
 from ltx_dist.execution.local_executor import LocalExecutor
 from ltx_dist.execution.renderer import Renderer

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.config import DefaultsConfig
+from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import PRESETS, detect_version, preset_for
-from ltx_dist.prompts import read_prompts
 
 PUBLISHED = Checkpoint(
     name="x",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
 from ltx_dist.output.video import encode_video
 from ltx_dist.render_key import render_key

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.stages.geometry import VaeGeometry
 from ltx_dist.stages.loading import load_noise_scheduler, load_transformer, pipeline_class
 from ltx_dist.types import Conditioning, Latents, RenderRequest

@@ -9,7 +9,7 @@ import diffusers
 import torch
 import transformers
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 
 # A bar a component would be printed by every worker at once, over the live view.
 diffusers.utils.logging.disable_progress_bar()

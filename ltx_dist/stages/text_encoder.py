@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.stages.loading import load_text_encoder, load_tokenizer, pipeline_class
 from ltx_dist.types import Conditioning, RenderRequest
 

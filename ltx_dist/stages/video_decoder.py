@@ -9,7 +9,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.stages.loading import DTYPES, load_vae, pipeline_class
 from ltx_dist.types import Latents, RenderRequest
 

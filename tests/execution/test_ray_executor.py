@@ -12,7 +12,7 @@ import pytest
 import ray
 import tiny
 
-from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.config import OutputConfig
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.ray_executor import RayExecutor

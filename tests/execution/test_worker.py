@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from ltx_dist.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.config import OutputConfig
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.placement import Residency, Worker

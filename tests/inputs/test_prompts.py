@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import DefaultsConfig
+from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import PRESETS
-from ltx_dist.prompts import read_prompts
 from ltx_dist.types import RenderRequest
 
 PRESET = PRESETS["0.9.5"]

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoint import Checkpoint
-from ltx_dist.weight_files import WEIGHTS_NAME, weight_files
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, weight_files
 
 _CACHED_FROM_BYTES = 1 << 20  # smaller files are hashed in less time than the cache is read
 

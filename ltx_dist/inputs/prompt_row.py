@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.wording import explain, show
 
 MAX_PROMPT_BYTES = 8 << 10

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import yaml
 
-from ltx_dist.prompt_row import Row
+from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.reading import StrictLoader, decode_text, read_text, yaml_errors
 from ltx_dist.wording import did_you_mean, printable, show
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, measure_weights
 from ltx_dist.reading import read_json
-from ltx_dist.weight_files import WEIGHTS_NAME, measure_weights
 
-DEMO_MODEL = Path(__file__).parent / "demo" / "model"
+DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 PIPELINE_CLASSES = ("LTXPipeline", "LTXConditionPipeline")
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ltx_dist.checkpoint import DEMO_MODEL, open_checkpoint
-from ltx_dist.digests import checkpoint_digest
-from ltx_dist.weight_files import WEIGHTS_NAME, weight_files
+from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, open_checkpoint
+from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, weight_files
 
 DOWN, DOWN_095 = "LTXVideoDownBlock3D", "LTXVideo095DownBlock3D"
 TRUE3 = [True] * 3

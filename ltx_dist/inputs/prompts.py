@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ltx_dist.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import DefaultsConfig
+from ltx_dist.inputs.prompt_files import Item, Problem, read_prompt_file
+from ltx_dist.inputs.prompt_row import MAX_SEED, Row, check_row
 from ltx_dist.presets import Preset
-from ltx_dist.prompt_files import Item, Problem, read_prompt_file
-from ltx_dist.prompt_row import MAX_SEED, Row, check_row
 from ltx_dist.types import RenderRequest
 from ltx_dist.wording import printable, show
 
