@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,15 @@ from ltx_dist import __version__
 
 if TYPE_CHECKING:
     from ltx_dist.config import RenderConfig
+
+
+class ExecutorKind(str, Enum):
+    """What `--executor` may be."""
+
+    AUTO = "auto"
+    LOCAL = "local"
+    RAY = "ray"
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +37,12 @@ app = typer.Typer(
 Prompts = Annotated[str, typer.Argument(help="A .txt, .csv, .jsonl or .yaml file of prompts, or - for standard input.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The folder for the clips; what it holds is kept.")]
 Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned.")]
-Executor = Annotated[str, typer.Option(help="auto, local (this process) or ray (actors).")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned; see docs/prompts.md.")
+]
+Executor = Annotated[
+    ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
+]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
 
@@ -39,7 +53,7 @@ def render(
     output: Output,
     config: Config = None,
     set_: Set = None,
-    executor: Executor = "auto",
+    executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
     bfloat16: Bfloat16 = False,
 ) -> None:
@@ -54,7 +68,7 @@ def demo(
     output: Output = Path("out/demo"),
     config: Config = None,
     set_: Set = None,
-    executor: Executor = "auto",
+    executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
 ) -> None:
     """Render the packaged prompts with the packaged model, and print who did what when. Works offline, on a CPU."""
@@ -125,26 +139,30 @@ def _load(path: Path | None, overrides: list[str]) -> RenderConfig:
     return load_config(path, overrides)
 
 
-def _render(prompts: str, output: Path, config: RenderConfig, executor: str, address: str | None) -> int:
+def _render(prompts: str, output: Path, config: RenderConfig, executor: ExecutorKind, address: str | None) -> int:
     from rich.console import Console
 
     from ltx_dist.batch import open_batch
     from ltx_dist.run import render_batch
 
-    if executor not in ("auto", "local", "ray"):
-        raise ValueError(f"--executor: {executor!r} is not one of auto, local, ray")
-    return render_batch(open_batch(prompts, config), output, executor, address, Console())
+    return render_batch(open_batch(prompts, config), output, executor.value, address, Console())
 
 
 def _print_timeline(folder: Path) -> None:
     from rich.console import Console
 
     from ltx_dist.output.run_record import read_run_record, recorded_completions
-    from ltx_dist.scheduling.timeline import gantt
+    from ltx_dist.scheduling.timeline import first_start, gantt, overlaps
+    from ltx_dist.types import Stage
 
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
-    print(gantt(recorded_completions(record), workers, width=min(Console().width, 120)))
+    completions = recorded_completions(record)
+    print(gantt(completions, workers, width=min(Console().width, 120)))
+    others = [c for c in completions if c.assignment.stage is not Stage.DENOISE]
+    hidden = {id(overlap.other) for overlap in overlaps(completions)}
+    print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
+    print(f"the first work began {first_start(completions):.1f} s after the workers began to load")
 
 
 @contextmanager
@@ -153,9 +171,12 @@ def _bad_input() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        print(f"ltx-dist: {error}", file=sys.stderr)
+        mistakes = str(error).splitlines()
+        heading = f"{len(mistakes)} mistakes:\n" if len(mistakes) > 1 else ""
+        print(f"ltx-dist: {heading}" + "\n".join(mistakes), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         sys.exit(75)
 
 

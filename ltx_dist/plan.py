@@ -11,6 +11,7 @@ from ltx_dist.scheduling.placement import Placement
 from ltx_dist.scheduling.simulator import simulate
 from ltx_dist.scheduling.timeline import gantt
 from ltx_dist.types import COMPONENT_OF_STAGE, Assignment, Stage
+from ltx_dist.wording import count
 
 MAX_SHOWN = 12
 """Clips in the picture of the order of work; the rest goes on in the same way."""
@@ -25,17 +26,23 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     placement = batch.placement(inventory)
     precision = batch.precision(inventory)
     console.print(
-        f"{len(batch.requests)} clips · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
+        f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
         f"· layout {placement.layout}",
         highlight=False,
         markup=False,
     )
     console.print(_workers_table(batch, placement, precision))
-    console.print("Order of work, in units of one denoising step (not seconds):", highlight=False)
+    console.print(
+        "Order of work; the time is in denoising steps, with rough guesses for the other stages:", highlight=False
+    )
     shown = batch.requests[:MAX_SHOWN]
     steps = {request.request_id: request.num_inference_steps for request in shown}
     completions = simulate(placement, steps, lambda assignment: _relative_seconds(assignment, steps))
-    print(gantt(completions, [worker.worker_id for worker in placement.workers], width=console.width))
+    print(
+        gantt(
+            completions, [worker.worker_id for worker in placement.workers], width=min(console.width, 120), unit="steps"
+        )
+    )
     if len(batch.requests) > MAX_SHOWN:
         console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
 

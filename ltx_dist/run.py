@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
@@ -19,12 +19,13 @@ from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.renderer import Renderer
 from ltx_dist.output.files import OutputError, output_errors
 from ltx_dist.output.lock import folder_lock
-from ltx_dist.output.progress import LiveProgress, make_progress
+from ltx_dist.output.progress import make_progress
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.scheduling.placement import Inventory
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import RenderRequest, RenderResult
+from ltx_dist.wording import count
 
 if TYPE_CHECKING:
     from ltx_dist.execution.resumption import Resumption
@@ -45,56 +46,53 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
     that another run is writing to.
     """
     inventory = local_inventory()
+    address = address or os.environ.get("RAY_ADDRESS")
     try:
         with ExitStack() as held:
+            held.enter_context(_stop_on_sigterm())
+            uses_ray = _uses_ray(batch, kind, address, inventory)
             with output_errors():
                 held.enter_context(folder_lock(folder))
-            uses_ray = _uses_ray(batch, kind, address, inventory)
             if uses_ray:
                 inventory = held.enter_context(_cluster(address))
+                held.enter_context(_stop_on_sigterm())  # `ray.init` sets a handler of its own
             return _run(place_batch(batch, inventory), folder, uses_ray, console)
     except OutputError as error:
-        console.print(f"[red]the output could not be written:[/] {escape(str(error))}", highlight=False)
+        _say(console, f"the output could not be written: {error}", "red")
         return EXIT_OUTPUT
     except WorkerStartError as error:
-        console.print(f"[red]stopped:[/] {escape(str(error))}", highlight=False)
+        _say(console, f"stopped, nothing can be rendered with this: {error}", "red")
         return EXIT_INTERNAL
+    except KeyboardInterrupt:
+        _say(console, "stopped; run the same command again to go on")
+        return EXIT_STOPPED
 
 
 def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: Inventory) -> bool:
     """`auto` is Ray where there is a cluster to join or more than one worker to keep busy."""
     if kind != "auto":
         return kind == "ray"
-    return bool(address or os.environ.get("RAY_ADDRESS")) or len(batch.placement(inventory).workers) > 1
+    return bool(address) or len(batch.placement(inventory).workers) > 1
 
 
 def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console) -> int:
-    run = RunProgress(placed.placement, submitted=len(placed.batch.requests), exit_code=EXIT_INTERNAL)
-    try:
-        with output_errors():
-            publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
-            remaining = _unpublished(placed, publisher)
+    run = RunProgress(placed.placement, submitted=len(placed.batch.requests))
+    with output_errors():
+        publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
+        remaining = _unpublished(placed, publisher)
         run.skipped = run.submitted - len(remaining)
-        _announce(placed, run.skipped, uses_ray, console)
+        _announce(placed, folder, remaining, uses_ray, console)
+        if not remaining and run.is_recorded(folder):
+            return EXIT_DONE  # and the record of the run that made these clips stays
+        run.write(folder)
+    run.exit_code = EXIT_INTERNAL
+    try:
         if remaining:
-            with (
-                _resumption(placed, folder) as resumption,
-                _stop_on_sigterm(),
-                _executor(placed, uses_ray) as executor,
-                make_progress(run.submitted, run.skipped, console) as progress,
-            ):
-                # Asking every worker what it does costs a call each; nobody looks in a log.
-                watch = progress.worker_states if isinstance(progress, LiveProgress) else None
-                renderer = Renderer(Scheduler(placed.placement), executor, watch, resumption)
-                run.completions = renderer.completions
-                for result in renderer.render(remaining):
-                    published = _publish(publisher, result, placed.render_key(result.request))
-                    run.count(published)
-                    progress.finished(published)
+            _render(placed, folder, remaining, publisher, run, uses_ray, console)
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
     except KeyboardInterrupt:
         run.exit_code = EXIT_STOPPED
-        console.print("stopped; run the same command again to go on")
+        raise
     except OutputError:
         run.exit_code = EXIT_OUTPUT
         raise
@@ -102,6 +100,28 @@ def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console) ->
         with suppress(OSError):  # a folder that cannot be written was reported already
             run.write(folder)
     return run.exit_code
+
+
+def _render(
+    placed: PlacedBatch,
+    folder: Path,
+    requests: list[RenderRequest],
+    publisher: Publisher,
+    run: RunProgress,
+    uses_ray: bool,
+    console: Console,
+) -> None:
+    with _resumption(placed, folder) as resumption, _executor(placed, uses_ray) as executor:
+        renderer = Renderer(Scheduler(placed.placement), executor, resumption)
+        run.completions = renderer.completions
+        with make_progress(run.submitted, run.skipped, console, executor.worker_states) as progress:
+            for result in renderer.render(requests):
+                published = _publish(publisher, result, placed.render_key(result.request))
+                run.count(published)
+                progress.finished(published)
+    lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
+    if lost:
+        _say(console, f"{count(len(lost), 'worker')} lost on the way: {', '.join(lost)}; the others went on", "yellow")
 
 
 def _unpublished(placed: PlacedBatch, publisher: Publisher) -> list[RenderRequest]:
@@ -162,7 +182,8 @@ def _resumption(placed: PlacedBatch, folder: Path) -> Iterator[Resumption]:
 
     recovery = placed.batch.config.recovery
     with output_errors():
-        spool = Spool(folder / ".ltx-dist" / "spool", int(recovery.spool_gb * 1e9))
+        ids = {request.request_id for request in placed.batch.requests}
+        spool = Spool(folder / ".ltx-dist" / "spool", int(recovery.spool_gb * 1e9), ids)
     resumption = Resumption(spool, placed.stage_key, recovery.keep_latents)
     try:
         yield resumption
@@ -172,7 +193,7 @@ def _resumption(placed: PlacedBatch, folder: Path) -> Iterator[Resumption]:
 
 @contextmanager
 def _stop_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends a batch as Ctrl-C does. Installed after Ray is up: `ray.init` sets a handler of its own."""
+    """SIGTERM ends a batch as Ctrl-C does."""
 
     def stop(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -184,12 +205,19 @@ def _stop_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _announce(placed: PlacedBatch, skipped: int, uses_ray: bool, console: Console) -> None:
-    batch, workers = placed.batch, len(placed.placement.workers)
-    where = "in this process" if not uses_ray else "as a Ray actor" if workers == 1 else "as Ray actors"
-    console.print(
-        f"{len(batch.requests)} clips{f', {skipped} already there' if skipped else ''} · "
-        f"{escape(batch.checkpoint.name)} ({batch.preset.version}, {placed.precision}) · "
-        f"{placed.placement.layout}: {workers} {'worker' if workers == 1 else 'workers'} {where}",
-        highlight=False,
-    )
+def _announce(
+    placed: PlacedBatch, folder: Path, remaining: list[RenderRequest], uses_ray: bool, console: Console
+) -> None:
+    batch, num_workers = placed.batch, len(placed.placement.workers)
+    where = "in this process" if not uses_ray else "as Ray actors" if num_workers > 1 else "as a Ray actor"
+    model = f"{batch.checkpoint.name} ({batch.preset.version}, {placed.precision})"
+    workers = f"{placed.placement.layout}: {count(num_workers, 'worker')} {where}"
+    _say(console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
+    if num_there := len(batch.requests) - len(remaining):
+        _say(console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
+    if num_replaced := sum((folder / f"{request.request_id}.mp4").exists() for request in remaining):
+        _say(console, f"{num_replaced} there from other settings, or damaged; will be replaced", "yellow")
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(line, style), soft_wrap=True)

@@ -74,3 +74,8 @@ def show(value: object) -> str:
 def printable(text: str) -> str:
     """`text` itself, or its escaped form where it would move a terminal's cursor."""
     return text if text.isprintable() else repr(text)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

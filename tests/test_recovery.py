@@ -54,12 +54,32 @@ def test_an_output_is_found_under_its_own_key_only(tmp_path: Path):
 def test_the_limit_holds_and_dropping_makes_room(tmp_path: Path):
     Spool(tmp_path, limit_bytes=10**6).keep("a", Stage.DENOISE, "k", LATENTS)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    spool = Spool(tmp_path, limit_bytes=size + 10)
+    spool = Spool(tmp_path, limit_bytes=size + 10, batch={"a", "b"})
     spool.keep("b", Stage.DENOISE, "k", LATENTS)
     assert not spool.holds("b", Stage.DENOISE, "k")
     spool.drop("a")
     spool.keep("b", Stage.DENOISE, "k", LATENTS)
     assert spool.holds("b", Stage.DENOISE, "k")
+
+
+def test_writing_an_output_again_counts_it_once(tmp_path: Path):
+    spool = Spool(tmp_path, limit_bytes=10**6)
+    for _ in range(3):
+        spool.keep("a", Stage.DENOISE, "k", LATENTS)
+    assert spool._used == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_files_of_clips_that_are_in_the_batch_no_more_make_room(tmp_path: Path):
+    Spool(tmp_path, limit_bytes=10**6).keep("renamed.since", Stage.DENOISE, "k", LATENTS)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    spool = Spool(tmp_path, limit_bytes=2 * size + 10, batch={"a", "b", "c"})
+    spool.keep("a", Stage.DENOISE, "k", LATENTS)
+    assert spool.holds("renamed.since", Stage.DENOISE, "k"), "there is room for it yet"
+    spool.keep("b", Stage.DENOISE, "k", LATENTS)
+    spool.keep("c", Stage.DENOISE, "k", LATENTS)
+    assert not spool.holds("renamed.since", Stage.DENOISE, "k")
+    assert spool.holds("a", Stage.DENOISE, "k") and spool.holds("b", Stage.DENOISE, "k")
+    assert not spool.holds("c", Stage.DENOISE, "k"), "a clip of the batch is not dropped for another"
 
 
 def test_a_disk_error_is_told_at_the_next_call(tmp_path: Path):

@@ -9,7 +9,7 @@ from ltx_dist.types import Assignment, Completion, RenderRequest, StageOutput, W
 
 
 class WorkerStartError(RuntimeError):
-    """A worker did not come up: its weights or its device are of no use to any clip, so the run ends."""
+    """A worker did not come up: its weights or its device are of no use to any clip, so the run ends. One line."""
 
 
 class Executor(Protocol):
@@ -39,7 +39,7 @@ class Executor(Protocol):
         ...
 
     def worker_states(self) -> list[WorkerState]:
-        """What each worker does at the moment, as last heard. Never blocks."""
+        """What each worker does at the moment, as last heard. Never blocks, and is good in any thread."""
         ...
 
     def shutdown(self) -> None:

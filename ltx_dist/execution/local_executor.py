@@ -14,10 +14,10 @@ class LocalExecutor:
     """`submit` remembers, `wait` runs one assignment. No threads, so one device is all it can keep busy."""
 
     def __init__(self, specs: Sequence[WorkerSpec]) -> None:
+        self._epoch = time.monotonic()
         self._workers = {spec.worker.worker_id: StageWorker(spec) for spec in specs}
         self._submitted: deque[tuple[Assignment, RenderRequest]] = deque()
         self._outputs: dict[str, StageOutput] = {}
-        self._epoch = time.monotonic()
 
     def submit(self, assignment: Assignment, request: RenderRequest) -> None:
         self._submitted.append((assignment, request))

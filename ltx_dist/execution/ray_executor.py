@@ -8,6 +8,7 @@ because only the driver knows which clip was running and may be the one that kil
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,19 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.placement import Inventory
 from ltx_dist.types import STAGES, Assignment, Completion, RenderRequest, StageOutput, StageReport, WorkerState
+
+ANSWER_SECONDS = 5.0
+"""A cluster's head that does not take a connection within this is not there."""
+
+NODE_SECONDS = 60.0
+"""A node may have to start a Python process before it can answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +38,54 @@ class _Call:
     submitted: float
 
 
-def connect(address: str | None) -> Inventory:
-    """Join the cluster at `address` (or `RAY_ADDRESS`), or start one on this machine, and say what it has.
+def check_address(address: str) -> None:
+    """Raises ValueError, within seconds, when nothing listens there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "//" in address or not host or not port.isdigit():
+        raise ValueError(
+            f"--address: {address!r} is not HOST:PORT of a cluster's head (its port is 6379 if not chosen); "
+            "an http:// address is for `ray job submit`"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"--address: nothing answers at {address} ({error.strerror or error})") from None
 
-    Raises ValueError when no cluster answers at the address.
+
+def connect(address: str | None) -> Inventory:
+    """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
+
+    Raises ValueError when the cluster does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address is None:
+        # Said here, because Ray warns of a mode that it chose by itself.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         options |= {"address": "local", "include_dashboard": False}
-    elif address is not None:
+    else:
+        check_address(address)
         options["address"] = address
     try:
         ray.init(**options)
-    except ConnectionError as error:
-        raise ValueError(
-            f"--address: no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}: {error}"
-        ) from None
-    resources = ray.cluster_resources()
-    return Inventory(int(resources.get("GPU", 0)), None, max(1, int(resources.get("CPU", 1))))
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(f"--address: cannot join the cluster at {address}: {str(error).splitlines()[0]}") from None
+    total, free = ray.cluster_resources(), ray.available_resources()
+    if total.get("GPU", 0) >= 1 > free.get("GPU", 0):
+        raise ValueError(f"--address: all {int(total['GPU'])} GPUs of the cluster are in use; wait for one to be free")
+    return Inventory(int(free.get("GPU", 0)), _smallest_gpu_memory(), max(1, int(total.get("CPU", 1))))
+
+
+def _smallest_gpu_memory() -> int | None:
+    """Bytes, asked of every node that has GPUs; None when none of them can say."""
+    ask = ray.remote(num_cpus=0, max_retries=0)(lambda: local_inventory().gpu_memory_bytes)
+    answers = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU", 0) > 0
+    ]
+    ready, _ = ray.wait(answers, num_returns=len(answers), timeout=NODE_SECONDS) if answers else ([], [])
+    return min((memory for memory in ray.get(ready) if memory is not None), default=None)
 
 
 def disconnect() -> None:
@@ -106,11 +144,8 @@ class RayExecutor:
 
     def worker_states(self) -> list[WorkerState]:
         """As last heard; asks again those that have answered, and never waits."""
-        ready, _ = (
-            ray.wait(list(self._state_calls), num_returns=len(self._state_calls), timeout=0)
-            if (self._state_calls)
-            else ([], [])
-        )
+        calls = list(self._state_calls)
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
         for call in ready:
             worker_id = self._state_calls.pop(call)
             try:
@@ -118,7 +153,7 @@ class RayExecutor:
             except RayActorError:
                 self._states[worker_id] = WorkerState(worker_id)
         asked = set(self._state_calls.values())
-        for worker_id, actor in self._actors.items():
+        for worker_id, actor in list(self._actors.items()):
             if worker_id not in asked:
                 self._state_calls[actor.state.options(concurrency_group="control").remote()] = worker_id
         return list(self._states.values())
@@ -148,8 +183,15 @@ class RayExecutor:
     def _lost(self, call: _Call, error: RayActorError, finished: float) -> Completion:
         """The actor's process is gone. One that never came up is a fault of the set-up, and ends the run."""
         if error.actor_init_failed:
-            raise WorkerStartError(f"worker {call.assignment.worker_id} could not start: {error}") from error
+            raise WorkerStartError(_start_failure(error)) from error
         self._actors.pop(call.assignment.worker_id, None)
         self._states.pop(call.assignment.worker_id, None)
         report = StageReport(seconds=0.0, error=f"worker {call.assignment.worker_id} died")
         return Completion(call.assignment, call.submitted, finished, report, worker_lost=True)
+
+
+def _start_failure(error: RayActorError) -> str:
+    """The worker's own line out of Ray's message, which ends with the traceback of the actor's constructor."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    ours = [line for line in lines if "WorkerStartError: " in line]
+    return ours[-1].split("WorkerStartError: ", 1)[1] if ours else f"an actor could not start: {lines[-1]}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ltx_dist.execution.executor import Executor
 from ltx_dist.scheduling.scheduler import Outcome, Scheduler
-from ltx_dist.types import Completion, RenderRequest, RenderResult, Stage, WorkerState
+from ltx_dist.types import Completion, RenderRequest, RenderResult, Stage
 
 if TYPE_CHECKING:
     from ltx_dist.execution.resumption import Resumption
 
 TICK_SECONDS = 0.5
-"""How long a wait may last before the live view is refreshed and signals are served."""
+"""How long a wait may last before signals are served."""
 
 
 class Renderer:
@@ -24,12 +24,10 @@ class Renderer:
         self,
         scheduler: Scheduler,
         executor: Executor,
-        watch: Callable[[Sequence[WorkerState]], None] | None = None,
         resumption: Resumption | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._executor = executor
-        self._watch = watch
         self._resumption = resumption
         self._resumed: dict[str, Stage] = {}
         self._history: dict[str, list[Completion]] = {}
@@ -52,8 +50,6 @@ class Renderer:
                 self._record(completion, by_id)
                 outcomes += [(outcome, completion) for outcome in self._scheduler.update(completion)]
             self._submit(by_id)
-            if self._watch is not None:
-                self._watch(self._executor.worker_states())
             for outcome, completion in outcomes:
                 request = by_id[outcome.request_id]
                 yield self._result(request, outcome, completion)

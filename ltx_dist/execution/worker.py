@@ -15,6 +15,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
+from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.output.video import encode_video
 from ltx_dist.render_key import render_key
 from ltx_dist.scheduling.placement import Worker
@@ -24,6 +25,7 @@ from ltx_dist.stages.residency import ResidentModule
 from ltx_dist.stages.text_encoder import TextEncoder
 from ltx_dist.stages.video_decoder import VideoDecoder
 from ltx_dist.types import (
+    COMPONENT_OF_STAGE,
     Conditioning,
     EncodedVideo,
     Latents,
@@ -55,22 +57,30 @@ class WorkerSpec:
 class StageWorker:
     """Loads the components of its stages, and no others, when it is made; then runs one stage of one request a call.
 
-    Raises what loading raises (a missing file, a device without room): a worker that cannot start is of no use.
+    Raises WorkerStartError naming the component: a file that is missing or wrong, a device without room.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._state = WorkerState(spec.worker.worker_id)
         self._set_threads()
-        device = self._device = "cpu" if spec.worker.device == "cpu" else _cuda_device(spec.worker)
+        self._device = "cpu" if spec.worker.device == "cpu" else _cuda_device(spec.worker)
         self._residents: dict[Stage, ResidentModule] = {}
         self._stages: dict[Stage, Any] = {}
         for stage in spec.worker.stages:
-            self._stages[stage] = STAGE_CLASSES[stage](spec.checkpoint, DTYPES[spec.precision], device)
-            if spec.worker.residency == "time_sliced":
-                self._residents[stage] = ResidentModule(self._stages[stage].module, device)
-            else:
-                self._stages[stage].module.to(device)
+            try:
+                self._load(stage)
+            except Exception as error:
+                raise WorkerStartError(_start_failure(spec, stage, error)) from error
+
+    def _load(self, stage: Stage) -> None:
+        spec = self._spec
+        self._stages[stage] = STAGE_CLASSES[stage](spec.checkpoint, DTYPES[spec.precision], self._device)
+        module = self._stages[stage].module
+        if spec.worker.residency == "time_sliced":
+            self._residents[stage] = ResidentModule(module, self._device)
+        else:
+            module.to(self._device)
 
     def run(
         self, stage: Stage, request: RenderRequest, payload: StageOutput | None
@@ -169,6 +179,12 @@ def _cuda_device(worker: Worker) -> str:
 
 def _sha256(latents: Latents) -> str:
     return hashlib.sha256(latents.latents.contiguous().numpy()).hexdigest()
+
+
+def _start_failure(spec: WorkerSpec, stage: Stage, error: Exception) -> str:
+    """One line: libraries say what is wrong in their first."""
+    first_line = _describe(error).splitlines()[0]
+    return f"worker {spec.worker.worker_id}: {COMPONENT_OF_STAGE[stage]} of {spec.checkpoint.name}: {first_line}"
 
 
 def _describe(error: Exception) -> str:

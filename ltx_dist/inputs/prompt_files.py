@@ -118,13 +118,14 @@ def _read_csv(text: str) -> Iterator[Item | Problem]:
         for row in rows:
             if any(row) and not header:
                 header = [column.strip() for column in row]
-                if wrong := _header_mistakes(header):
-                    yield from (Problem(line, message) for message in wrong)
-                    return
+                yield from (Problem(line, message) for message in _header_mistakes(header))
+                if "prompt" not in header:
+                    return  # every row would be wrong for this one reason
             elif any(row):
                 if len(row) > len(header):
                     yield Problem(line, f"{len(row)} cells under {len(header)} columns; quote text with a comma")
-                cells = {column: cell for column, cell in zip(header, row, strict=False) if cell.strip()}
+                known = {column: cell for column, cell in zip(header, row, strict=False) if column in Row.model_fields}
+                cells = {column: cell for column, cell in known.items() if cell.strip()}
                 yield Item(line, {"prompt": "", **{column: _cell(column, cell) for column, cell in cells.items()}})
             line = rows.line_num + 1  # a quoted cell may span lines: an item's line is where it begins
     except csv.Error as error:

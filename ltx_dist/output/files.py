@@ -21,7 +21,8 @@ def output_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(error) from error
+        where = f"{error.filename}: " if error.filename else ""
+        raise OutputError(f"{where}{error.strerror or error}") from error
 
 
 def write_atomically(path: Path, data: bytes, scratch: Path | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,15 +14,15 @@ from rich.text import Text
 from ltx_dist.output.tally import SHORT_NAMES, Clock, Tally, clean, duration
 from ltx_dist.types import RenderResult, WorkerState
 
+AskWorkers = Callable[[], Sequence[WorkerState]]
+"""What each worker does at the moment; must not block."""
+
 
 class PlainProgress:
     """One line a finished clip, and a summary: for files, pipes and logs. Lines are never cut or wrapped."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self._tally, self._console = tally, console
-
-    def worker_states(self, states: Sequence[WorkerState]) -> None:
-        """Nothing: a log has no use for the moment."""
 
     def finished(self, result: RenderResult) -> None:
         self._print(self._tally.add(result))
@@ -41,17 +41,15 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A bar of the batch and a row a worker, drawn again a few times a second; finished clips scroll by above."""
+    """A bar of the batch and a row a worker, drawn again a few times a second; finished clips scroll by above.
 
-    def __init__(self, tally: Tally, console: Console) -> None:
-        self._tally, self._console = tally, console
-        self._states: Sequence[WorkerState] = ()
+    `worker_states` is asked at each redraw, in the thread that draws: the batch's own loop may be busy rendering.
+    """
+
+    def __init__(self, tally: Tally, console: Console, worker_states: AskWorkers) -> None:
+        self._tally, self._console, self._worker_states = tally, console, worker_states
         self._live = Live(get_renderable=self.view, console=console, refresh_per_second=4, transient=True)
         self._live.start()
-
-    def worker_states(self, states: Sequence[WorkerState]) -> None:
-        """Show these from the next redraw on; cheap enough for every denoising step."""
-        self._states = tuple(states)
 
     def finished(self, result: RenderResult) -> None:
         # A long name must not push the outcome off the line: 60 cells hold all the rest of it.
@@ -65,7 +63,7 @@ class LiveProgress:
 
     def view(self) -> RenderableType:
         # The batch first: a screen with fewer lines than workers cuts at the bottom.
-        return Group(_batch_row(self._tally), _worker_table(self._states))
+        return Group(_batch_row(self._tally), _worker_table(self._worker_states()))
 
     def __enter__(self) -> LiveProgress:
         return self
@@ -75,12 +73,12 @@ class LiveProgress:
 
 
 def make_progress(
-    total: int, already_done: int, console: Console, clock: Clock = time.monotonic
+    total: int, already_done: int, console: Console, worker_states: AskWorkers, clock: Clock = time.monotonic
 ) -> LiveProgress | PlainProgress:
     """The view that suits `console`. `already_done` of the `total` clips were there before this run."""
     tally = Tally(total, already_done, clock)
     live = console.is_terminal and not console.is_dumb_terminal
-    return LiveProgress(tally, console) if live else PlainProgress(tally, console)
+    return LiveProgress(tally, console, worker_states) if live else PlainProgress(tally, console)
 
 
 def _batch_row(tally: Tally) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ltx_dist.output.files import to_json, write_atomically
 from ltx_dist.scheduling.placement import Placement, Worker
-from ltx_dist.scheduling.timeline import busy_share, makespan, stage_bound
+from ltx_dist.scheduling.timeline import busy_share, first_start, makespan, stage_bound
 from ltx_dist.types import Assignment, Completion, RenderResult, Stage, StageReport
 
 
@@ -35,7 +35,7 @@ class RunProgress:
 
     placement: Placement
     submitted: int
-    exit_code: int
+    exit_code: int | None = None
     skipped: int = 0
     done: int = 0
     failed: int = 0
@@ -47,6 +47,14 @@ class RunProgress:
         else:
             self.failed += 1
 
+    def is_recorded(self, folder: Path) -> bool:
+        """Whether `run.json` tells of these clips already, all of them done."""
+        try:
+            recorded = read_run_record(folder)
+        except ValueError:
+            return False
+        return recorded.get("submitted") == recorded.get("done") == self.submitted and recorded.get("exit_code") == 0
+
     def write(self, folder: Path) -> None:
         """May raise OSError."""
         done = self.skipped + self.done
@@ -55,12 +63,14 @@ class RunProgress:
 
 
 def build_run_record(
-    counts: Counts, placement: Placement, completions: Sequence[Completion], exit_code: int
+    counts: Counts, placement: Placement, completions: Sequence[Completion], exit_code: int | None
 ) -> dict[str, Any]:
     """The content of `run.json`. `completions` are all of this run, of failed and unfinished clips too.
 
-    makespan_seconds: from the batch's start to its last completion. lower_bound_seconds: what no order of the same
-    work could beat, see `stage_bound`. busy_share: of the makespan, by worker. events: one a completion, by start.
+    Times count from the run's start, when its workers begin to load. startup_seconds: until the first work.
+    makespan_seconds: from there to the end of the last. lower_bound_seconds: what no order of the same work could
+    beat, see `stage_bound`. busy_share: of the makespan, by worker. events: one a completion, by start.
+    exit_code is None while the run is going on, and for good where it was killed.
     """
     workers = placement.workers
     return {
@@ -72,6 +82,7 @@ def build_run_record(
         "exit_code": exit_code,
         "layout": placement.layout,
         "workers": [_worker(worker) for worker in workers],
+        "startup_seconds": first_start(completions),
         "makespan_seconds": makespan(completions),
         "lower_bound_seconds": stage_bound(completions, {worker.worker_id: worker.stages for worker in workers}),
         "busy_share": {worker.worker_id: busy_share(completions, worker.worker_id) for worker in workers},

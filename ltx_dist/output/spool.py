@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -20,15 +20,18 @@ SPOOLED: dict[Stage, type[Conditioning] | type[Latents]] = {Stage.ENCODE_TEXT: C
 class Spool:
     """A folder of safetensors files, `NAME.STAGE.safetensors`, each with the key of what it was made from.
 
-    Files are read back only under the same key, so a changed prompt or checkpoint never meets an old output. What
-    would go over `limit_bytes` is not written: the batch goes on, and a rerun repeats that stage.
+    Files are read back only under the same key, so a changed prompt or checkpoint never meets an old output. To stay
+    within `limit_bytes`, files of requests that are not in `batch` go first, the oldest first; what still has no room
+    is not written: the batch goes on, and a rerun repeats that stage.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, batch: Collection[str] = ()) -> None:
         self._folder = folder
         self._limit = limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
-        self._used = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        by_age = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        self._used = sum(path.stat().st_size for path in by_age)
+        self._strangers = [path for path in by_age if path.name.rsplit(".", 2)[0] not in batch]
 
     def keep(self, request_id: str, stage: Stage, key: str, output: StageOutput) -> None:
         """Write an output, durable on return. May raise OSError."""
@@ -41,8 +44,12 @@ class Spool:
             elif value is not None:
                 texts[field.name] = value
         data = save(tensors, texts)
+        path = self._path(request_id, stage)
+        self._remove(path)
+        while self._used + len(data) > self._limit and self._strangers:
+            self._remove(self._strangers.pop(0))
         if self._used + len(data) <= self._limit:
-            write_atomically(self._path(request_id, stage), data)
+            write_atomically(path, data)
             self._used += len(data)
 
     def holds(self, request_id: str, stage: Stage, key: str) -> bool:
@@ -62,10 +69,12 @@ class Spool:
     def drop(self, request_id: str, stages: tuple[Stage, ...] = tuple(SPOOLED)) -> None:
         """Remove a request's files."""
         for stage in stages:
-            path = self._path(request_id, stage)
-            if path.exists():
-                self._used -= path.stat().st_size
-                path.unlink()
+            self._remove(self._path(request_id, stage))
+
+    def _remove(self, path: Path) -> None:
+        if path.exists():
+            self._used -= path.stat().st_size
+            path.unlink()
 
     def _path(self, request_id: str, stage: Stage) -> Path:
         return self._folder / f"{request_id}.{stage}.safetensors"

@@ -15,8 +15,8 @@ Device = Literal["cpu", "cuda"]
 RESIDENT_SHARE = 0.6
 """Weights may take this share of a GPU and still be called resident; the rest is for activations.
 
-A bound to start from: 2B in bfloat16 (14.5 GB with the VAE's decoder) is resident on 24 GB, and decode's working set
-has 9.6 GB. To be replaced by measured working sets.
+A bound to start from, on the safe side: decoding 704x480x121 in one piece takes some 15 GB beside the weights, so 2B in
+bfloat16 (15.9 GB) is time-sliced on 24 GB. To be replaced by measured working sets.
 """
 
 DEFAULT_QUEUE = 2
@@ -107,14 +107,16 @@ def _device(wishes: Wishes, inventory: Inventory) -> Device:
 
 
 def _num_devices(wishes: Wishes, inventory: Inventory, device: Device) -> int:
+    if wishes.layout == "shared":
+        if wishes.devices not in (None, 1):
+            raise ValueError(f"placement.devices: shared uses one device, not {wishes.devices}; use replicated")
+        return 1
     if device == "cuda":
         if wishes.devices is not None and wishes.devices > inventory.num_gpus:
             raise ValueError(
                 f"placement.devices: {wishes.devices} were asked for and {inventory.num_gpus} GPUs were found; "
                 f"use {inventory.num_gpus} or fewer"
             )
-        if wishes.layout == "shared":
-            return 1
         return wishes.devices or inventory.num_gpus
     if wishes.devices is not None:
         return wishes.devices

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ltx_dist.types import Completion, Stage
 
@@ -43,14 +43,19 @@ def went_wrong(completion: Completion) -> bool:
     return completion.error is not None or completion.worker_lost
 
 
-def makespan(completions: Iterable[Completion]) -> float:
-    """Seconds from the batch's start to its last completion; 0 of nothing."""
-    return max((c.finished for c in completions), default=0.0)
+def first_start(completions: Iterable[Completion]) -> float:
+    """Seconds from the run's start, when its workers begin to load, to the first work; 0 of nothing."""
+    return min((c.started for c in completions), default=0.0)
+
+
+def makespan(completions: Sequence[Completion]) -> float:
+    """Seconds from the start of the first work to the end of the last; 0 of nothing. Start-up is not part of it."""
+    return max((c.finished for c in completions), default=0.0) - first_start(completions)
 
 
 def busy_share(completions: Sequence[Completion], worker_id: str) -> float:
     """Share of the makespan in which `worker_id` had something to do: 0 to 1, however its completions overlap."""
-    busy, free_from = 0.0, 0.0
+    busy, free_from = 0.0, float("-inf")
     for completion in lanes(completions).get(worker_id, []):
         busy += max(0.0, completion.finished - max(completion.started, free_from))
         free_from = max(free_from, completion.finished)
@@ -86,25 +91,40 @@ def stage_bound(completions: Iterable[Completion], stages_by_worker: Mapping[str
     return max([*bounds, total / len(stages_by_worker)]) if stages_by_worker else 0.0
 
 
-def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80) -> str:
+def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80, unit: str = "s") -> str:
     """A row a worker, a letter a stage, time from left to right; under it the makespan and the busy shares.
 
-    Clips are numbered by name. A stage shorter than a cell takes a whole one, from the longer stage it lies next to.
+    The picture begins with the first work. Clips are numbered in the order in which their work began. A stage shorter
+    than a cell takes a whole one, from the longer stage it lies next to. `unit` is what the times are in.
     """
     label = max((len(worker) for worker in workers), default=0) + 2
     cells = max(width - label - 1, 2 * TICK_CELLS)
     total = makespan(completions)
     per_second = cells / max(total, SHORTEST)
-    numbers = {name: i for i, name in enumerate(sorted({c.assignment.request_id for c in completions}), start=1)}
-    by_worker = lanes(completions)
+    numbers = _numbers(completions)
+    by_worker = lanes(_from_zero(completions))
     rows = [
         f"{worker:<{label}}" + _row(by_worker.get(worker, []), cells, per_second, numbers).rstrip()
         for worker in workers
     ]
-    axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second)]
+    axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second, unit)]
     shares = ", ".join(f"{worker} {busy_share(completions, worker):.0%}" for worker in workers)
     busy = textwrap.wrap(f"busy: {shares}", max(width, 20), subsequent_indent="      ", break_on_hyphens=False)
-    return "\n".join([*rows, *axis, "", _legend(completions), f"makespan: {total:.2f} s", *busy])
+    return "\n".join([*rows, *axis, "", _legend(completions), f"makespan: {total:.2f} {unit}", *busy])
+
+
+def _from_zero(completions: Sequence[Completion]) -> list[Completion]:
+    origin = first_start(completions)
+    return [replace(c, started=c.started - origin, finished=c.finished - origin) for c in completions]
+
+
+def _numbers(completions: Sequence[Completion]) -> dict[str, int]:
+    """1, 2, 3 ... in the order of each request's first start; by name where two began together."""
+    began: dict[str, float] = {}
+    for completion in completions:
+        name = completion.assignment.request_id
+        began[name] = min(completion.started, began.get(name, completion.started))
+    return {name: i for i, name in enumerate(sorted(began, key=lambda name: (began[name], name)), start=1)}
 
 
 def _shared_seconds(a: Completion, b: Completion) -> float:
@@ -142,14 +162,14 @@ def _stretch(completion: Completion | None, length: int, numbers: dict[str, int]
     return bar[:-1] + FAILED if went_wrong(completion) else bar
 
 
-def _axis(total: float, cells: int, per_second: float) -> tuple[str, str]:
-    """The line of ticks and the line of their seconds."""
+def _axis(total: float, cells: int, per_second: float, unit: str) -> tuple[str, str]:
+    """The line of ticks and the line of their times."""
     step = _tick_seconds(TICK_CELLS / per_second)
     line, numbers = ["-"] * (cells + 1), [" "] * (cells + 1)
     for i in range(int(total / step + 1e-9) + 1):
         cell = round(i * step * per_second)
         line[cell] = "+"
-        text = f"{i * step:g}" + (" s" if i == 0 else "")
+        text = f"{i * step:g}" + (f" {unit}" if i == 0 else "")
         if cell + len(text) <= len(numbers):
             numbers[cell : cell + len(text)] = text
     return "".join(line), "".join(numbers)

@@ -64,18 +64,17 @@ def without_styles(text: str) -> str:
 
 
 def test_the_console_decides() -> None:
-    assert isinstance(make_progress(1, 0, Console(file=io.StringIO())), PlainProgress)
-    with make_progress(1, 0, terminal(80)) as progress:
+    assert isinstance(make_progress(1, 0, Console(file=io.StringIO()), lambda: STATES), PlainProgress)
+    with make_progress(1, 0, terminal(80), lambda: STATES) as progress:
         assert isinstance(progress, LiveProgress)
     dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
-    assert isinstance(make_progress(1, 0, dumb), PlainProgress)
+    assert isinstance(make_progress(1, 0, dumb, lambda: STATES), PlainProgress)
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_plain_is_one_line_a_clip_at_any_width(width: int) -> None:
     console, clock = Console(file=io.StringIO(), width=width), Clock()
-    with make_progress(24, 1, console, clock) as progress:
-        progress.worker_states(STATES)
+    with make_progress(24, 1, console, lambda: STATES, clock) as progress:
         progress.finished(result("003-a-red-circle"))
         progress.finished(result("004-a-blue-square", "denoise: RuntimeError: out of memory [/oops]\nmore\nlines"))
         clock.now += 75.4
@@ -88,14 +87,14 @@ def test_plain_is_one_line_a_clip_at_any_width(width: int) -> None:
 
 def test_a_batch_without_trouble_ends_in_few_words() -> None:
     console = Console(file=io.StringIO(), width=80)
-    with make_progress(1, 0, console, Clock()) as progress:
+    with make_progress(1, 0, console, lambda: STATES, Clock()) as progress:
         progress.finished(result("001-a"))
     assert printed(console).splitlines()[-1] == "1 clip: 1 done, in 0 s"
 
 
 def test_names_and_errors_cannot_steer_the_terminal() -> None:
     console = Console(file=io.StringIO(), width=80)
-    with make_progress(2, 0, console, Clock()) as progress:
+    with make_progress(2, 0, console, lambda: STATES, Clock()) as progress:
         progress.finished(result("a\x1b[2J\rb\u202e[red]c[/red]"))
         progress.finished(result("d", "\x07\x1b]0;title\x07boom\r\nmore"))
     lines = printed(console).splitlines()
@@ -106,9 +105,8 @@ def test_names_and_errors_cannot_steer_the_terminal() -> None:
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_the_live_view_fits(width: int) -> None:
     console, clock = terminal(width), Clock()
-    with make_progress(24, 2, console, clock) as progress:
+    with make_progress(24, 2, console, lambda: STATES, clock) as progress:
         assert isinstance(progress, LiveProgress)
-        progress.worker_states(STATES)
         clock.now += 10
         progress.finished(result("003-a-red-circle"))
         with console.capture() as capture:
@@ -129,7 +127,7 @@ def test_the_live_view_fits(width: int) -> None:
 )
 def test_finished_clips_scroll_by_as_one_line(width: int, expected: str) -> None:
     console = terminal(width)
-    with make_progress(2, 0, console, Clock()) as progress:
+    with make_progress(2, 0, console, lambda: STATES, Clock()) as progress:
         progress.finished(result("003-a-[bold]red[/bold]-circle-on-blue"))
         progress.finished(result("004", "denoise: RuntimeError: out of memory"))
     lines = without_styles(printed(console)).splitlines()
@@ -139,7 +137,7 @@ def test_finished_clips_scroll_by_as_one_line(width: int, expected: str) -> None
 
 def test_eta_counts_down_between_clips() -> None:
     clock = Clock()
-    with make_progress(12, 2, terminal(80), clock) as progress:
+    with make_progress(12, 2, terminal(80), lambda: STATES, clock) as progress:
         assert isinstance(progress, LiveProgress)
         tally = progress._tally
         assert tally.eta() is None

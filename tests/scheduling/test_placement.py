@@ -12,7 +12,7 @@ from ltx_dist.types import STAGES, Stage
 E, D, V = STAGES
 GIB = 2**30
 ON_CPU = Inventory(num_gpus=0, gpu_memory_bytes=None, num_cpus=4)
-LTX_2B = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}
+LTX_2B = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(2.494e9)}
 
 
 def gpus(count: int, gib: float = 24) -> Inventory:
@@ -54,10 +54,11 @@ def test_pinned_on_a_cpu_makes_a_worker_a_stage_and_shares_the_cores():
     assert [worker.num_gpus for worker in placement.workers] == [0, 0, 0]
 
 
-def test_ltx_2b_is_resident_on_24_gb_and_time_sliced_on_16():
-    assert place(Wishes(), gpus(1, 24), LTX_2B).workers[0].residency == "resident"
-    assert place(Wishes(), gpus(1, 16), LTX_2B).workers[0].residency == "time_sliced"
-    assert place(Wishes(memory_gb=16), gpus(1, 24), LTX_2B).workers[0].residency == "time_sliced"
+def test_ltx_2b_is_resident_on_48_gb_and_time_sliced_on_24():
+    assert place(Wishes(), gpus(1, 48), LTX_2B).workers[0].residency == "resident"
+    assert place(Wishes(), gpus(1, 24), LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(memory_gb=16), gpus(1, 48), LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(residency="resident"), gpus(1, 24), LTX_2B).workers[0].residency == "resident"
 
 
 def test_unknown_memory_is_treated_as_too_small():
@@ -80,6 +81,7 @@ def test_the_bound_never_keeps_one_of_several_producers_idle():
     [
         (Wishes(layout="pinned"), gpus(1), "placement.layout: pinned needs at least 2 devices"),
         (Wishes(device="cuda"), ON_CPU, "placement.device: cuda was asked for and no GPU was found"),
+        (Wishes(layout="shared", devices=3), gpus(4), "placement.devices: shared uses one device, not 3"),
         (Wishes(devices=4), gpus(2), "placement.devices: 4 were asked for and 2 GPUs were found"),
     ],
 )
