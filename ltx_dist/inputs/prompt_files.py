@@ -138,7 +138,9 @@ def _header_mistakes(header: list[str]) -> list[str]:
     wrong = [f"{printable(column)}: unknown column{did_you_mean(column, known)}" for column in unknown]
     wrong += [f"{column}: column given twice" for column in known if header.count(column) > 1]
     if "prompt" not in header:
-        wrong.append("no column `prompt`; the first row names the columns, separated by commas")
+        wrong.append(
+            "no column `prompt`; the first row names the columns, separated by commas (not semicolons or tabs)"
+        )
     return wrong
 
 

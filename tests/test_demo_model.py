@@ -1,0 +1,68 @@
+"""The packaged model and how its quality is measured: the measure itself must be right on clips that are drawn."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import ltx_dist.demo
+from ltx_dist.config import OutputConfig
+from ltx_dist.output.video import encode_video, read_video
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "benchmarks")]
+
+import demo_prompts  # noqa: E402
+from demo_training.captions import MAX_SEQUENCE_LENGTH, benchmark_caption  # noqa: E402
+from demo_training.clips import Scene, all_scenes, draw_clip, split_scenes  # noqa: E402
+
+
+def drawn(scene: Scene, seed: int) -> np.ndarray:
+    """A drawn clip as it looks after an mp4: (T, H, W, 3) uint8."""
+    clip = (draw_clip(scene, random.Random(seed)) + 1) * 127.5
+    frames = clip.round().byte().permute(1, 2, 3, 0).contiguous().numpy()
+    count, height, width, _ = frames.shape
+    video = encode_video(
+        frames, height=height, width=width, num_frames=count, frame_rate=12, output=OutputConfig(), metadata={}
+    )
+    return read_video(video.mp4)[0]
+
+
+def test_the_reader_finds_colour_and_direction_of_every_drawn_clip():
+    scenes = all_scenes()[::7]
+    figures = demo_prompts.report(scenes, [drawn(scene, seed) for seed, scene in enumerate(scenes)])
+    assert figures["color_and_direction"] == figures["background"] == 1.0
+    assert figures["color_and_direction_shuffled"] <= 0.15, "what the same clips score against other captions"
+
+
+def test_a_still_or_empty_clip_matches_nothing():
+    scene = all_scenes()[0]
+    clip = drawn(scene, 0)
+    assert demo_prompts.find_direction(np.repeat(clip[:1], len(clip), axis=0)) is None
+    assert demo_prompts.find_color(np.zeros_like(clip)) is None
+
+
+def test_the_held_out_captions_are_in_no_training_clip_and_every_word_is():
+    training, held_out = split_scenes()
+    assert len(held_out) == 48 and not set(training) & set(held_out)
+    for name in ("color", "shape", "direction", "background"):
+        assert {getattr(scene, name) for scene in held_out} <= {getattr(scene, name) for scene in training}
+    assert all(len(benchmark_caption(scene).encode()) < MAX_SEQUENCE_LENGTH for scene in held_out)
+
+
+def test_the_packaged_model_is_small_and_safetensors_only():
+    files = [path for path in Path(ltx_dist.demo.__file__).parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12e6
+    assert {path.suffix for path in files} <= {".py", ".pyc", ".txt", ".json", ".safetensors"}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 3
+
+
+def test_the_packaged_model_draws_what_it_is_told(tmp_path: Path):
+    """Four of the benchmark's 48 clips, so that a broken model is seen here; the figure is in docs/benchmarks.md."""
+    scenes = split_scenes()[1][::12]
+    paths = demo_prompts.render(scenes, tmp_path, ["--executor", "local", "--set", "placement.threads=1"])
+    clips = [read_video(path)[0] for path in paths]
+    assert demo_prompts.report(scenes, clips)["color_and_direction"] >= 0.75
