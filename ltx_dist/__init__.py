@@ -1,3 +1,9 @@
 """Render batches of prompts with LTX-Video on one or many GPUs. Importing this loads no torch and no ray."""
 
+import os
+
 __version__ = "0.1.0"
+
+# Read by OpenMP when torch loads it, so it must stand before that, in every process of ours. A waiting OpenMP thread spins
+# by default; where another process wants the core, two threads are then 30 times slower than one (docs/decisions.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
