@@ -4,6 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Read by OpenMP when torch loads it, so it must stand before that, in every process of ours. A waiting OpenMP thread spins
-# by default; where another process wants the core, two threads are then 30 times slower than one (docs/decisions.md).
+# Read by OpenMP when torch loads it, so it must stand before that, in every process of ours. Waiting OpenMP threads
+# spin by default; where another process wants the core, two threads are then 30 times slower than one
+# (docs/decisions.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
