@@ -1,0 +1,153 @@
+"""Do the demonstration model's clips show what their captions say?
+
+Renders the captions of all 48 attribute combinations that were held out of training with the
+product's command line, reads the mp4 files back, finds the shape's colour and its direction of
+motion in the pixels, and prints the share of clips where both are those of the caption. The same
+clips against shuffled captions give the level of chance.
+
+    python benchmarks/demo_prompts.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from demo_training.captions import benchmark_caption  # noqa: E402
+from demo_training.clips import BACKGROUNDS, COLORS, DIRECTIONS, Scene, split_scenes  # noqa: E402
+
+FIRST_SEED = 7000
+# A pixel belongs to the shape when it is this far from the background in RGB.
+FOREGROUND_DISTANCE = 64.0
+MIN_FOREGROUND_PIXELS = 60
+MIN_TRAVEL_PIXELS = 8.0
+
+
+def read_clip(path: Path) -> np.ndarray:
+    """All frames of a video file, (frames, height, width, 3) in 0..255."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames)
+
+
+def background_color(clip: np.ndarray) -> np.ndarray:
+    """The most usual colour along the border of the frames."""
+    edges = (clip[:, 0], clip[:, -1], clip[:, :, 0], clip[:, :, -1])
+    return np.median(np.concatenate([edge.reshape(-1, 3) for edge in edges]), axis=0)
+
+
+def foreground(clip: np.ndarray) -> np.ndarray:
+    """Where a clip differs from its background, (frames, height, width)."""
+    difference = clip.astype(np.float32) - background_color(clip).astype(np.float32)
+    return np.linalg.norm(difference, axis=-1) > FOREGROUND_DISTANCE
+
+
+def nearest(color: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str:
+    """Name of the palette colour with the least distance in RGB."""
+    return min(palette, key=lambda name: float(np.linalg.norm(color - np.array(palette[name]))))
+
+
+def find_color(clip: np.ndarray) -> str | None:
+    """The colour of the shape, or None where there is no shape."""
+    mask = foreground(clip)
+    if mask.sum() < MIN_FOREGROUND_PIXELS * len(clip):
+        return None
+    return nearest(np.median(clip[mask], axis=0), COLORS)
+
+
+def _center(mask: np.ndarray) -> np.ndarray | None:
+    """Mean (x, y) of a frame's shape."""
+    rows, columns = np.nonzero(mask)
+    if len(rows) < MIN_FOREGROUND_PIXELS:
+        return None
+    return np.array([columns.mean(), rows.mean()])
+
+
+def find_direction(clip: np.ndarray) -> str | None:
+    """Where the shape went from the first frame to the last, or None where it did not move."""
+    mask = foreground(clip)
+    first, last = _center(mask[0]), _center(mask[-1])
+    if first is None or last is None:
+        return None
+    moved = last - first
+    if np.abs(moved).max() < MIN_TRAVEL_PIXELS:
+        return None
+    return max(DIRECTIONS, key=lambda name: float(moved @ np.array(DIRECTIONS[name])))
+
+
+def find_background(clip: np.ndarray) -> str:
+    """The background's name."""
+    return nearest(background_color(clip), BACKGROUNDS)
+
+
+def derangement(count: int) -> list[int]:
+    """A fixed shuffle of range(count) that leaves nothing in its place."""
+    order = list(range(count))
+    rng = random.Random(7)
+    while any(index == value for index, value in enumerate(order)):
+        rng.shuffle(order)
+    return order
+
+
+def match_share(found: list[tuple[str | None, str | None]], scenes: list[Scene]) -> float:
+    """Share of clips whose colour and direction are those of their scene."""
+    wanted = [(scene.color, scene.direction) for scene in scenes]
+    return sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)
+
+
+def render(scenes: list[Scene], output: Path, extra: list[str]) -> list[Path]:
+    """Render each scene's caption with a seed of its own; returns the mp4 files in that order."""
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"prompt": benchmark_caption(scene), "name": f"clip{index:02d}", "seed": FIRST_SEED + index}
+        for index, scene in enumerate(scenes)
+    ]
+    prompts = output / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = [sys.executable, "-m", "ltx_dist.cli", "render", str(prompts), "-o", str(output)]
+    subprocess.run([*command, *extra], check=True, cwd=ROOT)
+    return [output / f"{row['name']}.mp4" for row in rows]
+
+
+def report(scenes: list[Scene], clips: list[np.ndarray]) -> dict[str, float]:
+    """All the figures of the benchmark."""
+    found = [(find_color(clip), find_direction(clip)) for clip in clips]
+    shuffled = [scenes[index] for index in derangement(len(scenes))]
+    pairs = list(zip(found, scenes, strict=True))
+    backgrounds = [find_background(clip) for clip in clips]
+    return {
+        "clips": len(clips),
+        "color": sum(color == scene.color for (color, _), scene in pairs) / len(pairs),
+        "direction": sum(way == scene.direction for (_, way), scene in pairs) / len(pairs),
+        "background": sum(name == scene.background for name, scene in zip(backgrounds, scenes, strict=True))
+        / len(pairs),
+        "color_and_direction": match_share(found, scenes),
+        "color_and_direction_shuffled": match_share(found, shuffled),
+    }
+
+
+def main() -> None:
+    """Render, read back, print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, help="keep the clips in this folder")
+    args, extra = parser.parse_known_args()
+    _, scenes = split_scenes()
+    with tempfile.TemporaryDirectory() as temporary:
+        output = (args.output or Path(temporary)).resolve()
+        clips = [read_clip(path) for path in render(scenes, output, extra)]
+    print(json.dumps(report(scenes, clips), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The shapes of the demonstration model's parts, and writing them as one pipeline folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    FlowMatchEulerDiscreteScheduler,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
+from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+
+from .captions import MAX_SEQUENCE_LENGTH
+
+LATENT_CHANNELS = 64
+TEXT_WIDTH = 128
+# Spread of the (unused) posterior noise: exp(-12 / 2) is too little to matter.
+POSTERIOR_LOGVAR = -12.0
+
+
+def build_vae() -> AutoencoderKLLTXVideo:
+    """A video VAE with 32x32x4 compression, built of the blocks of LTX-Video 0.9.5."""
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=LATENT_CHANNELS,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("LTXVideo095DownBlock3D", "LTXVideo095DownBlock3D"),
+        spatio_temporal_scaling=(True, True),
+        layers_per_block=(1, 1, 1),
+        downsample_type=("spatiotemporal", "spatiotemporal"),
+        decoder_block_out_channels=(40, 80),
+        decoder_spatio_temporal_scaling=(True, True),
+        decoder_layers_per_block=(1, 1, 1),
+        decoder_inject_noise=(False, False, False),
+        upsample_residual=(True, True),
+        upsample_factor=(1, 2),
+        timestep_conditioning=True,
+        patch_size=8,
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=4,
+    )
+    # The last output channel is the posterior's log variance; training uses the mean alone.
+    last = vae.encoder.conv_out.conv
+    with torch.no_grad():
+        last.weight[-1].zero_()
+        last.bias[-1].fill_(POSTERIOR_LOGVAR)
+    return vae
+
+
+def build_text_encoder() -> T5EncoderModel:
+    """A T5 encoder over bytes."""
+    config = T5Config(
+        vocab_size=384,
+        d_model=TEXT_WIDTH,
+        d_kv=32,
+        num_heads=4,
+        d_ff=256,
+        num_layers=3,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    return T5EncoderModel(config)
+
+
+def build_tokenizer() -> ByT5Tokenizer:
+    """Bytes as tokens: any text is accepted and no vocabulary file is needed."""
+    return ByT5Tokenizer(model_max_length=MAX_SEQUENCE_LENGTH)
+
+
+def build_transformer() -> LTXVideoTransformer3DModel:
+    """The denoiser."""
+    return LTXVideoTransformer3DModel(
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_attention_heads=4,
+        attention_head_dim=32,
+        cross_attention_dim=128,
+        num_layers=7,
+        caption_channels=TEXT_WIDTH,
+    )
+
+
+def build_scheduler(shift: float) -> FlowMatchEulerDiscreteScheduler:
+    """Plain Euler steps of rectified flow, with a fixed shift toward high noise."""
+    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False, shift=shift)
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Number of trained values in a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def export_pipeline(
+    output: Path,
+    vae: AutoencoderKLLTXVideo,
+    text_encoder: T5EncoderModel,
+    transformer: LTXVideoTransformer3DModel,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+) -> None:
+    """Write the parts as float16 safetensors in the diffusers layout, replacing `output`."""
+    temporary = output.with_name(output.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for part in (vae, text_encoder, transformer):
+        # The plain method: that of diffusers warns about float16 here, where it is meant.
+        torch.nn.Module.to(part, torch.float16)
+    pipeline = LTXPipeline(
+        scheduler=scheduler,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=build_tokenizer(),
+        transformer=transformer,
+    )
+    pipeline.save_pretrained(temporary, safe_serialization=True)
+    for file in temporary.rglob("*.safetensors"):
+        file.chmod(0o644)
+    shutil.rmtree(output, ignore_errors=True)
+    temporary.rename(output)
