@@ -9,9 +9,9 @@ from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import Preset, preset_for
-from ltx_dist.render_key import render_key, stage_key
+from ltx_dist.render_key import latents_key, render_key
 from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
-from ltx_dist.types import RenderRequest, Stage
+from ltx_dist.types import RenderRequest
 
 BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -38,7 +38,7 @@ class Batch:
         return "float32" if on_cpu else "bfloat16"
 
     def component_bytes(self, precision: str) -> dict[str, int]:
-        return {name: count * BYTES_PER_PARAMETER[precision] for name, count in self.checkpoint.num_parameters.items()}
+        return {name: count * BYTES_PER_PARAMETER[precision] for name, count in self.checkpoint.num_loaded().items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class PlacedBatch:
         batch = self.batch
         return render_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, batch.config.output)
 
-    def stage_key(self, stage: Stage, request: RenderRequest) -> str:
-        """What a stage's output must have been made with to be taken up again."""
-        return stage_key(stage, request, self.digest, self.batch.checkpoint.pipeline_class, self.precision)
+    def latents_key(self, request: RenderRequest) -> str:
+        """What kept latents must have been made with to be decoded."""
+        return latents_key(request, self.digest, self.batch.checkpoint.pipeline_class, self.precision)
 
 
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found."""
-    checkpoint = open_checkpoint(config.model.checkpoint)
+    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
     preset = preset_for(config.model.version, checkpoint)
     requests = read_prompts(prompts, config.defaults, preset, checkpoint)
     return Batch(config, checkpoint, preset, tuple(requests))

@@ -24,7 +24,16 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """Which weights, and in which precision."""
 
-    checkpoint: str = Field("demo", description="`demo` (packaged), or a folder in diffusers layout.")
+    checkpoint: str = Field(
+        "demo",
+        description="`demo` (packaged), a folder in diffusers layout, an official .safetensors file, or owner/name or "
+        "owner/name@commit on the Hugging Face hub.",
+    )
+    text_encoder: str | None = Field(
+        None,
+        description="A folder with text_encoder/ and tokenizer/, or with T5 itself; the checkpoint's own if not set. "
+        "Official .safetensors files have none.",
+    )
     version: str = Field("auto", description="A row of the preset table; `auto` reads it from the checkpoint.")
     precision: Literal["auto", Precision] = Field(
         "auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
@@ -51,9 +60,6 @@ class PlacementConfig(_Section):
     wave: int | None = Field(
         None, ge=1, le=10_000, description="How many clips may wait between two stages: the size of a wave."
     )
-    gpus_per_worker: float | None = Field(
-        None, ge=0, le=1, description="GPUs a worker asks of Ray; 1 on cuda and 0 on a CPU if not set."
-    )
 
 
 class DefaultsConfig(_Section):
@@ -73,6 +79,7 @@ class DefaultsConfig(_Section):
     decode_timestep: float | None = None
     decode_noise_scale: float | None = None
     max_sequence_length: int | None = None
+    timesteps: list[float] | None = None
     seed: int = Field(0, ge=0, lt=2**63)
 
 
@@ -92,7 +99,10 @@ class RecoveryConfig(_Section):
         ge=0,
         description="Room for outputs of unfinished clips, so that a rerun goes on at their stage; 0 for none.",
     )
-    keep_latents: bool = Field(False, description="Keep latents of finished clips, for `ltx-dist decode`.")
+    keep_latents: bool = Field(
+        False,
+        description="Keep latents of finished clips: with other decode or output settings they are only decoded again.",
+    )
 
 
 class RenderConfig(_Section):

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ltx_dist.batch import Batch
 from ltx_dist.devices import Inventory
+from ltx_dist.presets import assumption
 from ltx_dist.scheduling.placement import Placement
 from ltx_dist.scheduling.simulator import simulate
 from ltx_dist.scheduling.timeline import gantt
@@ -31,6 +32,9 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    assumed = assumption(batch.checkpoint)
+    if assumed and batch.config.model.version == "auto":
+        console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
     console.print(_workers_table(batch, placement, precision))
     console.print(
         "Order of work; the time is in denoising steps, with rough guesses for the other stages:", highlight=False

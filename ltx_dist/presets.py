@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint
+from ltx_dist.checkpoints.versions import ARCHITECTURES
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     """Defaults of one version, under diffusers' names. Sizes are pixels; frame_rate is frames a second.
 
-    decode_noise_scale None means decode_timestep's value, as in diffusers. source: where the values are from.
+    timesteps: an explicit schedule, num_inference_steps long. decode_noise_scale None means decode_timestep's value, as
+    in diffusers. source: where the values are from. note: what of the source's settings diffusers' pipelines cannot do.
+    Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a diffusers folder itself says.
     """
 
     version: str
@@ -29,10 +33,14 @@ class Preset:
     max_sequence_length: int
     negative_prompt: str
     source: str
+    timesteps: tuple[float, ...] | None = None
+    note: str = ""
 
 
-_DIFFUSERS = Preset(
-    version="0.9.0",
+# The pipelines' own decode settings are 0.0, which looks soft; 0.05 and 0.025 are those of every published config. A
+# VAE without timestep conditioning ignores them, so they are right for both kinds.
+_GENERIC = Preset(
+    version="generic",
     height=512,
     width=704,
     num_frames=161,
@@ -40,45 +48,84 @@ _DIFFUSERS = Preset(
     num_inference_steps=50,
     guidance_scale=3.0,
     guidance_rescale=0.0,
-    decode_timestep=0.0,
-    decode_noise_scale=None,
+    decode_timestep=0.05,
+    decode_noise_scale=0.025,
     max_sequence_length=128,
     negative_prompt="",
     source="defaults of LTXPipeline.__call__ in diffusers 0.42",
 )
 
-# The decode settings of every published VAE that is conditioned on a timestep:
-# https://github.com/Lightricks/LTX-Video/tree/main/configs. Pipelines default to 0.0, which looks soft.
-_CONDITIONED = replace(
-    _DIFFUSERS,
-    decode_timestep=0.05,
-    decode_noise_scale=0.025,
-    source=f"{_DIFFUSERS.source}; decode settings of the configs in github.com/Lightricks/LTX-Video",
-)
-
-_DEMO = Preset(
+_DEMO = replace(
+    _GENERIC,
     version="demo",
     height=128,
     width=128,
     num_frames=25,
     frame_rate=12.0,
     num_inference_steps=25,
-    guidance_scale=3.0,
-    guidance_rescale=0.0,
-    decode_timestep=0.05,
-    decode_noise_scale=0.025,
-    max_sequence_length=128,
-    negative_prompt="",
     source="what the packaged model was trained for",
+)
+
+_CONFIGS = "github.com/Lightricks/LTX-Video/blob/main/configs"
+_SIZES = "sizes: diffusers' defaults"
+_NO_STG = "made with spatio-temporal guidance (STG, a third pass a step), which diffusers' pipelines do not have"
+_ONE_SCALE = "made in two passes with a latent upscaler between them; this is one pass at full size"
+
+# 40 steps, guidance 3, 256 tokens, as trained.
+_2B = replace(
+    _GENERIC,
+    num_inference_steps=40,
+    max_sequence_length=256,
+    source=f"{_CONFIGS}/ltxv-2b-0.9.yaml; {_SIZES}",
+    note=_NO_STG,
+)
+
+_2B_DISTILLED = replace(
+    _2B,
+    num_inference_steps=8,
+    guidance_scale=1.0,
+    source=f"{_CONFIGS}/ltxv-2b-0.9.6-distilled.yaml; {_SIZES}",
+    note="made with fresh noise in each step (stochastic_sampling), which diffusers' pipelines do not have",
+)
+
+_13B_DEV = replace(
+    _2B,
+    num_inference_steps=30,
+    source=f"{_CONFIGS}/ltxv-13b-0.9.7-dev.yaml; guidance and {_SIZES}",
+    note=f"made with a guidance of its own in each step; {_NO_STG}; {_ONE_SCALE}",
+)
+
+# The timesteps of the first pass, which ends at 0.725, and the last one of the second, x 1000.
+_DISTILLED = replace(
+    _2B,
+    num_inference_steps=8,
+    timesteps=(1000.0, 993.7, 987.5, 981.2, 975.0, 909.4, 725.0, 421.9),
+    guidance_scale=1.0,
+    source=f"{_CONFIGS}/ltxv-13b-0.9.8-distilled.yaml, timesteps of both passes; {_SIZES}",
+    note=_ONE_SCALE,
 )
 
 _ROWS = (
     _DEMO,
-    _DIFFUSERS,
-    replace(_CONDITIONED, version="0.9.1"),
-    replace(_CONDITIONED, version="0.9.5"),
-    # A VAE without timestep conditioning ignores the decode settings, so they are right for both kinds.
-    replace(_CONDITIONED, version="generic"),
+    replace(_2B, version="0.9.0"),
+    replace(_2B, version="0.9.1", source=f"{_CONFIGS}/ltxv-2b-0.9.1.yaml; {_SIZES}"),
+    replace(_2B, version="0.9.5", source=f"{_CONFIGS}/ltxv-2b-0.9.5.yaml; {_SIZES}"),
+    replace(_2B, version="0.9.6-dev", source=f"{_CONFIGS}/ltxv-2b-0.9.6-dev.yaml; {_SIZES}"),
+    replace(_2B_DISTILLED, version="0.9.6-distilled"),
+    replace(_13B_DEV, version="0.9.7-13b-dev"),
+    replace(_DISTILLED, version="0.9.7-13b-distilled", source=f"as 0.9.8-13b-distilled: {_DISTILLED.source}"),
+    replace(
+        _13B_DEV,
+        version="0.9.8-13b-dev",
+        source=f"{_CONFIGS}/ltxv-13b-0.9.8-dev.yaml; guidance and {_SIZES}",
+    ),
+    replace(_DISTILLED, version="0.9.8-13b-distilled"),
+    replace(
+        _DISTILLED,
+        version="0.9.8-2b-distilled",
+        source=f"{_CONFIGS}/ltxv-2b-0.9.8-distilled.yaml, timesteps of both passes; {_SIZES}",
+    ),
+    _GENERIC,
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({row.version: row for row in _ROWS})
@@ -86,21 +133,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({row.version: row for row in _R
 CONDITION_PIPELINE_TOKENS = 256
 """LTXConditionPipeline's own default of max_sequence_length in diffusers 0.42; LTXPipeline's is 128."""
 
+NUM_LAYERS_13B = 48
+"""A 2B has 28; diffusers tells them apart by the 48th, too."""
 
-def detect_version(checkpoint: Checkpoint) -> str:
-    """The row of the table a checkpoint's VAE belongs to; `generic` where it is none of LTX-Video's."""
-    if checkpoint.path.resolve() == DEMO_MODEL.resolve():
-        return "demo"
-    shape = (
-        checkpoint.spatial_compression_ratio,
-        checkpoint.temporal_compression_ratio,
-        checkpoint.latent_channels,
-    )
-    if shape != (32, 8, 128):
-        return "generic"
-    if not checkpoint.timestep_conditioning:
-        return "generic" if checkpoint.decoder_inject_noise else "0.9.0"
-    return "0.9.1" if checkpoint.decoder_inject_noise else "0.9.5"
+TAKES_TIMESTEPS = "LTXConditionPipeline"
+"""LTXPipeline of diffusers 0.42 raises on `timesteps`, because it passes sigmas of its own beside them."""
 
 
 def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
@@ -110,6 +147,50 @@ def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
     if version not in PRESETS:
         raise ValueError(f"model.version: no preset {version!r}; use auto, {', '.join(PRESETS)}")
     preset = PRESETS[version]
-    if checkpoint.pipeline_class == "LTXConditionPipeline" and preset is not _DEMO:
+    if preset is _GENERIC and checkpoint.pipeline_class == TAKES_TIMESTEPS:
         return replace(preset, max_sequence_length=CONDITION_PIPELINE_TOKENS)
+    if preset.timesteps is not None and checkpoint.pipeline_class != TAKES_TIMESTEPS:
+        return replace(preset, timesteps=None)
     return preset
+
+
+def detect_version(checkpoint: Checkpoint) -> str:
+    """The row that a checkpoint belongs to, as far as it tells; `generic` where it is none of LTX-Video's."""
+    return _candidates(checkpoint)[0]
+
+
+def assumption(checkpoint: Checkpoint) -> str | None:
+    """What `detect_version` had to assume, in a sentence for people; None where the checkpoint tells."""
+    assumed, *alike = _candidates(checkpoint)
+    if not alike:
+        return None
+    return f"{assumed} is assumed, because nothing tells it from {', '.join(alike)}; to be sure, set model.version"
+
+
+def _candidates(checkpoint: Checkpoint) -> list[str]:
+    """The rows that a checkpoint could be of, the likeliest first.
+
+    From 0.9.5 on all VAEs are one, so that only names tell, and for distilled weights the metadata of some files.
+    """
+    if checkpoint.path.resolve() == DEMO_MODEL.resolve():
+        return ["demo"]
+    ratios = (checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio)
+    if (*ratios, checkpoint.latent_channels) != (32, 8, 128):
+        return ["generic"]
+    if not checkpoint.timestep_conditioning:
+        return ["generic" if checkpoint.decoder_inject_noise else "0.9.0"]
+    if checkpoint.decoder_inject_noise:
+        return ["0.9.1"]
+    is_13b = checkpoint.num_layers == NUM_LAYERS_13B
+    alike = [
+        row
+        for row, it in ARCHITECTURES.items()
+        if it.vae == "vae-0.9.5" and (it.transformer == "transformer-13b") == is_13b
+    ]
+    name = Path(checkpoint.name).name.lower()
+    named = [row for row in alike if row.partition("-")[0] in name]
+    distilled = "distilled" in name or checkpoint.distilled is True
+    found = named or alike
+    if distilled or "-dev" in name:
+        found = [row for row in found if row.endswith("distilled") == distilled] or found
+    return found

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import diffusers
 import numpy as np
 import pytest
-import ray
 import tiny
 import torch
 
@@ -110,6 +109,7 @@ def _call(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, output_
         num_frames=request.num_frames,
         frame_rate=request.frame_rate,
         num_inference_steps=request.num_inference_steps,
+        timesteps=request.timesteps,
         guidance_scale=request.guidance_scale,
         guidance_rescale=request.guidance_rescale,
         generator=torch.Generator("cpu").manual_seed(request.seed),
@@ -205,8 +205,3 @@ def test_local_layouts_and_orders_are_equal(one_checkpoint, expected_digests, la
 def test_ray_layouts_and_orders_are_equal(ray_cluster, one_checkpoint, expected_digests, layout, devices):
     shuffled = [REQUESTS[index] for index in (3, 0, 4, 2, 1)]
     assert digests(render_all(one_checkpoint, make_placement(layout, devices), shuffled, "ray")) == expected_digests
-
-
-@pytest.mark.ray
-def test_ray_gives_each_worker_a_gpu_of_its_own(ray_cluster):
-    assert ray.cluster_resources()["GPU"] == 3, "the cluster of the tests fakes three GPUs"

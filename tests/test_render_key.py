@@ -47,6 +47,9 @@ def test_the_name_does_not_change_the_key() -> None:
 @pytest.mark.parametrize("field", [field.name for field in fields(RenderRequest) if field.name != "request_id"])
 def test_every_other_field_of_the_request_changes_the_key(field: str) -> None:
     value = getattr(REQUEST, field)
+    if field == "timesteps":
+        assert len({key(replace(REQUEST, timesteps=steps)) for steps in (None, (1000.0,), (1000.0, 500.0))}) == 3
+        return
     assert key(replace(REQUEST, **{field: value + ("x" if isinstance(value, str) else 1)})) != key()
 
 

@@ -1,28 +1,42 @@
-"""What can be known of a checkpoint from its JSON files and safetensors headers alone: no torch, no weights read."""
+"""Checkpoint: what is known of a model before any weight is read, and where each of its components is."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, measure_weights
-from ltx_dist.reading import read_json
+from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, TEXT_ENCODER_FILES, fetch_snapshot, is_hub_name
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
-PIPELINE_CLASSES = ("LTXPipeline", "LTXConditionPipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """A component whose weights are in a file with LTX-Video's original key names, among other components'.
+
+    config_name: the packaged config it is of; changes: what its tensors' shapes say differently.
+    """
+
+    file: Path
+    config_name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+Source = Path | InFile
+"""Where a component is: a folder in diffusers layout, or a part of an official file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder in diffusers layout that has everything a render needs.
+    """Everything a render needs: a folder in diffusers layout, or an official file with a text encoder beside it.
 
     name: as asked for. Compression ratios: pixels (frames) a latent pixel (frame), by diffusers' own rule.
     weights: bytes of the tensors of text_encoder, transformer and vae as stored; num_parameters: their elements.
     decoder_inject_noise: whether any block of the VAE's decoder adds noise (LTX-Video 0.9.1 does).
+    num_encoder_parameters: those of the VAE's encoder. num_layers: the transformer's blocks.
+    distilled: None where nothing in the checkpoint says.
+    sources: components that are not in a folder of their name under `path`.
     """
 
     name: str
@@ -35,85 +49,62 @@ class Checkpoint:
     weights: dict[str, int]
     num_parameters: dict[str, int]
     decoder_inject_noise: bool = False
+    num_encoder_parameters: int = 0
+    num_layers: int = 28
+    distilled: bool | None = None
+    sources: dict[str, Source] = field(default_factory=dict)
+
+    def num_loaded(self) -> dict[str, int]:
+        """The elements that rendering from text loads of each component: of the VAE only the decoder."""
+        return self.num_parameters | {"vae": self.num_parameters["vae"] - self.num_encoder_parameters}
+
+    def source(self, component: str) -> Source:
+        """Where a component is: text_encoder, tokenizer, transformer, vae or scheduler."""
+        return self.sources.get(component, self.path / component)
+
+    def folder(self, component: str) -> Path:
+        """The folder of a component that an official file cannot hold: text_encoder or tokenizer."""
+        source = self.source(component)
+        assert isinstance(source, Path), component
+        return source
 
 
-def open_checkpoint(name: str) -> Checkpoint:
-    """Look at `demo` (packaged) or a folder in diffusers layout.
+def open_checkpoint(name: str, text_encoder: str | None = None) -> Checkpoint:
+    """Look at `demo` (packaged), a folder in diffusers layout, an official .safetensors file or a name on the hub.
 
+    text_encoder: a folder with T5 and its tokenizer (or a name on the hub), in place of the checkpoint's own; an
+    official file has none. What is on the hub and not in its cache on this machine is downloaded.
     Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
     """
+    # Both make a Checkpoint, so they import this module.
+    from ltx_dist.checkpoints.diffusers_folder import open_folder
+    from ltx_dist.checkpoints.official_file import open_official_file
+
     path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
-    _require_folder(name, path)
-    problems: list[str] = []
-    pipeline_class = _attempt(problems, "", _read_pipeline_class, path / "model_index.json")
-    vae = _attempt(problems, {}, _read_vae, path / "vae" / "config.json")
-    sizes = {component: _attempt(problems, (0, 0), measure_weights, path, component) for component in WEIGHTS_NAME}
-    for needed in ("text_encoder/config.json", "transformer/config.json", "scheduler/scheduler_config.json"):
-        _attempt(problems, {}, read_json, path / needed)
-    if not (path / "tokenizer").is_dir():
-        problems.append("tokenizer: no such folder")
-    if problems:
-        lines = "\n".join(f"  {problem.replace(f'{path}{os.sep}', '')}" for problem in problems)
-        raise ValueError(f"model.checkpoint: {path} is not a usable diffusers folder; complete or replace it:\n{lines}")
-    return Checkpoint(
-        name=name,
-        path=path,
-        pipeline_class=pipeline_class,
-        weights={component: size[0] for component, size in sizes.items()},
-        num_parameters={component: size[1] for component, size in sizes.items()},
-        **vae,
-    )
-
-
-def _require_folder(name: str, path: Path) -> None:
+    encoder = None if text_encoder is None else _text_encoder_path(text_encoder)
     if path.is_dir():
-        return
-    field = f"model.checkpoint: {name}"
+        return open_folder(name, path, encoder)
+    if path.suffix == ".safetensors" and path.is_file():
+        return open_official_file(name, path, encoder)
+    if path.suffix != ".safetensors" and not path.exists() and is_hub_name(name):
+        snapshot = fetch_snapshot(name, CHECKPOINT_FILES, "model.checkpoint")
+        return open_folder(snapshot.name, snapshot.path, encoder)
+    raise ValueError(f"model.checkpoint: {name}: {_what_is_wrong(path)}")
+
+
+def _text_encoder_path(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.exists() or not is_hub_name(name):
+        return path
+    return fetch_snapshot(name, TEXT_ENCODER_FILES, "model.text_encoder").path
+
+
+def _what_is_wrong(path: Path) -> str:
+    if path.is_file():
+        return "not a .safetensors file; other formats can run code when opened. Give a .safetensors file or a folder"
     if path.suffix == ".safetensors":
-        raise ValueError(f"{field}: this version reads diffusers folders only, not single files; convert it")
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?", name):
-        raise ValueError(
-            f"{field}: no such folder, and this version reads diffusers folders only, not Hugging Face names; "
-            f"`hf download {name.partition('@')[0]} --local-dir FOLDER`, then give FOLDER"
-        )
-    raise ValueError(f"{field}: no such folder; give `demo` or a folder in diffusers layout (with model_index.json)")
-
-
-def _attempt(problems: list[str], otherwise: Any, read: Callable[..., Any], *arguments: Any) -> Any:
-    """`read(*arguments)`, or note its ValueError and go on, so that everything wrong is said at once."""
-    try:
-        return read(*arguments)
-    except ValueError as error:
-        problems.append(str(error))
-        return otherwise
-
-
-def _read_pipeline_class(index: Path) -> str:
-    given = read_json(index).get("_class_name")
-    if given not in PIPELINE_CLASSES:
-        raise ValueError(f"{index}: _class_name: {given!r} is not {' or '.join(PIPELINE_CLASSES)}")
-    return str(given)
-
-
-def _read_vae(path: Path) -> dict[str, Any]:
-    """The VAE's fields of Checkpoint; defaults and rule of AutoencoderKLLTXVideo.__init__ in diffusers 0.42."""
-    config = read_json(path)
-    try:
-        blocks = 2 ** sum(bool(scaled) for scaled in config.get("spatio_temporal_scaling", (True, True, True, False)))
-        spatial, temporal = config.get("spatial_compression_ratio"), config.get("temporal_compression_ratio")
-        fields = {
-            "spatial_compression_ratio": config.get("patch_size", 4) * blocks if spatial is None else spatial,
-            "temporal_compression_ratio": config.get("patch_size_t", 1) * blocks if temporal is None else temporal,
-            "latent_channels": config.get("latent_channels", 128),
-        }
-        noisy = any(config.get("decoder_inject_noise", ()))
-    except TypeError as error:
-        raise ValueError(f"{path}: not the config of an AutoencoderKLLTXVideo ({error})") from None
-    for field, value in fields.items():
-        if type(value) is not int or not 1 <= value <= 4096:
-            raise ValueError(f"{path}: {field}: {value!r} is not a whole number from 1 to 4096")
-    return {
-        **fields,
-        "timestep_conditioning": bool(config.get("timestep_conditioning", False)),
-        "decoder_inject_noise": noisy,
-    }
+        return "no such file; check the path"
+    return (
+        "no such folder; give `demo`, a folder in diffusers layout (with model_index.json), a .safetensors file or "
+        "owner/name on the Hugging Face hub"
+    )

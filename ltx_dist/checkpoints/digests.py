@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
+from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, weight_files
 
 _CACHED_FROM_BYTES = 1 << 20  # smaller files are hashed in less time than the cache is read
@@ -19,18 +20,27 @@ def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
     """What identifies the model: sha256 hex of each component's config and weights, of the scheduler's and the
     tokenizer's files, and the pipeline class by name. The folder's own name and place do not matter.
 
+    A component of an official file is identified by the whole file and by the config it is read with.
     Weights hashed before are taken from a small cache in the user's cache folder, by path, size and mtime.
     """
     cache = _DigestCache(_cache_folder() / "digests.json")
-    path = checkpoint.path
-    files = {
-        component: [path / component / "config.json", *weight_files(path, component)] for component in WEIGHTS_NAME
+    digests = {
+        component: _component_digest(component, checkpoint.source(component), cache)
+        for component in (*WEIGHTS_NAME, "scheduler", "tokenizer")
     }
-    for component in ("scheduler", "tokenizer"):
-        files[component] = [file for file in (path / component).iterdir() if file.is_file()]
-    digests = {component: _digest(members, cache) for component, members in files.items()}
     cache.save()
     return {**digests, "pipeline_class": checkpoint.pipeline_class}
+
+
+def _component_digest(component: str, source: Source, cache: _DigestCache) -> str:
+    if isinstance(source, InFile):
+        config = json.dumps(read_config(source.config_name) | source.changes, sort_keys=True)
+        weights = cache.sha256(source.file) if component in WEIGHTS_NAME else ""
+        return hashlib.sha256(f"{weights}\n{config}\n".encode()).hexdigest()
+    if component in WEIGHTS_NAME:
+        return _digest([source / "config.json", *weight_files(source, component)], cache)
+    # A tokenizer may lie among the text encoder's files, whose weights are not its own.
+    return _digest([file for file in source.iterdir() if file.is_file() and file.suffix != ".safetensors"], cache)
 
 
 def _digest(files: list[Path], cache: _DigestCache) -> str:

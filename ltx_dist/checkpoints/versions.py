@@ -1,7 +1,7 @@
 """Which architecture each published LTX-Video version has: the configs in `configs/`, by component.
 
 Sources: scripts/convert_ltx_to_diffusers.py in github.com/huggingface/diffusers for the transformer, the VAE and the
-noise scheduler; huggingface.co/google/t5-v1_1-xxl for the text encoder. Versions that share weights' shapes share files.
+noise scheduler; huggingface.co/google/t5-v1_1-xxl for the text encoder. Versions of one shape share files.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "0.9.8-2b-distilled": _2B,
     }
 )
-"""Every version that Lightricks published for text to video. There is no 2B of 0.9.7, and none of 0.9.8 but distilled."""
+"""The versions published for text to video. Of 0.9.7 there is no 2B, and of 0.9.8 only a distilled one."""
 
 
 def config_file(name: str) -> Path:

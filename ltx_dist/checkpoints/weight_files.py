@@ -6,6 +6,8 @@ Nothing else is opened: .bin, .pt and .ckpt files are pickles, which run code wh
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -22,9 +24,8 @@ WEIGHTS_NAME = {
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def weight_files(path: Path, component: str) -> list[Path]:
-    """The safetensors files of a component, one or the shards its index names. Raises ValueError if there are none."""
-    folder = path / component
+def weight_files(folder: Path, component: str) -> list[Path]:
+    """The safetensors files in a component's folder, one or the shards of its index; ValueError if there are none."""
     single, index = folder / WEIGHTS_NAME[component], folder / f"{WEIGHTS_NAME[component]}.index.json"
     if not folder.is_dir():
         raise ValueError(f"{component}: no such folder")
@@ -55,18 +56,48 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(names)]
 
 
-def measure_weights(path: Path, component: str) -> tuple[int, int]:
-    """Bytes and elements of a component's tensors, from the headers of its files."""
-    sizes = [_measure_file(file) for file in weight_files(path, component)]
-    return sum(size for size, _ in sizes), sum(count for _, count in sizes)
+def measure_weights(folder: Path, component: str) -> tuple[int, int]:
+    """Bytes and elements of the tensors in a component's folder, from the headers of its files."""
+    tensors = [info for file in weight_files(folder, component) for info in read_header(file).tensors.values()]
+    return sum(info.num_bytes for info in tensors), sum(info.num_elements for info in tensors)
 
 
-def _measure_file(file: Path) -> tuple[int, int]:
+def count_parameters(folder: Path, component: str, prefix: str) -> int:
+    """Elements of those of a component's tensors whose names begin so."""
+    headers = [read_header(file).tensors for file in weight_files(folder, component)]
+    return sum(info.num_elements for tensors in headers for key, info in tensors.items() if key.startswith(prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a header says of a tensor. dtype: by safetensors' names, such as BF16."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * int(re.sub(r"\D", "", self.dtype.partition("_")[0]) or 8) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The tensors of a safetensors file by name, and the free text its maker left."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def read_header(file: Path) -> Header:
+    """Reads no weights. Raises ValueError for a file that is cut short or none of this kind."""
     try:
-        with safe_open(file, framework="np") as tensors:
-            shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118 (not a dict)
-        with file.open("rb") as raw:
-            header = 8 + int.from_bytes(raw.read(8), "little")
-        return file.stat().st_size - header, sum(math.prod(shape) for shape in shapes)
+        with safe_open(file, framework="np") as opened:
+            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {key: TensorInfo(tuple(one.get_shape()), one.get_dtype()) for key, one in slices.items()}
+            return Header(tensors, opened.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file}: not a complete safetensors file ({error}); download it again") from None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.presets import TAKES_TIMESTEPS
 from ltx_dist.wording import explain, show
 
 MAX_PROMPT_BYTES = 8 << 10
@@ -42,6 +44,7 @@ class Row(BaseModel):
     decode_timestep: float | None = Field(None, ge=0, le=1)
     decode_noise_scale: float | None = Field(None, ge=0, le=1)
     max_sequence_length: int | None = Field(None, ge=1, le=512)
+    timesteps: tuple[float, ...] | None = None
     name: str | None = None
     prompt: str
 
@@ -63,6 +66,19 @@ class Row(BaseModel):
         if below != value:
             raise ValueError(f"{value} is not a multiple of {frames} plus 1; use {_either(below, below + frames)}")
         return value
+
+    @field_validator("timesteps", mode="before")
+    @classmethod
+    def _falling(cls, value: object, info: ValidationInfo) -> tuple[float, ...]:
+        numbers = _numbers(value)
+        if numbers is None:
+            raise ValueError(f"{show(value)} is not a list of falling numbers, from at most 1000 to above 0")
+        if info.context.pipeline_class != TAKES_TIMESTEPS:
+            raise ValueError(f"{info.context.pipeline_class} takes no timesteps of your own; set num_inference_steps")
+        steps = info.data.get("num_inference_steps")
+        if steps is not None and steps != len(numbers):
+            raise ValueError(f"{len(numbers)} timesteps, but num_inference_steps is {steps}; leave one of the two out")
+        return numbers
 
     @field_validator("negative_prompt", "prompt")
     @classmethod
@@ -98,13 +114,41 @@ class Row(BaseModel):
 def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, str]]:
     """The values that are right, as their fields want them, and what is wrong with each of the others, by key."""
     try:
-        return Row.model_validate(given, context=checkpoint).model_dump(exclude_unset=True), {}
+        row = Row.model_validate(given, context=checkpoint).model_dump(exclude_unset=True)
+        if row.get("timesteps") is not None:
+            row["num_inference_steps"] = len(row["timesteps"])
+        return row, {}
     except ValidationError as error:
         wrong = {}
         for details in error.errors():
             key = str(details["loc"][0])
             wrong[key] = explain(details, Row.model_fields.get(key), Row.model_fields, key)
         return {key: value for key, value in given.items() if key not in wrong}, wrong
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, and where both say it, what is above. A number of steps replaces timesteps below, and they a number."""
+    hidden: set[str] = set()
+    if above.get("num_inference_steps") is not None:
+        hidden.add("timesteps")
+    if above.get("timesteps") is not None:
+        hidden.add("num_inference_steps")
+    return {key: value for key, value in below.items() if key not in hidden} | dict(above)
+
+
+def _numbers(value: object) -> tuple[float, ...] | None:
+    """A schedule as a list, or as text in a CSV cell; None if it is none."""
+    parts: list[Any] = value.replace(",", " ").split() if isinstance(value, str) else _as_list(value)
+    try:
+        numbers = tuple(float(part) for part in parts if not isinstance(part, bool))
+    except (TypeError, ValueError):
+        return None
+    falling = all(1000 >= one > next_ for one, next_ in pairwise((*numbers, 0.0)))
+    return numbers if numbers and len(numbers) == len(parts) <= 1000 and falling else None
+
+
+def _as_list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _either(below: int, above: int) -> str:

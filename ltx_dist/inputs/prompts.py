@@ -8,7 +8,7 @@ import unicodedata
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import DefaultsConfig
 from ltx_dist.inputs.prompt_files import Item, Problem, read_prompt_file
-from ltx_dist.inputs.prompt_row import MAX_SEED, Row, check_row
+from ltx_dist.inputs.prompt_row import MAX_SEED, Row, check_row, overlaid
 from ltx_dist.presets import Preset
 from ltx_dist.types import RenderRequest
 from ltx_dist.wording import printable, show
@@ -42,7 +42,9 @@ class _Resolver:
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
         of_preset = {key: getattr(preset, key) for key in DefaultsConfig.model_fields if key != "seed"}
-        self._fallback = of_preset | self._defaults
+        if of_preset["timesteps"] is None:
+            del of_preset["timesteps"]
+        self._fallback = overlaid(of_preset, self._defaults)
         self._wrong_fallback: dict[str, str] = {}
         self._line_of_name: dict[str, int] = {}
 
@@ -56,7 +58,7 @@ class _Resolver:
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
         # A null says not set, as an empty cell does.
         given = {key: value for key, value in given.items() if value is not None or key not in Row.model_fields}
-        row, wrong = check_row({**self._fallback, **given}, self._checkpoint)
+        row, wrong = check_row(overlaid(self._fallback, given), self._checkpoint)
         for key, message in wrong.items():
             if key in self._fallback and key not in given:
                 self._wrong_fallback[key] = message

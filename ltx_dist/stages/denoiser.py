@@ -42,6 +42,7 @@ class Denoiser:
             num_frames=request.num_frames,
             frame_rate=request.frame_rate,
             num_inference_steps=request.num_inference_steps,
+            timesteps=None if request.timesteps is None else list(request.timesteps),
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
             generator=generator,

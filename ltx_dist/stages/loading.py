@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import diffusers
 import torch
 import transformers
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
+from ltx_dist.checkpoints.versions import config_file, read_config
 
 # A bar a component would be printed by every worker at once, over the live view.
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
+
+# Said for every worker or every clip, and nothing that a user could do anything about.
+_NOISE = {
+    "diffusers.models.modeling_utils": "should be kept in float32: []",
+    "diffusers.schedulers.scheduling_flow_match_euler_discrete": "`timesteps` were passed without `sigmas`",
+}
+for _logger, _words in _NOISE.items():
+    logging.getLogger(_logger).addFilter(lambda record, words=_words: words not in record.getMessage())
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -29,31 +39,54 @@ def pipeline_class(checkpoint: Checkpoint) -> type[diffusers.DiffusionPipeline]:
 
 def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
     return transformers.T5EncoderModel.from_pretrained(
-        checkpoint.path / "text_encoder", dtype=dtype, use_safetensors=True, local_files_only=True
+        checkpoint.folder("text_encoder"), dtype=dtype, use_safetensors=True, local_files_only=True
     ).eval()
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The tokenizer class that `model_index.json` names, so that a byte-level one works as well as T5's."""
-    index = json.loads((checkpoint.path / "model_index.json").read_text("utf-8"))
-    _, class_name = index["tokenizer"]
+    """The tokenizer class that `model_index.json` names, so that a byte-level one works as well as T5's.
+
+    A text encoder that lies alone has no such file: then the class that the tokenizer's own config names.
+    """
+    folder = checkpoint.folder("tokenizer")
+    index = folder.parent / "model_index.json"
+    class_name = ""
+    if index.is_file():
+        _, class_name = json.loads(index.read_text("utf-8")).get("tokenizer", ("", ""))
     tokenizer_class = getattr(transformers, class_name, transformers.AutoTokenizer)
-    return tokenizer_class.from_pretrained(checkpoint.path / "tokenizer", local_files_only=True)
+    return tokenizer_class.from_pretrained(folder, local_files_only=True)
 
 
 def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    return diffusers.LTXVideoTransformer3DModel.from_pretrained(
-        checkpoint.path / "transformer", dtype=dtype, use_safetensors=True, local_files_only=True
-    ).eval()
+    return _load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
 
 
-def load_vae(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    return diffusers.AutoencoderKLLTXVideo.from_pretrained(
-        checkpoint.path / "vae", dtype=dtype, use_safetensors=True, local_files_only=True
-    ).eval()
+def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
+    """The VAE without its encoder, which is half of it and which rendering from text never runs.
+
+    The file is mapped into memory, so weights that are dropped before they are used are not even read; where they are
+    cast to another dtype they pass through host memory once.
+    """
+    vae = _load_model(diffusers.AutoencoderKLLTXVideo, checkpoint.source("vae"), dtype)
+    vae.encoder = None
+    return vae
 
 
 def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:
-    return diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
-        checkpoint.path / "scheduler", local_files_only=True
-    )
+    scheduler_class, source = diffusers.FlowMatchEulerDiscreteScheduler, checkpoint.source("scheduler")
+    if isinstance(source, InFile):
+        return scheduler_class.from_config(read_config(source.config_name) | source.changes)
+    return scheduler_class.from_pretrained(source, local_files_only=True)
+
+
+def _load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
+    """diffusers maps the file into memory and casts tensor by tensor, so that no second copy of it all is made."""
+    if not isinstance(source, InFile):
+        return model_class.from_pretrained(source, dtype=dtype, use_safetensors=True, local_files_only=True).eval()
+    # With a config of ours nothing is asked of the hub; `changes` override it.
+    config = str(config_file(source.config_name))
+    model = model_class.from_single_file(str(source.file), config=config, dtype=dtype, **source.changes)
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise ValueError(f"{source.file}: {len(missing)} tensors are missing, such as {missing[0]}; download it again")
+    return model.eval()

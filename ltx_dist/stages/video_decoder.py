@@ -10,15 +10,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.stages.loading import DTYPES, load_vae, pipeline_class
+from ltx_dist.stages.loading import DTYPES, load_vae_decoder, pipeline_class
 from ltx_dist.types import Latents, RenderRequest
 
 
 class VideoDecoder:
-    """The VAE and diffusers' own post-processing."""
+    """The VAE's decoder and diffusers' own post-processing."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> None:
-        self.module = load_vae(checkpoint, dtype)
+        self.module = load_vae_decoder(checkpoint, dtype)
         self._device = torch.device(device)
         self._denormalize = pipeline_class(checkpoint)._denormalize_latents
         self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)

@@ -251,7 +251,9 @@ def list_or_value_error(name: str, content: bytes) -> None:
     else:
         assert requests
         assert len({request.request_id.casefold() for request in requests}) == len(requests)
-        assert all(None not in {**asdict(request), "decode_noise_scale": 0}.values() for request in requests)
+        assert all(
+            None not in {**asdict(request), "decode_noise_scale": 0, "timesteps": ()}.values() for request in requests
+        )
 
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

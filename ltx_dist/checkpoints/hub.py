@@ -1,0 +1,65 @@
+"""`owner/name` or `owner/name@commit`: a model's files on the Hugging Face hub, through the cache on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+))?")
+
+TEXT_ENCODER_FILES = (
+    "text_encoder/*.json", "text_encoder/*.safetensors",
+    "tokenizer/*.json", "tokenizer/*.model", "tokenizer/*.txt",
+)  # fmt: skip
+"""safetensors and text only: pickles are not even downloaded."""
+
+CHECKPOINT_FILES = (
+    "model_index.json", "scheduler/*.json", *TEXT_ENCODER_FILES,
+    "transformer/*.json", "transformer/*.safetensors", "vae/*.json", "vae/*.safetensors",
+)  # fmt: skip
+"""No files beside the folders: official repositories hold every version's single file, tens of gigabytes of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A model's files at one commit. name: `owner/name@commit`, which finds the same files again."""
+
+    name: str
+    path: Path
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether it has the form of one; a folder of that name comes first."""
+    return _NAME.fullmatch(name) is not None
+
+
+def fetch_snapshot(name: str, files: Sequence[str], field: str) -> Snapshot:
+    """The files of a hub name that match, downloaded unless the cache has them. Without network, the cache's.
+
+    A branch, or none, is resolved to its commit here, once. Raises ValueError that names the field.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    repository = match["repository"]
+    try:
+        path = Path(snapshot_download(repository, revision=match["revision"], allow_patterns=list(files)))
+    except LocalEntryNotFoundError:
+        raise ValueError(
+            f"{field}: {name}: no such folder, not in the cache ({constants.HF_HUB_CACHE}), and the hub was not "
+            f"reached; where there is network run `hf download {repository}` and take the cache along, or give a folder"
+        ) from None
+    except HfHubHTTPError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{field}: {name}: no such folder, and the hub does not give it ({said}); check the name and the commit, "
+            f"and run `hf auth login` for a model that asks for it"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{field}: {name}: cannot be kept in {constants.HF_HUB_CACHE}: {error}; free room") from None
+    # In the cache a snapshot's folder is called by its commit.
+    return Snapshot(f"{repository}@{path.name}", path)

@@ -1,0 +1,150 @@
+"""An official LTX-Video .safetensors file: transformer and VAE under their original key names, from its header alone.
+
+The version is told by the rules of `infer_diffusers_model_type` and `convert_ltx_vae_checkpoint_to_diffusers` in
+diffusers 0.42 (loaders/single_file_utils.py), because diffusers renames the keys by them; sizes by tensors' shapes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
+from ltx_dist.checkpoints.diffusers_folder import vae_fields
+from ltx_dist.checkpoints.official_shapes import Shapes, transformer_sizes, vae_sizes
+from ltx_dist.checkpoints.text_encoder_folder import locate_text_encoder
+from ltx_dist.checkpoints.versions import ARCHITECTURES, Architecture, read_config
+from ltx_dist.checkpoints.weight_files import Header, TensorInfo, measure_weights, read_header
+from ltx_dist.reading import read_json
+
+TRANSFORMER_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "vae."
+STATISTICS = "vae.per_channel_statistics."
+KEPT_STATISTICS = ("mean-of-means", "std-of-means")
+"""The only two that diffusers takes over."""
+
+
+def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
+    """Raises ValueError for a file that is not LTX-Video's, and without a text encoder, which no such file has."""
+    header = read_header(path)
+    _require_ltx_video(path, header)
+    if text_encoder is None:
+        raise ValueError(
+            f"model.text_encoder: not set, and {path.name} holds no text encoder; give a folder with T5 v1.1 XXL and "
+            f"its tokenizer, such as text_encoder/ and tokenizer/ of any LTX-Video folder in diffusers layout"
+        )
+    encoder = locate_text_encoder(text_encoder)
+    tensors = {part: _tensors_of(part, header) for part in ("transformer", "vae")}
+    shapes = {part: {key: info.shape for key, info in found.items()} for part, found in tensors.items()}
+    told = _metadata_config(header)
+    architecture = _architecture(shapes["transformer"], shapes["vae"])
+    sources = _sources(path, architecture, shapes, told)
+    _require_fitting_encoder(encoder["text_encoder"], sources["transformer"])
+    of_encoder = measure_weights(encoder["text_encoder"], "text_encoder")
+    vae_config = read_config(architecture.vae) | sources["vae"].changes
+    return Checkpoint(
+        name=name,
+        path=path,
+        pipeline_class=architecture.pipeline_class,
+        weights={"text_encoder": of_encoder[0]} | {part: _bytes(found) for part, found in tensors.items()},
+        num_parameters={"text_encoder": of_encoder[1]} | {part: _elements(found) for part, found in tensors.items()},
+        num_encoder_parameters=_elements(
+            {key: info for key, info in tensors["vae"].items() if key.startswith("vae.encoder.")}
+        ),
+        num_layers=(read_config(architecture.transformer) | sources["transformer"].changes)["num_layers"],
+        # Only distilled files list the steps they were made for.
+        distilled=True if told.get("allowed_inference_steps") else None,
+        sources={**encoder, **sources},
+        **vae_fields(vae_config, str(path)),
+    )
+
+
+def _require_ltx_video(path: Path, header: Header) -> None:
+    keys = header.tensors
+    bare = {key.removeprefix(TRANSFORMER_PREFIX) for key in keys}
+    if "patchify_proj.weight" not in bare or "audio_patchify_proj.weight" in bare:
+        raise ValueError(
+            f"model.checkpoint: {path}: not an official LTX-Video file: no patchify_proj.weight of its transformer "
+            f"(LoRAs, upscalers and LTX-2 cannot be rendered); give one such as ltx-video-2b-v0.9.5.safetensors"
+        )
+    if "vae.encoder.conv_out.conv.weight" not in keys or "vae.decoder.conv_in.conv.weight" not in keys:
+        raise ValueError(f"model.checkpoint: {path}: holds no VAE; give the official file that has both, or a folder")
+    if any(info.dtype.startswith("F8") for info in keys.values()):
+        raise ValueError(
+            f"model.checkpoint: {path}: stored in fp8 for kernels that diffusers does not have; give the bf16 file"
+        )
+
+
+def _tensors_of(component: str, header: Header) -> dict[str, TensorInfo]:
+    """A component's tensors by original name; the transformer's without their prefix, which not every file has."""
+    if component == "transformer":
+        named = {key: info for key, info in header.tensors.items() if "vae" not in key}
+        return {key.removeprefix(TRANSFORMER_PREFIX): info for key, info in named.items()}
+    return {
+        key: info
+        for key, info in header.tensors.items()
+        if key.startswith(VAE_PREFIX)
+        and (not key.startswith(STATISTICS) or key.removeprefix(STATISTICS) in KEPT_STATISTICS)
+    }
+
+
+def _architecture(transformer: Shapes, vae: Shapes) -> Architecture:
+    if "transformer_blocks.47.scale_shift_table" in transformer:
+        return ARCHITECTURES["0.9.7-13b-dev"]
+    if vae["vae.encoder.conv_out.conv.weight"][1] == 2048:
+        return ARCHITECTURES["0.9.5"]
+    timed = "vae.decoder.last_time_embedder.timestep_embedder.linear_1.weight" in vae
+    return ARCHITECTURES["0.9.1" if timed else "0.9.0"]
+
+
+def _sources(
+    path: Path, architecture: Architecture, shapes: dict[str, Shapes], told: dict[str, Any]
+) -> dict[str, InFile]:
+    of_transformer = told.get("transformer")
+    heads = of_transformer.get("num_attention_heads") if isinstance(of_transformer, dict) else None
+    try:
+        found = {
+            "transformer": (architecture.transformer, transformer_sizes(shapes["transformer"], heads)),
+            "vae": (architecture.vae, vae_sizes(shapes["vae"], architecture.vae)),
+            "scheduler": (architecture.noise_scheduler, {}),
+        }
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"model.checkpoint: {path}: not a complete LTX-Video file ({error}); download it again"
+        ) from None
+    return {
+        component: InFile(path, config_name, _differing(sizes, read_config(config_name)))
+        for component, (config_name, sizes) in found.items()
+    }
+
+
+def _differing(sizes: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sizes.items() if config[key] != value}
+
+
+def _require_fitting_encoder(folder: Path, transformer: InFile) -> None:
+    width = read_json(folder / "config.json").get("d_model")
+    wanted = (read_config(transformer.config_name) | transformer.changes)["caption_channels"]
+    if width != wanted:
+        raise ValueError(
+            f"model.text_encoder: {folder}: d_model is {width}, but the transformer was trained on embeddings of "
+            f"{wanted}; give the text encoder it was trained with (T5 v1.1 XXL has 4096)"
+        )
+
+
+def _metadata_config(header: Header) -> dict[str, Any]:
+    """The `config` that newer official files carry; empty where there is none that can be read."""
+    try:
+        config = json.loads(header.metadata.get("config", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _bytes(tensors: dict[str, TensorInfo]) -> int:
+    return sum(info.num_bytes for info in tensors.values())
+
+
+def _elements(tensors: dict[str, TensorInfo]) -> int:
+    return sum(info.num_elements for info in tensors.values())
