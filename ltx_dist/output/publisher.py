@@ -19,8 +19,8 @@ from ltx_dist.output.files import to_json, write_atomically
 from ltx_dist.output.video import check_video
 from ltx_dist.types import Completion, EncodedVideo, RenderRequest, RenderResult
 
-RESERVED_NAMES = frozenset({"run", "trace"})
-"""A request of this name would overwrite `run.json` or `trace.json`; prompts are refused before they get here."""
+RESERVED_NAMES = frozenset({"run", "trace", "index"})
+"""Names of files of ours; prompts are refused before they get here."""
 
 
 class Publisher:

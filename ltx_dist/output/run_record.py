@@ -10,7 +10,7 @@ from typing import Any
 
 from ltx_dist.output.files import to_json, write_atomically
 from ltx_dist.scheduling.placement import Placement, Worker
-from ltx_dist.scheduling.timeline import busy_share, first_start, makespan, stage_bound
+from ltx_dist.scheduling.timeline import busy_shares, first_start, makespan, stage_bound
 from ltx_dist.types import Assignment, Completion, RenderResult, Stage, StageReport
 
 
@@ -73,6 +73,7 @@ def build_run_record(
     exit_code is None while the run is going on, and for good where it was killed.
     """
     workers = placement.workers
+    shares = busy_shares(completions)
     return {
         "submitted": counts.submitted,
         "done": counts.done,
@@ -85,7 +86,7 @@ def build_run_record(
         "startup_seconds": first_start(completions),
         "makespan_seconds": makespan(completions),
         "lower_bound_seconds": stage_bound(completions, {worker.worker_id: worker.stages for worker in workers}),
-        "busy_share": {worker.worker_id: busy_share(completions, worker.worker_id) for worker in workers},
+        "busy_share": {worker.worker_id: shares.get(worker.worker_id, 0.0) for worker in workers},
         "events": [_event(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
     }
 

@@ -10,6 +10,8 @@ import hashlib
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,25 +100,34 @@ def num_calls(folder: Path) -> int:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        publisher = Publisher(folder, {"name": "demo"})
-        counter = fail_at(-1, False, lambda: None)
-        publisher.publish(RenderResult(REQUEST, "done", (), NEW), "new")
-        os.write(writer, bytes([counter[0]]))
-        os._exit(0)
+        try:
+            publisher = Publisher(folder, {"name": "demo"})
+            counter = fail_at(-1, False, lambda: None)
+            publisher.publish(RenderResult(REQUEST, "done", (), NEW), "new")
+            os.write(writer, bytes([counter[0]]))
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
     return os.read(reader, 1)[0]
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_cut_publish_leaves_the_old_clip_or_the_new_one(tmp_path: Path, kind: str, after: bool):
-    publish(tmp_path / "first", OLD, "old")  # reads the libraries' versions once, which opens files, too
-    count = num_calls(tmp_path / "count")
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_cut_publish_leaves_the_old_clip_or_the_new_one(tmp_path: Path, kind: str, moment: str):
+    # In an interpreter of its own: it forks, which a process that has run torch or Ray must not.
+    command = [sys.executable, __file__, str(tmp_path), kind, moment]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def run_cases(root: Path, kind: str, moment: str) -> None:
+    publish(root / "first", OLD, "old")  # reads the libraries' versions once, which opens files, too
+    count = num_calls(root / "count")
     assert count == 10, "open, fsync, rename, open the folder, fsync it; for the mp4 and for the sidecar"
     for point in range(1, count + 1):
-        folder = tmp_path / str(point)
+        folder = root / str(point)
         publish(folder, OLD, "old")
-        code = publish_in_child(folder, point, after, FAILURES[kind])
+        code = publish_in_child(folder, point, moment == "after", FAILURES[kind])
         assert code == (-signal.SIGKILL if kind == "SIGKILL" else 1), (point, code)
         audit(folder, point)
 
@@ -132,3 +143,7 @@ def audit(folder: Path, point: int) -> None:
     assert publisher.is_published("clip", "new")
     assert [verdict.problem for verdict in verify_folder(folder)] == [None]
     assert sorted(path.name for path in folder.iterdir()) == [".ltx-dist", "clip.json", "clip.mp4"]
+
+
+if __name__ == "__main__":
+    run_cases(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,0 +1,41 @@
+"""What a run tells of itself while it goes on: `run.json`, the page and the trace, written together."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ltx_dist.output.report import write_report
+from ltx_dist.output.run_record import RunProgress
+from ltx_dist.output.trace import write_trace
+
+PAGE_EVERY = 10.0
+"""Seconds between two refreshes, at least."""
+
+PAGE_SHARE = 0.05
+"""Of the driver's time that refreshes may take: for a batch of thousands of clips they come less often."""
+
+
+class LivePage:
+    """Writes a run anew from time to time. Made when the run was written for the first time."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + PAGE_EVERY
+
+    def refresh(self, run: RunProgress, folder: Path) -> None:
+        """Write if it is time. A disk that is full is for publishing to tell of."""
+        started = time.monotonic()
+        if started < self._due:
+            return
+        with suppress(OSError):
+            write_run(run, folder)
+        ended = time.monotonic()
+        self._due = ended + max(PAGE_EVERY, (ended - started) / PAGE_SHARE)
+
+
+def write_run(run: RunProgress, folder: Path) -> None:
+    """`run.json` first, the others are made from it. May raise OSError."""
+    run.write(folder)
+    write_trace(folder)
+    write_report(folder)
