@@ -41,7 +41,8 @@ def make_batch(folder: Path, num_clips: int, threads: int) -> Batch:
 def ours(placed: PlacedBatch, executor: LocalExecutor, folder: Path) -> float:
     started = time.perf_counter()
     publisher = Publisher(folder, {"name": "demo", "sha256": placed.digest})
-    resumption = Resumption(Spool(folder / ".ltx-dist" / "spool", limit_bytes=10**9), placed.stage_key)
+    internal = folder / ".ltx-dist"
+    resumption = Resumption(Spool(internal / "spool", internal / "tmp", limit_bytes=10**9), placed.latents_key)
     renderer = Renderer(Scheduler(placed.placement), executor, resumption=resumption)
     for result in renderer.render(placed.batch.requests):
         assert result.status == "done", result.error

@@ -4,7 +4,7 @@
 #   launch/setup.sh            what rendering needs
 #   launch/setup.sh dev        what the tests need, too
 #
-# PYTHON chooses the interpreter (3.10 or newer); the newest one found is used otherwise. A torch that the constraints
+# PYTHON chooses the interpreter (3.10 or newer); otherwise it is python3, or the newest python3.N if that is too old. A torch that the constraints
 # allow and that is already in .venv is kept: install a CPU or CUDA build there first if you want that one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +34,11 @@ make_venv() {
 
 stamp=.venv/.installed${1:+-$1}
 if [ -e "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then exit 0; fi
-[ -x .venv/bin/python ] || make_venv "$(find_python)"
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  python=$(find_python)
+  rm -rf .venv
+  make_venv "$python"
+fi
 echo "setup: installing pinned packages into .venv (a few minutes the first time)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extra"
 touch "$stamp"

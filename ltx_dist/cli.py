@@ -77,11 +77,10 @@ def demo(
     with _bad_input():
         settings = _load(config, set_ or []) if config else demo_config(set_ or [])
         exit_code = _render(str(PROMPTS), output, settings, executor, address)
-        print()
-        _print_timeline(output)
-    print(
-        f"\nOpen the .mp4 files in {output}: {len(list(output.glob('*.mp4')))} clips, each with its settings beside it."
-    )
+        if exit_code == 0:
+            print()
+            _print_timeline(output)
+            print(f"\nOpen {output / 'index.html'}: every clip with its settings, and who did what when.")
     sys.exit(exit_code)
 
 
@@ -90,6 +89,20 @@ def timeline(folder: Annotated[Path, typer.Argument(help="The folder of a run.")
     """Print what each worker did when, in the last run into a folder."""
     with _bad_input():
         _print_timeline(folder)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Write the page (index.html) and the trace of a folder anew, from run.json and the clips' sidecars."""
+    with _bad_input():
+        from ltx_dist.output.report import write_report
+        from ltx_dist.output.trace import write_trace
+
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+        if (folder / "run.json").exists():
+            print(write_trace(folder))
+        print(write_report(folder))
 
 
 @app.command()

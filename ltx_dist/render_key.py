@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 
 from ltx_dist.config import OutputConfig
-from ltx_dist.types import RenderRequest, Stage
+from ltx_dist.types import RenderRequest
 
 KEY_VERSION = 1
 """Raise it when a change of this package gives other pixels or other mp4 bytes for the same settings."""
@@ -37,26 +37,17 @@ def render_key(
     return _sha256(document)
 
 
-STAGE_FIELDS: dict[Stage, tuple[str, ...]] = {
-    Stage.ENCODE_TEXT: ("prompt", "negative_prompt", "max_sequence_length"),
-    Stage.DENOISE: (
-        "prompt", "negative_prompt", "max_sequence_length", "height", "width", "num_frames", "frame_rate",
-        "num_inference_steps", "guidance_scale", "guidance_rescale", "seed",
-    ),
-}  # fmt: skip
-"""The settings that decide what a stage hands on. Those of decoding are in neither, so latents outlive them."""
+DECODE_FIELDS = frozenset({"decode_timestep", "decode_noise_scale"})
+"""The settings that do not decide the latents: these outlive a change of them."""
 
 
-def stage_key(
-    stage: Stage, request: RenderRequest, checkpoint_digest: Mapping[str, str], pipeline_class: str, precision: str
+def latents_key(
+    request: RenderRequest, checkpoint_digest: Mapping[str, str], pipeline_class: str, precision: str
 ) -> str:
-    """sha256 hex of everything that decides the output of a stage before the last."""
-    settings = _settings(request)
+    """sha256 hex of everything that decides the latents and of nothing else."""
     document = {
         "key_version": KEY_VERSION,
-        "stage": stage.value,
-        "request": {name: settings[name] for name in STAGE_FIELDS[stage]},
-        "guided": request.do_classifier_free_guidance,
+        "request": {name: value for name, value in _settings(request).items() if name not in DECODE_FIELDS},
         "checkpoint": dict(checkpoint_digest),
         "pipeline_class": pipeline_class,
         "precision": precision,
@@ -70,9 +61,16 @@ def _sha256(document: dict[str, object]) -> str:
 
 
 def _settings(request: RenderRequest) -> dict[str, object]:
-    """The request without its name; 25 and 25.0 frames a second are one setting."""
+    """The request without its name; 25 and 25.0 frames a second are one setting.
+
+    No timesteps are no setting at all: requests had none before, and clips rendered then keep their keys.
+    """
     settings = asdict(request)
     del settings["request_id"]
+    if request.timesteps is None:
+        del settings["timesteps"]
+    else:
+        settings["timesteps"] = [float(timestep) for timestep in request.timesteps]
     for field in fields(request):
         value = settings.get(field.name)
         if str(field.type).startswith("float") and value is not None:

@@ -16,8 +16,9 @@ from rich.text import Text
 from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
-from ltx_dist.execution.renderer import Renderer
+from ltx_dist.execution.renderer import Renderer, WorkersLostError
 from ltx_dist.output.files import OutputError, output_errors
+from ltx_dist.output.live_page import LivePage, write_run
 from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.progress import make_progress
 from ltx_dist.output.publisher import Publisher
@@ -46,6 +47,8 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
     that another run is writing to.
     """
     inventory = local_inventory()
+    if kind == "local":
+        inventory = replace(inventory, num_gpus=min(inventory.num_gpus, 1))  # one process keeps one device busy
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         with ExitStack() as held:
@@ -55,7 +58,6 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
                 held.enter_context(folder_lock(folder))
             if uses_ray:
                 inventory = held.enter_context(_cluster(address))
-                held.enter_context(_stop_on_sigterm())  # `ray.init` sets a handler of its own
             return _run(place_batch(batch, inventory), folder, uses_ray, console)
     except OutputError as error:
         _say(console, f"the output could not be written: {error}", "red")
@@ -63,6 +65,9 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
     except WorkerStartError as error:
         _say(console, f"stopped, nothing can be rendered with this: {error}", "red")
         return EXIT_INTERNAL
+    except WorkersLostError as error:
+        _say(console, f"stopped: {error}; run the same command again to go on", "red")
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         _say(console, "stopped; run the same command again to go on")
         return EXIT_STOPPED
@@ -84,21 +89,23 @@ def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console) ->
         _announce(placed, folder, remaining, uses_ray, console)
         if not remaining and run.is_recorded(folder):
             return EXIT_DONE  # and the record of the run that made these clips stays
-        run.write(folder)
+        write_run(run, folder)
     run.exit_code = EXIT_INTERNAL
     try:
         if remaining:
             _render(placed, folder, remaining, publisher, run, uses_ray, console)
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WorkersLostError):
         run.exit_code = EXIT_STOPPED
         raise
+    except ValueError as error:  # the input was right when the run began: this is ours
+        raise RuntimeError(f"internal error: {error}") from error
     except OutputError:
         run.exit_code = EXIT_OUTPUT
         raise
     finally:
         with suppress(OSError):  # a folder that cannot be written was reported already
-            run.write(folder)
+            write_run(run, folder)
     return run.exit_code
 
 
@@ -111,14 +118,16 @@ def _render(
     uses_ray: bool,
     console: Console,
 ) -> None:
-    with _resumption(placed, folder) as resumption, _executor(placed, uses_ray) as executor:
+    with _resumption(placed, folder, requests, console) as resumption, _executor(placed, uses_ray) as executor:
         renderer = Renderer(Scheduler(placed.placement), executor, resumption)
         run.completions = renderer.completions
+        page = LivePage()
         with make_progress(run.submitted, run.skipped, console, executor.worker_states) as progress:
             for result in renderer.render(requests):
                 published = _publish(publisher, result, placed.render_key(result.request))
                 run.count(published)
                 progress.finished(published)
+                page.refresh(run, folder)
     lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
     if lost:
         _say(console, f"{count(len(lost), 'worker')} lost on the way: {', '.join(lost)}; the others went on", "yellow")
@@ -176,19 +185,24 @@ def _executor(placed: PlacedBatch, uses_ray: bool) -> Iterator[Executor]:
 
 
 @contextmanager
-def _resumption(placed: PlacedBatch, folder: Path) -> Iterator[Resumption]:
+def _resumption(
+    placed: PlacedBatch, folder: Path, requests: list[RenderRequest], console: Console
+) -> Iterator[Resumption]:
     from ltx_dist.execution.resumption import Resumption
     from ltx_dist.output.spool import Spool
 
     recovery = placed.batch.config.recovery
+    internal = folder / ".ltx-dist"
+    kept = placed.batch.requests if recovery.keep_latents else requests
+    ids = {request.request_id for request in kept}
     with output_errors():
-        ids = {request.request_id for request in placed.batch.requests}
-        spool = Spool(folder / ".ltx-dist" / "spool", int(recovery.spool_gb * 1e9), ids)
-    resumption = Resumption(spool, placed.stage_key, recovery.keep_latents)
+        spool = Spool(internal / "spool", internal / "tmp", int(recovery.spool_gb * 1e9), ids)
+    resumption = Resumption(spool, placed.latents_key, recovery.keep_latents)
     try:
         yield resumption
     finally:
-        resumption.close()
+        if num_refused := resumption.close():
+            _say(console, f"latents of {count(num_refused, 'clip')} had no room in recovery.spool_gb", "yellow")
 
 
 @contextmanager

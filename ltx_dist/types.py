@@ -46,7 +46,8 @@ class RenderRequest:
     """One clip to make, every setting resolved. Field names and meanings are those of diffusers' LTX pipelines.
 
     `request_id` is also the file name without its ending. Sizes are pixels; `height` and `width` are multiples of
-    the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1.
+    the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1. `timesteps` is a
+    schedule of its own, `num_inference_steps` long and falling from at most 1000; None leaves it to diffusers.
     """
 
     request_id: str
@@ -63,6 +64,7 @@ class RenderRequest:
     decode_timestep: float
     decode_noise_scale: float | None
     max_sequence_length: int
+    timesteps: tuple[float, ...] | None = None
 
     @property
     def do_classifier_free_guidance(self) -> bool:
@@ -132,6 +134,7 @@ class StageReport:
 
     seconds: in the stage itself, on the worker's monotonic clock. load_seconds: weights read or moved before it.
     peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
+    device_lost: the error has left the worker's device unusable, so the worker must not be given anything again.
     """
 
     seconds: float
@@ -139,14 +142,15 @@ class StageReport:
     error: str | None = None
     latents_sha256: str | None = None
     peak_bytes: int | None = None
+    device_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
 
-    `error` set: the stage failed on this request. `worker_lost`: the worker is gone and the request is innocent.
-    `video` is set by the last stage only.
+    `error` set: the stage failed on this request, unless it was not the request's fault: `worker_lost`, the worker is
+    gone; `input_lost`, what the stage needed is gone with its node. `video` is set by the last stage only.
     """
 
     assignment: Assignment
@@ -154,6 +158,7 @@ class Completion:
     finished: float
     report: StageReport
     worker_lost: bool = False
+    input_lost: bool = False
     video: EncodedVideo | None = None
 
     @property

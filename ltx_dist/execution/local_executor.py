@@ -34,7 +34,8 @@ class LocalExecutor:
             self._outputs[request.request_id] = output
         video = output if isinstance(output, EncodedVideo) else None
         finished = time.monotonic() - self._epoch
-        return [Completion(assignment, started + report.load_seconds, finished, report, video=video)]
+        started += report.load_seconds
+        return [Completion(assignment, started, finished, report, worker_lost=report.device_lost, video=video)]
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         output = self._outputs[request_id]

@@ -8,15 +8,18 @@ because only the driver knows which clip was running and may be the one that kil
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import WorkerStartError
@@ -26,6 +29,9 @@ from ltx_dist.types import STAGES, Assignment, Completion, RenderRequest, StageO
 
 ANSWER_SECONDS = 5.0
 """A cluster's head that does not take a connection within this is not there."""
+
+PLACE_SECONDS = 60.0
+"""GPUs that are free are given at once; this leaves other work some time to end."""
 
 NODE_SECONDS = 60.0
 """A node may have to start a Python process before it can answer."""
@@ -55,7 +61,7 @@ def check_address(address: str) -> None:
 def connect(address: str | None) -> Inventory:
     """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
 
-    Raises ValueError when the cluster does not answer.
+    Raises ValueError when the cluster does not answer or does not let us in. Handlers of signals stay as they are.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -64,28 +70,46 @@ def connect(address: str | None) -> Inventory:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         options |= {"address": "local", "include_dashboard": False}
     else:
-        check_address(address)
+        if address != "auto":
+            check_address(address)
         options["address"] = address
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError) as error:
-        raise ValueError(f"--address: cannot join the cluster at {address}: {str(error).splitlines()[0]}") from None
-    total, free = ray.cluster_resources(), ray.available_resources()
-    if total.get("GPU", 0) >= 1 > free.get("GPU", 0):
-        raise ValueError(f"--address: all {int(total['GPU'])} GPUs of the cluster are in use; wait for one to be free")
-    return Inventory(int(free.get("GPU", 0)), _smallest_gpu_memory(), max(1, int(total.get("CPU", 1))))
+    except (ConnectionError, RuntimeError, RayError) as error:
+        where = "Ray did not start on this machine" if address is None else f"--address: cannot join {address}"
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return _inventory()
 
 
-def _smallest_gpu_memory() -> int | None:
+def _inventory() -> Inventory:
+    """Whole GPUs that are free now, the smallest one's bytes, and the CPUs of the smallest node."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    free = ray.available_resources().get("GPU", 0.0)
+    num_cpus = min((int(node["Resources"].get("CPU", 1)) for node in nodes), default=1)
+    return Inventory(int(free), _smallest_gpu_memory(nodes), max(1, num_cpus))
+
+
+def _smallest_gpu_memory(nodes: Sequence[dict[str, Any]]) -> int | None:
     """Bytes, asked of every node that has GPUs; None when none of them can say."""
-    ask = ray.remote(num_cpus=0, max_retries=0)(lambda: local_inventory().gpu_memory_bytes)
+    ask = ray.remote(num_cpus=0, max_retries=0)(_gpu_memory)
     answers = [
         ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("GPU", 0) > 0
+        for node in nodes
+        if node["Resources"].get("GPU", 0) > 0
     ]
     ready, _ = ray.wait(answers, num_returns=len(answers), timeout=NODE_SECONDS) if answers else ([], [])
-    return min((memory for memory in ray.get(ready) if memory is not None), default=None)
+    known = []
+    for answer in ready:
+        with suppress(RayError):  # a node that cannot answer says so when its worker starts
+            known.append(ray.get(answer))
+    return min((memory for memory in known if memory is not None), default=None)
+
+
+def _gpu_memory() -> int | None:
+    return local_inventory().gpu_memory_bytes
 
 
 def disconnect() -> None:
@@ -98,6 +122,7 @@ class RayExecutor:
 
     def __init__(self, specs: Sequence[WorkerSpec]) -> None:
         self._epoch = time.monotonic()
+        self._groups = _reserve(specs)
         # A second concurrency group answers `state` while the first runs a stage.
         actor_class = ray.remote(concurrency_groups={"control": 1})(StageWorker)
         self._actors = {
@@ -107,14 +132,23 @@ class RayExecutor:
                 num_gpus=spec.worker.num_gpus,
                 max_restarts=0,
                 max_task_retries=0,
-                scheduling_strategy="SPREAD",
+                scheduling_strategy=self._strategy(spec),
             ).remote(spec)
             for spec in specs
+        }
+        # An answer proves that the constructor is through; a worker that is killed while it loads answers never.
+        self._starting = {
+            actor.state.options(concurrency_group="control").remote(): worker_id
+            for worker_id, actor in self._actors.items()
         }
         self._calls: dict[Any, _Call] = {}
         self._outputs: dict[str, Any] = {}
         self._states = {worker_id: WorkerState(worker_id) for worker_id in self._actors}
         self._state_calls: dict[Any, str] = {}
+
+    def _strategy(self, spec: WorkerSpec) -> Any:
+        group = self._groups.get(spec.worker.worker_id)
+        return "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group)
 
     def submit(self, assignment: Assignment, request: RenderRequest) -> None:
         actor = self._actors[assignment.worker_id]
@@ -128,7 +162,8 @@ class RayExecutor:
         # The first call waits for any, the second takes all that are there: with num_returns=len alone, Ray would
         # wait for the slowest; with 1 alone it would hide the others.
         reports = list(self._calls)
-        ray.wait(reports, num_returns=1, timeout=timeout, fetch_local=False)
+        ray.wait([*reports, *self._starting], num_returns=1, timeout=timeout, fetch_local=False)
+        self._check_starting()
         ready, _ = ray.wait(reports, num_returns=len(reports), timeout=0, fetch_local=False)
         return [self._complete(report, self._calls.pop(report)) for report in ready]
 
@@ -150,8 +185,8 @@ class RayExecutor:
             worker_id = self._state_calls.pop(call)
             try:
                 self._states[worker_id] = ray.get(call)
-            except RayActorError:
-                self._states[worker_id] = WorkerState(worker_id)
+            except RayError:
+                self._states.pop(worker_id, None)
         asked = set(self._state_calls.values())
         for worker_id, actor in list(self._actors.items()):
             if worker_id not in asked:
@@ -161,37 +196,84 @@ class RayExecutor:
     def shutdown(self) -> None:
         for actor in self._actors.values():
             ray.kill(actor)
+        for group in self._groups.values():
+            remove_placement_group(group)
         self._actors.clear()
         self._calls.clear()
         self._outputs.clear()
+
+    def _check_starting(self) -> None:
+        """Raises WorkerStartError when a worker died before it was up, or when none can find a place."""
+        answers = list(self._starting)
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
+        for answer in ready:
+            worker_id = self._starting.pop(answer)
+            try:
+                ray.get(answer)
+            except RayError as error:
+                raise WorkerStartError(_start_failure(worker_id, error)) from error
 
     def _complete(self, report_ref: Any, call: _Call) -> Completion:
         finished = time.monotonic() - self._epoch
         try:
             report: StageReport = ray.get(report_ref)
+            is_last = call.assignment.stage is STAGES[-1]
+            video = ray.get(call.output) if is_last and report.error is None else None
         except RayActorError as error:
-            return self._lost(call, error, finished)
+            report = StageReport(0.0, error=f"worker {call.assignment.worker_id} died: {_cause(error)}")
+            return self._lose(call, finished, report)
+        except RayError as error:
+            # What it needed, or made, lay on a node that is gone.
+            report = StageReport(0.0, error=f"{type(error).__name__}: {_cause(error)}")
+            return Completion(call.assignment, call.submitted, finished, report, input_lost=True)
+        if report.device_lost:
+            return self._lose(call, finished, report)
         # Only durations cross machines, so clocks of different nodes need not agree.
         started = max(call.submitted, finished - report.seconds)
-        if report.error is not None:
-            return Completion(call.assignment, started, finished, report)
-        self._outputs[call.assignment.request_id] = call.output
-        is_last = call.assignment.stage is STAGES[-1]
-        video = ray.get(call.output) if is_last else None
+        if report.error is None:
+            self._outputs[call.assignment.request_id] = call.output
         return Completion(call.assignment, started, finished, report, video=video)
 
-    def _lost(self, call: _Call, error: RayActorError, finished: float) -> Completion:
-        """The actor's process is gone. One that never came up is a fault of the set-up, and ends the run."""
-        if error.actor_init_failed:
-            raise WorkerStartError(_start_failure(error)) from error
-        self._actors.pop(call.assignment.worker_id, None)
-        self._states.pop(call.assignment.worker_id, None)
-        report = StageReport(seconds=0.0, error=f"worker {call.assignment.worker_id} died")
+    def _lose(self, call: _Call, finished: float, report: StageReport) -> Completion:
+        """Nothing may be given to this worker again; its process, if there still is one, ends."""
+        worker_id = call.assignment.worker_id
+        ray.kill(self._actors.pop(worker_id))
+        self._states.pop(worker_id, None)
         return Completion(call.assignment, call.submitted, finished, report, worker_lost=True)
 
 
-def _start_failure(error: RayActorError) -> str:
+def _reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
+    """A GPU for each worker that is to have one, each by itself: losing a node then loses its workers and no other.
+
+    Raises WorkerStartError when the cluster cannot give them; without this the actors would wait in silence.
+    """
+    groups = {
+        spec.worker.worker_id: placement_group([{"GPU": spec.worker.num_gpus}])
+        for spec in specs
+        if spec.worker.num_gpus > 0
+    }
+    deadline = time.monotonic() + PLACE_SECONDS
+    missing = [name for name, group in groups.items() if not group.wait(max(0.0, deadline - time.monotonic()))]
+    if missing:
+        free = ray.available_resources().get("GPU", 0.0)
+        for group in groups.values():
+            remove_placement_group(group)
+        raise WorkerStartError(
+            f"the cluster had no GPU for {len(missing)} of {len(groups)} workers within {PLACE_SECONDS:.0f} s "
+            f"({free:g} free now); wait for other work to end, or set placement.devices to {len(groups) - len(missing)}"
+        )
+    return groups
+
+
+def _start_failure(worker_id: str, error: RayError) -> str:
     """The worker's own line out of Ray's message, which ends with the traceback of the actor's constructor."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    ours = [line for line in lines if "WorkerStartError: " in line]
-    return ours[-1].split("WorkerStartError: ", 1)[1] if ours else f"an actor could not start: {lines[-1]}"
+    ours = [line for line in str(error).splitlines() if "WorkerStartError: " in line]
+    return ours[-1].split("WorkerStartError: ", 1)[1] if ours else f"worker {worker_id}: {_cause(error)}"
+
+
+def _cause(error: RayError) -> str:
+    """One line: where it was, and Ray's reason, out of a message of many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    where = [line for line in lines if line.startswith(("ip: ", "pid: "))]
+    reason = next((line for line in lines if line.startswith("The actor is dead")), lines[-1] if lines else "")
+    return ", ".join([*where, reason])

@@ -17,6 +17,10 @@ TICK_SECONDS = 0.5
 """How long a wait may last before signals are served."""
 
 
+class WorkersLostError(RuntimeError):
+    """No worker is left for a stage. The requests that wait for it are not to blame: another run can go on."""
+
+
 class Renderer:
     """Drives a scheduler and an executor. `completions` is everything that ended so far, in order."""
 
@@ -29,7 +33,7 @@ class Renderer:
         self._scheduler = scheduler
         self._executor = executor
         self._resumption = resumption
-        self._resumed: dict[str, Stage] = {}
+        self._denoised: set[str] = set()
         self._history: dict[str, list[Completion]] = {}
         self.completions: list[Completion] = []
 
@@ -37,14 +41,16 @@ class Renderer:
         """Yield exactly one result for each request, as it ends.
 
         Workers get their next work before a result is handed out, so what the caller does with it (writing the
-        file) does not keep them waiting. Raises WorkerStartError when a worker does not come up.
+        file) does not keep the others waiting. Raises WorkerStartError when a worker does not come up, and
+        WorkersLostError when all that could be done without the lost workers is done and requests are left.
         """
         by_id = {request.request_id: request for request in requests}
         for request in requests:
             self._add(request)
         self._submit(by_id)
         while not self._scheduler.is_finished:
-            assert self._scheduler.num_in_flight, "nothing in flight and requests are open: the scheduler stalled"
+            if not self._scheduler.num_in_flight:
+                self._raise_without_workers()
             outcomes: list[tuple[Outcome, Completion]] = []
             for completion in self._executor.wait(TICK_SECONDS):
                 self._record(completion, by_id)
@@ -56,29 +62,31 @@ class Renderer:
                 if self._resumption is not None and outcome.status == "done":
                     self._resumption.forget(request)
 
+    def _raise_without_workers(self) -> None:
+        stage = self._scheduler.unhosted_stage
+        assert stage is not None, "nothing in flight and requests are open: the scheduler stalled"
+        last = next((c.error for c in reversed(self.completions) if c.worker_lost), None)
+        raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {last}")
+
     def _add(self, request: RenderRequest) -> None:
-        finished = self._resumption.finished_stage(request) if self._resumption is not None else None
-        following = finished.following if finished is not None else None
-        if finished is None or following is None:
-            self._scheduler.add([request.request_id])
+        if self._resumption is not None and self._resumption.is_denoised(request):
+            self._denoised.add(request.request_id)
+            self._scheduler.add([request.request_id], Stage.DECODE)
         else:
-            self._resumed[request.request_id] = finished
-            self._scheduler.add([request.request_id], following)
+            self._scheduler.add([request.request_id])
 
     def _submit(self, by_id: dict[str, RenderRequest]) -> None:
         for assignment in self._scheduler.schedule():
             request = by_id[assignment.request_id]
-            finished = self._resumed.pop(request.request_id, None)
-            if finished is not None and self._resumption is not None:
-                self._executor.restore(request.request_id, self._resumption.load(request, finished))
+            if self._resumption is not None and request.request_id in self._denoised:
+                self._denoised.remove(request.request_id)
+                self._executor.restore(request.request_id, self._resumption.load(request))
             self._executor.submit(assignment, request)
 
     def _record(self, completion: Completion, by_id: dict[str, RenderRequest]) -> None:
         assignment = completion.assignment
-        hands_on = completion.error is None and assignment.stage.following is not None
-        if self._resumption is not None and hands_on:
-            fetch = self._executor.fetcher(assignment.request_id)
-            self._resumption.keep(by_id[assignment.request_id], assignment.stage, fetch)
+        if self._resumption is not None and assignment.stage is Stage.DENOISE and completion.error is None:
+            self._resumption.keep(by_id[assignment.request_id], self._executor.fetcher(assignment.request_id))
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
         self._history.setdefault(completion.assignment.request_id, []).append(completion)

@@ -15,6 +15,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
+from ltx_dist.execution.device import is_lost, open_device, peak_bytes, reset_peak
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.output.video import encode_video
 from ltx_dist.render_key import render_key
@@ -64,7 +65,7 @@ class StageWorker:
         self._spec = spec
         self._state = WorkerState(spec.worker.worker_id)
         self._set_threads()
-        self._device = "cpu" if spec.worker.device == "cpu" else _cuda_device(spec.worker)
+        self._device = open_device(spec.worker)
         self._residents: dict[Stage, ResidentModule] = {}
         self._stages: dict[Stage, Any] = {}
         for stage in spec.worker.stages:
@@ -91,24 +92,27 @@ class StageWorker:
         """
         self._set_threads()
         self._state = WorkerState(self._spec.worker.worker_id, stage, request.request_id)
-        arrived = time.perf_counter()
-        started = arrived
+        arrived = started = time.perf_counter()
+        output, latents_sha256, error = None, None, None
         try:
             with torch.inference_mode():
                 self._make_resident(stage)
+                reset_peak(self._device)
                 started = time.perf_counter()
                 output, latents_sha256 = self._run_stage(stage, request, payload)
-        except Exception as error:
+        except Exception as caught:
             traceback.print_exc(file=sys.stderr)
-            report = StageReport(time.perf_counter() - started, started - arrived, error=_describe(error))
-            return None, report
+            error = caught
         finally:
             self._state = WorkerState(self._spec.worker.worker_id)
+        device_lost = error is not None and is_lost(self._device, error)
         return output, StageReport(
             seconds=time.perf_counter() - started,
             load_seconds=started - arrived,
+            error=None if error is None else _describe(error),
             latents_sha256=latents_sha256,
-            peak_bytes=self._peak_bytes(),
+            peak_bytes=None if device_lost else peak_bytes(self._device),
+            device_lost=device_lost,
         )
 
     def state(self) -> WorkerState:
@@ -123,6 +127,8 @@ class StageWorker:
         if stage is Stage.DENOISE:
             assert isinstance(payload, Conditioning)
             latents = self._stages[stage].denoise(request, payload, self._on_step(request))
+            if not latents.latents.isfinite().all():
+                raise FloatingPointError("the latents are not finite; model.precision=bfloat16 or float32 may help")
             return latents, _sha256(latents)
         assert isinstance(payload, Latents)
         # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
@@ -155,7 +161,7 @@ class StageWorker:
             return
         for other in self._residents.values():
             other.evict()
-        if self._device != "cpu":
+        if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._residents[stage].upload()
 
@@ -163,18 +169,6 @@ class StageWorker:
         # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.
         if self._spec.worker.threads is not None:
             torch.set_num_threads(self._spec.worker.threads)
-
-    def _peak_bytes(self) -> int | None:
-        if self._device == "cpu":
-            return None
-        peak = torch.cuda.max_memory_allocated(self._device)
-        torch.cuda.reset_peak_memory_stats(self._device)
-        return peak
-
-
-def _cuda_device(worker: Worker) -> str:
-    """Under Ray a worker sees only the GPU it was given, as number 0; in this process it sees all of them."""
-    return f"cuda:{worker.device_index % torch.cuda.device_count()}"
 
 
 def _sha256(latents: Latents) -> str:

@@ -71,7 +71,6 @@ class Wishes:
     threads: int | None = None
     residency: Literal["auto", "resident", "time_sliced"] = "auto"
     wave: int | None = None
-    gpus_per_worker: float | None = None
 
 
 def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, int]) -> Placement:
@@ -91,7 +90,7 @@ def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, in
             device_index=index,
             residency=_residency(wishes, inventory, device, stages, component_bytes),
             threads=wishes.threads or _default_threads(device, inventory, len(hosted)),
-            num_gpus=_num_gpus(wishes, device),
+            num_gpus=1.0 if device == "cuda" else 0.0,
         )
         for index, stages in enumerate(hosted)
     )
@@ -159,12 +158,6 @@ def _residency(
 
 def _default_threads(device: Device, inventory: Inventory, num_workers: int) -> int | None:
     return max(1, inventory.num_cpus // num_workers) if device == "cpu" else None
-
-
-def _num_gpus(wishes: Wishes, device: Device) -> float:
-    if wishes.gpus_per_worker is not None:
-        return wishes.gpus_per_worker
-    return 1.0 if device == "cuda" else 0.0
 
 
 def _max_queued(wishes: Wishes, workers: tuple[Worker, ...]) -> dict[Stage, int]:

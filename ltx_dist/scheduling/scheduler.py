@@ -11,7 +11,7 @@ from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 MAX_ATTEMPTS = 3
-"""How often a request may lose its worker in one stage before it is given up: it may be what kills them."""
+"""How often a request may lose its worker or its input before it is given up: it may be what kills them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,11 @@ class Scheduler:
     downstream that has. Nothing is ready after it, so its output queue holds only requests in flight: either one of
     those is running, and its completion changes the state, or the queue is empty and the stage has room. Then
     a worker that hosts the stage is idle, and gets it (or other eligible work), or busy, and its completion will come.
-    A stage that no worker hosts any more fails its requests at once. So every state without work in flight, before
-    `is_finished`, yields an assignment: the batch cannot stall.
+    So every state without work in flight, before `is_finished`, yields an assignment, and the batch cannot stall,
+    while every stage has a worker; `unhosted_stage` tells when one has none left.
 
     A request whose worker was lost returns to the front of its queue, which may exceed the bound by one a lost worker.
+    One whose input was lost with its node begins again at the first stage.
     """
 
     def __init__(self, placement: Placement) -> None:
@@ -60,6 +61,12 @@ class Scheduler:
     @property
     def num_in_flight(self) -> int:
         return len(self._in_flight)
+
+    @property
+    def unhosted_stage(self) -> Stage | None:
+        """The first stage that has work ready and no worker left that could do it."""
+        hosted = {stage for worker in self._workers.values() for stage in worker.stages}
+        return next((stage for stage in STAGES if self._ready[stage] and stage not in hosted), None)
 
     def num_queued(self, stage: Stage) -> int:
         """Requests ready for the stage and not yet taken by a worker."""
@@ -92,15 +99,17 @@ class Scheduler:
         del self._in_flight[assignment.worker_id]
         self._running[assignment.stage] -= 1
         if completion.worker_lost:
-            return self._lose_worker(assignment, completion.error)
+            del self._workers[assignment.worker_id]
+            return self._again(assignment.request_id, assignment.stage, completion.error)
+        if completion.input_lost:
+            return self._again(assignment.request_id, STAGES[0], completion.error)
         if completion.error is not None:
             return [self._finish(assignment.request_id, "failed", completion.error)]
-        self._attempts.pop(assignment.request_id, None)
         following = assignment.stage.following
         if following is None:
             return [self._finish(assignment.request_id, "done", None)]
         self._enqueue(assignment.request_id, following)
-        return self._fail_unhosted()
+        return []
 
     def _idle_workers(self) -> list[Worker]:
         return [worker for worker_id, worker in self._workers.items() if worker_id not in self._in_flight]
@@ -136,24 +145,9 @@ class Scheduler:
         self._attempts.pop(request_id, None)
         return Outcome(request_id, status, error)
 
-    def _lose_worker(self, assignment: Assignment, error: str | None) -> list[Outcome]:
-        del self._workers[assignment.worker_id]
-        request_id = assignment.request_id
+    def _again(self, request_id: str, stage: Stage, error: str | None) -> list[Outcome]:
         self._attempts[request_id] = self._attempts.get(request_id, 0) + 1
-        outcomes: list[Outcome] = []
         if self._attempts[request_id] >= MAX_ATTEMPTS:
-            outcomes.append(self._finish(request_id, "failed", f"lost {MAX_ATTEMPTS} workers while running: {error}"))
-        else:
-            self._enqueue(request_id, assignment.stage)
-        return outcomes + self._fail_unhosted()
-
-    def _fail_unhosted(self) -> list[Outcome]:
-        """End the requests waiting for a stage that no worker hosts any more: waiting on would be for ever."""
-        outcomes: list[Outcome] = []
-        for stage in STAGES:
-            if any(stage in worker.stages for worker in self._workers.values()):
-                continue
-            for _, request_id in self._ready[stage]:
-                outcomes.append(self._finish(request_id, "failed", f"no worker is left that can run {stage}"))
-            self._ready[stage].clear()
-        return outcomes
+            return [self._finish(request_id, "failed", f"given up after {MAX_ATTEMPTS} attempts: {error}")]
+        self._enqueue(request_id, stage)
+        return []

@@ -53,21 +53,37 @@ def makespan(completions: Sequence[Completion]) -> float:
     return max((c.finished for c in completions), default=0.0) - first_start(completions)
 
 
-def busy_share(completions: Sequence[Completion], worker_id: str) -> float:
-    """Share of the makespan in which `worker_id` had something to do: 0 to 1, however its completions overlap."""
+def busy_shares(completions: Sequence[Completion]) -> dict[str, float]:
+    """By worker, the share of the makespan in which it had something to do: 0 to 1, however its completions overlap."""
+    total = makespan(completions)
+    return {worker_id: _busy_seconds(lane) / total if total else 0.0 for worker_id, lane in lanes(completions).items()}
+
+
+def _busy_seconds(lane: Sequence[Completion]) -> float:
     busy, free_from = 0.0, float("-inf")
-    for completion in lanes(completions).get(worker_id, []):
+    for completion in lane:
         busy += max(0.0, completion.finished - max(completion.started, free_from))
         free_from = max(free_from, completion.finished)
-    return busy / makespan(completions) if busy else 0.0
+    return busy
 
 
 def overlaps(completions: Sequence[Completion]) -> list[Overlap]:
-    """Every encode or decode of one request that shares time with another request's denoise on another worker."""
-    denoises = [c for c in completions if c.assignment.stage is Stage.DENOISE]
-    others = [c for c in completions if c.assignment.stage is not Stage.DENOISE]
-    pairs = [Overlap(denoise, other, _shared_seconds(denoise, other)) for denoise in denoises for other in others]
-    return [pair for pair in pairs if pair.seconds > 0 and _independent(pair.denoise, pair.other)]
+    """Every encode or decode of one request that shares time with another request's denoise on another worker.
+
+    One pass by start: at any time there are at most as many denoises under way as workers.
+    """
+    found: list[Overlap] = []
+    active: list[Completion] = []
+    for completion in sorted(completions, key=lambda c: (c.started, c.finished)):
+        active = [earlier for earlier in active if earlier.finished > completion.started]
+        for earlier in active:
+            denoises = earlier.assignment.stage is Stage.DENOISE, completion.assignment.stage is Stage.DENOISE
+            if denoises[0] != denoises[1] and _independent(earlier, completion):
+                denoise, other = (earlier, completion) if denoises[0] else (completion, earlier)
+                if (seconds := _shared_seconds(denoise, other)) > 0:
+                    found.append(Overlap(denoise, other, seconds))
+        active.append(completion)
+    return sorted(found, key=lambda pair: (pair.denoise.started, pair.other.started))
 
 
 def stage_bound(completions: Iterable[Completion], stages_by_worker: Mapping[str, Collection[Stage]]) -> float:
@@ -108,7 +124,8 @@ def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int 
         for worker in workers
     ]
     axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second, unit)]
-    shares = ", ".join(f"{worker} {busy_share(completions, worker):.0%}" for worker in workers)
+    by_share = busy_shares(completions)
+    shares = ", ".join(f"{worker} {by_share.get(worker, 0.0):.0%}" for worker in workers)
     busy = textwrap.wrap(f"busy: {shares}", max(width, 20), subsequent_indent="      ", break_on_hyphens=False)
     return "\n".join([*rows, *axis, "", _legend(completions), f"makespan: {total:.2f} {unit}", *busy])
 

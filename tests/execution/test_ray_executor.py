@@ -24,11 +24,13 @@ from ltx_dist.types import Assignment, Completion, RenderRequest, Stage
 
 pytestmark = pytest.mark.ray
 
-REPLICATED = place(
-    Wishes(layout="replicated", device="cpu", devices=2, threads=1, gpus_per_worker=1),
+ON_CPU = place(
+    Wishes(layout="replicated", device="cpu", devices=2, threads=1),
     Inventory(0, None, 2),
     {"text_encoder": 0, "transformer": 0, "vae": 0},
 )
+REPLICATED = replace(ON_CPU, workers=tuple(replace(worker, num_gpus=1.0) for worker in ON_CPU.workers))
+"""Two workers that each hold a GPU of Ray's, which is a fake one: they compute on the CPU."""
 
 
 @pytest.fixture(scope="module")

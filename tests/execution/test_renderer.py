@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from ltx_dist.execution.renderer import Renderer
+import pytest
+
+from ltx_dist.execution.renderer import Renderer, WorkersLostError
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.timeline import makespan, overlaps
@@ -16,6 +18,7 @@ from ltx_dist.types import (
     EncodedVideo,
     RenderRequest,
     Stage,
+    StageOutput,
     StageReport,
     WorkerState,
 )
@@ -43,7 +46,13 @@ class FakeExecutor:
         ending = self._ending(assignment)
         report = StageReport(self._now - started, error=None if ending == "well" else "RuntimeError: boom")
         video = VIDEO if ending == "well" and assignment.stage is Stage.DECODE else None
-        return [Completion(assignment, started, self._now, report, ending == "lost", video)]
+        return [Completion(assignment, started, self._now, report, worker_lost=ending == "lost", video=video)]
+
+    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+        raise AssertionError("nothing is kept in these tests")
+
+    def restore(self, request_id: str, output: StageOutput) -> None:
+        raise AssertionError("nothing is resumed in these tests")
 
     def release(self, request_id: str) -> None:
         self.released.append(request_id)
@@ -105,12 +114,13 @@ def test_a_lost_worker_costs_no_clip_while_another_can_do_its_work():
     assert lost and {result.status for result in results} == {"done"}
 
 
-def test_without_a_transformer_every_clip_fails_and_the_batch_ends():
+def test_without_a_transformer_the_run_ends_and_blames_no_clip():
     def ending(assignment: Assignment) -> str:
         return "lost" if assignment.stage is Stage.DENOISE else "well"
 
-    results = list(Renderer(Scheduler(PINNED), FakeExecutor(ending)).render(REQUESTS))
-    assert {result.status for result in results} == {"failed"} and len(results) == 4
+    renderer = Renderer(Scheduler(PINNED), FakeExecutor(ending))
+    with pytest.raises(WorkersLostError, match="no worker is left that can run denoise; the last one: .*boom"):
+        list(renderer.render(REQUESTS))
 
 
 def test_the_videos_are_not_kept():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -116,19 +117,31 @@ def test_a_request_that_keeps_losing_workers_is_given_up():
     assert outcomes[0].status == "failed"
 
 
-def test_a_stage_without_workers_fails_its_requests_instead_of_waiting():
+def test_a_stage_without_workers_is_told_and_its_requests_stay_open():
     scheduler = Scheduler(make_placement((E,), (D,), (V,)))
     scheduler.add(["a", "b"])
     (encode_a,) = scheduler.schedule()
     scheduler.update(end(encode_a))
+    assert scheduler.unhosted_stage is None
     for assignment in scheduler.schedule():
-        if assignment.stage is D:
-            (outcome,) = scheduler.update(end(assignment, error="died", worker_lost=True))
-        else:
-            encode_b = assignment
-    assert outcome.request_id == "a" and "no worker is left" in (outcome.error or "")
-    (outcome,) = scheduler.update(end(encode_b))
-    assert outcome.request_id == "b" and scheduler.is_finished
+        lost = assignment.stage is D
+        assert scheduler.update(end(assignment, error="died" if lost else None, worker_lost=lost)) == []
+    assert scheduler.schedule() == [] and scheduler.num_in_flight == 0
+    assert scheduler.unhosted_stage is D and not scheduler.is_finished
+
+
+def test_a_request_whose_input_is_lost_begins_again_and_is_given_up_in_the_end():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a"])
+    for attempt in range(MAX_ATTEMPTS):
+        (encode,) = scheduler.schedule()
+        assert encode.stage is E
+        scheduler.update(end(encode))
+        (denoise,) = scheduler.schedule()
+        lost = Completion(denoise, 0.0, 0.0, StageReport(0.0, error="gone"), input_lost=True)
+        outcomes = scheduler.update(lost)
+        assert bool(outcomes) == (attempt == MAX_ATTEMPTS - 1)
+    assert outcomes[0].error == "given up after 3 attempts: gone" and scheduler.is_finished
 
 
 def test_an_assignment_ends_once():
@@ -166,7 +179,8 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
 @settings(max_examples=600, deadline=None)
 @given(random_batches())
 def test_every_request_ends_exactly_once_within_the_bounds(batch):
-    """Random layouts, sizes, failures and orders of completion: no deadlock, bounds kept, one terminal result each,
+    """Random layouts, sizes, failures and orders of completion: no deadlock, bounds kept, one terminal result each
+    while every stage has a worker,
     and no worker idle while it has eligible work."""
     placement, num_requests, failure_rate, loss_rate, rng = batch
     scheduler = Scheduler(placement)
@@ -178,11 +192,13 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
     hosted = {worker.worker_id: worker.stages for worker in placement.workers}
     while not scheduler.is_finished:
         new = scheduler.schedule()
+        if not running and not new:
+            assert scheduler.unhosted_stage is not None, "stalled"
+            break
         for assignment in new:
             assert assignment.stage in hosted[assignment.worker_id]
         running += new
         assert scheduler.schedule() == [], "a second look finds no more work"
-        assert running, "stalled"
         assert len({a.worker_id for a in running}) == len(running), "a worker runs one assignment at a time"
         for stage in (D, V):
             before = STAGES[STAGES.index(stage) - 1]
@@ -192,6 +208,11 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
         lost = rng.random() < loss_rate
         num_lost += lost
         failed = rng.random() < failure_rate
-        ended += [o.request_id for o in scheduler.update(end(assignment, "x" if lost or failed else None, lost))]
-    assert sorted(ended) == sorted(ids)
+        input_lost = not lost and assignment.stage is not E and rng.random() < loss_rate
+        error = "x" if lost or failed or input_lost else None
+        completion = replace(end(assignment, error, lost), input_lost=input_lost)
+        ended += [outcome.request_id for outcome in scheduler.update(completion)]
+    assert len(set(ended)) == len(ended) and set(ended) <= set(ids), "one terminal result each"
     assert not running
+    if num_lost == 0:
+        assert sorted(ended) == sorted(ids), "none is left while every stage has its workers"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltx_dist.scheduling.timeline import busy_share, gantt, lanes, makespan, overlaps, stage_bound
+from ltx_dist.scheduling.timeline import busy_shares, gantt, lanes, makespan, overlaps, stage_bound
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
 ENCODE, DENOISE, DECODE = STAGES
@@ -51,9 +51,9 @@ def test_lanes_are_by_worker_and_by_start() -> None:
 def test_makespan_and_busy_share() -> None:
     batch = pinned(4)
     assert makespan(batch) == 8.55
-    assert busy_share(batch, "gpu-1") == pytest.approx(8 / 8.55)
-    assert busy_share(batch, "gpu-2") == pytest.approx(2 / 8.55)
-    assert busy_share(batch, "nobody") == makespan([]) == busy_share([], "gpu-0") == 0.0
+    assert busy_shares(batch)["gpu-1"] == pytest.approx(8 / 8.55)
+    assert busy_shares(batch)["gpu-2"] == pytest.approx(2 / 8.55)
+    assert busy_shares([]) == {} and makespan([]) == 0.0
 
 
 def test_time_in_which_two_completions_overlap_counts_once() -> None:
@@ -63,7 +63,7 @@ def test_time_in_which_two_completions_overlap_counts_once() -> None:
         run(2, DECODE, "w", 3, 6),
         run(3, DENOISE, "v", 0, 8),
     ]
-    assert busy_share(batch, "w") == 6 / 8
+    assert busy_shares(batch)["w"] == 6 / 8
 
 
 def test_overlaps_are_of_other_requests_on_other_workers() -> None:
@@ -112,7 +112,7 @@ def test_gantt_keeps_its_width_and_every_worker(rows: list[tuple[int, Stage, int
     assert [line.split()[0] for line in lines[:4]] == workers
     assert max(len(line) for line in lines[:6]) <= width
     assert all(set(line[5:]) != {"."} for line, w in zip(lines, workers, strict=False) if w in lanes(batch))
-    assert 0 <= max(busy_share(batch, worker) for worker in workers) <= 1 + 1e-9
+    assert all(0 <= share <= 1 + 1e-9 for share in busy_shares(batch).values())
 
 
 PINNED = """
