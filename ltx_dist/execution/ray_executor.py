@@ -7,6 +7,7 @@ because only the driver knows which clip was running and may be the one that kil
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -66,8 +67,8 @@ def connect(address: str | None) -> Inventory:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        # Said here, because Ray warns of a mode that it chose by itself.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # Ray turns its token on by itself, and warns of that with advice to turn it off.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options |= {"address": "local", "include_dashboard": False}
     else:
         if address != "auto":
