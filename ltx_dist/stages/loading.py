@@ -38,9 +38,7 @@ def pipeline_class(checkpoint: Checkpoint) -> type[diffusers.DiffusionPipeline]:
 
 
 def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    return transformers.T5EncoderModel.from_pretrained(
-        checkpoint.folder("text_encoder"), dtype=dtype, use_safetensors=True, local_files_only=True
-    ).eval()
+    return _complete(transformers.T5EncoderModel, checkpoint.folder("text_encoder"), dtype)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -82,11 +80,25 @@ def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDisc
 def _load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
     """diffusers maps the file into memory and casts tensor by tensor, so that no second copy of it all is made."""
     if not isinstance(source, InFile):
-        return model_class.from_pretrained(source, dtype=dtype, use_safetensors=True, local_files_only=True).eval()
+        return _complete(model_class, source, dtype)
     # With a config of ours nothing is asked of the hub; `changes` override it.
     config = str(config_file(source.config_name))
     model = model_class.from_single_file(str(source.file), config=config, dtype=dtype, **source.changes)
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise ValueError(f"{source.file}: {len(missing)} tensors are missing, such as {missing[0]}; download it again")
+    return model.eval()
+
+
+def _complete(model_class: Any, folder: Any, dtype: torch.dtype) -> torch.nn.Module:
+    """Raises ValueError when weights and config.json do not belong together.
+
+    Both libraries fill what is missing with random numbers and leave out what is too much, with no more than a warning.
+    """
+    model, found = model_class.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    for kind in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(map(str, found.get(f"{kind}_keys") or ())):
+            raise ValueError(f"{len(keys)} {kind} tensors, such as {keys[0]}: config.json is of other weights")
     return model.eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +58,23 @@ def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tm
     make_worker(partial, (Stage.ENCODE_TEXT, Stage.DECODE))
     with pytest.raises(WorkerStartError, match="^worker cpu:0: transformer of .*config.json.*$"):
         make_worker(partial, (Stage.DENOISE,))
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "stage"),
+    [("text_encoder", "num_layers", Stage.ENCODE_TEXT), ("transformer", "num_layers", Stage.DENOISE)],
+)
+@pytest.mark.parametrize("change", [1, -1], ids=["missing", "unexpected"])
+def test_weights_that_are_not_those_of_the_config_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, component: str, key: str, stage: Stage, change: int
+):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint.path, folder)
+    config = json.loads((folder / component / "config.json").read_text())
+    config[key] += change
+    (folder / component / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WorkerStartError, match=f"^worker cpu:0: {component} of .*"):
+        make_worker(open_checkpoint(str(folder)), (stage,))
 
 
 def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
