@@ -6,8 +6,8 @@ All in one run and in turns, mp4 writing included:
   ours         `ltx-dist render --executor ray`, replicated, a worker with one thread a core
   loop         one process, `for` over LTXPipeline, with torch's own threads
   independent  a process a core with one thread each, the clips dealt out: what a machine can do at most
-steady: from the start of the first clip's work to the end of the last (ours: of its last decode, mp4 included; checking and
-putting that last file in place, some 30 ms, is not in it). whole: with imports, loading and Ray.
+steady: from the start of the first clip's work to the end of the last (ours: of its last decode, mp4 included;
+checking and putting that last file in place, some 30 ms, is not in it). whole: with imports, loading and Ray.
 """
 
 from __future__ import annotations
