@@ -10,10 +10,9 @@ from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import Preset, preset_for
 from ltx_dist.render_key import latents_key, render_key
+from ltx_dist.scheduling.memory import component_bytes
 from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
 from ltx_dist.types import RenderRequest
-
-BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,8 @@ class Batch:
         return "float32" if on_cpu else "bfloat16"
 
     def component_bytes(self, precision: str) -> dict[str, int]:
-        return {name: count * BYTES_PER_PARAMETER[precision] for name, count in self.checkpoint.num_loaded().items()}
+        """Of the weights as they are loaded, by component."""
+        return {name: component_bytes(count, precision) for name, count in self.checkpoint.num_loaded().items()}
 
 
 @dataclass(frozen=True, slots=True)

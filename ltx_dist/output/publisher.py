@@ -54,11 +54,15 @@ class Publisher:
         """Whether the clip was made by exactly this `render_key` and its mp4 is still the one its sidecar names."""
         try:
             sidecar = json.loads((self._folder / f"{name}.json").read_bytes())
+            if not isinstance(sidecar, dict) or (sidecar.get("status"), sidecar.get("render_key")) != (
+                "done",
+                render_key,
+            ):
+                return False  # before the mp4 is read: a batch of other settings need not be hashed
             mp4 = (self._folder / f"{name}.mp4").read_bytes()
         except (FileNotFoundError, ValueError):  # ValueError: a foreign or damaged sidecar; the clip is made anew
             return False
-        expected = {"status": "done", "render_key": render_key, "mp4_sha256": hashlib.sha256(mp4).hexdigest()}
-        return isinstance(sidecar, dict) and all(sidecar.get(key) == value for key, value in expected.items())
+        return sidecar.get("mp4_sha256") == hashlib.sha256(mp4).hexdigest()
 
     def _write(self, name: str, data: bytes) -> None:
         assert Path(name).name == name and Path(name).stem not in RESERVED_NAMES, name
