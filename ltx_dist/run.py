@@ -154,13 +154,13 @@ def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResu
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Inventory]:
-    from ltx_dist.execution import ray_executor
+    from ltx_dist.execution import ray_cluster
 
-    inventory = ray_executor.connect(address)
+    inventory = ray_cluster.connect(address)
     try:
         yield inventory
     finally:
-        ray_executor.disconnect()
+        ray_cluster.disconnect()
 
 
 @contextmanager

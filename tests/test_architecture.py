@@ -64,9 +64,9 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-def test_ray_is_imported_in_one_file():
+def test_ray_is_imported_by_the_files_that_carry_its_name():
     importers = [path.name for path in FILES if any(name.split(".")[0] == "ray" for name in imported_modules(path))]
-    assert importers == ["ray_executor.py"]
+    assert all(name.startswith("ray_") for name in importers) and "ray_executor.py" in importers
 
 
 def test_diffusers_and_transformers_are_imported_in_the_model_ring_only():
