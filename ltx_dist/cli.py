@@ -172,7 +172,7 @@ def _print_timeline(folder: Path) -> None:
     workers = [worker["worker_id"] for worker in record["workers"]]
     completions = recorded_completions(record)
     print(gantt(completions, workers, width=min(Console().width, 120)))
-    others = [c for c in completions if c.assignment.stage is not Stage.DENOISE]
+    others = [c for c in completions if c.assignment.stage in (Stage.ENCODE_TEXT, Stage.DECODE)]
     hidden = {id(overlap.other) for overlap in overlaps(completions)}
     print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
     print(f"the first work began {first_start(completions):.1f} s after the workers began to load")

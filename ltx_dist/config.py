@@ -60,6 +60,12 @@ class PlacementConfig(_Section):
     wave: int | None = Field(
         None, ge=1, le=10_000, description="How many clips may wait between two stages: the size of a wave."
     )
+    video_slots: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="Clips of a worker whose mp4 is made on its host while its device goes on: 2 on a GPU, 0 on a CPU.",
+    )
 
 
 class DefaultsConfig(_Section):

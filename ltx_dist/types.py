@@ -15,23 +15,28 @@ if TYPE_CHECKING:
 
 
 class Stage(str, Enum):
-    """One of the three models in a row. The order of definition is the order of the pipeline."""
+    """One of the three models in a row, in the order of the pipeline, and then the mp4, which needs none.
+
+    ENCODE_VIDEO is a stage of its own only where a worker has `video_slots`: x264 then works on the worker's host while
+    its device goes on with other clips. Elsewhere it is the end of DECODE.
+    """
 
     ENCODE_TEXT = "encode_text"
     DENOISE = "denoise"
     DECODE = "decode"
+    ENCODE_VIDEO = "encode_video"
 
     def __str__(self) -> str:
         return self.value
 
     @property
     def following(self) -> Stage | None:
-        """The stage that consumes this one's output; None after the last."""
-        position = STAGES.index(self) + 1
-        return STAGES[position] if position < len(STAGES) else None
+        """The stage whose queue this one's output goes to; None after the last that has a queue."""
+        return {Stage.ENCODE_TEXT: Stage.DENOISE, Stage.DENOISE: Stage.DECODE}.get(self)
 
 
-STAGES: tuple[Stage, ...] = tuple(Stage)
+STAGES: tuple[Stage, ...] = (Stage.ENCODE_TEXT, Stage.DENOISE, Stage.DECODE)
+"""The stages that need a device: those that workers host and that requests queue for."""
 
 COMPONENT_OF_STAGE: dict[Stage, str] = {
     Stage.ENCODE_TEXT: "text_encoder",
@@ -150,7 +155,8 @@ class Completion:
     """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
 
     `error` set: the stage failed on this request, unless it was not the request's fault: `worker_lost`, the worker is
-    gone; `input_lost`, what the stage needed is gone with its node. `video` is set by the last stage only.
+    gone; `input_lost`, what the stage needed is gone with its node. `video` is set by the last stage only:
+    ENCODE_VIDEO, or DECODE where that makes the mp4, too.
     """
 
     assignment: Assignment

@@ -26,7 +26,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.stages.denoiser import Denoiser
 from ltx_dist.stages.text_encoder import TextEncoder
 from ltx_dist.stages.video_decoder import VideoDecoder
-from ltx_dist.types import Latents, RenderRequest, RenderResult
+from ltx_dist.types import Latents, RenderRequest, RenderResult, Stage
 
 CHECKPOINTS = [
     ("0.9.0", "LTXPipeline"),
@@ -147,8 +147,10 @@ def test_the_split_equals_the_monolithic_pipeline_in_bfloat16(checkpoint: Checkp
     assert np.array_equal(frames, expected.frames)
 
 
-def make_placement(layout: str, devices: int) -> Placement:
-    wishes = Wishes(layout=layout, device="cpu", devices=devices, threads=1, residency="time_sliced")
+def make_placement(layout: str, devices: int, video_slots: int = 0) -> Placement:
+    wishes = Wishes(
+        layout=layout, device="cpu", devices=devices, threads=1, residency="time_sliced", video_slots=video_slots
+    )
     return place(wishes, Inventory(0, None, 2), NO_WEIGHTS)
 
 
@@ -205,3 +207,15 @@ def test_local_layouts_and_orders_are_equal(one_checkpoint, expected_digests, la
 def test_ray_layouts_and_orders_are_equal(ray_cluster, one_checkpoint, expected_digests, layout, devices):
     shuffled = [REQUESTS[index] for index in (3, 0, 4, 2, 1)]
     assert digests(render_all(one_checkpoint, make_placement(layout, devices), shuffled, "ray")) == expected_digests
+
+
+def test_mp4s_made_beside_the_device_are_equal(one_checkpoint, expected_digests):
+    results = render_all(one_checkpoint, make_placement("shared", 1, video_slots=2), REQUESTS, "local")
+    assert digests(results) == expected_digests
+    assert {result.completions[-1].assignment.stage for result in results.values()} == {Stage.ENCODE_VIDEO}
+
+
+@pytest.mark.ray
+def test_mp4s_made_beside_the_devices_of_actors_are_equal(ray_cluster, one_checkpoint, expected_digests):
+    placement = make_placement("pinned", 3, video_slots=2)
+    assert digests(render_all(one_checkpoint, placement, REQUESTS, "ray")) == expected_digests

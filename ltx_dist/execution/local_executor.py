@@ -1,32 +1,53 @@
-"""Runs assignments in this process, one after the other. The plain path that Ray's results are compared to."""
+"""Runs assignments in this process, one after the other. The plain path that Ray's results are compared to.
+
+Only mp4s of workers with `video_slots` are made beside, in threads.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
-from ltx_dist.types import Assignment, Completion, EncodedVideo, RenderRequest, StageOutput, WorkerState
+from ltx_dist.types import (
+    Assignment,
+    Completion,
+    EncodedVideo,
+    RenderRequest,
+    Stage,
+    StageOutput,
+    StageReport,
+    WorkerState,
+)
 
 
 class LocalExecutor:
-    """`submit` remembers, `wait` runs one assignment. No threads, so one device is all it can keep busy."""
+    """`submit` remembers, `wait` runs one assignment. One device is all it can keep busy."""
 
     def __init__(self, specs: Sequence[WorkerSpec]) -> None:
         self._epoch = time.monotonic()
         self._workers = {spec.worker.worker_id: StageWorker(spec) for spec in specs}
         self._submitted: deque[tuple[Assignment, RenderRequest]] = deque()
         self._outputs: dict[str, StageOutput] = {}
+        self._threads = ThreadPoolExecutor(max(1, sum(spec.worker.video_slots for spec in specs)))
+        self._videos: dict[Future[tuple[EncodedVideo | None, StageReport]], tuple[Assignment, float]] = {}
 
     def submit(self, assignment: Assignment, request: RenderRequest) -> None:
-        self._submitted.append((assignment, request))
+        if assignment.stage is Stage.ENCODE_VIDEO:
+            future = self._threads.submit(self._workers[assignment.worker_id].finish_video, request)
+            self._videos[future] = assignment, time.monotonic() - self._epoch
+        else:
+            self._submitted.append((assignment, request))
 
     def wait(self, timeout: float) -> list[Completion]:
-        """Runs the oldest assignment to its end, however long that takes."""
-        if not self._submitted:
-            return []
-        assignment, request = self._submitted.popleft()
+        """Runs the oldest assignment to its end, however long that takes; without one, waits for an mp4."""
+        if self._submitted:
+            return [self._run(*self._submitted.popleft()), *self._finished_videos(timeout=0)]
+        return self._finished_videos(timeout)
+
+    def _run(self, assignment: Assignment, request: RenderRequest) -> Completion:
         started = time.monotonic() - self._epoch
         worker = self._workers[assignment.worker_id]
         output, report = worker.run(assignment.stage, request, self._outputs.get(request.request_id))
@@ -35,7 +56,16 @@ class LocalExecutor:
         video = output if isinstance(output, EncodedVideo) else None
         finished = time.monotonic() - self._epoch
         started += report.load_seconds
-        return [Completion(assignment, started, finished, report, worker_lost=report.device_lost, video=video)]
+        return Completion(assignment, started, finished, report, worker_lost=report.device_lost, video=video)
+
+    def _finished_videos(self, timeout: float) -> list[Completion]:
+        done, _ = wait(self._videos, timeout, FIRST_COMPLETED)
+        return [self._finish_video(future) for future in done]
+
+    def _finish_video(self, future: Future[tuple[EncodedVideo | None, StageReport]]) -> Completion:
+        assignment, started = self._videos.pop(future)
+        video, report = future.result()
+        return Completion(assignment, started, time.monotonic() - self._epoch, report, video=video)
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         output = self._outputs[request_id]
@@ -51,5 +81,6 @@ class LocalExecutor:
         return [worker.state() for worker in self._workers.values()]
 
     def shutdown(self) -> None:
+        self._threads.shutdown(wait=True)
         self._workers.clear()
         self._outputs.clear()

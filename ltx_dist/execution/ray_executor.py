@@ -20,7 +20,16 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.ray_cluster import reserve
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
-from ltx_dist.types import STAGES, Assignment, Completion, RenderRequest, StageOutput, StageReport, WorkerState
+from ltx_dist.types import (
+    Assignment,
+    Completion,
+    EncodedVideo,
+    RenderRequest,
+    Stage,
+    StageOutput,
+    StageReport,
+    WorkerState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,9 @@ class RayExecutor:
     def __init__(self, specs: Sequence[WorkerSpec]) -> None:
         self._epoch = time.monotonic()
         self._groups = reserve(specs)
-        # A second concurrency group answers `state` while the first runs a stage.
-        actor_class = ray.remote(concurrency_groups={"control": 1})(StageWorker)
+        # Beside the thread that runs stages, one answers `state` and one a slot waits for its mp4.
+        slots = max((spec.worker.video_slots for spec in specs), default=0)
+        actor_class = ray.remote(concurrency_groups={"control": 1, "video": max(1, slots)})(StageWorker)
         self._actors = {
             spec.worker.worker_id: actor_class.options(
                 # Torch's threads are set by the worker: a CPU request would only limit how many actors fit a machine.
@@ -65,8 +75,11 @@ class RayExecutor:
 
     def submit(self, assignment: Assignment, request: RenderRequest) -> None:
         actor = self._actors[assignment.worker_id]
-        payload = self._outputs.get(assignment.request_id)
-        output, report = actor.run.options(num_returns=2).remote(assignment.stage, request, payload)
+        if assignment.stage is Stage.ENCODE_VIDEO:
+            output, report = actor.finish_video.options(num_returns=2, concurrency_group="video").remote(request)
+        else:
+            payload = self._outputs.get(assignment.request_id)
+            output, report = actor.run.options(num_returns=2).remote(assignment.stage, request, payload)
         self._calls[report] = _Call(assignment, output, time.monotonic() - self._epoch)
 
     def wait(self, timeout: float) -> list[Completion]:
@@ -130,8 +143,8 @@ class RayExecutor:
         finished = time.monotonic() - self._epoch
         try:
             report: StageReport = ray.get(report_ref)
-            is_last = call.assignment.stage is STAGES[-1]
-            video = ray.get(call.output) if is_last and report.error is None else None
+            makes_video = call.assignment.stage in (Stage.DECODE, Stage.ENCODE_VIDEO)
+            video: EncodedVideo | None = ray.get(call.output) if makes_video and report.error is None else None
         except RayActorError as error:
             report = StageReport(0.0, error=f"worker {call.assignment.worker_id} died: {_cause(error)}")
             return self._lose(call, finished, report)
@@ -143,14 +156,15 @@ class RayExecutor:
             return self._lose(call, finished, report)
         # Only durations cross machines, so clocks of different nodes need not agree.
         started = max(call.submitted, finished - report.seconds)
-        if report.error is None:
+        if report.error is None and not makes_video:
             self._outputs[call.assignment.request_id] = call.output
         return Completion(call.assignment, started, finished, report, video=video)
 
     def _lose(self, call: _Call, finished: float, report: StageReport) -> Completion:
         """Nothing may be given to this worker again; its process, if there still is one, ends."""
         worker_id = call.assignment.worker_id
-        ray.kill(self._actors.pop(worker_id))
+        if worker_id in self._actors:  # it is lost once, perhaps with several assignments
+            ray.kill(self._actors.pop(worker_id))
         self._states.pop(worker_id, None)
         return Completion(call.assignment, call.submitted, finished, report, worker_lost=True)
 

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
 from ltx_dist.execution.device import is_lost, open_device, peak_bytes, reset_peak
 from ltx_dist.execution.executor import WorkerStartError
+from ltx_dist.execution.video_encoders import Frames, VideoEncoders
 from ltx_dist.output.video import encode_video
 from ltx_dist.render_key import render_key
 from ltx_dist.scheduling.placement import Worker
@@ -68,6 +70,7 @@ class StageWorker:
         self._device = open_device(spec.worker)
         self._residents: dict[Stage, ResidentModule] = {}
         self._stages: dict[Stage, Any] = {}
+        self._videos = VideoEncoders(spec.worker.video_slots) if spec.worker.video_slots else None
         for stage in spec.worker.stages:
             try:
                 self._load(stage)
@@ -115,13 +118,25 @@ class StageWorker:
             device_lost=device_lost,
         )
 
+    def finish_video(self, request: RenderRequest) -> tuple[EncodedVideo | None, StageReport]:
+        """ENCODE_VIDEO of a clip that `run` decoded into a slot. Called beside `run`, in another thread."""
+        assert self._videos is not None
+        started = time.perf_counter()
+        video, error = None, None
+        try:
+            video = self._videos.result(request.request_id)
+        except Exception as caught:
+            traceback.print_exc(file=sys.stderr)
+            error = _describe(caught)
+        return video, StageReport(seconds=time.perf_counter() - started, error=error)
+
     def state(self) -> WorkerState:
         """Safe to call from another thread while `run` works."""
         return self._state
 
     def _run_stage(
         self, stage: Stage, request: RenderRequest, payload: StageOutput | None
-    ) -> tuple[StageOutput, str | None]:
+    ) -> tuple[StageOutput | None, str | None]:
         if stage is Stage.ENCODE_TEXT:
             return self._stages[stage].encode(request), None
         if stage is Stage.DENOISE:
@@ -134,11 +149,19 @@ class StageWorker:
         # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
         return self._decode(request, payload), _sha256(payload)
 
-    def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo:
+    def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo | None:
+        """The mp4, or None when it is made in a slot and `finish_video` will return it."""
+        frames = self._stages[Stage.DECODE].decode(request, latents)
+        if self._videos is None:
+            return self._encode(request, frames)
+        self._videos.feed(request.request_id, frames, partial(self._encode, request))
+        return None
+
+    def _encode(self, request: RenderRequest, frames: Frames) -> EncodedVideo:
         spec = self._spec
         key = render_key(request, spec.checkpoint_digest, spec.checkpoint.pipeline_class, spec.precision, spec.output)
         return encode_video(
-            self._stages[Stage.DECODE].decode(request, latents),
+            frames,
             height=request.height,
             width=request.width,
             num_frames=request.num_frames,

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from ltx_dist.output.files import write_atomically
 from ltx_dist.output.publisher import RESERVED_NAMES
 from ltx_dist.output.run_record import read_run_record, recorded_completions
 from ltx_dist.output.tally import clean, duration
-from ltx_dist.scheduling.timeline import first_start, lanes, makespan, went_wrong
-from ltx_dist.types import STAGES, Completion, Stage
+from ltx_dist.scheduling.timeline import first_start, lane_of, lanes, makespan, went_wrong
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-VERBS = {Stage.ENCODE_TEXT: "encode text", Stage.DENOISE: "denoise", Stage.DECODE: "decode"}
+VERBS = {Stage.ENCODE_TEXT: "encode text", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 NOUNS = {Stage.ENCODE_TEXT: "Text encoding", Stage.DENOISE: "Denoising", Stage.DECODE: "Decoding"}
 
 STATES = {None: "running", 0: "done", 1: "ended by an error", 3: "finished, some failed", 75: "stopped, resumable"}
@@ -154,9 +154,18 @@ def _run(record: dict[str, Any]) -> dict[str, Any]:
         "order": order,
         "lanes": [
             (worker, [_bar(c, origin, total, order) for c in by_worker.get(worker["worker_id"], [])])
-            for worker in record["workers"]
+            for worker in _lane_heads(record["workers"], by_worker)
         ],
     }
+
+
+def _lane_heads(workers: Sequence[Mapping[str, Any]], lane_names: Container[str]) -> Iterator[Mapping[str, Any]]:
+    """The workers, each followed by its host's lane of mp4s where it has one."""
+    for worker in workers:
+        yield worker
+        name = lane_of(Assignment("", Stage.ENCODE_VIDEO, worker["worker_id"]))
+        if name in lane_names:
+            yield {**worker, "worker_id": name, "stages": [Stage.ENCODE_VIDEO]}
 
 
 def _bar(completion: Completion, origin: float, total: float, order: Mapping[str, int]) -> Bar:

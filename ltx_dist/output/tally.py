@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ltx_dist.types import RenderResult, Stage
 
-SHORT_NAMES = {Stage.ENCODE_TEXT: "encode", Stage.DENOISE: "denoise", Stage.DECODE: "decode"}
+SHORT_NAMES = {Stage.ENCODE_TEXT: "encode", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 NAME_WIDTH = 28
 """Names are padded to this so that the columns line up."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ltx_dist.output.files import to_json, write_atomically
 from ltx_dist.output.run_record import read_run_record
+from ltx_dist.types import Stage
 
 PROCESS = 1
 """All workers are threads of one process here: Perfetto draws them as lanes one below the other."""
@@ -41,12 +42,21 @@ def chrome_trace(record: Mapping[str, Any]) -> dict[str, Any]:
 def _slices(event: Mapping[str, Any], thread: int) -> list[dict[str, Any]]:
     """The work of an event, and before it the loading of weights where there was any."""
     clip, stage, load = event["request_id"], event["stage"], event["load_seconds"]
+    if stage == Stage.ENCODE_VIDEO:
+        return _beside(event)
     details = {key: event[key] for key in ("error", "worker_lost") if key in event}
     work = _slice(stage, stage, event["started"], event["finished"], thread, {"clip": clip} | details)
     if load <= 0:
         return [work]
     began = max(0.0, event["started"] - load)
     return [_slice(f"load for {stage}", "load", began, event["started"], thread, {"clip": clip}), work]
+
+
+def _beside(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """mp4s are made beside the device's work, and several at a time: an async slice in a track of its own."""
+    shared = {"name": f"mp4 {event['worker_id']}", "cat": event["stage"], "id": event["request_id"], "pid": PROCESS}
+    began = shared | {"ph": "b", "ts": round(event["started"] * 1e6), "args": {"clip": event["request_id"]}}
+    return [began, shared | {"ph": "e", "ts": round(event["finished"] * 1e6)}]
 
 
 def _slice(

@@ -25,12 +25,17 @@ DEFAULT_QUEUE = 2
 DEFAULT_WAVE = 8
 """Clips that wait between two stages where every change of stage swaps weights: swaps cost S/8 a clip."""
 
+DEFAULT_VIDEO_SLOTS = 2
+"""Clips whose frames wait on the host or are in x264: one being encoded and one being decoded (120 to 660 MB each)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One device and the stages it may run.
 
     threads: CPU threads of the worker's torch; None leaves torch's own choice. num_gpus: what it asks of Ray.
+    video_slots: clips whose frames may be on the worker's host while x264 makes their mp4s beside the device's work;
+        0 where the device is the host: there nothing would be gained, and decoding ends with the mp4.
     """
 
     worker_id: str
@@ -40,6 +45,7 @@ class Worker:
     residency: Residency = "resident"
     threads: int | None = None
     num_gpus: float = 0.0
+    video_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Wishes:
     threads: int | None = None
     residency: Literal["auto", "resident", "time_sliced"] = "auto"
     wave: int | None = None
+    video_slots: int | None = None
 
 
 def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, int]) -> Placement:
@@ -91,6 +98,7 @@ def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, in
             residency=_residency(wishes, inventory, device, stages, component_bytes),
             threads=wishes.threads or _default_threads(device, inventory, len(hosted)),
             num_gpus=1.0 if device == "cuda" else 0.0,
+            video_slots=_video_slots(wishes, device, stages),
         )
         for index, stages in enumerate(hosted)
     )
@@ -158,6 +166,14 @@ def _residency(
 
 def _default_threads(device: Device, inventory: Inventory, num_workers: int) -> int | None:
     return max(1, inventory.num_cpus // num_workers) if device == "cpu" else None
+
+
+def _video_slots(wishes: Wishes, device: Device, stages: tuple[Stage, ...]) -> int:
+    if Stage.DECODE not in stages:
+        return 0
+    if wishes.video_slots is not None:
+        return wishes.video_slots
+    return DEFAULT_VIDEO_SLOTS if device == "cuda" else 0
 
 
 def _max_queued(wishes: Wishes, workers: tuple[Worker, ...]) -> dict[Stage, int]:

@@ -38,6 +38,10 @@ class Scheduler:
     So every state without work in flight, before `is_finished`, yields an assignment, and the batch cannot stall,
     while every stage has a worker; `unhosted_stage` tells when one has none left.
 
+    A worker with `video_slots` is free as soon as its frames are on the host: the request's ENCODE_VIDEO then runs
+    there beside the worker's next assignment, at once and without a queue. A decode is not begun while all slots are
+    taken, and each is freed by a completion that will come, so the argument above holds.
+
     A request whose worker was lost returns to the front of its queue, which may exceed the bound by one a lost worker.
     One whose input was lost with its node begins again at the first stage.
     """
@@ -47,6 +51,9 @@ class Scheduler:
         self._max_queued = dict(placement.max_queued)
         self._ready: dict[Stage, list[tuple[int, str]]] = {stage: [] for stage in STAGES}
         self._in_flight: dict[str, Assignment] = {}
+        self._decoded: list[Assignment] = []
+        self._encoding: dict[str, set[str]] = {worker_id: set() for worker_id in self._workers}
+        self._video_slots = {worker_id: worker.video_slots for worker_id, worker in self._workers.items()}
         self._running: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self._loaded: dict[str, Stage | None] = dict.fromkeys(self._workers)
         self._order: dict[str, int] = {}
@@ -60,7 +67,7 @@ class Scheduler:
 
     @property
     def num_in_flight(self) -> int:
-        return len(self._in_flight)
+        return len(self._in_flight) + sum(map(len, self._encoding.values()))
 
     @property
     def unhosted_stage(self) -> Stage | None:
@@ -86,7 +93,7 @@ class Scheduler:
 
     def schedule(self) -> list[Assignment]:
         """Work for every idle worker that can have some; each assignment is now in flight until `update`."""
-        assignments: list[Assignment] = []
+        assignments, self._decoded = self._decoded, []
         while taken := [self._take(w, stage) for w in self._idle_workers() if (stage := self._choose(w)) is not None]:
             # What was taken may have made room upstream, for a worker that was asked before.
             assignments += taken
@@ -95,27 +102,54 @@ class Scheduler:
     def update(self, completion: Completion) -> list[Outcome]:
         """Take in the end of an assignment; returns the requests that ended with it (most often none or one)."""
         assignment = completion.assignment
-        assert self._in_flight.get(assignment.worker_id) == assignment, f"{assignment} is not in flight"
-        del self._in_flight[assignment.worker_id]
-        self._running[assignment.stage] -= 1
+        self._land(assignment)
         if completion.worker_lost:
-            del self._workers[assignment.worker_id]
-            return self._again(assignment.request_id, assignment.stage, completion.error)
+            self._remove(assignment.worker_id)
+            # Frames are lost with their worker, latents are not.
+            stage = Stage.DECODE if assignment.stage is Stage.ENCODE_VIDEO else assignment.stage
+            return self._again(assignment.request_id, stage, completion.error)
         if completion.input_lost:
             return self._again(assignment.request_id, STAGES[0], completion.error)
         if completion.error is not None:
             return [self._finish(assignment.request_id, "failed", completion.error)]
+        if assignment.stage is Stage.DECODE and self._video_slots[assignment.worker_id]:
+            return self._encode_video(assignment)
         following = assignment.stage.following
         if following is None:
             return [self._finish(assignment.request_id, "done", None)]
         self._enqueue(assignment.request_id, following)
         return []
 
+    def _encode_video(self, decode: Assignment) -> list[Outcome]:
+        if decode.worker_id not in self._workers:  # lost between its last frame and now
+            return self._again(decode.request_id, Stage.DECODE, "the frames were lost with their worker")
+        self._encoding[decode.worker_id].add(decode.request_id)
+        self._decoded.append(Assignment(decode.request_id, Stage.ENCODE_VIDEO, decode.worker_id))
+        return []
+
+    def _remove(self, worker_id: str) -> None:
+        """A worker is lost, perhaps with several assignments, and with frames of clips not even begun to encode."""
+        self._workers.pop(worker_id, None)
+        for assignment in [waiting for waiting in self._decoded if waiting.worker_id == worker_id]:
+            self._decoded.remove(assignment)
+            self._encoding[worker_id].remove(assignment.request_id)
+            self._enqueue(assignment.request_id, Stage.DECODE)
+
+    def _land(self, assignment: Assignment) -> None:
+        """The assignment is in flight no more."""
+        if assignment.stage is Stage.ENCODE_VIDEO:
+            assert assignment.request_id in self._encoding[assignment.worker_id], f"{assignment} is not in flight"
+            self._encoding[assignment.worker_id].remove(assignment.request_id)
+            return
+        assert self._in_flight.get(assignment.worker_id) == assignment, f"{assignment} is not in flight"
+        del self._in_flight[assignment.worker_id]
+        self._running[assignment.stage] -= 1
+
     def _idle_workers(self) -> list[Worker]:
         return [worker for worker_id, worker in self._workers.items() if worker_id not in self._in_flight]
 
     def _choose(self, worker: Worker) -> Stage | None:
-        eligible = [stage for stage in worker.stages if self._ready[stage] and self._has_room_after(stage)]
+        eligible = [stage for stage in worker.stages if self._ready[stage] and self._has_room_after(stage, worker)]
         return min(eligible, key=lambda stage: self._rank(worker, stage), default=None)
 
     def _rank(self, worker: Worker, stage: Stage) -> tuple[bool, int]:
@@ -123,10 +157,10 @@ class Scheduler:
         swaps = worker.residency == "time_sliced" and self._loaded[worker.worker_id] not in (None, stage)
         return swaps, -STAGES.index(stage)
 
-    def _has_room_after(self, stage: Stage) -> bool:
+    def _has_room_after(self, stage: Stage, worker: Worker) -> bool:
         following = stage.following
         if following is None:
-            return True
+            return not worker.video_slots or len(self._encoding[worker.worker_id]) < worker.video_slots
         return len(self._ready[following]) + self._running[stage] < self._max_queued[following]
 
     def _take(self, worker: Worker, stage: Stage) -> Assignment:

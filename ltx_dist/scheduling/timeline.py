@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ltx_dist.types import Completion, Stage
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
-LETTERS: dict[Stage, str] = {Stage.ENCODE_TEXT: "E", Stage.DENOISE: "D", Stage.DECODE: "V"}
-"""One letter a stage in the picture; V as in VAE, because D is taken."""
+LETTERS: dict[Stage, str] = {Stage.ENCODE_TEXT: "E", Stage.DENOISE: "D", Stage.DECODE: "V", Stage.ENCODE_VIDEO: "M"}
+"""One letter a stage in the picture; V as in VAE, because D is taken; M as in mp4."""
 
 IDLE, BAR, FAILED = ".", "=", "x"
 
@@ -30,11 +30,16 @@ class Overlap:
     seconds: float
 
 
+def lane_of(assignment: Assignment) -> str:
+    """The worker's name; its host has a lane of its own for the mp4s it makes beside the device."""
+    return assignment.worker_id + (" mp4" if assignment.stage is Stage.ENCODE_VIDEO else "")
+
+
 def lanes(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
-    """Completions by worker, each lane by start; workers by name."""
+    """Completions by `lane_of`, each lane by start; lanes by name."""
     found: dict[str, list[Completion]] = {}
-    for completion in sorted(completions, key=lambda c: (c.assignment.worker_id, c.started, c.finished)):
-        found.setdefault(completion.assignment.worker_id, []).append(completion)
+    for completion in sorted(completions, key=lambda c: (lane_of(c.assignment), c.started, c.finished)):
+        found.setdefault(lane_of(completion.assignment), []).append(completion)
     return found
 
 
@@ -95,12 +100,14 @@ def stage_bound(completions: Iterable[Completion], stages_by_worker: Mapping[str
 
     Only work that ended well counts: what was done twice or in vain need not have been. Loading weights is left out.
     """
+    # What a host does beside its device needs no device.
     by_clip: defaultdict[str, float] = defaultdict(float)
     by_stage: defaultdict[Stage, float] = defaultdict(float)
     for completion in completions:
         if not went_wrong(completion):
             by_clip[completion.assignment.request_id] += completion.report.seconds
-            by_stage[completion.assignment.stage] += completion.report.seconds
+            if completion.assignment.stage in STAGES:
+                by_stage[completion.assignment.stage] += completion.report.seconds
     hosts = {stage: sum(stage in stages for stages in stages_by_worker.values()) for stage in by_stage}
     total = sum(by_stage.values())
     bounds = [*by_clip.values(), *(seconds / hosts[stage] for stage, seconds in by_stage.items())]
@@ -113,21 +120,19 @@ def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int 
     The picture begins with the first work. Clips are numbered in the order in which their work began. A stage shorter
     than a cell takes a whole one, from the longer stage it lies next to. `unit` is what the times are in.
     """
-    label = max((len(worker) for worker in workers), default=0) + 2
+    by_worker = lanes(_from_zero(completions))
+    rows = [name for worker in workers for name in (worker, f"{worker} mp4") if name == worker or name in by_worker]
+    label = max((len(row) for row in rows), default=0) + 2
     cells = max(width - label - 1, 2 * TICK_CELLS)
     total = makespan(completions)
     per_second = cells / max(total, SHORTEST)
     numbers = _numbers(completions)
-    by_worker = lanes(_from_zero(completions))
-    rows = [
-        f"{worker:<{label}}" + _row(by_worker.get(worker, []), cells, per_second, numbers).rstrip()
-        for worker in workers
-    ]
+    picture = [f"{row:<{label}}" + _row(by_worker.get(row, []), cells, per_second, numbers).rstrip() for row in rows]
     axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second, unit)]
     by_share = busy_shares(completions)
     shares = ", ".join(f"{worker} {by_share.get(worker, 0.0):.0%}" for worker in workers)
     busy = textwrap.wrap(f"busy: {shares}", max(width, 20), subsequent_indent="      ", break_on_hyphens=False)
-    return "\n".join([*rows, *axis, "", _legend(completions), f"makespan: {total:.2f} {unit}", *busy])
+    return "\n".join([*picture, *axis, "", _legend(completions), f"makespan: {total:.2f} {unit}", *busy])
 
 
 def _from_zero(completions: Sequence[Completion]) -> list[Completion]:
@@ -202,7 +207,8 @@ def _tick_seconds(at_least: float) -> float:
         power *= 10
 
 
-def _legend(completions: Iterable[Completion]) -> str:
-    entries = [f"{letter} {stage}" for stage, letter in LETTERS.items()] + [f"{IDLE} idle"]
+def _legend(completions: Sequence[Completion]) -> str:
+    shown = [*STAGES, *[Stage.ENCODE_VIDEO] * any(c.assignment.stage is Stage.ENCODE_VIDEO for c in completions)]
+    entries = [f"{LETTERS[stage]} {stage}" for stage in shown] + [f"{IDLE} idle"]
     entries += [f"{FAILED} failed"] * any(went_wrong(c) for c in completions)
     return "   ".join(entries)

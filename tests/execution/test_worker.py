@@ -28,9 +28,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def make_worker(
-    checkpoint: Checkpoint, stages: tuple[Stage, ...] = STAGES, residency: Residency = "resident"
+    checkpoint: Checkpoint,
+    stages: tuple[Stage, ...] = STAGES,
+    residency: Residency = "resident",
+    video_slots: int = 0,
 ) -> StageWorker:
-    worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1)
+    worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1, video_slots=video_slots)
     return StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", OutputConfig()))
 
 
@@ -83,6 +86,32 @@ def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
     output, report = worker.run(Stage.DECODE, REQUEST, broken)
     assert output is None and report.error.startswith("RuntimeError: ")
     assert worker.state().stage is None, "the worker is free again"
+
+
+def test_with_slots_the_device_is_free_before_the_mp4_is_there(checkpoint: Checkpoint):
+    inline, beside = make_worker(checkpoint), make_worker(checkpoint, video_slots=1)
+    payload = None
+    for stage in (Stage.ENCODE_TEXT, Stage.DENOISE):
+        payload, _ = inline.run(stage, REQUEST, payload)
+    expected, _ = inline.run(Stage.DECODE, REQUEST, payload)
+    nothing, report = beside.run(Stage.DECODE, REQUEST, payload)
+    assert nothing is None and report.error is None
+    video, report = beside.finish_video(REQUEST)
+    assert report.error is None and video == expected
+
+
+def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (Stage.DECODE,), video_slots=1)
+    broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
+    _, report = worker.run(Stage.DECODE, REQUEST, broken)
+    assert report.error.startswith("RuntimeError: "), "decoding itself"
+    short = Latents(
+        torch.zeros(1, tiny.LATENT_CHANNELS, 1, 2, 2), torch.Generator("cpu").manual_seed(0).get_state(), "float32"
+    )
+    _, report = worker.run(Stage.DECODE, REQUEST, short)
+    assert report.error is None
+    video, report = worker.finish_video(REQUEST)
+    assert video is None and "1 frames of 9" in report.error
 
 
 def test_time_sliced_components_take_turns(checkpoint: Checkpoint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -17,10 +18,11 @@ E, D, V = STAGES
 
 
 def make_placement(
-    *stages_of_workers: tuple[Stage, ...], max_queued: int = 2, residency: str = "resident"
+    *stages_of_workers: tuple[Stage, ...], max_queued: int = 2, residency: str = "resident", video_slots: int = 0
 ) -> Placement:
     workers = tuple(
-        Worker(f"w{index}", stages, "cpu", index, residency) for index, stages in enumerate(stages_of_workers)
+        Worker(f"w{index}", stages, "cpu", index, residency, video_slots=video_slots)
+        for index, stages in enumerate(stages_of_workers)
     )
     return Placement("test", workers, {D: max_queued, V: max_queued})
 
@@ -153,6 +155,55 @@ def test_an_assignment_ends_once():
         scheduler.update(end(assignment))
 
 
+def decoded(scheduler: Scheduler) -> Assignment:
+    """Run the next clip on a single worker to the end of its decode; its ENCODE_VIDEO, now in flight."""
+    for _ in STAGES:
+        (assignment,) = scheduler.schedule()
+        scheduler.update(end(assignment))
+    (video, *_) = scheduler.schedule()
+    assert video.stage is Stage.ENCODE_VIDEO
+    return video
+
+
+def test_a_device_goes_on_while_its_host_makes_the_mp4():
+    scheduler = Scheduler(make_placement(STAGES, video_slots=1))
+    scheduler.add(["a", "b"])
+    for _ in STAGES:
+        (assignment,) = scheduler.schedule()
+        assert scheduler.update(end(assignment)) == []
+    assert scheduler.schedule() == [Assignment("a", Stage.ENCODE_VIDEO, "w0"), Assignment("b", E, "w0")]
+    assert [o.request_id for o in scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w0")))] == ["a"]
+
+
+def test_no_decode_begins_while_all_video_slots_are_taken():
+    scheduler = Scheduler(make_placement((E, D), (V,), video_slots=1))
+    scheduler.add(["a", "b", "c"])
+    for request_id in "ab":
+        for stage in (E, D):
+            scheduler.schedule()
+            scheduler.update(end(Assignment(request_id, stage, "w0")))
+    scheduler.schedule()
+    scheduler.update(end(Assignment("a", V, "w1")))
+    assert Assignment("a", Stage.ENCODE_VIDEO, "w1") in scheduler.schedule()
+    assert scheduler.num_queued(V) == 1, "b waits for the slot"
+    scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w1")))
+    assert Assignment("b", V, "w1") in scheduler.schedule()
+
+
+def test_frames_that_are_lost_with_their_worker_are_decoded_again():
+    scheduler = Scheduler(make_placement(STAGES, (V,), video_slots=2))
+    scheduler.add(["a"])
+    for stage in (E, D):
+        scheduler.schedule()
+        scheduler.update(end(Assignment("a", stage, "w0")))
+    (decode,) = scheduler.schedule()
+    scheduler.update(end(decode))
+    (video,) = scheduler.schedule()
+    assert scheduler.update(end(video, error="died", worker_lost=True)) == []
+    (again,) = scheduler.schedule()
+    assert again.stage is V and again.worker_id != video.worker_id
+
+
 some_stages = st.lists(st.sampled_from(STAGES), min_size=1, max_size=3, unique=True).map(
     lambda stages: tuple(sorted(stages, key=STAGES.index))
 )
@@ -166,8 +217,9 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
     residencies = draw(
         st.lists(st.sampled_from(["resident", "time_sliced"]), min_size=len(hosted), max_size=len(hosted))
     )
+    slots = draw(st.integers(0, 2))
     workers = tuple(
-        Worker(f"w{i}", stages, "cpu", i, residency)
+        Worker(f"w{i}", stages, "cpu", i, residency, video_slots=slots if Stage.DECODE in stages else 0)
         for i, (stages, residency) in enumerate(zip(hosted, residencies, strict=True))
     )
     bounds = {D: draw(st.integers(1, 6)), V: draw(st.integers(1, 6))}
@@ -196,10 +248,13 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
             assert scheduler.unhosted_stage is not None, "stalled"
             break
         for assignment in new:
-            assert assignment.stage in hosted[assignment.worker_id]
+            assert assignment.stage in (*hosted[assignment.worker_id], Stage.ENCODE_VIDEO)
         running += new
         assert scheduler.schedule() == [], "a second look finds no more work"
-        assert len({a.worker_id for a in running}) == len(running), "a worker runs one assignment at a time"
+        on_devices = [a for a in running if a.stage in STAGES]
+        assert len({a.worker_id for a in on_devices}) == len(on_devices), "a device runs one assignment at a time"
+        videos = Counter(a.worker_id for a in running if a.stage is Stage.ENCODE_VIDEO)
+        assert all(videos[worker.worker_id] <= worker.video_slots for worker in placement.workers)
         for stage in (D, V):
             before = STAGES[STAGES.index(stage) - 1]
             in_flight = sum(a.stage is before for a in running)
@@ -208,10 +263,14 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
         lost = rng.random() < loss_rate
         num_lost += lost
         failed = rng.random() < failure_rate
-        input_lost = not lost and assignment.stage is not E and rng.random() < loss_rate
+        input_lost = not lost and assignment.stage in (D, V) and rng.random() < loss_rate
         error = "x" if lost or failed or input_lost else None
         completion = replace(end(assignment, error, lost), input_lost=input_lost)
         ended += [outcome.request_id for outcome in scheduler.update(completion)]
+        for other in [a for a in running if lost and a.worker_id == assignment.worker_id]:
+            running.remove(other)
+            num_lost += 1
+            ended += [outcome.request_id for outcome in scheduler.update(end(other, "x", True))]
     assert len(set(ended)) == len(ended) and set(ended) <= set(ids), "one terminal result each"
     assert not running
     if num_lost == 0:
