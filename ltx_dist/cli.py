@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist import __version__
+from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
     from ltx_dist.config import RenderConfig
@@ -34,12 +33,7 @@ app = typer.Typer(
     "75 stopped and resumable.",
 )
 
-Prompts = Annotated[str, typer.Argument(help="A .txt, .csv, .jsonl or .yaml file of prompts, or - for standard input.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The folder for the clips; what it holds is kept.")]
-Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned; see docs/prompts.md.")
-]
 Executor = Annotated[
     ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
 ]
@@ -58,9 +52,9 @@ def render(
     bfloat16: Bfloat16 = False,
 ) -> None:
     """Render a file of prompts into a folder of clips. Run it again to go on where it stopped."""
-    with _bad_input():
+    with bad_input():
         overrides = [*(set_ or []), *(["model.precision=bfloat16"] if bfloat16 else [])]
-        sys.exit(_render(prompts, output, _load(config, overrides), executor, address))
+        sys.exit(_render(prompts, output, load(config, overrides), executor, address))
 
 
 @app.command()
@@ -74,8 +68,8 @@ def demo(
     """Render the packaged prompts with the packaged model, and print who did what when. Works offline, on a CPU."""
     from ltx_dist.demo import PROMPTS, demo_config
 
-    with _bad_input():
-        settings = _load(config, set_ or []) if config else demo_config(set_ or [])
+    with bad_input():
+        settings = load(config, set_ or []) if config else demo_config(set_ or [])
         exit_code = _render(str(PROMPTS), output, settings, executor, address)
         if exit_code == 0:
             print()
@@ -87,14 +81,14 @@ def demo(
 @app.command()
 def timeline(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
     """Print what each worker did when, in the last run into a folder."""
-    with _bad_input():
+    with bad_input():
         _print_timeline(folder)
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
     """Write the page (index.html) and the trace of a folder anew, from run.json and the clips' sidecars."""
-    with _bad_input():
+    with bad_input():
         from ltx_dist.output.report import write_report
         from ltx_dist.output.trace import write_trace
 
@@ -108,7 +102,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")])
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
     """Check every published clip: whole, readable, and the very file that was written. Exit 3 if any is not."""
-    with _bad_input():
+    with bad_input():
         from ltx_dist.output.verify import verify_folder
 
         verdicts = list(verify_folder(folder))
@@ -124,14 +118,14 @@ def verify(folder: Annotated[Path, typer.Argument(help="The folder of a run.")])
 @app.command()
 def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
     """Say which worker would run what, and in which order. Loads no model and needs no GPU."""
-    with _bad_input():
+    with bad_input():
         from rich.console import Console
 
         from ltx_dist.batch import open_batch
         from ltx_dist.devices import local_inventory
         from ltx_dist.plan import print_plan
 
-        batch = open_batch(prompts, _load(config, set_ or []))
+        batch = open_batch(prompts, load(config, set_ or []))
         print_plan(batch, local_inventory(), Console())
 
 
@@ -144,12 +138,6 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     app()
-
-
-def _load(path: Path | None, overrides: list[str]) -> RenderConfig:
-    from ltx_dist.config import load_config
-
-    return load_config(path, overrides)
 
 
 def _render(prompts: str, output: Path, config: RenderConfig, executor: ExecutorKind, address: str | None) -> int:
@@ -176,21 +164,6 @@ def _print_timeline(folder: Path) -> None:
     hidden = {id(overlap.other) for overlap in overlaps(completions)}
     print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
     print(f"the first work began {first_start(completions):.1f} s after the workers began to load")
-
-
-@contextmanager
-def _bad_input() -> Iterator[None]:
-    """Print what is wrong with the input, without a traceback, and exit 2."""
-    try:
-        yield
-    except ValueError as error:
-        mistakes = str(error).splitlines()
-        heading = f"{len(mistakes)} mistakes:\n" if len(mistakes) > 1 else ""
-        print(f"ltx-dist: {heading}" + "\n".join(mistakes), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(75)
 
 
 if __name__ == "__main__":

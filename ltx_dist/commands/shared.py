@@ -1,0 +1,42 @@
+"""What the commands have in common: their options, how bad input ends, how a config is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ltx_dist.config import RenderConfig
+
+Prompts = Annotated[str, typer.Argument(help="A .txt, .csv, .jsonl or .yaml file of prompts, or - for standard input.")]
+Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned; see docs/prompts.md.")
+]
+
+
+def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
+    """Raises ValueError with a line for every mistake in the file and the overrides."""
+    from ltx_dist.config import load_config
+
+    return load_config(path, overrides or [])
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Print what is wrong with the input, without a traceback, and exit 2."""
+    try:
+        yield
+    except ValueError as error:
+        mistakes = str(error).splitlines()
+        heading = f"{len(mistakes)} mistakes:\n" if len(mistakes) > 1 else ""
+        print(f"ltx-dist: {heading}" + "\n".join(mistakes), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(75)
