@@ -10,8 +10,9 @@ from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import Preset, preset_for
 from ltx_dist.render_key import latents_key, render_key
+from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.memory import component_bytes
-from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
+from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.types import RenderRequest
 
 
@@ -33,7 +34,7 @@ class Batch:
         """The dtype of the weights on the device, by name."""
         if self.config.model.precision != "auto":
             return self.config.model.precision
-        on_cpu = self.config.placement.device == "cpu" or inventory.num_gpus == 0
+        on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
         return "float32" if on_cpu else "bfloat16"
 
     def component_bytes(self, precision: str) -> dict[str, int]:

@@ -5,34 +5,38 @@ from __future__ import annotations
 import os
 import subprocess
 
-from ltx_dist.scheduling.placement import Inventory
+from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
+NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits")
 
 
 def local_inventory() -> Inventory:
-    """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, the memory of the smallest in bytes, and usable CPU cores."""
-    memory = _visible(_query_gpus())
-    known = [size for size in memory if size is not None]
-    return Inventory(len(memory), min(known) if len(known) == len(memory) > 0 else None, len(os.sched_getaffinity(0)))
+    """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Inventory(tuple(_visible(_query_gpus())), len(os.sched_getaffinity(0)), memory)
 
 
-def _query_gpus() -> list[tuple[str, str, int | None]]:
-    """(index, uuid, bytes) of every GPU; none where there is no NVIDIA driver. Some boards do not tell their memory."""
+def _query_gpus() -> list[tuple[str, str, int | None, str]]:
+    """(index, uuid, bytes, name) of every GPU; none where there is no NVIDIA driver. Some do not tell their memory."""
     try:
         listing = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.split(", ") for line in listing.strip().splitlines()]
-    return [(index, uuid, int(size) * 2**20 if size.isdigit() else None) for index, uuid, size in rows]
+    rows = [line.split(", ", 3) for line in listing.strip().splitlines()]
+    return [(index, uuid, int(size) * 2**20 if size.isdigit() else None, name) for index, uuid, size, name in rows]
 
 
-def _visible(gpus: list[tuple[str, str, int | None]]) -> list[int | None]:
+def _visible(gpus: list[tuple[str, str, int | None, str]]) -> list[DeviceInfo]:
+    """As torch numbers them: in the order of `CUDA_VISIBLE_DEVICES`, which ends at the first that is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [memory for _, _, memory in gpus]
-    wanted = [name.strip() for name in visible.split(",") if name.strip()]
-    slices: list[int | None] = [None for name in wanted if name.startswith("MIG-")]
-    return slices + [
-        memory for index, uuid, memory in gpus if any(name == index or uuid.startswith(name) for name in wanted)
-    ]
+    names = [index for index, *_ in gpus] if visible is None else [name.strip() for name in visible.split(",")]
+    devices: list[DeviceInfo] = []
+    for name in names:
+        whole = next((gpu for gpu in gpus if name and (name == gpu[0] or gpu[1].startswith(name))), None)
+        if whole is not None:
+            devices.append(DeviceInfo(whole[3], whole[2], index=len(devices)))
+        elif name.startswith("MIG-"):  # nvidia-smi lists no slices here
+            devices.append(DeviceInfo("MIG slice", None, index=len(devices)))
+        else:
+            break
+    return devices

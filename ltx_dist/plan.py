@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ltx_dist.batch import Batch
-from ltx_dist.devices import Inventory
 from ltx_dist.presets import assumption
+from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement
 from ltx_dist.scheduling.simulator import simulate
 from ltx_dist.scheduling.timeline import gantt

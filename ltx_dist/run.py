@@ -23,7 +23,7 @@ from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.progress import make_progress
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import RunProgress
-from ltx_dist.scheduling.placement import Inventory
+from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import RenderRequest, RenderResult
 from ltx_dist.wording import count
@@ -48,7 +48,7 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
     """
     inventory = local_inventory()
     if kind == "local":
-        inventory = replace(inventory, num_gpus=min(inventory.num_gpus, 1))  # one process keeps one device busy
+        inventory = replace(inventory, gpus=inventory.gpus[:1])  # one process keeps one device busy
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         with ExitStack() as held:

@@ -21,7 +21,8 @@ from ltx_dist.execution import ray_executor
 from ltx_dist.execution.local_executor import LocalExecutor
 from ltx_dist.execution.renderer import Renderer
 from ltx_dist.execution.worker import WorkerSpec
-from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
+from ltx_dist.scheduling.inventory import Inventory
+from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.stages.denoiser import Denoiser
 from ltx_dist.stages.text_encoder import TextEncoder
@@ -151,7 +152,7 @@ def make_placement(layout: str, devices: int, video_slots: int = 0) -> Placement
     wishes = Wishes(
         layout=layout, device="cpu", devices=devices, threads=1, residency="time_sliced", video_slots=video_slots
     )
-    return place(wishes, Inventory(0, None, 2), NO_WEIGHTS)
+    return place(wishes, Inventory((), 2), NO_WEIGHTS)
 
 
 def render_all(

@@ -9,9 +9,11 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -19,7 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.worker import WorkerSpec
-from ltx_dist.scheduling.placement import Inventory
+from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
+from ltx_dist.scheduling.placement import Worker
 
 ANSWER_SECONDS = 5.0
 """A cluster's head that does not take a connection within this is not there."""
@@ -72,31 +75,47 @@ def connect(address: str | None) -> Inventory:
 
 
 def _inventory() -> Inventory:
-    """Whole GPUs that are free now, the smallest one's bytes, and the CPUs of the smallest node."""
+    """The GPUs that are free now, node by node, and the CPUs and memory of the smallest node."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    free = ray.available_resources().get("GPU", 0.0)
     num_cpus = min((int(node["Resources"].get("CPU", 1)) for node in nodes), default=1)
-    return Inventory(int(free), _smallest_gpu_memory(nodes), max(1, num_cpus))
+    host_memory = min((int(node["Resources"].get("memory", 0)) for node in nodes), default=0)
+    return Inventory(tuple(free_gpus(nodes)), max(1, num_cpus), host_memory or None)
 
 
-def _smallest_gpu_memory(nodes: Sequence[dict[str, Any]]) -> int | None:
-    """Bytes, asked of every node that has GPUs; None when none of them can say."""
-    ask = ray.remote(num_cpus=0, max_retries=0)(_gpu_memory)
-    answers = [
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
-        for node in nodes
-        if node["Resources"].get("GPU", 0) > 0
-    ]
-    ready, _ = ray.wait(answers, num_returns=len(answers), timeout=NODE_SECONDS) if answers else ([], [])
-    known = []
-    for answer in ready:
-        with suppress(RayError):  # a node that cannot answer says so when its worker starts
-            known.append(ray.get(answer))
-    return min((memory for memory in known if memory is not None), default=None)
+def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[DeviceInfo]:
+    """Whole GPUs of these entries of `ray.nodes()` that nobody uses now.
+
+    Which of a node's GPUs a worker gets is Ray's choice: on a node with several kinds each is taken for the smallest.
+    """
+    free = available_resources_per_node()
+    counts = {node["NodeID"]: int(free.get(node["NodeID"], {}).get("GPU", 0)) for node in nodes}
+    found: list[DeviceInfo] = []
+    for node_id, device in _gpu_of_each_node([node_id for node_id, count in counts.items() if count]).items():
+        found += [replace(device, node_id=node_id, index=index) for index in range(counts[node_id])]
+    return found
 
 
-def _gpu_memory() -> int | None:
-    return local_inventory().gpu_memory_bytes
+def _gpu_of_each_node(node_ids: Sequence[str]) -> dict[str, DeviceInfo]:
+    """The smallest GPU of each node, asked of the node itself; one of unknown memory where it cannot say."""
+    ask = ray.remote(num_cpus=0, max_retries=0)(_smallest_gpu)
+    answers = {
+        node_id: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
+        for node_id in node_ids
+    }
+    refs = list(answers.values())
+    ready = set(ray.wait(refs, num_returns=len(refs), timeout=NODE_SECONDS)[0]) if refs else set()
+    found = dict.fromkeys(node_ids, DeviceInfo("unknown GPU", None))
+    for node_id, answer in answers.items():
+        if answer in ready:
+            with suppress(RayError):  # a node that cannot answer says so when its worker starts
+                found[node_id] = ray.get(answer) or found[node_id]
+    return found
+
+
+def _smallest_gpu() -> DeviceInfo | None:
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):  # Ray hides all GPUs from a task that asked for none
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return min(local_inventory().gpus, key=lambda gpu: gpu.memory_bytes or 0, default=None)
 
 
 def disconnect() -> None:
@@ -110,7 +129,9 @@ def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
     Raises WorkerStartError when the cluster cannot give them; without this the actors would wait in silence.
     """
     groups = {
-        spec.worker.worker_id: placement_group([{"GPU": spec.worker.num_gpus}])
+        spec.worker.worker_id: placement_group(
+            [{"GPU": spec.worker.num_gpus}], bundle_label_selector=_on_its_node(spec.worker)
+        )
         for spec in specs
         if spec.worker.num_gpus > 0
     }
@@ -125,3 +146,7 @@ def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
             f"({free:g} free now); wait for other work to end, or set placement.devices to {len(groups) - len(missing)}"
         )
     return groups
+
+
+def _on_its_node(worker: Worker) -> list[dict[str, str]]:
+    return [{"ray.io/node-id": worker.node_id} if worker.node_id else {}]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from ltx_dist.scheduling.inventory import CPU, DeviceInfo, Inventory
 from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, Stage
 
 Residency = Literal["resident", "time_sliced"]
@@ -33,6 +34,7 @@ DEFAULT_VIDEO_SLOTS = 2
 class Worker:
     """One device and the stages it may run.
 
+    device_name: its model, which tells its speed. node_id: the Ray node that it is on; None is any.
     threads: CPU threads of the worker's torch; None leaves torch's own choice. num_gpus: what it asks of Ray.
     video_slots: clips whose frames may be on the worker's host while x264 makes their mp4s beside the device's work;
         0 where the device is the host: there nothing would be gained, and decoding ends with the mp4.
@@ -46,6 +48,8 @@ class Worker:
     threads: int | None = None
     num_gpus: float = 0.0
     video_slots: int = 0
+    device_name: str = CPU
+    node_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,6 @@ class Placement:
     layout: str
     workers: tuple[Worker, ...]
     max_queued: Mapping[Stage, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """What there is to place on: GPUs seen by this machine or the cluster, their smallest memory, CPU cores."""
-
-    num_gpus: int
-    gpu_memory_bytes: int | None
-    num_cpus: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,55 +80,75 @@ def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, in
 
     Raises ValueError naming the field when the devices cannot carry the layout.
     """
-    device = _device(wishes, inventory)
-    num_devices = _num_devices(wishes, inventory, device)
-    layout = wishes.layout if wishes.layout != "auto" else ("shared" if num_devices == 1 else "replicated")
-    hosted = _hosted_stages(layout, num_devices)
+    devices = _devices(wishes, inventory)
+    layout = wishes.layout if wishes.layout != "auto" else ("shared" if len(devices) == 1 else "replicated")
+    hosted = _hosted_stages(layout, len(devices))
+    threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
     workers = tuple(
-        Worker(
-            worker_id=f"{device}:{index}",
-            stages=stages,
-            device=device,
-            device_index=index,
-            residency=_residency(wishes, inventory, device, stages, component_bytes),
-            threads=wishes.threads or _default_threads(device, inventory, len(hosted)),
-            num_gpus=1.0 if device == "cuda" else 0.0,
-            video_slots=_video_slots(wishes, device, stages),
-        )
-        for index, stages in enumerate(hosted)
+        worker_for(device, number, stages, wishes, component_bytes, threads)
+        for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
     return Placement(layout, workers, _max_queued(wishes, workers))
 
 
-def _device(wishes: Wishes, inventory: Inventory) -> Device:
-    if wishes.device == "cuda" and inventory.num_gpus == 0:
+def with_device(
+    placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, component_bytes: Mapping[str, int]
+) -> Placement:
+    """The placement with one worker more, its last, on a GPU that joined. `number`: of its name, used by none before.
+
+    In `pinned` it denoises, as every device beyond the third; in `shared`, which then is no longer one device, and
+    elsewhere it runs all stages.
+    """
+    stages = (Stage.DENOISE,) if placement.layout == "pinned" else STAGES
+    worker = worker_for(device, number, stages, wishes, component_bytes, wishes.threads)
+    workers = (*placement.workers, worker)
+    return Placement(placement.layout, workers, _max_queued(wishes, workers))
+
+
+def worker_for(
+    device: DeviceInfo,
+    number: int,
+    stages: tuple[Stage, ...],
+    wishes: Wishes,
+    component_bytes: Mapping[str, int],
+    threads: int | None,
+) -> Worker:
+    """The worker on a device. `threads` are for torch on a CPU; beside a GPU only a wish sets them."""
+    kind: Device = "cpu" if device.name == CPU else "cuda"
+    return Worker(
+        worker_id=f"{kind}:{number}",
+        stages=stages,
+        device=kind,
+        device_index=device.index,
+        residency=_residency(wishes, device, stages, component_bytes),
+        threads=threads if kind == "cpu" else wishes.threads,
+        num_gpus=1.0 if kind == "cuda" else 0.0,
+        video_slots=_video_slots(wishes, kind, stages),
+        device_name=device.name,
+        node_id=device.node_id,
+    )
+
+
+def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
+    """The devices to use, in the order in which they get their stages."""
+    if wishes.device == "cuda" and not inventory.gpus:
         raise ValueError("placement.device: cuda was asked for and no GPU was found; use cpu, or check nvidia-smi")
-    if wishes.device == "auto":
-        return "cuda" if inventory.num_gpus else "cpu"
-    return wishes.device
-
-
-def _num_devices(wishes: Wishes, inventory: Inventory, device: Device) -> int:
-    if wishes.layout == "shared":
-        if wishes.devices not in (None, 1):
-            raise ValueError(f"placement.devices: shared uses one device, not {wishes.devices}; use replicated")
-        return 1
-    if device == "cuda":
-        if wishes.devices is not None and wishes.devices > inventory.num_gpus:
-            raise ValueError(
-                f"placement.devices: {wishes.devices} were asked for and {inventory.num_gpus} GPUs were found; "
-                f"use {inventory.num_gpus} or fewer"
-            )
-        return wishes.devices or inventory.num_gpus
-    if wishes.devices is not None:
-        return wishes.devices
-    return len(STAGES) if wishes.layout == "pinned" else 1
+    if wishes.layout == "shared" and wishes.devices not in (None, 1):
+        raise ValueError(f"placement.devices: shared uses one device, not {wishes.devices}; use replicated")
+    if wishes.device == "cpu" or not inventory.gpus:
+        count = 1 if wishes.layout == "shared" else wishes.devices or (len(STAGES) if wishes.layout == "pinned" else 1)
+        return [DeviceInfo(CPU, inventory.host_memory_bytes, index=index) for index in range(count)]
+    found = len(inventory.gpus)
+    if wishes.devices is not None and wishes.devices > found:
+        raise ValueError(
+            f"placement.devices: {wishes.devices} were asked for and {found} GPUs were found; use {found} or fewer"
+        )
+    count = 1 if wishes.layout == "shared" else wishes.devices or found
+    return list(inventory.gpus[:count])
 
 
 def _hosted_stages(layout: str, num_devices: int) -> list[tuple[Stage, ...]]:
-    if layout == "shared":
-        return [STAGES]
-    if layout == "replicated":
+    if layout in ("shared", "replicated"):
         return [STAGES] * num_devices
     assert layout == "pinned"
     if num_devices == 1:
@@ -147,25 +162,17 @@ def _hosted_stages(layout: str, num_devices: int) -> list[tuple[Stage, ...]]:
 
 
 def _residency(
-    wishes: Wishes,
-    inventory: Inventory,
-    device: Device,
-    stages: tuple[Stage, ...],
-    component_bytes: Mapping[str, int],
+    wishes: Wishes, device: DeviceInfo, stages: tuple[Stage, ...], component_bytes: Mapping[str, int]
 ) -> Residency:
     if wishes.residency != "auto":
         return wishes.residency
-    if device == "cpu" or len(stages) == 1:
+    if device.name == CPU or len(stages) == 1:
         return "resident"
-    memory = wishes.memory_gb * 1e9 if wishes.memory_gb is not None else inventory.gpu_memory_bytes
+    memory = wishes.memory_gb * 1e9 if wishes.memory_gb is not None else device.memory_bytes
     weights = sum(component_bytes[COMPONENT_OF_STAGE[stage]] for stage in stages)
     fits = memory is not None and weights <= RESIDENT_SHARE * memory
     # Unknown memory is treated as too small: time-slicing costs a few percent, paging costs a factor of a hundred.
     return "resident" if fits else "time_sliced"
-
-
-def _default_threads(device: Device, inventory: Inventory, num_workers: int) -> int | None:
-    return max(1, inventory.num_cpus // num_workers) if device == "cpu" else None
 
 
 def _video_slots(wishes: Wishes, device: Device, stages: tuple[Stage, ...]) -> int:

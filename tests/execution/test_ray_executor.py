@@ -18,7 +18,8 @@ from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.ray_executor import RayExecutor
 from ltx_dist.execution.renderer import Renderer
 from ltx_dist.execution.worker import WorkerSpec
-from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
+from ltx_dist.scheduling.inventory import Inventory
+from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import Assignment, Completion, RenderRequest, Stage
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.ray
 
 ON_CPU = place(
     Wishes(layout="replicated", device="cpu", devices=2, threads=1),
-    Inventory(0, None, 2),
+    Inventory((), 2),
     {"text_encoder": 0, "transformer": 0, "vae": 0},
 )
 REPLICATED = replace(ON_CPU, workers=tuple(replace(worker, num_gpus=1.0) for worker in ON_CPU.workers))

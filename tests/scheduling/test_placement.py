@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from ltx_dist.scheduling.placement import Inventory, Placement, Wishes, place
+from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
+from ltx_dist.scheduling.placement import Placement, Wishes, place, with_device
 from ltx_dist.types import STAGES, Stage
 
 E, D, V = STAGES
 GIB = 2**30
-ON_CPU = Inventory(num_gpus=0, gpu_memory_bytes=None, num_cpus=4)
+ON_CPU = Inventory(gpus=(), num_cpus=4)
 LTX_2B = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(2.494e9)}
 
 
-def gpus(count: int, gib: float = 24) -> Inventory:
-    return Inventory(num_gpus=count, gpu_memory_bytes=int(gib * GIB), num_cpus=16)
+def gpu(gib: float | None, index: int = 0) -> DeviceInfo:
+    return DeviceInfo(f"{gib} GiB", None if gib is None else int(gib * GIB), index=index)
+
+
+def gpus(count: int, gib: float | None = 24) -> Inventory:
+    return Inventory(tuple(gpu(gib, index) for index in range(count)), num_cpus=16)
 
 
 def stages(placement: Placement) -> list[tuple[Stage, ...]]:
@@ -62,8 +65,25 @@ def test_ltx_2b_is_resident_on_48_gb_and_time_sliced_on_24():
 
 
 def test_unknown_memory_is_treated_as_too_small():
-    inventory = replace(gpus(1), gpu_memory_bytes=None)
-    assert place(Wishes(), inventory, LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(), gpus(1, None), LTX_2B).workers[0].residency == "time_sliced"
+
+
+def test_each_device_of_a_mixed_cluster_is_used_for_what_it_holds():
+    inventory = Inventory((gpu(80), gpu(24, 1), gpu(8, 2)), 16)
+    workers = place(Wishes(), inventory, LTX_2B).workers
+    assert [worker.residency for worker in workers] == ["resident", "time_sliced", "time_sliced"]
+    assert [worker.device_name for worker in workers] == ["80 GiB", "24 GiB", "8 GiB"]
+    assert {worker.residency for worker in place(Wishes(memory_gb=40), inventory, LTX_2B).workers} == {"resident"}
+
+
+@pytest.mark.parametrize(("layout", "expected"), [("pinned", (D,)), ("replicated", STAGES)])
+def test_a_device_that_joins_is_a_worker_more_and_room_for_its_work(layout, expected):
+    before = place(Wishes(layout=layout), gpus(3), LTX_2B)
+    after = with_device(before, DeviceInfo("RTX 4090", 24 * GIB, "a1b2", 0), 7, Wishes(layout=layout), LTX_2B)
+    assert after.workers[:-1] == before.workers
+    joined = after.workers[-1]
+    assert (joined.worker_id, joined.stages, joined.node_id, joined.num_gpus) == ("cuda:7", expected, "a1b2", 1.0)
+    assert after.max_queued[D] > before.max_queued[D]
 
 
 def test_a_wave_is_the_queue_bound_of_one_worker():
