@@ -187,7 +187,9 @@ class RenderResult:
 class WorkerState:
     """What a worker is doing now, for people to watch. `stage` is None while it waits.
 
-    step of num_steps: denoising steps done; 0 of 0 in the other stages.
+    step of num_steps: denoising steps done; 0 of 0 in the other stages. components: those whose weights are on the
+    device. memory_bytes: what the worker has allocated on its device; on a CPU the memory of its process; None where
+    nobody counts.
     """
 
     worker_id: str
@@ -195,3 +197,5 @@ class WorkerState:
     request_id: str | None = None
     step: int = 0
     num_steps: int = 0
+    components: tuple[str, ...] = ()
+    memory_bytes: int | None = None

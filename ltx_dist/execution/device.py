@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from ltx_dist.execution.executor import WorkerStartError
@@ -32,6 +35,17 @@ def reset_peak(device: torch.device) -> None:
 def peak_bytes(device: torch.device) -> int | None:
     """Most bytes allocated at a time since `reset_peak`; None on a CPU, which does not count."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def memory_in_use(device: torch.device) -> int | None:
+    """Bytes allocated now; on a CPU those of this whole process, None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_lost(device: torch.device, error: Exception) -> bool:

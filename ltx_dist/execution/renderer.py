@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ltx_dist.execution.executor import Executor
 from ltx_dist.scheduling.scheduler import Outcome, Scheduler
-from ltx_dist.types import Completion, RenderRequest, RenderResult, Stage
+from ltx_dist.types import STAGES, Completion, RenderRequest, RenderResult, Stage
 
 if TYPE_CHECKING:
     from ltx_dist.execution.resumption import Resumption
@@ -22,17 +22,22 @@ class WorkersLostError(RuntimeError):
 
 
 class Renderer:
-    """Drives a scheduler and an executor. `completions` is everything that ended so far, in order."""
+    """Drives a scheduler and an executor. `completions` is everything that ended so far, in order.
+
+    on_completion: told of each at once, in the loop itself, so it must not take long.
+    """
 
     def __init__(
         self,
         scheduler: Scheduler,
         executor: Executor,
         resumption: Resumption | None = None,
+        on_completion: Callable[[Completion], None] | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._executor = executor
         self._resumption = resumption
+        self._on_completion = on_completion
         self._denoised: set[str] = set()
         self._history: dict[str, list[Completion]] = {}
         self.completions: list[Completion] = []
@@ -62,6 +67,10 @@ class Renderer:
                 if self._resumption is not None and outcome.status == "done":
                     self._resumption.forget(request)
 
+    def queue_lengths(self) -> dict[Stage, int]:
+        """Requests that wait in front of each stage; good in any thread."""
+        return {stage: self._scheduler.num_queued(stage) for stage in STAGES}
+
     def _raise_without_workers(self) -> None:
         stage = self._scheduler.unhosted_stage
         assert stage is not None, "nothing in flight and requests are open: the scheduler stalled"
@@ -89,6 +98,8 @@ class Renderer:
             self._resumption.keep(by_id[assignment.request_id], self._executor.fetcher(assignment.request_id))
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
+        if self._on_completion is not None:
+            self._on_completion(self.completions[-1])
         self._history.setdefault(completion.assignment.request_id, []).append(completion)
 
     def _result(self, request: RenderRequest, outcome: Outcome, completion: Completion) -> RenderResult:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
-from ltx_dist.execution.device import is_lost, open_device, peak_bytes, reset_peak
+from ltx_dist.execution.device import is_lost, memory_in_use, open_device, peak_bytes, reset_peak
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.video_encoders import Frames, VideoEncoders
 from ltx_dist.output.video import encode_video
@@ -132,7 +132,12 @@ class StageWorker:
 
     def state(self) -> WorkerState:
         """Safe to call from another thread while `run` works."""
-        return self._state
+        return replace(self._state, components=self._on_device(), memory_bytes=memory_in_use(self._device))
+
+    def _on_device(self) -> tuple[str, ...]:
+        """Time-sliced components come and go; the others stay."""
+        stages = [stage for stage in self._stages if stage not in self._residents or self._residents[stage].is_resident]
+        return tuple(COMPONENT_OF_STAGE[stage] for stage in stages)
 
     def _run_stage(
         self, stage: Stage, request: RenderRequest, payload: StageOutput | None
