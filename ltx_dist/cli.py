@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +39,9 @@ Executor = Annotated[
     ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
 ]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
+JsonEvents = Annotated[
+    Path | None, typer.Option(help="Append what happens to this file, one JSON object a line; see README.")
+]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
 
 
@@ -50,11 +54,12 @@ def render(
     executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
     bfloat16: Bfloat16 = False,
+    json_events: JsonEvents = None,
 ) -> None:
     """Render a file of prompts into a folder of clips. Run it again to go on where it stopped."""
     with bad_input():
         overrides = [*(set_ or []), *(["model.precision=bfloat16"] if bfloat16 else [])]
-        sys.exit(_render(prompts, output, load(config, overrides), executor, address))
+        sys.exit(_render(prompts, output, load(config, overrides), executor, address, json_events))
 
 
 @app.command()
@@ -64,13 +69,14 @@ def demo(
     set_: Set = None,
     executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
+    json_events: JsonEvents = None,
 ) -> None:
     """Render the packaged prompts with the packaged model, and print who did what when. Works offline, on a CPU."""
     from ltx_dist.demo import PROMPTS, demo_config
 
     with bad_input():
         settings = load(config, set_ or []) if config else demo_config(set_ or [])
-        exit_code = _render(str(PROMPTS), output, settings, executor, address)
+        exit_code = _render(str(PROMPTS), output, settings, executor, address, json_events)
         if exit_code == 0:
             print()
             _print_timeline(output)
@@ -140,13 +146,23 @@ def main() -> None:
     app()
 
 
-def _render(prompts: str, output: Path, config: RenderConfig, executor: ExecutorKind, address: str | None) -> int:
+def _render(
+    prompts: str,
+    output: Path,
+    config: RenderConfig,
+    executor: ExecutorKind,
+    address: str | None,
+    json_events: Path | None,
+) -> int:
     from rich.console import Console
 
     from ltx_dist.batch import open_batch
+    from ltx_dist.output.event_log import EventLog
     from ltx_dist.run import render_batch
 
-    return render_batch(open_batch(prompts, config), output, executor.value, address, Console())
+    batch = open_batch(prompts, config)
+    with closing(EventLog(json_events)) if json_events else nullcontext() as events:
+        return render_batch(batch, output, executor.value, address, Console(), events)
 
 
 def _print_timeline(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +17,14 @@ from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
+from ltx_dist.output.event_log import EventLog
 from ltx_dist.output.files import OutputError, output_errors
 from ltx_dist.output.live_page import LivePage, write_run
 from ltx_dist.output.lock import folder_lock
-from ltx_dist.output.progress import make_progress
+from ltx_dist.output.progress import progress_of
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import RunProgress
+from ltx_dist.output.watching import Watchers
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import RenderRequest, RenderResult
@@ -40,7 +42,14 @@ EXIT_OUTPUT = 74
 EXIT_STOPPED = 75
 
 
-def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | None, console: Console) -> int:
+def render_batch(
+    batch: Batch,
+    folder: Path,
+    kind: ExecutorKind,
+    address: str | None,
+    console: Console,
+    events: EventLog | None = None,
+) -> int:
     """Render what the folder does not hold yet; returns the exit code, which `run.json` holds too.
 
     Raises ValueError for what can still be wrong with the input now: an address, a device, a layout, or a folder
@@ -58,7 +67,7 @@ def render_batch(batch: Batch, folder: Path, kind: ExecutorKind, address: str | 
                 held.enter_context(folder_lock(folder))
             if uses_ray:
                 inventory = held.enter_context(_cluster(address))
-            return _run(place_batch(batch, inventory), folder, uses_ray, console)
+            return _run(place_batch(batch, inventory), folder, uses_ray, console, events)
     except OutputError as error:
         _say(console, f"the output could not be written: {error}", "red")
         return EXIT_OUTPUT
@@ -80,20 +89,37 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
     return bool(address) or len(batch.placement(inventory).workers) > 1
 
 
-def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console) -> int:
+def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console, events: EventLog | None) -> int:
     run = RunProgress(placed.placement, submitted=len(placed.batch.requests))
     with output_errors():
         publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
         remaining = _unpublished(placed, publisher)
         run.skipped = run.submitted - len(remaining)
         _announce(placed, folder, remaining, uses_ray, console)
+    with events.batch(run) if events else nullcontext():
         if not remaining and run.is_recorded(folder):
+            run.exit_code = EXIT_DONE
             return EXIT_DONE  # and the record of the run that made these clips stays
-        write_run(run, folder)
+        with output_errors():
+            write_run(run, folder)
+        return _finish(placed, folder, remaining, publisher, run, uses_ray, console, events)
+
+
+def _finish(
+    placed: PlacedBatch,
+    folder: Path,
+    remaining: list[RenderRequest],
+    publisher: Publisher,
+    run: RunProgress,
+    uses_ray: bool,
+    console: Console,
+    events: EventLog | None,
+) -> int:
+    """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
     run.exit_code = EXIT_INTERNAL
     try:
         if remaining:
-            _render(placed, folder, remaining, publisher, run, uses_ray, console)
+            _render(placed, folder, remaining, publisher, run, uses_ray, console, events)
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
     except (KeyboardInterrupt, WorkersLostError):
         run.exit_code = EXIT_STOPPED
@@ -117,16 +143,23 @@ def _render(
     run: RunProgress,
     uses_ray: bool,
     console: Console,
+    events: EventLog | None,
 ) -> None:
     with _resumption(placed, folder, requests, console) as resumption, _executor(placed, uses_ray) as executor:
-        renderer = Renderer(Scheduler(placed.placement), executor, resumption)
+        watchers = Watchers()
+        renderer = Renderer(Scheduler(placed.placement), executor, resumption, watchers.stage_ended)
         run.completions = renderer.completions
         page = LivePage()
-        with make_progress(run.submitted, run.skipped, console, executor.worker_states) as progress:
+        with progress_of(
+            run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths
+        ) as progress:
+            watchers.add(progress)
+            if events:
+                watchers.add(events)
             for result in renderer.render(requests):
                 published = _publish(publisher, result, placed.render_key(result.request))
                 run.count(published)
-                progress.finished(published)
+                watchers.clip_ended(published)
                 page.refresh(run, folder)
     lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
     if lost:

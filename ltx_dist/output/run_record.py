@@ -55,11 +55,14 @@ class RunProgress:
             return False
         return recorded.get("submitted") == recorded.get("done") == self.submitted and recorded.get("exit_code") == 0
 
+    @property
+    def counts(self) -> Counts:
+        done = self.skipped + self.done
+        return Counts(self.submitted, done, self.failed, self.submitted - done - self.failed, self.skipped)
+
     def write(self, folder: Path) -> None:
         """May raise OSError."""
-        done = self.skipped + self.done
-        counts = Counts(self.submitted, done, self.failed, self.submitted - done - self.failed, self.skipped)
-        write_run_record(folder, build_run_record(counts, self.placement, self.completions, self.exit_code))
+        write_run_record(folder, build_run_record(self.counts, self.placement, self.completions, self.exit_code))
 
 
 def build_run_record(
@@ -82,12 +85,12 @@ def build_run_record(
         "skipped": counts.skipped,
         "exit_code": exit_code,
         "layout": placement.layout,
-        "workers": [_worker(worker) for worker in workers],
+        "workers": [worker_of(worker) for worker in workers],
         "startup_seconds": first_start(completions),
         "makespan_seconds": makespan(completions),
         "lower_bound_seconds": stage_bound(completions, {worker.worker_id: worker.stages for worker in workers}),
         "busy_share": {worker.worker_id: shares.get(worker.worker_id, 0.0) for worker in workers},
-        "events": [_event(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
+        "events": [event_of(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
     }
 
 
@@ -124,12 +127,12 @@ def recorded_completions(record: dict[str, Any]) -> list[Completion]:
     ]
 
 
-def _worker(worker: Worker) -> dict[str, Any]:
+def worker_of(worker: Worker) -> dict[str, Any]:
     device = "cpu" if worker.device == "cpu" else f"{worker.device}:{worker.device_index}"
     return {"worker_id": worker.worker_id, "stages": [str(stage) for stage in worker.stages], "device": device}
 
 
-def _event(completion: Completion) -> dict[str, Any]:
+def event_of(completion: Completion) -> dict[str, Any]:
     assignment = completion.assignment
     event: dict[str, Any] = {
         "request_id": assignment.request_id,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from ltx_dist.types import RenderResult, Stage
+from ltx_dist.scheduling.pace import Pace
+from ltx_dist.types import Completion, RenderResult, Stage
 
 SHORT_NAMES = {Stage.ENCODE_TEXT: "encode", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 NAME_WIDTH = 28
@@ -14,17 +15,27 @@ Clock = Callable[[], float]
 
 
 class Tally:
-    """Counts and pace of a batch; the words of both views."""
+    """Counts and pace of a batch; the words of both views.
 
-    def __init__(self, total: int, already_done: int, clock: Clock) -> None:
+    planned_ends: when the plan has each clip of this run end, see `Pace`.
+    """
+
+    def __init__(self, total: int, already_done: int, clock: Clock, planned_ends: Sequence[float] = ()) -> None:
         self.total, self.already_done = total, already_done
         self.done, self.failed = already_done, 0
         self._clock = clock
+        self._pace = Pace(total - already_done, planned_ends)
         self._started = self._last_ended = clock()
+        self._began: float | None = None
 
     @property
     def ended(self) -> int:
         return self.done + self.failed
+
+    def stage_ended(self, completion: Completion) -> None:
+        """The first tells when work began: loading the models before it says nothing of the pace."""
+        if self._began is None:
+            self._began = max(self._started, self._clock() - completion.report.seconds)
 
     def add(self, result: RenderResult, longest_name: int = 255) -> str:
         """Count a result; the line that tells of it."""
@@ -40,13 +51,30 @@ class Tally:
         return self._clock() - self._started
 
     def eta(self) -> float | None:
-        """Seconds still to go at the pace so far; None before the first clip of this run ended."""
-        ended_here = self.ended - self.already_done
-        if not ended_here:
-            return None
-        seconds_a_clip = (self._last_ended - self._started) / ended_here
-        since_last = self._clock() - self._last_ended
-        return max(0.0, seconds_a_clip * (self.total - self.ended) - since_last)
+        """Seconds still to go; None before the first clip of this run ended."""
+        began = self._work_began()
+        return self._pace.eta(self.ended - self.already_done, self._last_ended - began, self._clock() - began)
+
+    def clips_an_hour(self) -> float | None:
+        """Of this run, failed ones too; None before the first ended."""
+        seconds = self._last_ended - self._work_began()
+        return 3600 * (self.ended - self.already_done) / seconds if seconds > 0 else None
+
+    def _work_began(self) -> float:
+        return self._started if self._began is None else self._began
+
+    def pace(self) -> str:
+        """`214 clips/h, 3 min 30 s left`, as far as it is known."""
+        rate, eta = self.clips_an_hour(), self.eta()
+        parts = [f"{_rate(rate)} clips/h"] if rate is not None else []
+        if eta is not None and self.ended < self.total:
+            parts.append(f"{duration(eta)} left")
+        return ", ".join(parts)
+
+    def so_far(self, queued: Mapping[Stage, int]) -> str:
+        """One line for a log, while the batch goes on."""
+        parts = [f"{self.ended} of {self.total} ended, {self.failed} failed", self.pace(), waiting(queued)]
+        return f"-- {duration(self.elapsed())}: " + "; ".join(part for part in parts if part)
 
     def summary(self) -> str:
         parts = [f"{self.done} done"]
@@ -66,6 +94,15 @@ def _seconds_by_stage(result: RenderResult) -> str:
     total = sum(c.report.seconds + c.report.load_seconds for c in result.completions)
     stages = " ".join(f"{SHORT_NAMES[stage]} {_number(value)}" for stage, value in seconds.items())
     return f"{_number(total)} s  {stages}"
+
+
+def waiting(queued: Mapping[Stage, int]) -> str:
+    """`waiting: 13 encode, 2 denoise, 0 decode`: the queues in front of the stages."""
+    return "waiting: " + ", ".join(f"{number} {SHORT_NAMES[stage]}" for stage, number in queued.items())
+
+
+def _rate(clips_an_hour: float) -> str:
+    return f"{clips_an_hour:.0f}" if clips_an_hour >= 9.95 else f"{clips_an_hour:.1f}"
 
 
 def _number(seconds: float) -> str:

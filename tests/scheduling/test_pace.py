@@ -1,0 +1,34 @@
+"""The time a batch will still take, from its plan and the clips that ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltx_dist.scheduling.pace import Pace
+
+
+def test_nothing_is_said_before_a_clip_ended() -> None:
+    assert Pace(4).eta(0, 0.0, 5.0) is None
+
+
+def test_it_counts_down_between_clips_and_stops_at_zero() -> None:
+    pace = Pace(10)
+    assert pace.eta(1, 6.0, 6.0) == pytest.approx(54)
+    assert pace.eta(1, 6.0, 10.0) == pytest.approx(50)
+    assert pace.eta(1, 6.0, 1000.0) == 0
+
+
+def test_four_workers_that_end_together_are_not_taken_for_one() -> None:
+    """Eight clips on four workers, 20 s each. By count the first one to end would promise 140 s more."""
+    planned = [20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0, 40.0]
+    assert Pace(8, planned).eta(1, 20.0, 20.0) == pytest.approx(20)
+
+
+def test_what_was_measured_stretches_the_plan() -> None:
+    assert Pace(2, [1.0, 2.0]).eta(1, 30.0, 30.0) == pytest.approx(30)
+    assert Pace(2, [1.0, 4.0]).eta(1, 30.0, 30.0) == pytest.approx(90), "the second clip is three times as long"
+
+
+@pytest.mark.parametrize("planned", [[], [3.0, 5.0, 9.0]])
+def test_nothing_is_left_after_the_last(planned: list[float]) -> None:
+    assert Pace(3, planned).eta(3, 12.0, 12.0) == 0
