@@ -39,9 +39,7 @@ Executor = Annotated[
     ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
 ]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
-JsonEvents = Annotated[
-    Path | None, typer.Option(help="Append what happens to this file, one JSON object a line; see README.")
-]
+JsonEvents = Annotated[Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
 
 
