@@ -78,6 +78,21 @@ class RenderRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeTiling:
+    """In which pieces the VAE decodes a clip: at most so many pixels high and wide, and so many frames long.
+
+    None: not cut that way. Pieces overlap and are blended, so the pixels differ from those of another tiling: one is
+    resolved for a whole batch, whichever worker decodes.
+    """
+
+    tile_size: int | None = None
+    tile_frames: int | None = None
+
+
+UNTILED = DecodeTiling()
+
+
+@dataclass(frozen=True, slots=True)
 class Conditioning:
     """What the text encoder hands on.
 

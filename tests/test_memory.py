@@ -1,8 +1,10 @@
-"""Predicted parameters and bytes equal the real classes, built on the meta device at full size."""
+"""Predicted parameters and bytes equal those of the real classes at full size, which take no memory here."""
 
 from __future__ import annotations
 
+import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,19 @@ import torch
 from ltx_dist.checkpoints.versions import ARCHITECTURES, CONFIGS, read_config
 from ltx_dist.scheduling.memory import (
     component_bytes,
+    text_encoder_block_parameters,
     text_encoder_parameters,
+    transformer_block_parameters,
     transformer_parameters,
     vae_decoder_parameters,
     vae_encoder_parameters,
     vae_parameters,
 )
+from ltx_dist.scheduling.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
+from ltx_dist.types import UNTILED, DecodeTiling
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import working_sets as counted  # noqa: E402
 
 TRANSFORMERS = sorted({version.transformer for version in ARCHITECTURES.values()})
 VAES = sorted({version.vae for version in ARCHITECTURES.values()})
@@ -57,6 +66,51 @@ def test_vaes_and_their_halves(name: str) -> None:
 
 def test_the_text_encoder() -> None:
     assert text_encoder_parameters(read_config("text_encoder")) == count(full_size("text_encoder"))
+
+
+def test_blocks_that_are_streamed() -> None:
+    encoder: Any = full_size("text_encoder")
+    block = count(encoder.encoder.block[1])
+    assert text_encoder_block_parameters(read_config("text_encoder")) == block
+    for name in TRANSFORMERS:
+        transformer: Any = full_size(name)
+        assert transformer_block_parameters(read_config(name)) == count(transformer.transformer_blocks[0])
+
+
+DTYPES = {2: torch.bfloat16, 4: torch.float32}
+TOLERANCE = 0.03
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
+@pytest.mark.parametrize("tokens", [128, 256, 512])
+def test_working_set_of_encoding(tokens: int, element_bytes: int) -> None:
+    config = read_config("text_encoder")
+    expected = counted.count_encode_text(config, tokens, DTYPES[element_bytes])
+    assert encode_text_bytes(config, tokens, element_bytes) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_working_set_of_denoising(name: str, guidance: float, element_bytes: int) -> None:
+    config, request = read_config(name), counted.example(480, 704, 121, guidance)
+    expected = counted.count_denoise(config, request, DTYPES[element_bytes])
+    assert denoise_bytes(config, request, (32, 8), element_bytes) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
+@pytest.mark.parametrize("name", VAES)
+def test_working_set_of_decoding(name: str, element_bytes: int) -> None:
+    config, request = read_config(name), counted.example(512, 768, 97)
+    expected = counted.count_decode(config, request, DTYPES[element_bytes], UNTILED)
+    assert decode_bytes(config, request, element_bytes) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("tiling", [DecodeTiling(512, None), DecodeTiling(None, 64)], ids=str)
+def test_working_set_of_decoding_in_tiles_is_a_bound(tiling: DecodeTiling) -> None:
+    config, request = read_config("vae-0.9.5"), counted.example(512, 768, 97)
+    expected = counted.count_decode(config, request, torch.bfloat16, tiling)
+    assert expected <= decode_bytes(config, request, 2, tiling) <= 1.12 * expected
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 The formulas follow the layers that diffusers 0.42 (transformer_ltx.py, autoencoder_kl_ltx.py) and transformers 5
 (modeling_t5.py) build from the same config; tests/test_memory.py compares them with those classes at full size.
+What a stage needs beside its weights is in working_sets.py.
 """
 
 from __future__ import annotations
@@ -26,11 +27,6 @@ def component_bytes(num_parameters: int, precision: str) -> int:
 def transformer_parameters(config: Config) -> int:
     """Of an LTXVideoTransformer3DModel."""
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    text = config["cross_attention_dim"]
-    self_attention = 4 * _linear(width, width) + 2 * width
-    cross_attention = 2 * _linear(width, width) + 2 * _linear(text, width) + 2 * width
-    feed_forward = _linear(width, 4 * width) + _linear(4 * width, width)
-    block = self_attention + cross_attention + feed_forward + 6 * width
     around = (
         _linear(config["in_channels"], width)
         + _timestep_embedder(width)
@@ -40,15 +36,29 @@ def transformer_parameters(config: Config) -> int:
         + 2 * width
         + _linear(width, config["out_channels"])
     )
-    return config["num_layers"] * block + around
+    return config["num_layers"] * transformer_block_parameters(config) + around
+
+
+def transformer_block_parameters(config: Config) -> int:
+    """Of one of its blocks: what is on the device at a time when it is streamed, twice."""
+    width, text = config["num_attention_heads"] * config["attention_head_dim"], config["cross_attention_dim"]
+    self_attention = 4 * _linear(width, width) + 2 * width
+    cross_attention = 2 * _linear(width, width) + 2 * _linear(text, width) + 2 * width
+    feed_forward = _linear(width, 4 * width) + _linear(4 * width, width)
+    return self_attention + cross_attention + feed_forward + 6 * width
 
 
 def text_encoder_parameters(config: Config) -> int:
     """Of a T5EncoderModel with a gated feed-forward; the input embedding counts once, as it is stored."""
-    width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
-    block = 4 * width * inner + 3 * width * config["d_ff"] + 2 * width
+    width, block = config["d_model"], text_encoder_block_parameters(config)
     position_bias = config["relative_attention_num_buckets"] * config["num_heads"]
     return config["vocab_size"] * width + config["num_layers"] * block + position_bias + width
+
+
+def text_encoder_block_parameters(config: Config) -> int:
+    """Of one of its blocks, without the position bias that only the first one has."""
+    width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
+    return 4 * width * inner + 3 * width * config["d_ff"] + 2 * width
 
 
 def vae_parameters(config: Config) -> int:

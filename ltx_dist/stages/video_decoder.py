@@ -11,7 +11,8 @@ from diffusers.video_processor import VideoProcessor
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.stages.loading import DTYPES, load_vae_decoder, pipeline_class
-from ltx_dist.types import Latents, RenderRequest
+from ltx_dist.stages.tiling import decode_in_tiles
+from ltx_dist.types import UNTILED, DecodeTiling, Latents, RenderRequest
 
 
 class VideoDecoder:
@@ -23,8 +24,8 @@ class VideoDecoder:
         self._denormalize = pipeline_class(checkpoint)._denormalize_latents
         self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)
 
-    def decode(self, request: RenderRequest, latents: Latents) -> Iterator[np.ndarray]:
-        """The clip's frames, (height, width, 3) uint8 RGB, brought to the host one by one.
+    def decode(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling = UNTILED) -> Iterator[np.ndarray]:
+        """The clip's frames, (height, width, 3) uint8 RGB, made so on the device and brought to the host one by one.
 
         Latents are cast to the text embeddings' dtype before the decode noise is drawn in it and to the VAE's after,
         and the noise is the next draw of the generator that made the initial noise, as in diffusers.
@@ -38,9 +39,9 @@ class VideoDecoder:
             samples, timestep = self._add_decode_noise(request, latents, samples)
         # The VAE of 0.9.1 draws noise from the global generator inside its decoder.
         torch.manual_seed(request.seed)
-        video = vae.decode(samples.to(vae.dtype), timestep, return_dict=False)[0]
-        for index in range(video.shape[2]):
-            yield self._to_uint8(video[:, :, index])
+        for piece in decode_in_tiles(vae, samples.to(vae.dtype), timestep, tiling):
+            for index in range(piece.shape[2]):
+                yield self._to_uint8(piece[:, :, index])
 
     def _add_decode_noise(
         self, request: RenderRequest, latents: Latents, samples: torch.Tensor
