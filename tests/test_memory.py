@@ -106,11 +106,11 @@ def test_working_set_of_decoding(name: str, element_bytes: int) -> None:
     assert decode_bytes(config, request, element_bytes) == pytest.approx(expected, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("tiling", [DecodeTiling(512, None), DecodeTiling(None, 64)], ids=str)
+@pytest.mark.parametrize("tiling", [DecodeTiling(128, None), DecodeTiling(None, 24)], ids=str)
 def test_working_set_of_decoding_in_tiles_is_a_bound(tiling: DecodeTiling) -> None:
-    config, request = read_config("vae-0.9.5"), counted.example(512, 768, 97)
+    config, request = read_config("vae-0.9.5"), counted.example(128, 256, 33)
     expected = counted.count_decode(config, request, torch.bfloat16, tiling)
-    assert expected <= decode_bytes(config, request, 2, tiling) <= 1.12 * expected
+    assert expected <= decode_bytes(config, request, 2, tiling) <= 1.3 * expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""The config of one component of a checkpoint, complete: what an old config.json leaves out is what was built then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
+from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.reading import read_json
+
+DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "vae": "vae-0.9.0"}
+"""The first version's configs have the values that diffusers' and transformers' classes take for what is missing."""
+
+
+def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
+    """Of text_encoder, transformer or vae."""
+    source = checkpoint.source(component)
+    if isinstance(source, InFile):
+        return read_config(source.config_name) | source.changes
+    return read_config(DEFAULTS[component]) | read_json(source / "config.json")
