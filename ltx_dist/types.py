@@ -32,8 +32,10 @@ class Stage(str, Enum):
     @property
     def following(self) -> Stage | None:
         """The stage whose queue this one's output goes to; None after the last that has a queue."""
-        return {Stage.ENCODE_TEXT: Stage.DENOISE, Stage.DENOISE: Stage.DECODE}.get(self)
+        return _FOLLOWING.get(self)
 
+
+_FOLLOWING = {Stage.ENCODE_TEXT: Stage.DENOISE, Stage.DENOISE: Stage.DECODE}
 
 STAGES: tuple[Stage, ...] = (Stage.ENCODE_TEXT, Stage.DENOISE, Stage.DECODE)
 """The stages that need a device: those that workers host and that requests queue for."""

@@ -72,7 +72,7 @@ def vae_encoder_parameters(config: Config) -> int:
     is_095 = config["down_block_types"][-1] == "LTXVideo095DownBlock3D"
     # Of the first kind the last block keeps its channels; of 0.9.5's each block has a downsampler to the next number.
     path = list(channels) if is_095 else [*channels, channels[-1]]
-    total = _conv(config["in_channels"] * config["patch_size"] ** 2, path[0])
+    total = conv_parameters(config["in_channels"] * config["patch_size"] ** 2, path[0])
     for index, (inside, outside) in enumerate(pairwise(path)):
         total += config["layers_per_block"][index] * _resnet(inside, inside)
         if config["spatio_temporal_scaling"][index]:
@@ -80,7 +80,7 @@ def vae_encoder_parameters(config: Config) -> int:
         if not is_095 and inside != outside:
             total += _resnet(inside, outside)
     total += config["layers_per_block"][-1] * _resnet(path[-1], path[-1])
-    return total + _conv(path[-1], config["latent_channels"] + 1)
+    return total + conv_parameters(path[-1], config["latent_channels"] + 1)
 
 
 def vae_decoder_parameters(config: Config) -> int:
@@ -89,7 +89,7 @@ def vae_decoder_parameters(config: Config) -> int:
     noisy, factors = config["decoder_inject_noise"][::-1], config["upsample_factor"][::-1]
     scaling, timed = config["decoder_spatio_temporal_scaling"][::-1], config["timestep_conditioning"]
     width = channels[0]
-    total = _conv(config["latent_channels"], width) + layers[0] * _resnet(width, width, noisy[0], timed)
+    total = conv_parameters(config["latent_channels"], width) + layers[0] * _resnet(width, width, noisy[0], timed)
     total += _timestep_embedder(4 * width) if timed else 0
     for index, factor in enumerate(factors[: len(channels)]):
         inside, width = width // factor, channels[index] // factor
@@ -97,11 +97,11 @@ def vae_decoder_parameters(config: Config) -> int:
         if inside != width:
             total += _resnet(inside, width, noisy[index + 1], timed)
         if scaling[index]:
-            total += _conv(width * factor, width * factor * 8 // factor)
+            total += conv_parameters(width * factor, width * factor * 8 // factor)
         total += layers[index + 1] * _resnet(width, width, noisy[index + 1], timed)
     if timed:
         total += 1 + _timestep_embedder(2 * width) + 2 * width
-    return total + _conv(width, config["out_channels"] * config["patch_size"] ** 2)
+    return total + conv_parameters(width, config["out_channels"] * config["patch_size"] ** 2)
 
 
 def _linear(inside: int, outside: int) -> int:
@@ -112,18 +112,19 @@ def _timestep_embedder(width: int) -> int:
     return _linear(TIMESTEP_CHANNELS, width) + _linear(width, width)
 
 
-def _conv(inside: int, outside: int, kernel: int = 3) -> int:
+def conv_parameters(inside: int, outside: int, kernel: int = 3) -> int:
+    """Of a convolution over time, height and width, with its bias."""
     return inside * outside * kernel**3 + outside
 
 
 def _resnet(inside: int, outside: int, noisy: bool = False, timed: bool = False) -> int:
-    shortcut = 2 * inside + _conv(inside, outside, 1) if inside != outside else 0
+    shortcut = 2 * inside + conv_parameters(inside, outside, 1) if inside != outside else 0
     extras = (2 * inside if noisy else 0) + (4 * inside if timed else 0)
-    return _conv(inside, outside) + _conv(outside, outside) + shortcut + extras
+    return conv_parameters(inside, outside) + conv_parameters(outside, outside) + shortcut + extras
 
 
 def _downsampler(kind: str, inside: int, outside: int) -> int:
     """By convolution the channels stay; else the pixels of a patch become channels, so fewer are computed."""
     if kind == "conv":
-        return _conv(inside, inside)
-    return _conv(inside, outside // {"spatial": 4, "temporal": 2, "spatiotemporal": 8}[kind])
+        return conv_parameters(inside, inside)
+    return conv_parameters(inside, outside // {"spatial": 4, "temporal": 2, "spatiotemporal": 8}[kind])

@@ -3,30 +3,81 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from ltx_dist.scheduling.placement import Placement
+from ltx_dist.scheduling.costs import Costs, seconds
+from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import Assignment, Completion, StageReport
+from ltx_dist.types import Assignment, Completion, Stage, StageReport
 
 
 def simulate(
-    placement: Placement, request_ids: Iterable[str], seconds: Callable[[Assignment], float]
+    placement: Placement,
+    request_ids: Iterable[str],
+    duration: Callable[[Assignment], float],
+    costs: Costs | None = None,
+    swap: Callable[[Worker, Stage], float] | None = None,
 ) -> list[Completion]:
-    """The completions of a whole batch in which each assignment takes `seconds(assignment)`, in order of their end."""
-    scheduler = Scheduler(placement)
+    """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
+
+    costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
+    hold.
+    """
+    scheduler = Scheduler(placement, costs)
     scheduler.add(request_ids)
+    loads = _Loads(placement, swap)
     completions: list[Completion] = []
-    running: list[tuple[float, int, Assignment, float]] = []
+    running: list[tuple[float, int, Assignment, float, float]] = []
     num_started = 0
     now = 0.0
     while not scheduler.is_finished:
         for assignment in scheduler.schedule():
             num_started += 1
-            heapq.heappush(running, (now + seconds(assignment), num_started, assignment, now))
+            began = now + loads.seconds(assignment)
+            heapq.heappush(running, (began + duration(assignment), num_started, assignment, began, began - now))
         assert running, "nothing in flight and requests are open: the scheduler stalled"
-        now, _, assignment, started = heapq.heappop(running)
-        completion = Completion(assignment, started, now, StageReport(now - started))
+        now, _, assignment, began, load = heapq.heappop(running)
+        completion = Completion(assignment, began, now, StageReport(now - began, load))
         completions.append(completion)
         scheduler.update(completion)
     return completions
+
+
+def predict(placement: Placement, request_ids: Iterable[str], costs: Costs) -> list[Completion]:
+    """The completions that the costs predict. mp4s made beside a device are not counted."""
+    workers = {worker.worker_id: worker for worker in placement.workers}
+
+    def duration(assignment: Assignment) -> float:
+        if assignment.stage is Stage.ENCODE_VIDEO:
+            return 0.0
+        return seconds(costs, assignment.request_id, assignment.stage, workers[assignment.worker_id])
+
+    return simulate(placement, request_ids, duration, costs=_Fixed(costs), swap=costs.swap_seconds)
+
+
+class _Loads:
+    """What is on each time-sliced worker's device."""
+
+    def __init__(self, placement: Placement, swap: Callable[[Worker, Stage], float] | None) -> None:
+        self._workers: Mapping[str, Worker] = {worker.worker_id: worker for worker in placement.workers}
+        self._swap = swap
+        self._loaded: dict[str, Stage] = {}
+
+    def seconds(self, assignment: Assignment) -> float:
+        worker, stage = self._workers[assignment.worker_id], assignment.stage
+        if self._swap is None or worker.residency == "resident" or stage is Stage.ENCODE_VIDEO:
+            return 0.0
+        if self._loaded.get(worker.worker_id) is stage:
+            return 0.0
+        self._loaded[worker.worker_id] = stage
+        return self._swap(worker, stage)
+
+
+class _Fixed:
+    """Costs that learn nothing: a simulation must not be taken for what was seen."""
+
+    def __init__(self, costs: Costs) -> None:
+        self.work, self.rate, self.swap_seconds = costs.work, costs.rate, costs.swap_seconds
+
+    def observe(self, completion: Completion, worker: Worker) -> bool:
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -209,6 +209,26 @@ some_stages = st.lists(st.sampled_from(STAGES), min_size=1, max_size=3, unique=T
 )
 
 
+@dataclass
+class Speeds:
+    """Costs by hand: a rate a device, a work a request."""
+
+    speed: dict[str, float]
+    clips: dict[str, float] = field(default_factory=dict)
+
+    def work(self, request_id, stage):
+        return self.clips.get(request_id, 1.0)
+
+    def rate(self, worker, stage):
+        return self.speed.get(worker.device_name, 1.0)
+
+    def swap_seconds(self, worker, stage):
+        return 0.0
+
+    def observe(self, completion, worker):
+        return False
+
+
 @st.composite
 def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, random.Random]:
     hosted = draw(
@@ -218,8 +238,17 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
         st.lists(st.sampled_from(["resident", "time_sliced"]), min_size=len(hosted), max_size=len(hosted))
     )
     slots = draw(st.integers(0, 2))
+    devices = draw(st.sampled_from([["cpu"], ["fast", "cpu", "slow"]]))
     workers = tuple(
-        Worker(f"w{i}", stages, "cpu", i, residency, video_slots=slots if Stage.DECODE in stages else 0)
+        Worker(
+            f"w{i}",
+            stages,
+            "cpu",
+            i,
+            residency,
+            video_slots=slots if Stage.DECODE in stages else 0,
+            device_name=draw(st.sampled_from(devices)),
+        )
         for i, (stages, residency) in enumerate(zip(hosted, residencies, strict=True))
     )
     bounds = {D: draw(st.integers(1, 6)), V: draw(st.integers(1, 6))}
@@ -231,11 +260,12 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
 @settings(max_examples=600, deadline=None)
 @given(random_batches())
 def test_every_request_ends_exactly_once_within_the_bounds(batch):
-    """Random layouts, sizes, failures and orders of completion: no deadlock, bounds kept, one terminal result each
-    while every stage has a worker,
-    and no worker idle while it has eligible work."""
+    """Random layouts, speeds, sizes, failures and orders of completion: no deadlock, bounds kept, one terminal result
+    each while every stage has a worker, and no worker idle while it has eligible work."""
     placement, num_requests, failure_rate, loss_rate, rng = batch
-    scheduler = Scheduler(placement)
+    scheduler = Scheduler(
+        placement, Speeds({"fast": 5.0, "slow": 0.2}, {f"r{i}": rng.uniform(0.1, 9) for i in range(25)})
+    )
     ids = [f"r{index}" for index in range(num_requests)]
     scheduler.add(ids)
     running: list[Assignment] = []
@@ -275,3 +305,36 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
     assert not running
     if num_lost == 0:
         assert sorted(ended) == sorted(ids), "none is left while every stage has its workers"
+
+
+def mixed(*workers: tuple[str, tuple[Stage, ...]]) -> Placement:
+    """Workers by (device, stages)."""
+    made = tuple(Worker(f"w{i}", stages, "cuda", i, device_name=device) for i, (device, stages) in enumerate(workers))
+    return Placement("elastic", made, {D: 2 * len(made), V: 2 * len(made)})
+
+
+def test_a_slow_card_leaves_the_last_clip_to_a_fast_one():
+    scheduler = Scheduler(mixed(("fast", STAGES), ("slow", STAGES)), Speeds({"fast": 10.0, "slow": 1.0}))
+    scheduler.add(["a", "b"])
+    assert [(a.request_id, a.worker_id) for a in scheduler.schedule()] == [("a", "w0")]
+    many = Scheduler(mixed(("fast", STAGES), ("slow", STAGES)), Speeds({"fast": 10.0, "slow": 1.0}))
+    many.add(map(str, range(40)))
+    assert len(many.schedule()) == 2, "it takes one where there is enough for both"
+
+
+def test_a_card_that_can_only_decode_gets_the_decodes():
+    scheduler = Scheduler(mixed(("big", STAGES), ("small", (V,))), Speeds({}))
+    scheduler.add(["a", "b", "c"])
+    for _ in (E, D):
+        (assignment, *_) = scheduler.schedule()
+        scheduler.update(end(assignment))
+    assert Assignment("a", V, "w1") in scheduler.schedule()
+
+
+def test_a_worker_that_joins_gets_work_at_once():
+    placement = make_placement(STAGES)
+    scheduler = Scheduler(placement)
+    scheduler.add(["a", "b"])
+    assert len(scheduler.schedule()) == 1
+    scheduler.add_worker(Worker("late", STAGES, "cpu", 1), {D: 5, V: 5})
+    assert scheduler.schedule() == [Assignment("b", E, "late")]

@@ -1,0 +1,69 @@
+"""Stage times of published and computed anchors, to be replayed where the GPUs themselves are not at hand.
+
+Seconds for 704x480x121 on an RTX 4090, of which denoising is computed at the 97 TFLOP/s that
+github.com/sayakpaul/q8-ltx-video measured, and decoding is estimated at 35 % of the peak.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from ltx_dist.scheduling.costs import Work
+from ltx_dist.scheduling.placement import Worker
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
+
+PASS_SECONDS = {"2b": 0.2475, "13b": 1.463}
+"""Of one transformer pass at REFERENCE_TOKENS."""
+
+ENCODE_SECONDS, DECODE_SECONDS = 0.04, 0.89
+REFERENCE_TOKENS = 5280
+
+SIZES = [(704, 480, 121), (768, 512, 97), (768, 512, 121), (960, 544, 121), (1216, 704, 121), (704, 480, 161)]
+"""Width, height, frames."""
+
+PASSES = {"40-step": ("2b", (60, 80, 100, 120)), "distilled": ("2b", (8, 8, 10)), "13B distilled": ("13b", (7, 8, 10)),
+          "mixed": ("2b", (8, 20, 40, 80, 120))}  # fmt: skip
+"""Transformer and passes a clip, by case."""
+
+SPEED = {"H200": 4.9, "H100": 4.0, "A100": 1.6, "L40S": 1.5, "4090": 1.0, "3090": 0.45, "3060": 0.17}
+"""Against an RTX 4090, by what the tables of tensor TFLOP/s say."""
+
+
+def draw_works(num_clips: int, rng: random.Random, case: str = "mixed") -> dict[str, Work]:
+    """Seconds of each stage of each clip on an RTX 4090, sizes and passes drawn at random."""
+    model, passes = PASSES[case]
+    works: dict[str, Work] = {}
+    for index in range(num_clips):
+        width, height, frames = rng.choice(SIZES)
+        tokens = ((frames - 1) // 8 + 1) * (width // 32) * (height // 32)
+        # Of a pass at the reference size 27 % is attention, whose work grows with the square.
+        growth = tokens / REFERENCE_TOKENS
+        denoise = PASS_SECONDS[model] * rng.choice(passes) * (0.73 * growth + 0.27 * growth**2)
+        works[f"r{index:06}"] = (ENCODE_SECONDS, denoise, DECODE_SECONDS * growth)
+    return works
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Costs that are known exactly: `Work` is in seconds of an RTX 4090. swap: seconds of every swap."""
+
+    works: dict[str, Work]
+    swap: float = 0.0
+
+    def work(self, request_id: str, stage: Stage) -> float:
+        return self.works[request_id][STAGES.index(stage)]
+
+    def rate(self, worker: Worker, stage: Stage) -> float:
+        return next((speed for part, speed in SPEED.items() if part in worker.device_name), 1.0)
+
+    def swap_seconds(self, worker: Worker, stage: Stage) -> float:
+        return self.swap
+
+    def observe(self, completion: Completion, worker: Worker) -> bool:
+        return False
+
+    def seconds(self, assignment: Assignment, worker: Worker) -> float:
+        if assignment.stage is Stage.ENCODE_VIDEO:
+            return 0.0
+        return self.work(assignment.request_id, assignment.stage) / self.rate(worker, assignment.stage)

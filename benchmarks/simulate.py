@@ -1,0 +1,105 @@
+"""What a decision of the scheduler costs, and whether that grows with the batch. No device, no Ray, no model.
+
+    python benchmarks/simulate.py [--quick]
+
+Batches of mixed sizes on 10 to 1,000 workers, on a virtual clock. Printed for each: microseconds in the scheduler for a
+decision (one assignment chosen and its end taken in; the simulated devices are not in it), bytes of the scheduler for
+a clip, and the makespan against its lower bound. Aims: <= 50 us, growing <= 1.5 times from 1,000 to 100,000 clips;
+<= 1 KB a clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import heapq
+import random
+import time
+import tracemalloc
+
+from replay import Replayed, draw_works
+
+from ltx_dist.scheduling.bounds import lower_bound
+from ltx_dist.scheduling.costs import Work
+from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
+from ltx_dist.scheduling.placement import Placement, Wishes, place
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.types import Assignment, Completion, StageReport
+
+GB = 10**9
+SIZES = {"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)}
+
+
+def fleet(layout: str, num_workers: int, mixed: bool) -> Placement:
+    names = ("NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "NVIDIA A100-SXM4-80GB") if mixed else ("NVIDIA H100",)
+    gpus = tuple(DeviceInfo(names[index % len(names)], 80 * GB, index=index) for index in range(num_workers))
+    return place(Wishes(layout=layout), Inventory(gpus, 16), SIZES)
+
+
+def run(placement: Placement, works: dict[str, Work]) -> tuple[float, int, float]:
+    """Seconds in the scheduler, assignments, makespan."""
+    costs = Replayed(works)
+    workers = {worker.worker_id: worker for worker in placement.workers}
+    gc.collect()
+    spent, count, now = 0.0, 0, 0.0
+    running: list[tuple[float, int, Assignment, float]] = []
+    started = time.perf_counter()
+    scheduler = Scheduler(placement, costs)
+    scheduler.add(works)
+    spent += time.perf_counter() - started
+    while not scheduler.is_finished:
+        started = time.perf_counter()
+        assignments = scheduler.schedule()
+        spent += time.perf_counter() - started
+        for assignment in assignments:
+            count += 1
+            seconds = costs.seconds(assignment, workers[assignment.worker_id])
+            heapq.heappush(running, (now + seconds, count, assignment, now))
+        now, _, assignment, began = heapq.heappop(running)
+        completion = Completion(assignment, began, now, StageReport(now - began))
+        started = time.perf_counter()
+        scheduler.update(completion)
+        spent += time.perf_counter() - started
+    return spent, count, now
+
+
+def bytes_a_clip(placement: Placement, works: dict[str, Work]) -> float:
+    costs = Replayed(works)
+    gc.collect()
+    tracemalloc.start()
+    scheduler = Scheduler(placement, costs)
+    scheduler.add(works)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(works)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="a tenth of the largest sizes")
+    quick = parser.parse_args().quick
+    top = 10_000 if quick else 100_000
+    cases = [
+        (layout, clips, workers, mixed)
+        for layout, mixed in (("pinned", False), ("replicated", False), ("replicated", True))
+        for clips, workers in ((1_000, 10), (1_000, 1_000), (top, 10), (top, 1_000))
+    ]
+    small: dict[tuple[str, bool, int], float] = {}
+    for layout, clips, workers, mixed in cases:
+        placement = fleet(layout, workers, mixed)
+        works = draw_works(clips, random.Random(0))
+        spent, count, makespan = run(placement, works)
+        size = bytes_a_clip(placement, works)
+        bound = lower_bound(list(works.values()), placement.workers, Replayed(works)).seconds
+        each = spent / count * 1e6
+        grown = each / small.setdefault((layout, mixed, workers), each)
+        print(
+            f"{layout:<10} {'3 kinds' if mixed else '1 kind ':<7} {clips:>7,} clips {workers:>5,} workers: "
+            f"{each:5.1f} us a decision ({grown:.2f} x), {size:4.0f} bytes a clip, "
+            f"makespan / bound {makespan / bound:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
