@@ -8,9 +8,8 @@ import pytest
 import tiny
 import torch
 
-from ltx_dist.scheduling.working_sets import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS
 from ltx_dist.stages.tiling import decode_in_tiles
-from ltx_dist.types import UNTILED, DecodeTiling
+from ltx_dist.types import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling
 
 TILINGS = [
     DecodeTiling(None, 16),

@@ -12,7 +12,14 @@ from ltx_dist.scheduling.memory import (
     text_encoder_block_parameters,
     transformer_block_parameters,
 )
-from ltx_dist.types import COMPONENT_OF_STAGE, DecodeTiling, RenderRequest, Stage
+from ltx_dist.types import (
+    COMPONENT_OF_STAGE,
+    TILE_OVERLAP_FRAMES,
+    TILE_OVERLAP_PIXELS,
+    DecodeTiling,
+    RenderRequest,
+    Stage,
+)
 
 Residency = Literal["resident", "time_sliced", "streamed"]
 Device = Literal["cpu", "cuda"]
@@ -236,7 +243,7 @@ def _choices(
         return [None]
     if asked == "auto":
         return [None, *range((end - 1) // step * step, smallest - 1, -step)]
-    overlap = {"tile_size": working_sets.TILE_OVERLAP_PIXELS, "tile_frames": working_sets.TILE_OVERLAP_FRAMES}[name]
+    overlap = {"tile_size": TILE_OVERLAP_PIXELS, "tile_frames": TILE_OVERLAP_FRAMES}[name]
     if asked % ratio or asked <= overlap:
         raise ValueError(f"decode.{name}: {asked} is no tile; use a multiple of {ratio} above {overlap}")
     return [asked]

@@ -10,13 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ltx_dist.types import UNTILED, DecodeTiling, RenderRequest
+from ltx_dist.types import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling, RenderRequest
 
 Config = Mapping[str, Any]
-
-TILE_OVERLAP_PIXELS = 64
-TILE_OVERLAP_FRAMES = 8
-"""How far two tiles overlap, where they are blended: two latent pixels as in diffusers' defaults, one latent frame."""
 
 
 def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int) -> int:

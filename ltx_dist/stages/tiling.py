@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from ltx_dist.scheduling.working_sets import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS
-from ltx_dist.types import DecodeTiling
+from ltx_dist.types import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
 
 
 def decode_in_tiles(
