@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist import __version__
+from ltx_dist.commands import folders
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ app = typer.Typer(
     "75 stopped and resumable.",
 )
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="The folder for the clips; what it holds is kept.")]
+Output = Annotated[
+    str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; what it holds is kept.")
+]
 Executor = Annotated[
     ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
 ]
@@ -62,7 +65,7 @@ def render(
 
 @app.command()
 def demo(
-    output: Output = Path("out/demo"),
+    output: Output = "out/demo",
     config: Config = None,
     set_: Set = None,
     executor: Executor = ExecutorKind.AUTO,
@@ -75,48 +78,16 @@ def demo(
     with bad_input():
         settings = load(config, set_ or []) if config else demo_config(set_ or [])
         exit_code = _render(str(PROMPTS), output, settings, executor, address, json_events)
-        if exit_code == 0:
+        if exit_code == 0 and "://" not in output:
             print()
-            _print_timeline(output)
-            print(f"\nOpen {output / 'index.html'}: every clip with its settings, and who did what when.")
+            folders.print_timeline(Path(output))
+            print(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and who did what when.")
     sys.exit(exit_code)
 
 
-@app.command()
-def timeline(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Print what each worker did when, in the last run into a folder."""
-    with bad_input():
-        _print_timeline(folder)
-
-
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Write the page (index.html) and the trace of a folder anew, from run.json and the clips' sidecars."""
-    with bad_input():
-        from ltx_dist.output.report import write_report
-        from ltx_dist.output.trace import write_trace
-
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
-        if (folder / "run.json").exists():
-            print(write_trace(folder))
-        print(write_report(folder))
-
-
-@app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Check every published clip: whole, readable, and the very file that was written. Exit 3 if any is not."""
-    with bad_input():
-        from ltx_dist.output.verify import verify_folder
-
-        verdicts = list(verify_folder(folder))
-    bad = [verdict for verdict in verdicts if verdict.problem is not None]
-    for verdict in bad:
-        print(f"{verdict.name}: {verdict.problem}")
-    print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
-    if bad:
-        print("the render command that made this folder renders the others again, and only those")
-        sys.exit(3)
+app.command()(folders.timeline)
+app.command()(folders.report)
+app.command()(folders.verify)
 
 
 @app.command()
@@ -146,7 +117,7 @@ def main() -> None:
 
 def _render(
     prompts: str,
-    output: Path,
+    output: str,
     config: RenderConfig,
     executor: ExecutorKind,
     address: str | None,
@@ -156,28 +127,12 @@ def _render(
 
     from ltx_dist.batch import open_batch
     from ltx_dist.output.event_log import EventLog
+    from ltx_dist.output.place import open_output
     from ltx_dist.run import render_batch
 
     batch = open_batch(prompts, config)
     with closing(EventLog(json_events)) if json_events else nullcontext() as events:
-        return render_batch(batch, output, executor.value, address, Console(), events)
-
-
-def _print_timeline(folder: Path) -> None:
-    from rich.console import Console
-
-    from ltx_dist.output.run_record import read_run_record, recorded_completions
-    from ltx_dist.scheduling.timeline import first_start, gantt, overlaps
-    from ltx_dist.types import Stage
-
-    record = read_run_record(folder)
-    workers = [worker["worker_id"] for worker in record["workers"]]
-    completions = recorded_completions(record)
-    print(gantt(completions, workers, width=min(Console().width, 120)))
-    others = [c for c in completions if c.assignment.stage in (Stage.ENCODE_TEXT, Stage.DECODE)]
-    hidden = {id(overlap.other) for overlap in overlaps(completions)}
-    print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
-    print(f"the first work began {first_start(completions):.1f} s after the workers began to load")
+        return render_batch(batch, open_output(output, events), executor.value, address, Console())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +17,10 @@ from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
-from ltx_dist.output.event_log import EventLog
 from ltx_dist.output.files import OutputError, output_errors
 from ltx_dist.output.live_page import LivePage, write_run
 from ltx_dist.output.lock import folder_lock
+from ltx_dist.output.place import Output
 from ltx_dist.output.progress import progress_of
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import RunProgress
@@ -42,15 +42,8 @@ EXIT_OUTPUT = 74
 EXIT_STOPPED = 75
 
 
-def render_batch(
-    batch: Batch,
-    folder: Path,
-    kind: ExecutorKind,
-    address: str | None,
-    console: Console,
-    events: EventLog | None = None,
-) -> int:
-    """Render what the folder does not hold yet; returns the exit code, which `run.json` holds too.
+def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | None, console: Console) -> int:
+    """Render what the output does not hold yet; returns the exit code, which `run.json` holds too.
 
     Raises ValueError for what can still be wrong with the input now: an address, a device, a layout, or a folder
     that another run is writing to.
@@ -64,10 +57,10 @@ def render_batch(
             held.enter_context(_stop_on_sigterm())
             uses_ray = _uses_ray(batch, kind, address, inventory)
             with output_errors():
-                held.enter_context(folder_lock(folder))
+                held.enter_context(folder_lock(out.folder))
             if uses_ray:
                 inventory = held.enter_context(_cluster(address))
-            return _run(place_batch(batch, inventory), folder, uses_ray, console, events)
+            return _run(place_batch(batch, inventory), out, uses_ray, console)
     except OutputError as error:
         _say(console, f"the output could not be written: {error}", "red")
         return EXIT_OUTPUT
@@ -89,37 +82,43 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
     return bool(address) or len(batch.placement(inventory).workers) > 1
 
 
-def _run(placed: PlacedBatch, folder: Path, uses_ray: bool, console: Console, events: EventLog | None) -> int:
+def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console) -> int:
+    folder = out.folder
     run = RunProgress(placed.placement, submitted=len(placed.batch.requests))
     with output_errors():
         publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
-        remaining = _unpublished(placed, publisher)
+        if out.mirror:
+            out.mirror.pull()
+        remaining = _unpublished(placed, publisher, out)
         run.skipped = run.submitted - len(remaining)
         _announce(placed, folder, remaining, uses_ray, console)
-    with events.batch(run) if events else nullcontext():
+    with out.events.batch(run) if out.events else nullcontext(), closing(out.mirror) if out.mirror else nullcontext():
         if not remaining and run.is_recorded(folder):
+            if out.mirror:
+                out.mirror.finish()
             run.exit_code = EXIT_DONE
             return EXIT_DONE  # and the record of the run that made these clips stays
         with output_errors():
-            write_run(run, folder)
-        return _finish(placed, folder, remaining, publisher, run, uses_ray, console, events)
+            write_run(run, out)
+        return _finish(placed, out, remaining, publisher, run, uses_ray, console)
 
 
 def _finish(
     placed: PlacedBatch,
-    folder: Path,
+    out: Output,
     remaining: list[RenderRequest],
     publisher: Publisher,
     run: RunProgress,
     uses_ray: bool,
     console: Console,
-    events: EventLog | None,
 ) -> int:
     """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
     run.exit_code = EXIT_INTERNAL
     try:
         if remaining:
-            _render(placed, folder, remaining, publisher, run, uses_ray, console, events)
+            _render(placed, out, remaining, publisher, run, uses_ray, console)
+        if out.mirror:
+            out.mirror.finish()
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
     except (KeyboardInterrupt, WorkersLostError):
         run.exit_code = EXIT_STOPPED
@@ -130,22 +129,21 @@ def _finish(
         run.exit_code = EXIT_OUTPUT
         raise
     finally:
-        with suppress(OSError):  # a folder that cannot be written was reported already
-            write_run(run, folder)
+        with suppress(OSError, OutputError):  # an output that cannot be written was reported already
+            write_run(run, out)
     return run.exit_code
 
 
 def _render(
     placed: PlacedBatch,
-    folder: Path,
+    out: Output,
     requests: list[RenderRequest],
     publisher: Publisher,
     run: RunProgress,
     uses_ray: bool,
     console: Console,
-    events: EventLog | None,
 ) -> None:
-    with _resumption(placed, folder, requests, console) as resumption, _executor(placed, uses_ray) as executor:
+    with _resumption(placed, out.folder, requests, console) as resumption, _executor(placed, uses_ray) as executor:
         watchers = Watchers()
         renderer = Renderer(Scheduler(placed.placement), executor, resumption, watchers.stage_ended)
         run.completions = renderer.completions
@@ -154,24 +152,35 @@ def _render(
             run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths
         ) as progress:
             watchers.add(progress)
-            if events:
-                watchers.add(events)
+            for watcher in (out.mirror, out.events):
+                if watcher:
+                    watchers.add(watcher)
             for result in renderer.render(requests):
                 published = _publish(publisher, result, placed.render_key(result.request))
                 run.count(published)
                 watchers.clip_ended(published)
-                page.refresh(run, folder)
+                page.refresh(run, out)
     lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
     if lost:
         _say(console, f"{count(len(lost), 'worker')} lost on the way: {', '.join(lost)}; the others went on", "yellow")
 
 
-def _unpublished(placed: PlacedBatch, publisher: Publisher) -> list[RenderRequest]:
+def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list[RenderRequest]:
     return [
         request
         for request in placed.batch.requests
-        if not publisher.is_published(request.request_id, placed.render_key(request))
+        if not _is_there(request.request_id, placed.render_key(request), publisher, out)
     ]
+
+
+def _is_there(name: str, key: str, publisher: Publisher, out: Output) -> bool:
+    if out.mirror is None:
+        return publisher.is_published(name, key)
+    if out.mirror.holds(name, key):
+        return True
+    if staged := publisher.is_published(name, key):  # by a run that ended before it was uploaded
+        out.mirror.upload(name)
+    return staged
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:

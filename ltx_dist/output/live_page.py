@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from pathlib import Path
 
+from ltx_dist.output.place import Output
 from ltx_dist.output.report import write_report
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.trace import write_trace
@@ -23,19 +23,27 @@ class LivePage:
     def __init__(self) -> None:
         self._due = time.monotonic() + PAGE_EVERY
 
-    def refresh(self, run: RunProgress, folder: Path) -> None:
+    def refresh(self, run: RunProgress, out: Output) -> None:
         """Write if it is time. A disk that is full is for publishing to tell of."""
         started = time.monotonic()
         if started < self._due:
             return
         with suppress(OSError):
-            write_run(run, folder)
+            _write(run, out)
+            if out.mirror:
+                out.mirror.upload_run_soon()
         ended = time.monotonic()
         self._due = ended + max(PAGE_EVERY, (ended - started) / PAGE_SHARE)
 
 
-def write_run(run: RunProgress, folder: Path) -> None:
-    """`run.json` first, the others are made from it. May raise OSError."""
-    run.write(folder)
-    write_trace(folder)
-    write_report(folder)
+def write_run(run: RunProgress, out: Output) -> None:
+    """`run.json` first, the others are made from it. May raise OSError, and OutputError where they are uploaded."""
+    _write(run, out)
+    if out.mirror:
+        out.mirror.upload_run()
+
+
+def _write(run: RunProgress, out: Output) -> None:
+    run.write(out.folder)
+    write_trace(out.folder)
+    write_report(out.folder)

@@ -87,6 +87,7 @@ def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) 
     if (video := result.video) is None:
         return sidecar | {"error": result.error}
     digests = {"frames_sha256": video.frames_sha256, "mp4_sha256": video.mp4_sha256, "num_frames": video.num_frames}
+    digests["mp4_bytes"] = len(video.mp4)
     return sidecar | digests | {"latents_sha256": _latents_sha256(result)}
 
 

@@ -118,6 +118,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def precise_duration(seconds: float) -> str:
+    """As `duration`, with digits below the second where they tell something."""
+    return duration(seconds) if seconds >= 59.95 else f"{seconds:.{1 if seconds >= 9.995 else 2}f} s"
+
+
 def _first_line(error: str) -> str:
     return clean((error.strip().splitlines() or [""])[0])
 

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from ltx_dist.config import OutputConfig
-from ltx_dist.output.report import advice, read_clips, render_page, write_report
+from ltx_dist.output.advice import advice
+from ltx_dist.output.clips import read_clips
+from ltx_dist.output.report import render_page, write_report
 from ltx_dist.output.run_record import Counts, build_run_record
 from ltx_dist.output.video import encode_video
 from ltx_dist.scheduling.placement import Placement, Worker

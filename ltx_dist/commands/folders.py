@@ -1,0 +1,101 @@
+"""What can be done with the output of a run, a folder or a URL: look at it, write its page anew, check it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ltx_dist.commands.shared import bad_input
+
+if TYPE_CHECKING:
+    from ltx_dist.output.place import Output
+
+Folder = Annotated[str, typer.Argument(help="The output of a run: a folder, or s3://, gs://...")]
+
+
+def timeline(folder: Folder) -> None:
+    """Print what each worker did when, in the last run into a folder."""
+    with bad_input(), _output(folder) as out:
+        print_timeline(out.folder)
+
+
+def report(folder: Folder) -> None:
+    """Write the page (index.html) and the trace of a folder anew, from run.json and the clips' sidecars."""
+    with bad_input(), _output(folder) as out:
+        from ltx_dist.output.report import write_report
+        from ltx_dist.output.trace import write_trace
+
+        if not out.folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+        written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
+        written.append(write_report(out.folder))
+        if out.mirror:
+            out.mirror.upload_run()
+        for path in written:
+            print(f"{out.mirror.url}/{path.name}" if out.mirror else path)
+
+
+def verify(folder: Folder) -> None:
+    """Check every published clip: whole, readable, and the very file that was written. Exit 3 if any is not."""
+    with bad_input(), _output(folder) as out:
+        from ltx_dist.output.verify import verify_folder
+
+        if out.mirror:
+            with TemporaryDirectory(prefix="ltx-dist-verify-") as fetched:
+                (Path(fetched) / ".ltx-dist").mkdir()
+                out.mirror.fetch_clips(Path(fetched))
+                verdicts = list(verify_folder(Path(fetched)))
+        else:
+            verdicts = list(verify_folder(out.folder))
+    bad = [verdict for verdict in verdicts if verdict.problem is not None]
+    for verdict in bad:
+        print(f"{verdict.name}: {verdict.problem}")
+    print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
+    if bad:
+        print("the render command that made this folder renders the others again, and only those")
+        sys.exit(3)
+
+
+def print_timeline(folder: Path) -> None:
+    from rich.console import Console
+
+    from ltx_dist.output.run_record import read_run_record, recorded_completions
+    from ltx_dist.scheduling.timeline import first_start, gantt, overlaps
+    from ltx_dist.types import Stage
+
+    record = read_run_record(folder)
+    workers = [worker["worker_id"] for worker in record["workers"]]
+    completions = recorded_completions(record)
+    print(gantt(completions, workers, width=min(Console().width, 120)))
+    others = [c for c in completions if c.assignment.stage in (Stage.ENCODE_TEXT, Stage.DECODE)]
+    hidden = {id(overlap.other) for overlap in overlaps(completions)}
+    print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
+    print(f"the first work began {first_start(completions):.1f} s after the workers began to load")
+
+
+@contextmanager
+def _output(folder: str) -> Iterator[Output]:
+    """Of a URL, sidecars and run.json are fetched into its staging folder first."""
+    from ltx_dist.output.files import OutputError, output_errors
+    from ltx_dist.output.lock import folder_lock
+    from ltx_dist.output.place import open_output
+
+    out = open_output(folder)
+    if out.mirror is None:
+        yield out
+        return
+    try:
+        with output_errors(), folder_lock(out.folder):
+            out.mirror.pull()
+            yield out
+    except OutputError as error:
+        print(f"ltx-dist: {error}", file=sys.stderr)
+        sys.exit(74)
+    finally:
+        out.mirror.close()

@@ -1,0 +1,37 @@
+"""Where a batch goes: a local folder, or a URL (`s3://`, `gs://`, ...) with a folder that stages for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltx_dist.output.event_log import EventLog
+from ltx_dist.output.mirror import Mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """`folder`: where everything is written first. `mirror`: the other side of it, if the output is a URL."""
+
+    folder: Path
+    mirror: Mirror | None = None
+    events: EventLog | None = None
+
+
+def open_output(output: str, events: EventLog | None = None) -> Output:
+    """Nothing is made or asked for yet. Raises ValueError for a URL of a kind that is not known or not installed."""
+    if "://" not in output:
+        return Output(Path(output), None, events)
+    url = output.rstrip("/")
+    folder = staging_folder(url)
+    return Output(folder, Mirror(url, folder), events)
+
+
+def staging_folder(url: str) -> Path:
+    """One a URL, in the user's cache: `~/.cache/ltx-dist/s3-bucket-clips-<digest>`. It may be deleted between runs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", url)[:60].strip("-")
+    return cache / "ltx-dist" / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
