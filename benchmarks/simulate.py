@@ -21,13 +21,14 @@ from replay import Replayed, draw_works
 
 from ltx_dist.scheduling.bounds import lower_bound
 from ltx_dist.scheduling.costs import Work
+from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import Assignment, Completion, StageReport
 
 GB = 10**9
-SIZES = {"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)}
+SIZES = Demand(Models({"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)}))
 
 
 def fleet(layout: str, num_workers: int, mixed: bool) -> Placement:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.component_config import component_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import Preset, preset_for
 from ltx_dist.render_key import latents_key, render_key
+from ltx_dist.scheduling.fitting import Demand, Models, blocks_of, candidate_tilings
 from ltx_dist.scheduling.inventory import Inventory
-from ltx_dist.scheduling.memory import component_bytes
+from ltx_dist.scheduling.memory import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
 from ltx_dist.scheduling.placement import Placement, Wishes, place
-from ltx_dist.types import RenderRequest
+from ltx_dist.types import COMPONENT_OF_STAGE, RenderRequest, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Batch:
     def placement(self, inventory: Inventory) -> Placement:
         """Raises ValueError when the devices cannot carry the layout that was asked for."""
         wishes = Wishes(**self.config.placement.model_dump())
-        return place(wishes, inventory, self.component_bytes(self.precision(inventory)))
+        return place(wishes, inventory, self.demand(self.precision(inventory)))
 
     def precision(self, inventory: Inventory) -> str:
         """The dtype of the weights on the device, by name."""
@@ -37,9 +39,42 @@ class Batch:
         on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
         return "float32" if on_cpu else "bfloat16"
 
+    @property
+    def storage(self) -> Storage:
+        return Storage(self.config.model.transformer_storage, self.config.model.text_encoder_quantization)
+
+    def demand(self, precision: str) -> Demand:
+        """What the batch asks of its devices. Raises ValueError for a tile that is none."""
+        configs = {name: component_config(self.checkpoint, name) for name in COMPONENT_OF_STAGE.values()}
+        parameters, blocks = blocks_of(configs)
+        block_bytes = {name: self._stored(name, count, count, precision) for name, count in parameters.items()}
+        ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
+        shapes = tuple({_shape(request): request for request in self.requests}.values())
+        decode = self.config.decode
+        return Demand(
+            Models(
+                self.component_bytes(precision), block_bytes, blocks, configs, BYTES_PER_PARAMETER[precision], ratios
+            ),
+            shapes,
+            tuple(candidate_tilings(decode.tile_size, decode.tile_frames, shapes, ratios)),
+        )
+
     def component_bytes(self, precision: str) -> dict[str, int]:
-        """Of the weights as they are loaded, by component."""
-        return {name: component_bytes(count, precision) for name, count in self.checkpoint.num_loaded().items()}
+        """Of the weights as they are on the device, by component."""
+        configs = {name: component_config(self.checkpoint, name) for name in ("text_encoder", "transformer")}
+        parameters, blocks = blocks_of(configs)
+        in_blocks = {name: count * blocks[name] for name, count in parameters.items()}
+        return {
+            name: self._stored(name, count, in_blocks.get(name, 0), precision)
+            for name, count in self.checkpoint.num_loaded().items()
+        }
+
+    def _stored(self, component: str, count: int, in_blocks: int, precision: str) -> int:
+        """Bytes of so many parameters, of which those in blocks may be stored in fewer bits."""
+        stored = {"text_encoder": self.storage.text_encoder, "transformer": self.storage.transformer}.get(component)
+        if stored in (None, "none", "same"):
+            return component_bytes(count, precision)
+        return quantized_bytes(in_blocks, stored) + component_bytes(count - in_blocks, precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +89,20 @@ class PlacedBatch:
     def render_key(self, request: RenderRequest) -> str:
         """What a published clip must have been made with to be kept."""
         batch = self.batch
-        return render_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, batch.config.output)
+        return render_key(
+            request,
+            self.digest,
+            batch.checkpoint.pipeline_class,
+            self.precision,
+            batch.config.output,
+            batch.storage,
+            self.placement.tiling,
+        )
 
     def latents_key(self, request: RenderRequest) -> str:
         """What kept latents must have been made with to be decoded."""
-        return latents_key(request, self.digest, self.batch.checkpoint.pipeline_class, self.precision)
+        batch = self.batch
+        return latents_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, batch.storage)
 
 
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
@@ -74,3 +118,9 @@ def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
     return PlacedBatch(
         batch, batch.placement(inventory), batch.precision(inventory), checkpoint_digest(batch.checkpoint)
     )
+
+
+def _shape(request: RenderRequest) -> tuple[int, int, int, int, bool]:
+    """What decides how much memory a request takes."""
+    guided = request.do_classifier_free_guidance
+    return request.height, request.width, request.num_frames, request.max_sequence_length, guided

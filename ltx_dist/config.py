@@ -38,6 +38,15 @@ class ModelConfig(_Section):
     precision: Literal["auto", Precision] = Field(
         "auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
     )
+    transformer_storage: Literal["same", "float8"] = Field(
+        "same",
+        description="`float8` halves the transformer's memory: 8-bit weights, cast to `precision` layer by layer.",
+    )
+    text_encoder_quantization: Literal["none", "int8", "int4"] = Field(
+        "none",
+        description="T5 in half or a quarter of its memory, by bitsandbytes on a GPU and torchao on a CPU; "
+        "needs `pip install 'ltx-dist[quantize]'`.",
+    )
 
 
 class PlacementConfig(_Section):
@@ -52,10 +61,13 @@ class PlacementConfig(_Section):
     devices: int | None = Field(None, ge=1, le=4096, description="How many workers at most; all GPUs if not set.")
     memory_gb: float | None = Field(None, gt=0, description="Bytes of one device / 1e9; read from it if not set.")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of each worker's torch.")
-    residency: Literal["auto", "resident", "time_sliced"] = Field(
+    host_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of a worker's host / 1e9; read from the machine if not set."
+    )
+    residency: Literal["auto", "resident", "time_sliced", "streamed"] = Field(
         "auto",
         description="`resident`: a worker keeps all its components on its device. `time_sliced`: one at a time, in "
-        "waves. `auto`: resident on a CPU, and on a GPU whose memory holds them all.",
+        "waves. `streamed`: block by block through it. `auto`: the first of these that fits.",
     )
     wave: int | None = Field(
         None, ge=1, le=10_000, description="How many clips may wait between two stages: the size of a wave."
@@ -89,6 +101,15 @@ class DefaultsConfig(_Section):
     seed: int = Field(0, ge=0, lt=2**63)
 
 
+class DecodeConfig(_Section):
+    """In which pieces the VAE decodes. Settled once for a batch; pieces change the pixels a little."""
+
+    tile_size: int | Literal["auto", "off"] = Field(
+        "auto", description="Height and width of a piece in pixels. `auto`: the largest that fits, `off` if all does."
+    )
+    tile_frames: int | Literal["auto", "off"] = Field("auto", description="Frames of a piece; as `tile_size`.")
+
+
 class OutputConfig(_Section):
     """How frames become an mp4. Each of these changes the file's bytes, so each is part of the render key."""
 
@@ -109,6 +130,11 @@ class RecoveryConfig(_Section):
         False,
         description="Keep latents of finished clips: with other decode or output settings they are only decoded again.",
     )
+    exact: bool = Field(
+        False,
+        description="A clip that finds no memory fails rather than be made with other pixels: in smaller pieces or "
+        "with 8-bit weights.",
+    )
 
 
 class RenderConfig(_Section):
@@ -117,6 +143,7 @@ class RenderConfig(_Section):
     model: ModelConfig = ModelConfig()
     placement: PlacementConfig = PlacementConfig()
     defaults: DefaultsConfig = DefaultsConfig()
+    decode: DecodeConfig = DecodeConfig()
     output: OutputConfig = OutputConfig()
     recovery: RecoveryConfig = RecoveryConfig()
 

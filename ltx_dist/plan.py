@@ -11,7 +11,7 @@ from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement
 from ltx_dist.scheduling.simulator import simulate
 from ltx_dist.scheduling.timeline import gantt
-from ltx_dist.types import COMPONENT_OF_STAGE, Assignment, Stage
+from ltx_dist.types import UNTILED, Assignment, Stage
 from ltx_dist.wording import count
 
 MAX_SHOWN = 12
@@ -36,6 +36,11 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     if assumed and batch.config.model.version == "auto":
         console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
     console.print(_workers_table(batch, placement, precision))
+    if placement.tiling != UNTILED:
+        size, frames = placement.tiling.tile_size or "-", placement.tiling.tile_frames or "-"
+        console.print(f"Decoding in pieces of {size} pixels and {frames} frames", highlight=False)
+    for stage, bound in placement.max_queued.items():
+        console.print(f"At most {bound} clips wait for {stage}", highlight=False)
     console.print(
         "Order of work; the time is in denoising steps, with rough guesses for the other stages:", highlight=False
     )
@@ -52,15 +57,20 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
 
 
 def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
-    table = Table("worker", "stages", "residency", "weights", "threads", box=None, pad_edge=False)
-    sizes = batch.component_bytes(precision)
+    table = Table(
+        "worker", "stages", "residency", "weights", "working set", "at most", "of", "threads", box=None, pad_edge=False
+    )
+    demand = batch.demand(precision)
     for worker in placement.workers:
-        weights = sum(sizes[COMPONENT_OF_STAGE[stage]] for stage in worker.stages)
+        largest = max(demand.models.working_set(stage, demand.shapes, worker.tiling) for stage in worker.stages)
         table.add_row(
             worker.worker_id,
             " ".join(stage.value for stage in worker.stages),
-            worker.residency,
-            f"{weights / 1e9:.3f} GB",
+            worker.residency + "".join(f", {stage} by block" for stage in worker.streamed),
+            f"{demand.weights(worker.stages) / 1e9:.3f} GB",
+            f"{largest / 1e9:.3f} GB",
+            f"{worker.peak_bytes / 1e9:.1f} GB",
+            "-" if worker.capacity is None else f"{worker.capacity / 1e9:.1f} GB",
             str(worker.threads or "-"),
         )
     return table

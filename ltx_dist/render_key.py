@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 
 from ltx_dist.config import OutputConfig
-from ltx_dist.types import RenderRequest
+from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, RenderRequest, Storage
 
 KEY_VERSION = 1
 """Raise it when a change of this package gives other pixels or other mp4 bytes for the same settings."""
@@ -20,11 +20,13 @@ def render_key(
     pipeline_class: str,
     precision: str,
     output: OutputConfig,
+    storage: Storage = PLAIN,
+    tiling: DecodeTiling = UNTILED,
 ) -> str:
     """sha256 hex of everything that decides the clip and of nothing else: not its name, layout, workers or order.
 
-    precision: the dtype of the weights as resolved, never `auto`. Libraries and devices, whose low bits differ, are
-    the caller's to record beside the key.
+    precision: the dtype of the weights as resolved, never `auto`; the tiling as well. Libraries and devices, whose
+    low bits differ, are the caller's to record beside the key.
     """
     document = {
         "key_version": KEY_VERSION,
@@ -33,7 +35,7 @@ def render_key(
         "pipeline_class": pipeline_class,
         "precision": precision,
         "output": output.model_dump(mode="json"),
-    }
+    } | _unless_default(storage, tiling)
     return _sha256(document)
 
 
@@ -42,17 +44,27 @@ DECODE_FIELDS = frozenset({"decode_timestep", "decode_noise_scale"})
 
 
 def latents_key(
-    request: RenderRequest, checkpoint_digest: Mapping[str, str], pipeline_class: str, precision: str
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    storage: Storage = PLAIN,
 ) -> str:
-    """sha256 hex of everything that decides the latents and of nothing else."""
+    """sha256 hex of everything that decides the latents and of nothing else: not how they are decoded."""
     document = {
         "key_version": KEY_VERSION,
         "request": {name: value for name, value in _settings(request).items() if name not in DECODE_FIELDS},
         "checkpoint": dict(checkpoint_digest),
         "pipeline_class": pipeline_class,
         "precision": precision,
-    }
+    } | _unless_default(storage, UNTILED)
     return _sha256(document)
+
+
+def _unless_default(storage: Storage, tiling: DecodeTiling) -> dict[str, object]:
+    """Nothing for what clips were made with before these settings existed, so that they keep their keys."""
+    document: dict[str, object] = {} if storage == PLAIN else {"storage": asdict(storage)}
+    return document if tiling == UNTILED else document | {"tiling": asdict(tiling)}
 
 
 def _sha256(document: dict[str, object]) -> str:

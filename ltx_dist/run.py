@@ -216,7 +216,15 @@ def _executor(placed: PlacedBatch, uses_ray: bool) -> Iterator[Executor]:
     batch = placed.batch
     executor = Chosen(
         [
-            WorkerSpec(worker, batch.checkpoint, placed.digest, placed.precision, batch.config.output)
+            WorkerSpec(
+                worker,
+                batch.checkpoint,
+                placed.digest,
+                placed.precision,
+                batch.config.output,
+                batch.storage,
+                batch.config.recovery.exact,
+            )
             for worker in placed.placement.workers
         ]
     )

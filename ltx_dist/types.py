@@ -99,6 +99,20 @@ TILE_OVERLAP_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """How weights lie on the device where not in the model's precision: both change the pixels.
+
+    transformer: `float8` keeps linear layers in 8 bits, cast up as they are used. text_encoder: its linear layers.
+    """
+
+    transformer: Literal["same", "float8"] = "same"
+    text_encoder: Literal["none", "int8", "int4"] = "none"
+
+
+PLAIN = Storage()
+
+
+@dataclass(frozen=True, slots=True)
 class Conditioning:
     """What the text encoder hands on.
 

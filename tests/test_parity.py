@@ -21,6 +21,7 @@ from ltx_dist.execution import ray_executor
 from ltx_dist.execution.local_executor import LocalExecutor
 from ltx_dist.execution.renderer import Renderer
 from ltx_dist.execution.worker import WorkerSpec
+from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -35,7 +36,7 @@ CHECKPOINTS = [
     ("0.9.5", "LTXPipeline"),
     ("0.9.5", "LTXConditionPipeline"),
 ]
-NO_WEIGHTS = {"text_encoder": 0, "transformer": 0, "vae": 0}
+NO_WEIGHTS = Demand(Models({"text_encoder": 0, "transformer": 0, "vae": 0}))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ltx_dist.stages.text_encoder import TextEncoder
 from ltx_dist.stages.video_decoder import VideoDecoder
 from ltx_dist.types import (
     COMPONENT_OF_STAGE,
+    PLAIN,
     Conditioning,
     EncodedVideo,
     Latents,
@@ -36,6 +37,7 @@ from ltx_dist.types import (
     Stage,
     StageOutput,
     StageReport,
+    Storage,
     WorkerState,
 )
 
@@ -48,13 +50,18 @@ STAGE_CLASSES: dict[Stage, Callable[..., Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All a worker needs to start, on any machine: small and picklable."""
+    """All a worker needs to start, on any machine: small and picklable.
+
+    exact: a clip that finds no memory fails rather than be made with other pixels.
+    """
 
     worker: Worker
     checkpoint: Checkpoint
     checkpoint_digest: dict[str, str]
     precision: str
     output: OutputConfig
+    storage: Storage = PLAIN
+    exact: bool = False
 
 
 class StageWorker:
@@ -156,7 +163,7 @@ class StageWorker:
 
     def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo | None:
         """The mp4, or None when it is made in a slot and `finish_video` will return it."""
-        frames = self._stages[Stage.DECODE].decode(request, latents)
+        frames = self._stages[Stage.DECODE].decode(request, latents, self._spec.worker.tiling)
         if self._videos is None:
             return self._encode(request, frames)
         self._videos.feed(request.request_id, frames, partial(self._encode, request))
@@ -164,7 +171,15 @@ class StageWorker:
 
     def _encode(self, request: RenderRequest, frames: Frames) -> EncodedVideo:
         spec = self._spec
-        key = render_key(request, spec.checkpoint_digest, spec.checkpoint.pipeline_class, spec.precision, spec.output)
+        key = render_key(
+            request,
+            spec.checkpoint_digest,
+            spec.checkpoint.pipeline_class,
+            spec.precision,
+            spec.output,
+            spec.storage,
+            spec.worker.tiling,
+        )
         return encode_video(
             frames,
             height=request.height,

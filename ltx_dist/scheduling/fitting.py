@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Literal
 
@@ -16,18 +16,20 @@ from ltx_dist.types import (
     COMPONENT_OF_STAGE,
     TILE_OVERLAP_FRAMES,
     TILE_OVERLAP_PIXELS,
+    UNTILED,
     DecodeTiling,
     RenderRequest,
     Stage,
 )
 
 Residency = Literal["resident", "time_sliced", "streamed"]
+Wish = Literal["auto", "resident", "time_sliced", "streamed"]
 Device = Literal["cpu", "cuda"]
 Config = Mapping[str, Any]
 
-DEVICE_RESERVE: Mapping[Device, int] = {"cuda": 1_000_000_000, "cpu": 1_500_000_000}
+DEVICE_RESERVE: Mapping[Device, int] = {"cuda": 1_000_000_000, "cpu": 800_000_000}
 """Bytes that are gone before anything of ours: the CUDA context, cuBLAS and cuDNN (0.5 to 0.8 GB); on a CPU the
-process with torch, diffusers and transformers imported (0.6 GB) and the frames and mp4 of a clip."""
+process with torch, diffusers and transformers imported (0.6 GB)."""
 
 MARGIN: Mapping[Device, Mapping[Stage, float]] = {
     "cuda": {Stage.ENCODE_TEXT: 1.1, Stage.DENOISE: 1.1, Stage.DECODE: 3.5},
@@ -64,19 +66,21 @@ class Models:
     """
 
     weights: Mapping[str, int]
-    block_bytes: Mapping[str, int]
-    blocks: Mapping[str, int]
-    configs: Mapping[str, Config]
-    element_bytes: int
-    ratios: tuple[int, int]
+    block_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
+    blocks: Mapping[str, int] = field(default_factory=dict[str, int])
+    configs: Mapping[str, Config] = field(default_factory=dict[str, Config])
+    element_bytes: int = 2
+    ratios: tuple[int, int] = (32, 8)
 
     def streamed_bytes(self, component: str) -> int:
         """On the device while a component is streamed: what is not in its blocks, and two of those."""
         block = self.block_bytes[component]
         return self.weights[component] - (self.blocks[component] - 2) * block
 
-    def working_set(self, stage: Stage, shapes: Iterable[RenderRequest], tiling: DecodeTiling) -> int:
-        """Of the largest of these requests, as counted, without a device's margin."""
+    def working_set(self, stage: Stage, shapes: Sequence[RenderRequest], tiling: DecodeTiling) -> int:
+        """Of the largest of these requests, as counted, without a device's margin; of none, nothing."""
+        if not shapes:
+            return 0
         config, element = self.configs[COMPONENT_OF_STAGE[stage]], self.element_bytes
         if stage is Stage.ENCODE_TEXT:
             return max(working_sets.encode_text_bytes(config, r.max_sequence_length, element) for r in shapes)
@@ -98,6 +102,25 @@ class Fit:
     streamed: tuple[Stage, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a batch asks of its devices. `shapes`: a request of each size in it; `tilings`: allowed, cheapest first."""
+
+    models: Models
+    shapes: tuple[RenderRequest, ...] = ()
+    tilings: tuple[DecodeTiling, ...] = (UNTILED,)
+
+    def fit(self, device: Device, capacity: int | None, stages: Sequence[Stage], residency: Wish = "auto") -> Fit:
+        return fit(device, capacity, stages, self.models, self.shapes, self.tilings, residency)
+
+    def in_tiles(self, tiling: DecodeTiling) -> Demand:
+        """The same with this one tiling."""
+        return replace(self, tilings=(tiling,))
+
+    def weights(self, stages: Iterable[Stage]) -> int:
+        return sum(self.models.weights[COMPONENT_OF_STAGE[stage]] for stage in stages)
+
+
 def fit(
     device: Device,
     capacity: int | None,
@@ -105,7 +128,7 @@ def fit(
     models: Models,
     shapes: Sequence[RenderRequest],
     tilings: Sequence[DecodeTiling],
-    residency: Literal["auto", "resident", "time_sliced", "streamed"] = "auto",
+    residency: Wish = "auto",
 ) -> Fit:
     """The first that fits in `capacity` bytes, in order of cost: resident, decoding in tiles, taking turns, streamed.
 
@@ -211,6 +234,8 @@ def wave_size(swap_seconds: float, clip_seconds: float) -> int:
 
 def batch_tiling_cost(tiling: DecodeTiling, shapes: Sequence[RenderRequest], ratios: tuple[int, int]) -> float:
     """The work of decoding these requests in tiles over that in one piece."""
+    if tiling == UNTILED or not shapes:
+        return 1.0
     sizes = [request.num_frames * request.height * request.width for request in shapes]
     costs = [working_sets.tiling_cost(request, tiling, ratios) for request in shapes]
     return sum(size * cost for size, cost in zip(sizes, costs, strict=True)) / sum(sizes)

@@ -24,6 +24,11 @@ def component_bytes(num_parameters: int, precision: str) -> int:
     return num_parameters * BYTES_PER_PARAMETER[precision]
 
 
+def quantized_bytes(num_parameters: int, storage: str) -> int:
+    """Bytes of a block's weights in fewer bits, with a group's scales. Its few norms and biases count as weights."""
+    return int(num_parameters * {"float8": 1.0, "int8": 1.01, "int4": 0.5625}[storage])
+
+
 def transformer_parameters(config: Config) -> int:
     """Of an LTXVideoTransformer3DModel."""
     width = config["num_attention_heads"] * config["attention_head_dim"]

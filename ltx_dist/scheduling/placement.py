@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from ltx_dist.scheduling.fitting import Demand, Device, Residency, Wish
 from ltx_dist.scheduling.inventory import CPU, DeviceInfo, Inventory
-from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, Stage
+from ltx_dist.types import STAGES, UNTILED, DecodeTiling, Stage
 
-Residency = Literal["resident", "time_sliced"]
-Device = Literal["cpu", "cuda"]
-
-RESIDENT_SHARE = 0.6
-"""Weights may take this share of a GPU and still be called resident; the rest is for activations.
-
-A bound to start from, on the safe side: decoding 704x480x121 in one piece takes some 15 GB beside the weights, so 2B in
-bfloat16 (15.9 GB) is time-sliced on 24 GB. To be replaced by measured working sets.
-"""
+HOST_SHARE = 0.8
+"""Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips under way."""
 
 DEFAULT_QUEUE = 2
 """Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped."""
@@ -36,6 +30,9 @@ class Worker:
 
     device_name: its model, which tells its speed. node_id: the Ray node that it is on; None is any.
     threads: CPU threads of the worker's torch; None leaves torch's own choice. num_gpus: what it asks of Ray.
+    streamed: stages whose component's blocks pass through the device one by one. keeps_host_copy: weights that leave
+        the device stay in the host's memory; where that is too small they are read again. tiling: of DECODE.
+    peak_bytes: what is predicted to be on the device at most. capacity: its bytes, None where they are not known.
     video_slots: clips whose frames may be on the worker's host while x264 makes their mp4s beside the device's work;
         0 where the device is the host: there nothing would be gained, and decoding ends with the mp4.
     """
@@ -50,6 +47,11 @@ class Worker:
     video_slots: int = 0
     device_name: str = CPU
     node_id: str | None = None
+    streamed: tuple[Stage, ...] = ()
+    keeps_host_copy: bool = True
+    tiling: DecodeTiling = UNTILED
+    peak_bytes: int = 0
+    capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Placement:
     layout: str
     workers: tuple[Worker, ...]
     max_queued: Mapping[Stage, int]
+
+    @property
+    def tiling(self) -> DecodeTiling:
+        """In which all workers decode: pixels must not tell which one did."""
+        return self.workers[0].tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +77,14 @@ class Wishes:
     devices: int | None = None
     memory_gb: float | None = None
     threads: int | None = None
-    residency: Literal["auto", "resident", "time_sliced"] = "auto"
+    residency: Wish = "auto"
+    host_memory_gb: float | None = None
     wave: int | None = None
     video_slots: int | None = None
 
 
-def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, int]) -> Placement:
-    """The workers for these devices. `component_bytes` are the weights' bytes on the device, by component.
+def place(wishes: Wishes, inventory: Inventory, demand: Demand) -> Placement:
+    """The workers for these devices. `demand`: what the batch asks of them.
 
     Raises ValueError naming the field when the devices cannot carry the layout.
     """
@@ -84,23 +92,24 @@ def place(wishes: Wishes, inventory: Inventory, component_bytes: Mapping[str, in
     layout = wishes.layout if wishes.layout != "auto" else ("shared" if len(devices) == 1 else "replicated")
     hosted = _hosted_stages(layout, len(devices))
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
+    demand = demand.in_tiles(_tiling(wishes, list(zip(devices, hosted, strict=True)), demand))
+    host_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
-        worker_for(device, number, stages, wishes, component_bytes, threads)
+        worker_for(device, number, stages, wishes, demand, threads, host_bytes)
         for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
     return Placement(layout, workers, _max_queued(wishes, workers))
 
 
-def with_device(
-    placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, component_bytes: Mapping[str, int]
-) -> Placement:
+def with_device(placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, demand: Demand) -> Placement:
     """The placement with one worker more, its last, on a GPU that joined. `number`: of its name, used by none before.
 
     In `pinned` it denoises, as every device beyond the third; in `shared`, which then is no longer one device, and
     elsewhere it runs all stages.
     """
     stages = (Stage.DENOISE,) if placement.layout == "pinned" else STAGES
-    worker = worker_for(device, number, stages, wishes, component_bytes, wishes.threads)
+    demand = demand.in_tiles(placement.tiling)
+    worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
     workers = (*placement.workers, worker)
     return Placement(placement.layout, workers, _max_queued(wishes, workers))
 
@@ -110,22 +119,33 @@ def worker_for(
     number: int,
     stages: tuple[Stage, ...],
     wishes: Wishes,
-    component_bytes: Mapping[str, int],
+    demand: Demand,
     threads: int | None,
+    host_bytes: int | None = None,
 ) -> Worker:
-    """The worker on a device. `threads` are for torch on a CPU; beside a GPU only a wish sets them."""
-    kind: Device = "cpu" if device.name == CPU else "cuda"
+    """The worker on a device. `threads` are for torch on a CPU; beside a GPU only a wish sets them.
+
+    host_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
+    """
+    kind = _kind(device)
+    way = demand.fit(kind, _capacity(wishes, device), stages, wishes.residency)
+    moves = way.residency != "resident"
     return Worker(
         worker_id=f"{kind}:{number}",
         stages=stages,
         device=kind,
         device_index=device.index,
-        residency=_residency(wishes, device, stages, component_bytes),
+        residency=way.residency,
         threads=threads if kind == "cpu" else wishes.threads,
         num_gpus=1.0 if kind == "cuda" else 0.0,
         video_slots=_video_slots(wishes, kind, stages),
         device_name=device.name,
         node_id=device.node_id,
+        streamed=way.streamed,
+        keeps_host_copy=not moves or (kind == "cuda" and (host_bytes is None or demand.weights(stages) <= host_bytes)),
+        tiling=way.tiling,
+        peak_bytes=way.peak_bytes,
+        capacity=_capacity(wishes, device),
     )
 
 
@@ -137,7 +157,9 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
         raise ValueError(f"placement.devices: shared uses one device, not {wishes.devices}; use replicated")
     if wishes.device == "cpu" or not inventory.gpus:
         count = 1 if wishes.layout == "shared" else wishes.devices or (len(STAGES) if wishes.layout == "pinned" else 1)
-        return [DeviceInfo(CPU, inventory.host_memory_bytes, index=index) for index in range(count)]
+        memory = inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
+        each = None if memory is None else memory // count
+        return [DeviceInfo(CPU, each, index=index) for index in range(count)]
     found = len(inventory.gpus)
     if wishes.devices is not None and wishes.devices > found:
         raise ValueError(
@@ -161,18 +183,35 @@ def _hosted_stages(layout: str, num_devices: int) -> list[tuple[Stage, ...]]:
     return [(Stage.ENCODE_TEXT,), *[(Stage.DENOISE,)] * (num_devices - 2), (Stage.DECODE,)]
 
 
-def _residency(
-    wishes: Wishes, device: DeviceInfo, stages: tuple[Stage, ...], component_bytes: Mapping[str, int]
-) -> Residency:
-    if wishes.residency != "auto":
-        return wishes.residency
-    if device.name == CPU or len(stages) == 1:
-        return "resident"
-    memory = wishes.memory_gb * 1e9 if wishes.memory_gb is not None else device.memory_bytes
-    weights = sum(component_bytes[COMPONENT_OF_STAGE[stage]] for stage in stages)
-    fits = memory is not None and weights <= RESIDENT_SHARE * memory
-    # Unknown memory is treated as too small: time-slicing costs a few percent, paging costs a factor of a hundred.
-    return "resident" if fits else "time_sliced"
+def _kind(device: DeviceInfo) -> Device:
+    return "cpu" if device.name == CPU else "cuda"
+
+
+def _capacity(wishes: Wishes, device: DeviceInfo) -> int | None:
+    """Bytes of the device. Unknown memory is treated as too small for all: paging costs a factor of a hundred."""
+    return int(wishes.memory_gb * 1e9) if wishes.memory_gb is not None else device.memory_bytes
+
+
+def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, tuple[Stage, ...]]], demand: Demand) -> DecodeTiling:
+    """That of the device which needs the smallest pieces, for all. With one to choose from there is no choice."""
+    if len(demand.tilings) == 1:
+        return demand.tilings[0]
+    kinds = {(device.name, device.memory_bytes, stages): (device, stages) for device, stages in hosted}
+    needed = [
+        demand.fit(_kind(device), _capacity(wishes, device), stages, wishes.residency).tiling
+        for device, stages in kinds.values()
+        if Stage.DECODE in stages
+    ]
+    return max(needed, key=demand.tilings.index, default=demand.tilings[0])
+
+
+def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> int | None:
+    """Of the smallest host, for the copies of one worker's weights, as if all workers were on it."""
+    host = inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
+    if host is None:
+        return None
+    nodes = len({device.node_id for device in inventory.gpus}) or 1
+    return int(HOST_SHARE * host) // max(1, -(-num_workers // nodes))
 
 
 def _video_slots(wishes: Wishes, device: Device, stages: tuple[Stage, ...]) -> int:
@@ -193,7 +232,7 @@ def _max_queued(wishes: Wishes, workers: tuple[Worker, ...]) -> dict[Stage, int]
     for previous, stage in pairwise(STAGES):
         producers = [worker for worker in workers if previous in worker.stages]
         consumers = [worker for worker in workers if stage in worker.stages]
-        swaps = any(worker.residency == "time_sliced" and len(worker.stages) > 1 for worker in consumers)
+        swaps = any(worker.residency != "resident" and len(worker.stages) > 1 for worker in consumers)
         wave = wishes.wave or (DEFAULT_WAVE if swaps else DEFAULT_QUEUE)
         bounds[stage] = wave * len(consumers) + len(producers) - 1
     return bounds

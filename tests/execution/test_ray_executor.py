@@ -18,6 +18,7 @@ from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.ray_executor import RayExecutor
 from ltx_dist.execution.renderer import Renderer
 from ltx_dist.execution.worker import WorkerSpec
+from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.ray
 ON_CPU = place(
     Wishes(layout="replicated", device="cpu", devices=2, threads=1),
     Inventory((), 2),
-    {"text_encoder": 0, "transformer": 0, "vae": 0},
+    Demand(Models({"text_encoder": 0, "transformer": 0, "vae": 0})),
 )
 REPLICATED = replace(ON_CPU, workers=tuple(replace(worker, num_gpus=1.0) for worker in ON_CPU.workers))
 """Two workers that each hold a GPU of Ray's, which is a fake one: they compute on the CPU."""

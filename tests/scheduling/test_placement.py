@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from test_fitting import RATIOS, full_size, request
+
+from ltx_dist.scheduling.fitting import Demand, Models, candidate_tilings
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.placement import Placement, Wishes, place, with_device
-from ltx_dist.types import STAGES, Stage
+from ltx_dist.types import STAGES, UNTILED, Stage
 
 E, D, V = STAGES
 GIB = 2**30
 ON_CPU = Inventory(gpus=(), num_cpus=4)
-LTX_2B = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(2.494e9)}
+LTX_2B = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
+"""Weights alone: what clips need beside them is test_fitting.py's."""
 
 
 def gpu(gib: float | None, index: int = 0) -> DeviceInfo:
@@ -57,11 +62,31 @@ def test_pinned_on_a_cpu_makes_a_worker_a_stage_and_shares_the_cores():
     assert [worker.num_gpus for worker in placement.workers] == [0, 0, 0]
 
 
-def test_ltx_2b_is_resident_on_48_gb_and_time_sliced_on_24():
-    assert place(Wishes(), gpus(1, 48), LTX_2B).workers[0].residency == "resident"
-    assert place(Wishes(), gpus(1, 24), LTX_2B).workers[0].residency == "time_sliced"
-    assert place(Wishes(memory_gb=16), gpus(1, 48), LTX_2B).workers[0].residency == "time_sliced"
-    assert place(Wishes(residency="resident"), gpus(1, 24), LTX_2B).workers[0].residency == "resident"
+def test_residency_follows_the_devices_memory_and_the_wish():
+    assert place(Wishes(), gpus(1, 24), LTX_2B).workers[0].residency == "resident"
+    assert place(Wishes(), gpus(1, 12), LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(memory_gb=12), gpus(1, 48), LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(residency="time_sliced"), gpus(1, 48), LTX_2B).workers[0].residency == "time_sliced"
+
+
+def test_weights_stay_on_a_host_that_has_room_for_every_workers():
+    def keeps(host: float, layout: str) -> set[bool]:
+        inventory = replace(gpus(2, 12), host_memory_bytes=int(host * 1e9))
+        return {worker.keeps_host_copy for worker in place(Wishes(layout=layout), inventory, LTX_2B).workers}
+
+    assert (keeps(16, "shared"), keeps(20, "shared")) == ({False}, {True})
+    assert (keeps(20, "replicated"), keeps(40, "replicated")) == ({False}, {True})
+
+
+def test_the_smallest_device_that_decodes_settles_the_tiles_of_all():
+    models, shapes = full_size(), [request()]
+    demand = Demand(models, tuple(shapes), tuple(candidate_tilings("auto", "auto", shapes, RATIOS)))
+    alone = place(Wishes(), Inventory((gpu(80),), 16), demand)
+    mixed = place(Wishes(), Inventory((gpu(80), gpu(24, 1)), 16), demand)
+    assert alone.tiling == UNTILED
+    assert {worker.tiling for worker in mixed.workers} == {mixed.tiling} and mixed.tiling != UNTILED
+    joined = with_device(mixed, gpu(80, 2), 2, Wishes(), demand)
+    assert joined.workers[-1].tiling == mixed.tiling
 
 
 def test_unknown_memory_is_treated_as_too_small():
@@ -69,10 +94,10 @@ def test_unknown_memory_is_treated_as_too_small():
 
 
 def test_each_device_of_a_mixed_cluster_is_used_for_what_it_holds():
-    inventory = Inventory((gpu(80), gpu(24, 1), gpu(8, 2)), 16)
+    inventory = Inventory((gpu(80), gpu(24, 1), gpu(12, 2)), 16)
     workers = place(Wishes(), inventory, LTX_2B).workers
-    assert [worker.residency for worker in workers] == ["resident", "time_sliced", "time_sliced"]
-    assert [worker.device_name for worker in workers] == ["80 GiB", "24 GiB", "8 GiB"]
+    assert [worker.residency for worker in workers] == ["resident", "resident", "time_sliced"]
+    assert [worker.device_name for worker in workers] == ["80 GiB", "24 GiB", "12 GiB"]
     assert {worker.residency for worker in place(Wishes(memory_gb=40), inventory, LTX_2B).workers} == {"resident"}
 
 
