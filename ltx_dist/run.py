@@ -16,6 +16,7 @@ from rich.text import Text
 from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
+from ltx_dist.execution.failures import SystemicError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
 from ltx_dist.output.files import OutputError, output_errors
 from ltx_dist.output.live_page import LivePage, write_run
@@ -64,7 +65,7 @@ def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | N
     except OutputError as error:
         _say(console, f"the output could not be written: {error}", "red")
         return EXIT_OUTPUT
-    except WorkerStartError as error:
+    except (WorkerStartError, SystemicError) as error:
         _say(console, f"stopped, nothing can be rendered with this: {error}", "red")
         return EXIT_INTERNAL
     except WorkersLostError as error:

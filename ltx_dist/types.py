@@ -168,6 +168,26 @@ class Assignment:
     worker_id: str
 
 
+class Failure(str, Enum):
+    """How an assignment ended that did not end well. What follows from it is decided in `execution/failures.py`.
+
+    ERROR: the stage raised, and the worker is as good as before. CRASH: its worker died, or its device raises at every
+    call since, while it ran. HANG: nothing moved for too long, so the worker was ended. QUEUED: its worker died before
+    it began. NODE_LOST: its worker went with its node, or was preempted. INPUT_LOST: what the stage needed, or made,
+    was on a node that is gone. All but ERROR and INPUT_LOST take the worker with them.
+    """
+
+    ERROR = "error"
+    CRASH = "crash"
+    HANG = "hang"
+    QUEUED = "queued"
+    NODE_LOST = "node_lost"
+    INPUT_LOST = "input_lost"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True, slots=True)
 class StageReport:
     """What a worker says of an assignment it ran; small, so it always travels to the driver.
@@ -189,8 +209,7 @@ class StageReport:
 class Completion:
     """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
 
-    `error` set: the stage failed on this request, unless it was not the request's fault: `worker_lost`, the worker is
-    gone; `input_lost`, what the stage needed is gone with its node. `video` is set by the last stage only:
+    `failure` is None if it ended well; else `error` says what happened. `video` is set by the last stage only:
     ENCODE_VIDEO, or DECODE where that makes the mp4, too.
     """
 
@@ -198,13 +217,16 @@ class Completion:
     started: float
     finished: float
     report: StageReport
-    worker_lost: bool = False
-    input_lost: bool = False
+    failure: Failure | None = None
     video: EncodedVideo | None = None
 
     @property
     def error(self) -> str | None:
         return self.report.error
+
+    @property
+    def worker_lost(self) -> bool:
+        return self.failure not in (None, Failure.ERROR, Failure.INPUT_LOST)
 
 
 @dataclass(frozen=True, slots=True)

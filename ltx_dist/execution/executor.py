@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ltx_dist.types import Assignment, Completion, RenderRequest, StageOutput, WorkerState
+from ltx_dist.types import Assignment, Completion, Failure, RenderRequest, StageOutput, StageReport, WorkerState
 
 
 class WorkerStartError(RuntimeError):
@@ -45,3 +45,10 @@ class Executor(Protocol):
     def shutdown(self) -> None:
         """End the workers and free their devices. Work in flight is dropped."""
         ...
+
+
+def failure_of(report: StageReport) -> Failure | None:
+    """How a stage ended, as its worker tells it: after a device is lost, its process is of no use any more."""
+    if report.device_lost:
+        return Failure.CRASH
+    return None if report.error is None else Failure.ERROR

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from ltx_dist.execution.executor import failure_of
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.types import (
     Assignment,
@@ -56,7 +57,7 @@ class LocalExecutor:
         video = output if isinstance(output, EncodedVideo) else None
         finished = time.monotonic() - self._epoch
         started += report.load_seconds
-        return Completion(assignment, started, finished, report, worker_lost=report.device_lost, video=video)
+        return Completion(assignment, started, finished, report, failure_of(report), video)
 
     def _finished_videos(self, timeout: float) -> list[Completion]:
         done, _ = wait(self._videos, timeout, FIRST_COMPLETED)
@@ -65,7 +66,7 @@ class LocalExecutor:
     def _finish_video(self, future: Future[tuple[EncodedVideo | None, StageReport]]) -> Completion:
         assignment, started = self._videos.pop(future)
         video, report = future.result()
-        return Completion(assignment, started, time.monotonic() - self._epoch, report, video=video)
+        return Completion(assignment, started, time.monotonic() - self._epoch, report, failure_of(report), video)
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         output = self._outputs[request_id]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -17,13 +17,14 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ltx_dist.execution.executor import WorkerStartError
+from ltx_dist.execution.executor import WorkerStartError, failure_of
 from ltx_dist.execution.ray_cluster import reserve
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.types import (
     Assignment,
     Completion,
     EncodedVideo,
+    Failure,
     RenderRequest,
     Stage,
     StageOutput,
@@ -91,7 +92,14 @@ class RayExecutor:
         ray.wait([*reports, *self._starting], num_returns=1, timeout=timeout, fetch_local=False)
         self._check_starting()
         ready, _ = ray.wait(reports, num_returns=len(reports), timeout=0, fetch_local=False)
-        return [self._complete(report, self._calls.pop(report)) for report in ready]
+        completions = [self._complete(report, self._calls.pop(report)) for report in ready]
+        # A worker that is lost is lost with all that it had.
+        lost = {c.assignment.worker_id: c for c in completions if c.worker_lost}
+        for report, call in list(self._calls.items()):
+            if (one := lost.get(call.assignment.worker_id)) is not None:
+                del self._calls[report]
+                completions.append(replace(one, assignment=call.assignment, started=call.submitted))
+        return completions
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         output = self._outputs[request_id]
@@ -151,14 +159,14 @@ class RayExecutor:
         except RayError as error:
             # What it needed, or made, lay on a node that is gone.
             report = StageReport(0.0, error=f"{type(error).__name__}: {_cause(error)}")
-            return Completion(call.assignment, call.submitted, finished, report, input_lost=True)
+            return Completion(call.assignment, call.submitted, finished, report, Failure.INPUT_LOST)
         if report.device_lost:
             return self._lose(call, finished, report)
         # Only durations cross machines, so clocks of different nodes need not agree.
         started = max(call.submitted, finished - report.seconds)
         if report.error is None and not makes_video:
             self._outputs[call.assignment.request_id] = call.output
-        return Completion(call.assignment, started, finished, report, video=video)
+        return Completion(call.assignment, started, finished, report, failure_of(report), video)
 
     def _lose(self, call: _Call, finished: float, report: StageReport) -> Completion:
         """Nothing may be given to this worker again; its process, if there still is one, ends."""
@@ -166,7 +174,7 @@ class RayExecutor:
         if worker_id in self._actors:  # it is lost once, perhaps with several assignments
             ray.kill(self._actors.pop(worker_id))
         self._states.pop(worker_id, None)
-        return Completion(call.assignment, call.submitted, finished, report, worker_lost=True)
+        return Completion(call.assignment, call.submitted, finished, report, Failure.CRASH)
 
 
 def _start_failure(worker_id: str, error: RayError) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ltx_dist.execution.executor import Executor
-from ltx_dist.scheduling.scheduler import Outcome, Scheduler
+from ltx_dist.execution.failures import FailurePolicy
+from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import STAGES, Completion, RenderRequest, RenderResult, Stage
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Renderer:
         self._executor = executor
         self._resumption = resumption
         self._on_completion = on_completion
+        self._policy = FailurePolicy()
         self._denoised: set[str] = set()
         self._history: dict[str, list[Completion]] = {}
         self.completions: list[Completion] = []
@@ -51,21 +53,46 @@ class Renderer:
         """
         by_id = {request.request_id: request for request in requests}
         for request in requests:
-            self._add(request)
+            self._scheduler.add([request.request_id], self._first_stage(request))
         self._submit(by_id)
         while not self._scheduler.is_finished:
             if not self._scheduler.num_in_flight:
                 self._raise_without_workers()
-            outcomes: list[tuple[Outcome, Completion]] = []
-            for completion in self._executor.wait(TICK_SECONDS):
-                self._record(completion, by_id)
-                outcomes += [(outcome, completion) for outcome in self._scheduler.update(completion)]
+            completions = self._executor.wait(TICK_SECONDS)
+            results = [result for c in completions if (result := self._take_in(c, by_id)) is not None]
+            for worker_id in {c.assignment.worker_id for c in completions if c.worker_lost}:
+                self._scheduler.remove_worker(worker_id)
             self._submit(by_id)
-            for outcome, completion in outcomes:
-                request = by_id[outcome.request_id]
-                yield self._result(request, outcome, completion)
-                if self._resumption is not None and outcome.status == "done":
-                    self._resumption.forget(request)
+            for result in results:
+                yield result
+                if self._resumption is not None and result.status == "done":
+                    self._resumption.forget(result.request)
+            if not self._scheduler.is_finished:
+                self._policy.check_systemic()
+
+    def _take_in(self, completion: Completion, by_id: dict[str, RenderRequest]) -> RenderResult | None:
+        """What an ended assignment changes; the result of its request if that is over."""
+        self._record(completion, by_id)
+        assignment = completion.assignment
+        request = by_id[assignment.request_id]
+        if completion.failure is None:
+            is_done = self._scheduler.update(completion)
+            self._policy.succeeded(completion, is_done)
+            return self._result(request, completion, None) if is_done else None
+        verdict = self._policy.judge(completion, self._scheduler.hosts(assignment.stage))
+        if verdict.error is not None:
+            self._scheduler.fail(assignment)
+        else:
+            stage = self._goes_on_at(request, assignment.stage, verdict.from_disk)
+            self._scheduler.retry(assignment, stage, verdict.avoid, verdict.alone)
+        return None if verdict.error is None else self._result(request, completion, verdict.error)
+
+    def _goes_on_at(self, request: RenderRequest, stage: Stage, from_disk: bool) -> Stage:
+        """Frames are lost with their worker, latents are not; with a node, only what is on disk is left."""
+        if not from_disk:
+            return Stage.DECODE if stage is Stage.ENCODE_VIDEO else stage
+        self._executor.release(request.request_id)
+        return self._first_stage(request)
 
     def queue_lengths(self) -> dict[Stage, int]:
         """Requests that wait in front of each stage; good in any thread."""
@@ -77,12 +104,12 @@ class Renderer:
         last = next((c.error for c in reversed(self.completions) if c.worker_lost), None)
         raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {last}")
 
-    def _add(self, request: RenderRequest) -> None:
-        if self._resumption is not None and self._resumption.is_denoised(request):
-            self._denoised.add(request.request_id)
-            self._scheduler.add([request.request_id], Stage.DECODE)
-        else:
-            self._scheduler.add([request.request_id])
+    def _first_stage(self, request: RenderRequest) -> Stage:
+        """Where a request goes on for which the executor holds nothing."""
+        if self._resumption is None or not self._resumption.is_denoised(request):
+            return STAGES[0]
+        self._denoised.add(request.request_id)
+        return Stage.DECODE
 
     def _submit(self, by_id: dict[str, RenderRequest]) -> None:
         for assignment in self._scheduler.schedule():
@@ -102,8 +129,9 @@ class Renderer:
             self._on_completion(self.completions[-1])
         self._history.setdefault(completion.assignment.request_id, []).append(completion)
 
-    def _result(self, request: RenderRequest, outcome: Outcome, completion: Completion) -> RenderResult:
+    def _result(self, request: RenderRequest, completion: Completion, error: str | None) -> RenderResult:
         self._executor.release(request.request_id)
         completions = tuple(self._history.pop(request.request_id, ()))
-        video = completion.video if outcome.status == "done" else None
-        return RenderResult(request, outcome.status, completions, video, outcome.error)
+        if error is not None:
+            return RenderResult(request, "failed", completions, error=error)
+        return RenderResult(request, "done", completions, completion.video)

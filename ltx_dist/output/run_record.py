@@ -11,7 +11,7 @@ from typing import Any
 from ltx_dist.output.files import to_json, write_atomically
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.timeline import busy_shares, first_start, makespan, stage_bound
-from ltx_dist.types import Assignment, Completion, RenderResult, Stage, StageReport
+from ltx_dist.types import Assignment, Completion, Failure, RenderResult, Stage, StageReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def recorded_completions(record: dict[str, Any]) -> list[Completion]:
             event["started"],
             event["finished"],
             StageReport(event["finished"] - event["started"], event["load_seconds"], event.get("error")),
-            event.get("worker_lost", False),
+            Failure(event["failure"]) if "failure" in event else None,
         )
         for event in record["events"]
     ]
@@ -144,6 +144,6 @@ def event_of(completion: Completion) -> dict[str, Any]:
     }
     if completion.error is not None:
         event["error"] = completion.error
-    if completion.worker_lost:
-        event["worker_lost"] = True
+    if completion.failure is not None:
+        event["failure"] = str(completion.failure)
     return event

@@ -44,7 +44,7 @@ def _slices(event: Mapping[str, Any], thread: int) -> list[dict[str, Any]]:
     clip, stage, load = event["request_id"], event["stage"], event["load_seconds"]
     if stage == Stage.ENCODE_VIDEO:
         return _beside(event)
-    details = {key: event[key] for key in ("error", "worker_lost") if key in event}
+    details = {key: event[key] for key in ("error", "failure") if key in event}
     work = _slice(stage, stage, event["started"], event["finished"], thread, {"clip": clip} | details)
     if load <= 0:
         return [work]

@@ -79,9 +79,9 @@ class Fleet:
 
     def add(self, workers: Iterable[Worker]) -> None:
         for worker in workers:
-            assert worker.worker_id not in self._number, f"{worker.worker_id} was there before"
+            assert worker.worker_id not in self._workers, worker
             self._workers[worker.worker_id] = worker
-            self._number[worker.worker_id] = len(self._number)
+            self._number.setdefault(worker.worker_id, len(self._number))
             number = self._number_of_trait.setdefault(_trait(worker), len(self._kinds))
             if number == len(self._kinds):
                 self._kinds.append(Kind(number, worker))
@@ -90,8 +90,8 @@ class Fleet:
 
     def remove(self, worker_id: str) -> None:
         self._group_of.pop(worker_id, None)
-        if self._workers.pop(worker_id, None) is not None:
-            self._kind_of[worker_id].count -= 1
+        del self._workers[worker_id]
+        self._kind_of[worker_id].count -= 1
 
     def kind(self, worker: Worker) -> Kind:
         return self._kind_of[worker.worker_id]
@@ -121,6 +121,14 @@ class Fleet:
         if self._group_of.get(worker_id) != group:
             self._group_of[worker_id] = group
             heapq.heappush(self._idle.setdefault(group, []), (self._number[worker_id], worker_id))
+
+    def hosts(self, stage: Stage) -> frozenset[str]:
+        """The workers of a stage; looks at each of them, so it is for what is rare."""
+        return frozenset(name for name, worker in self._workers.items() if stage in worker.stages)
+
+    def idle_workers(self) -> list[Worker]:
+        """All that wait; as rare as `hosts`."""
+        return [self._workers[name] for name in self._workers if name in self._group_of]
 
     def is_idle(self, worker_id: str) -> bool:
         return worker_id in self._group_of

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from ltx_dist.scheduling.costs import Costs, Unknown, seconds
 from ltx_dist.scheduling.fleet import Fleet, Group
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
-MAX_ATTEMPTS = 3
-"""How often a request may lose its worker or its input before it is given up: it may be what kills them."""
-
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The terminal result of one request, exactly once."""
+class Retry:
+    """A request that goes on at `stage`: on a worker that is not in `avoid`, if another hosts the stage; `alone`, with
+    nothing beside it, on a worker that has run nothing yet, if one is expected. These come before the queues.
+    """
 
     request_id: str
-    status: Literal["done", "failed"]
-    error: str | None = None
+    stage: Stage
+    avoid: frozenset[str] = frozenset()
+    alone: bool = False
 
 
 class Scheduler:
@@ -48,8 +47,10 @@ class Scheduler:
     there beside the worker's next assignment, at once and without a queue. A decode is not begun while all slots are
     taken, and each is freed by a completion that will come, so the argument above holds.
 
-    A request whose worker was lost returns to the front of its queue, which may exceed the bound by one a lost worker.
-    One whose input was lost with its node begins again at the first stage.
+    An assignment ends in one of three ways: `update` if it went well, `retry`, or `fail`; which of the two is not
+    decided here. A request that is retried goes to the front of its queue, which may exceed the bound by one; with
+    conditions on its worker it waits beside the queues and is given out first, so it waits for no more than the next
+    idle worker that hosts its stage, or for one that is expected.
 
     A decision takes a few steps on heaps, whatever the size of the batch or the number of workers of a kind.
     Time is what completions tell.
@@ -68,7 +69,9 @@ class Scheduler:
         self._running: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self._loaded: dict[str, Stage | None] = {}
         self._order: dict[str, int] = {}
-        self._attempts: dict[str, int] = {}
+        self._retries: list[Retry] = []
+        self._fresh: set[str] = set()
+        self._reserved: dict[str, str] = {}
         self._num_open = 0
         self._left = dict.fromkeys(STAGES, 0.0)
         self._planned_with = 0.0
@@ -87,11 +90,11 @@ class Scheduler:
     @property
     def unhosted_stage(self) -> Stage | None:
         """The first stage that has work ready and no worker left that could do it."""
-        return next((stage for stage in STAGES if self._ready[stage] and stage not in self._fleet.hosted), None)
+        return next((stage for stage in STAGES if self.num_queued(stage) and stage not in self._fleet.hosted), None)
 
     def num_queued(self, stage: Stage) -> int:
         """Requests ready for the stage and not yet taken by a worker."""
-        return len(self._ready[stage])
+        return len(self._ready[stage]) + sum(retry.stage is stage for retry in self._retries)
 
     def add(self, request_ids: Iterable[str], first: Stage = STAGES[0]) -> None:
         """Submit requests, in this order, each to begin at stage `first`: a resumed one has the stages before it.
@@ -107,50 +110,87 @@ class Scheduler:
             self._enqueue(request_id, first)
         self._planned_with = 0.0
 
-    def schedule(self) -> list[Assignment]:
-        """Work for every idle worker that can have some; each assignment is now in flight until `update`."""
+    def schedule(self, expects_workers: bool = False) -> list[Assignment]:
+        """Work for every idle worker that can have some; each assignment is now in flight until it ends.
+
+        expects_workers: some are on their way, and a retry that is to be alone waits for one.
+        """
         if sum(self._left.values()) < self._planned_with / 2 or not self._planned_with:
             self._plan()
         assignments, self._decoded = self._decoded, []
+        assignments += self._take_retries(expects_workers)
         while taken := [a for group, worker in self._fleet.idle_groups() for a in self._take_all(group, worker)]:
             # What was taken may have made room upstream, for a worker that was asked before.
             assignments += taken
         return assignments
 
-    def update(self, completion: Completion) -> list[Outcome]:
-        """Take in the end of an assignment; returns the requests that ended with it (most often none or one)."""
+    def update(self, completion: Completion) -> bool:
+        """An assignment ended well. Whether its request is done with it."""
         assignment = completion.assignment
         self._now = max(self._now, completion.finished)
-        self._land(assignment)
-        if completion.worker_lost:
-            self._remove(assignment.worker_id)
-            if assignment.stage is not Stage.ENCODE_VIDEO:
-                return self._again(assignment.request_id, assignment.stage, completion.error)
-            # Frames are lost with their worker, latents are not.
-            self._count_left(assignment.request_id, (Stage.DECODE,), +1)
-            return self._again(assignment.request_id, Stage.DECODE, completion.error)
-        self._release(assignment.worker_id)
-        if completion.input_lost:
-            self._count_left(assignment.request_id, STAGES[: STAGES.index(assignment.stage)], +1)
-            return self._again(assignment.request_id, STAGES[0], completion.error)
-        if completion.error is not None:
-            return [self._fail(assignment.request_id, assignment.stage, completion.error)]
-        if assignment.worker_id in self._fleet and self._costs.observe(completion, self._fleet[assignment.worker_id]):
+        decoded = assignment.stage is Stage.DECODE and self._makes_videos[assignment.worker_id]
+        self._land(assignment, stays_reserved=decoded)  # until its mp4 is made, too
+        if self._costs.observe(completion, self._fleet[assignment.worker_id]):
             self._planned_with = 0.0
         if assignment.stage in STAGES:
             self._count_left(assignment.request_id, (assignment.stage,), -1)
-        if assignment.stage is Stage.DECODE and self._makes_videos[assignment.worker_id]:
-            return self._encode_video(assignment)
+        if decoded:
+            self._encode_video(assignment)
+            return False
         following = assignment.stage.following
         if following is None:
-            return [self._finish(assignment.request_id, "done", None)]
+            self._num_open -= 1
+            return True
         self._enqueue(assignment.request_id, following)
-        return []
+        return False
 
-    def add_worker(self, worker: Worker, max_queued: dict[Stage, int]) -> None:
-        """A worker joined: it is idle. `max_queued` are the bounds with it."""
-        self._max_queued = dict(max_queued)
+    def retry(
+        self, assignment: Assignment, stage: Stage, avoid: frozenset[str] = frozenset(), alone: bool = False
+    ) -> None:
+        """An assignment did not end well, and its request goes on at `stage`: this one, or one before it."""
+        self._land(assignment)
+        end = STAGES.index(assignment.stage) if assignment.stage in STAGES else len(STAGES)
+        self._count_left(assignment.request_id, STAGES[STAGES.index(stage) : end], +1)
+        if avoid or alone:
+            self._retries.append(Retry(assignment.request_id, stage, avoid, alone))
+            self._retries.sort(key=lambda retry: self._order[retry.request_id])
+        else:
+            self._enqueue(assignment.request_id, stage)
+
+    def fail(self, assignment: Assignment) -> None:
+        """An assignment did not end well, and its request is over."""
+        self._land(assignment)
+        if assignment.stage in STAGES:
+            self._count_left(assignment.request_id, STAGES[STAGES.index(assignment.stage) :], -1)
+        self._num_open -= 1
+
+    def add_worker(self, worker: Worker, max_queued: Mapping[Stage, int] | None = None) -> None:
+        """A worker is there and idle: a new one, or one that was removed. `max_queued`: the bounds from now on."""
+        if max_queued is not None:
+            self._max_queued = dict(max_queued)
         self._welcome([worker])
+
+    def remove_worker(self, worker_id: str) -> None:
+        """A worker is gone. What it was running has ended before this; frames not begun to encode go with it."""
+        assert worker_id not in self._in_flight, worker_id
+        self._fleet.remove(worker_id)
+        self._fresh.discard(worker_id)
+        self._reserved.pop(worker_id, None)
+        self._planned_with = 0.0
+        for assignment in [waiting for waiting in self._decoded if waiting.worker_id == worker_id]:
+            self._decoded.remove(assignment)
+            self._encoding[worker_id].remove(assignment.request_id)
+            self._num_encoding -= 1
+            self._count_left(assignment.request_id, (Stage.DECODE,), +1)
+            self._enqueue(assignment.request_id, Stage.DECODE)
+        assert not self._encoding[worker_id], worker_id
+
+    def has_worker(self, worker_id: str) -> bool:
+        return worker_id in self._fleet
+
+    def hosts(self, stage: Stage) -> frozenset[str]:
+        """The workers there are for a stage; an mp4 is made where its frames are, so DECODE stands for it."""
+        return self._fleet.hosts(Stage.DECODE if stage is Stage.ENCODE_VIDEO else stage)
 
     def _welcome(self, workers: Iterable[Worker]) -> None:
         for worker in workers:
@@ -158,6 +198,7 @@ class Scheduler:
             self._encoding[worker.worker_id] = set()
             self._makes_videos[worker.worker_id] = worker.video_slots > 0
             self._loaded[worker.worker_id] = None
+            self._fresh.add(worker.worker_id)
         self._plan()
         for worker in workers:
             self._release(worker.worker_id)
@@ -168,43 +209,53 @@ class Scheduler:
         self._fleet.plan((encode, denoise, decode))
         self._planned_with = encode + denoise + decode
 
-    def _encode_video(self, decode: Assignment) -> list[Outcome]:
-        if decode.worker_id not in self._fleet:  # lost between its last frame and now
-            self._count_left(decode.request_id, (Stage.DECODE,), +1)
-            return self._again(decode.request_id, Stage.DECODE, "the frames were lost with their worker")
+    def _encode_video(self, decode: Assignment) -> None:
         self._encoding[decode.worker_id].add(decode.request_id)
         self._num_encoding += 1
         self._decoded.append(Assignment(decode.request_id, Stage.ENCODE_VIDEO, decode.worker_id))
         self._release(decode.worker_id)
-        return []
 
-    def _remove(self, worker_id: str) -> None:
-        """A worker is lost, perhaps with several assignments, and with frames of clips not even begun to encode."""
-        self._fleet.remove(worker_id)
-        self._planned_with = 0.0
-        for assignment in [waiting for waiting in self._decoded if waiting.worker_id == worker_id]:
-            self._decoded.remove(assignment)
+    def _land(self, assignment: Assignment, stays_reserved: bool = False) -> None:
+        """The assignment is in flight no more, and its worker idle if it runs no other."""
+        worker_id = assignment.worker_id
+        if assignment.stage is Stage.ENCODE_VIDEO:
+            assert assignment.request_id in self._encoding[worker_id], f"{assignment} is not in flight"
             self._encoding[worker_id].remove(assignment.request_id)
             self._num_encoding -= 1
-            self._count_left(assignment.request_id, (Stage.DECODE,), +1)
-            self._enqueue(assignment.request_id, Stage.DECODE)
+        else:
+            assert self._in_flight.get(worker_id) == assignment, f"{assignment} is not in flight"
+            del self._in_flight[worker_id]
+            self._running[assignment.stage] -= 1
+        if self._reserved.get(worker_id) == assignment.request_id and not stays_reserved:
+            del self._reserved[worker_id]
+        self._release(worker_id)
 
-    def _land(self, assignment: Assignment) -> None:
-        """The assignment is in flight no more."""
-        if assignment.stage is Stage.ENCODE_VIDEO:
-            assert assignment.request_id in self._encoding[assignment.worker_id], f"{assignment} is not in flight"
-            self._encoding[assignment.worker_id].remove(assignment.request_id)
-            self._num_encoding -= 1
-            return
-        assert self._in_flight.get(assignment.worker_id) == assignment, f"{assignment} is not in flight"
-        del self._in_flight[assignment.worker_id]
-        self._running[assignment.stage] -= 1
+    def _take_retries(self, expects_workers: bool) -> list[Assignment]:
+        taken: list[Assignment] = []
+        for retry in list(self._retries):
+            fits = (worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers))
+            if (worker := next(fits, None)) is not None:
+                self._retries.remove(retry)
+                taken.append(self._assign(worker, retry.stage, retry.request_id))
+                if retry.alone:
+                    self._reserved[worker.worker_id] = retry.request_id
+        return taken
+
+    def _may_take(self, worker: Worker, retry: Retry, expects_workers: bool) -> bool:
+        name, stage = worker.worker_id, retry.stage
+        if stage not in worker.stages or (stage is Stage.DECODE and not self._has_slot(worker)):
+            return False
+        if retry.alone and (self._encoding[name] or (expects_workers and name not in self._fresh)):
+            return False
+        return name not in retry.avoid or self.hosts(stage) <= retry.avoid
+
+    def _has_slot(self, worker: Worker) -> bool:
+        return not worker.video_slots or len(self._encoding[worker.worker_id]) < worker.video_slots
 
     def _release(self, worker_id: str) -> None:
-        """The worker is idle, unless it has work or is gone; its slots may have changed."""
-        if worker_id in self._fleet and worker_id not in self._in_flight:
-            slots = self._fleet[worker_id].video_slots
-            has_slot = not slots or len(self._encoding[worker_id]) < slots
+        """The worker is idle, unless it has work; its slots may have changed."""
+        if worker_id not in self._in_flight and worker_id not in self._reserved:
+            has_slot = self._has_slot(self._fleet[worker_id])
             self._fleet.set_idle(worker_id, self._loaded[worker_id], has_slot)
 
     def _take_all(self, group: Group, worker: Worker | None) -> list[Assignment]:
@@ -245,10 +296,14 @@ class Scheduler:
 
     def _take(self, worker: Worker, stage: Stage) -> Assignment:
         _, request_id = heapq.heappop(self._ready[stage])
+        return self._assign(worker, stage, request_id)
+
+    def _assign(self, worker: Worker, stage: Stage, request_id: str) -> Assignment:
         assignment = Assignment(request_id, stage, worker.worker_id)
         self._in_flight[worker.worker_id] = assignment
         self._running[stage] += 1
         self._loaded[worker.worker_id] = stage
+        self._fresh.discard(worker.worker_id)
         self._fleet.set_busy(worker.worker_id, self._now, self._now + seconds(self._costs, request_id, stage, worker))
         return assignment
 
@@ -258,20 +313,3 @@ class Scheduler:
     def _count_left(self, request_id: str, stages: Iterable[Stage], sign: int) -> None:
         for stage in stages:
             self._left[stage] += sign * self._costs.work(request_id, stage)
-
-    def _fail(self, request_id: str, stage: Stage, error: str | None) -> Outcome:
-        if stage in STAGES:
-            self._count_left(request_id, STAGES[STAGES.index(stage) :], -1)
-        return self._finish(request_id, "failed", error)
-
-    def _finish(self, request_id: str, status: Literal["done", "failed"], error: str | None) -> Outcome:
-        self._num_open -= 1
-        self._attempts.pop(request_id, None)
-        return Outcome(request_id, status, error)
-
-    def _again(self, request_id: str, stage: Stage, error: str | None) -> list[Outcome]:
-        self._attempts[request_id] = self._attempts.get(request_id, 0) + 1
-        if self._attempts[request_id] >= MAX_ATTEMPTS:
-            return [self._fail(request_id, stage, f"given up after {MAX_ATTEMPTS} attempts: {error}")]
-        self._enqueue(request_id, stage)
-        return []

@@ -45,7 +45,7 @@ def lanes(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
 
 def went_wrong(completion: Completion) -> bool:
     """Whether nothing came of it: the request failed there, or the worker was lost."""
-    return completion.error is not None or completion.worker_lost
+    return completion.error is not None or completion.failure is not None
 
 
 def first_start(completions: Iterable[Completion]) -> float:

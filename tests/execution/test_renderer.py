@@ -16,6 +16,7 @@ from ltx_dist.types import (
     Assignment,
     Completion,
     EncodedVideo,
+    Failure,
     RenderRequest,
     Stage,
     StageOutput,
@@ -46,7 +47,8 @@ class FakeExecutor:
         ending = self._ending(assignment)
         report = StageReport(self._now - started, error=None if ending == "well" else "RuntimeError: boom")
         video = VIDEO if ending == "well" and assignment.stage is Stage.DECODE else None
-        return [Completion(assignment, started, self._now, report, worker_lost=ending == "lost", video=video)]
+        failure = {"well": None, "failed": Failure.ERROR, "lost": Failure.CRASH}[ending]
+        return [Completion(assignment, started, self._now, report, failure, video)]
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         raise AssertionError("nothing is kept in these tests")

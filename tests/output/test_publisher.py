@@ -21,6 +21,7 @@ from ltx_dist.types import (
     Assignment,
     Completion,
     EncodedVideo,
+    Failure,
     RenderRequest,
     RenderResult,
     Stage,
@@ -46,7 +47,7 @@ def completion(stage: Stage, worker_id: str, seconds: float, **report: object) -
 def done(colour: int = 90) -> RenderResult:
     completions = (
         completion(Stage.ENCODE_TEXT, "gpu-0", 0.1, load_seconds=1.5),
-        replace(completion(Stage.DENOISE, "gpu-1", 0.2), worker_lost=True),
+        replace(completion(Stage.DENOISE, "gpu-1", 0.2), failure=Failure.CRASH),
         completion(Stage.DENOISE, "gpu-2", 2.0, latents_sha256="ab" * 32, peak_bytes=123),
         completion(Stage.DECODE, "gpu-0", 0.5),
     )

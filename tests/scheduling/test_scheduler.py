@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltx_dist.scheduling.placement import Placement, Worker
-from ltx_dist.scheduling.scheduler import MAX_ATTEMPTS, Scheduler
+from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
 E, D, V = STAGES
@@ -27,8 +27,15 @@ def make_placement(
     return Placement("test", workers, {D: max_queued, V: max_queued})
 
 
-def end(assignment: Assignment, error: str | None = None, worker_lost: bool = False) -> Completion:
-    return Completion(assignment, 0.0, 0.0, StageReport(0.0, error=error), worker_lost)
+def end(assignment: Assignment) -> Completion:
+    return Completion(assignment, 0.0, 0.0, StageReport(0.0))
+
+
+def lose(scheduler: Scheduler, assignment: Assignment, *others: Assignment) -> None:
+    """The worker dies with all that it had; what it had goes on where it can."""
+    for lost in (assignment, *others):
+        scheduler.retry(lost, V if lost.stage is Stage.ENCODE_VIDEO else lost.stage)
+    scheduler.remove_worker(assignment.worker_id)
 
 
 def run_one_at_a_time(scheduler: Scheduler) -> list[tuple[Stage, str]]:
@@ -91,8 +98,7 @@ def test_a_failed_request_ends_alone():
     scheduler = Scheduler(make_placement(STAGES))
     scheduler.add(["a", "b"])
     (assignment,) = scheduler.schedule()
-    (outcome,) = scheduler.update(end(assignment, error="boom"))
-    assert (outcome.request_id, outcome.status, outcome.error) == ("a", "failed", "boom")
+    scheduler.fail(assignment)
     assert [request_id for _, request_id in run_one_at_a_time(scheduler)] == ["b"] * 3
 
 
@@ -104,19 +110,63 @@ def test_a_lost_workers_request_goes_to_the_front_of_its_queue():
             if assignment.stage is E:
                 scheduler.update(end(assignment))
     assert scheduler.num_queued(D) == 1
-    assert scheduler.update(end(Assignment("a", D, "w1"), worker_lost=True)) == []
+    lose(scheduler, Assignment("a", D, "w1"))
     scheduler.update(end(Assignment("b", D, "w2")))
     assert Assignment("a", D, "w2") in scheduler.schedule()
 
 
-def test_a_request_that_keeps_losing_workers_is_given_up():
-    scheduler = Scheduler(make_placement(*[STAGES] * (MAX_ATTEMPTS + 1), max_queued=9))
-    scheduler.add(["poison"])
-    for attempt in range(MAX_ATTEMPTS):
+def test_a_retry_avoids_the_workers_it_failed_on_while_there_are_others():
+    scheduler = Scheduler(make_placement(STAGES, STAGES))
+    scheduler.add(["a"])
+    (first,) = scheduler.schedule()
+    scheduler.retry(first, E, avoid=frozenset({first.worker_id}))
+    (second,) = scheduler.schedule()
+    assert second.worker_id != first.worker_id
+    scheduler.retry(second, E, avoid=frozenset({"w0", "w1"}))
+    assert len(scheduler.schedule()) == 1, "with none left to try, any will do"
+
+
+def test_a_retry_comes_before_all_that_waits():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a", "b"])
+    (encode,) = scheduler.schedule()
+    scheduler.retry(encode, E, avoid=frozenset({"w9"}))
+    assert scheduler.schedule() == [Assignment("a", E, "w0")]
+
+
+def test_the_last_attempt_waits_for_a_fresh_worker_if_one_is_expected():
+    scheduler = Scheduler(make_placement(STAGES, STAGES, video_slots=1))
+    scheduler.add(["a", "b", "c"])
+    (a, b) = scheduler.schedule()
+    scheduler.retry(a, E, alone=True)
+    scheduler.remove_worker(a.worker_id)
+    scheduler.update(end(b))
+    assert {x.request_id for x in scheduler.schedule(expects_workers=True)} == {"b"}, "w1 is not fresh"
+    scheduler.add_worker(Worker("w0", STAGES, "cpu"))
+    assert scheduler.schedule() == [Assignment("a", E, "w0")]
+
+
+def test_nothing_runs_beside_the_last_attempt_until_its_mp4_is_made():
+    scheduler = Scheduler(make_placement(STAGES, video_slots=2))
+    scheduler.add(["a", "b"])
+    for _ in range(2):
         (assignment,) = scheduler.schedule()
-        outcomes = scheduler.update(end(assignment, error="died", worker_lost=True))
-        assert bool(outcomes) == (attempt == MAX_ATTEMPTS - 1)
-    assert outcomes[0].status == "failed"
+        scheduler.update(end(assignment))
+    (decode,) = scheduler.schedule()
+    scheduler.retry(decode, V, alone=True)
+    assert scheduler.schedule() == [Assignment("a", V, "w0")]
+    scheduler.update(end(Assignment("a", V, "w0")))
+    assert scheduler.schedule() == [Assignment("a", Stage.ENCODE_VIDEO, "w0")], "b waits"
+    assert scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w0")))
+    assert scheduler.schedule() == [Assignment("b", E, "w0")]
+
+
+def test_a_worker_that_joins_is_used():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a", "b"])
+    assert len(scheduler.schedule()) == 1
+    scheduler.add_worker(Worker("new", STAGES, "cpu"), {D: 4, V: 4})
+    assert scheduler.schedule() == [Assignment("b", E, "new")]
 
 
 def test_a_stage_without_workers_is_told_and_its_requests_stay_open():
@@ -126,24 +176,22 @@ def test_a_stage_without_workers_is_told_and_its_requests_stay_open():
     scheduler.update(end(encode_a))
     assert scheduler.unhosted_stage is None
     for assignment in scheduler.schedule():
-        lost = assignment.stage is D
-        assert scheduler.update(end(assignment, error="died" if lost else None, worker_lost=lost)) == []
+        if assignment.stage is D:
+            lose(scheduler, assignment)
+        else:
+            scheduler.update(end(assignment))
     assert scheduler.schedule() == [] and scheduler.num_in_flight == 0
     assert scheduler.unhosted_stage is D and not scheduler.is_finished
 
 
-def test_a_request_whose_input_is_lost_begins_again_and_is_given_up_in_the_end():
+def test_a_request_whose_input_is_lost_begins_again():
     scheduler = Scheduler(make_placement(STAGES))
     scheduler.add(["a"])
-    for attempt in range(MAX_ATTEMPTS):
-        (encode,) = scheduler.schedule()
-        assert encode.stage is E
-        scheduler.update(end(encode))
-        (denoise,) = scheduler.schedule()
-        lost = Completion(denoise, 0.0, 0.0, StageReport(0.0, error="gone"), input_lost=True)
-        outcomes = scheduler.update(lost)
-        assert bool(outcomes) == (attempt == MAX_ATTEMPTS - 1)
-    assert outcomes[0].error == "given up after 3 attempts: gone" and scheduler.is_finished
+    (encode,) = scheduler.schedule()
+    scheduler.update(end(encode))
+    (denoise,) = scheduler.schedule()
+    scheduler.retry(denoise, E)
+    assert scheduler.schedule() == [encode]
 
 
 def test_an_assignment_ends_once():
@@ -170,9 +218,9 @@ def test_a_device_goes_on_while_its_host_makes_the_mp4():
     scheduler.add(["a", "b"])
     for _ in STAGES:
         (assignment,) = scheduler.schedule()
-        assert scheduler.update(end(assignment)) == []
+        assert not scheduler.update(end(assignment))
     assert scheduler.schedule() == [Assignment("a", Stage.ENCODE_VIDEO, "w0"), Assignment("b", E, "w0")]
-    assert [o.request_id for o in scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w0")))] == ["a"]
+    assert scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w0"))), "that was its last stage"
 
 
 def test_no_decode_begins_while_all_video_slots_are_taken():
@@ -199,7 +247,7 @@ def test_frames_that_are_lost_with_their_worker_are_decoded_again():
     (decode,) = scheduler.schedule()
     scheduler.update(end(decode))
     (video,) = scheduler.schedule()
-    assert scheduler.update(end(video, error="died", worker_lost=True)) == []
+    lose(scheduler, video)
     (again,) = scheduler.schedule()
     assert again.stage is V and again.worker_id != video.worker_id
 
@@ -292,18 +340,24 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
         assignment = running.pop(rng.randrange(len(running)))
         lost = rng.random() < loss_rate
         num_lost += lost
-        failed = rng.random() < failure_rate
-        input_lost = not lost and assignment.stage in (D, V) and rng.random() < loss_rate
-        error = "x" if lost or failed or input_lost else None
-        completion = replace(end(assignment, error, lost), input_lost=input_lost)
-        ended += [outcome.request_id for outcome in scheduler.update(completion)]
-        for other in [a for a in running if lost and a.worker_id == assignment.worker_id]:
-            running.remove(other)
+        if lost:
+            others = [other for other in running if other.worker_id == assignment.worker_id]
+            num_lost += len(others)
+            running = [other for other in running if other.worker_id != assignment.worker_id]
+            lose(scheduler, assignment, *others)
+        elif rng.random() < failure_rate:
+            scheduler.fail(assignment)
+            ended.append(assignment.request_id)
+        elif rng.random() < loss_rate:
             num_lost += 1
-            ended += [outcome.request_id for outcome in scheduler.update(end(other, "x", True))]
+            retry_stage = V if assignment.stage is Stage.ENCODE_VIDEO else assignment.stage
+            avoid = frozenset({assignment.worker_id}) if rng.random() < 0.5 else frozenset()
+            scheduler.retry(assignment, rng.choice([E, retry_stage]), avoid, alone=rng.random() < 0.5)
+        elif scheduler.update(end(assignment)):
+            ended.append(assignment.request_id)
     assert len(set(ended)) == len(ended) and set(ended) <= set(ids), "one terminal result each"
     assert not running
-    if num_lost == 0:
+    if scheduler.is_finished:
         assert sorted(ended) == sorted(ids), "none is left while every stage has its workers"
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx_dist.scheduling.timeline import busy_shares, gantt, lanes, makespan, overlaps, stage_bound
-from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
+from ltx_dist.types import STAGES, Assignment, Completion, Failure, Stage, StageReport
 
 ENCODE, DENOISE, DECODE = STAGES
 
@@ -31,7 +31,7 @@ def pinned(num_clips: int) -> list[Completion]:
 def replicated() -> list[Completion]:
     """Two workers that do all, one clip lost with an error and one to a worker that went away."""
     boom = replace(run(3, DENOISE, "w-1", 5.0, 7.0), report=StageReport(2.0, error="boom"))
-    lost = replace(run(5, DENOISE, "w-1", 7.0, 10.0), worker_lost=True)
+    lost = replace(run(5, DENOISE, "w-1", 7.0, 10.0), failure=Failure.CRASH)
     found = [run(1, ENCODE, "w-0", 0, 0.02), run(1, DENOISE, "w-0", 0.02, 4), run(1, DECODE, "w-0", 4, 5)]
     found += [run(2, ENCODE, "w-1", 0, 0.02), run(2, DENOISE, "w-1", 0.02, 4), run(2, DECODE, "w-1", 4, 5), boom]
     found += [run(4, ENCODE, "w-0", 5, 5.02), run(4, DENOISE, "w-0", 5.02, 9), run(4, DECODE, "w-0", 9, 10), lost]

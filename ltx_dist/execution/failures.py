@@ -1,0 +1,139 @@
+"""What a failure means: for the clip it happened to, for the worker it happened on, and for the run. Pure.
+
+| what happened | charged | the clip | the worker |
+|---|---|---|---|
+| ERROR: the stage raised | yes | once more on another worker, if there is one; else it has failed | stays |
+| CRASH, HANG while it ran | yes | another worker; the third and last time alone, on a fresh one | is replaced |
+| QUEUED: its worker died before it began | no | goes on at its stage | is replaced |
+| NODE_LOST, or preempted | no | goes on at its stage | gone; a node that joins brings new ones |
+| INPUT_LOST with a node | no | goes on at its last stage on disk, else at the first | stays |
+
+What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
+failed in a row is dropped while others can do its work; a clip that failed on two workers blames neither. The run stops
+early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure yet: the
+worker goes down its ladder by itself, and raises at its end. Errors of the output (a full disk) end the run, see `run`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from ltx_dist.types import Completion, Failure
+
+MAX_ATTEMPTS = 3
+"""Workers that a clip may take down, or leave hanging: with a third, it is the clip."""
+
+MAX_ERRORS = 2
+"""Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth one try and no more."""
+
+MAX_LOSSES = 10
+"""Nodes and inputs that a clip may lose. No fault of the clip's, but a batch must end."""
+
+MAX_STREAK = 3
+SYSTEMIC = 5
+
+
+class SystemicError(RuntimeError):
+    """All clips fail alike: something is wrong with what they share, and rendering the others would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a clip after a failure: `error` set, it has failed; else it goes on.
+
+    from_disk: not at the stage of the failure but at the last one whose output is on disk, else at the first.
+    avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker.
+    """
+
+    error: str | None = None
+    from_disk: bool = False
+    avoid: frozenset[str] = frozenset()
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class _Record:
+    """What a clip that is not done yet has been through."""
+
+    charged: int = 0
+    errors: int = 0
+    losses: int = 0
+    failed_on: set[str] = field(default_factory=set)
+
+
+class FailurePolicy:
+    """Takes in every completion, in order; judges those that went wrong."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, _Record] = {}
+        self._streaks: dict[str, list[str]] = {}
+        self._first_failures: list[str] | None = []
+
+    def succeeded(self, completion: Completion, is_done: bool) -> None:
+        """A stage ended well; `is_done`: its clip, too."""
+        self._streaks.pop(completion.assignment.worker_id, None)
+        if is_done:
+            self._records.pop(completion.assignment.request_id, None)
+            self._first_failures = None  # what can be done once is not wrong with all
+
+    def judge(self, completion: Completion, hosts: Collection[str]) -> Verdict:
+        """What becomes of the clip. `hosts`: the workers there are for this stage, this one among them or not."""
+        assignment, failure = completion.assignment, completion.failure
+        assert failure is not None, completion
+        record = self._records.setdefault(assignment.request_id, _Record())
+        if failure in (Failure.QUEUED, Failure.NODE_LOST, Failure.INPUT_LOST):
+            record.losses += 1
+            if record.losses >= MAX_LOSSES:
+                return self._fail(completion, f"given up after {MAX_LOSSES} losses: {completion.error}")
+            return Verdict(
+                from_disk=failure is Failure.INPUT_LOST,
+                avoid=frozenset(record.failed_on),
+                alone=record.charged == MAX_ATTEMPTS - 1,
+            )
+        record.failed_on.add(assignment.worker_id)
+        self._blame(assignment.request_id, assignment.worker_id, len(record.failed_on) > 1)
+        if failure is Failure.ERROR:
+            record.errors += 1
+            if record.errors >= MAX_ERRORS or record.failed_on.issuperset(hosts):
+                return self._fail(completion, completion.error)
+        else:
+            record.charged += 1
+            if record.charged >= MAX_ATTEMPTS:
+                return self._fail(completion, f"given up after {MAX_ATTEMPTS} attempts: {completion.error}")
+        return Verdict(avoid=frozenset(record.failed_on), alone=record.charged == MAX_ATTEMPTS - 1)
+
+    def is_bad(self, worker_id: str) -> bool:
+        """Whether a worker has failed so many different clips in a row that it must be the worker."""
+        return len(self._streaks.get(worker_id, ())) >= MAX_STREAK
+
+    def check_systemic(self) -> None:
+        """Raises SystemicError when the first clips to end have all failed alike. To be asked while clips are open."""
+        first = self._first_failures
+        if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
+            raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
+
+    def _blame(self, request_id: str, worker_id: str, was_elsewhere: bool) -> None:
+        if was_elsewhere:  # two workers: it is the clip
+            for streak in self._streaks.values():
+                if request_id in streak:
+                    streak.remove(request_id)
+            return
+        streak = self._streaks.setdefault(worker_id, [])
+        if request_id not in streak:
+            streak.append(request_id)
+
+    def _fail(self, completion: Completion, error: str | None) -> Verdict:
+        del self._records[completion.assignment.request_id]
+        if self._first_failures is not None and len(self._first_failures) < SYSTEMIC:
+            self._first_failures.append(_signature(completion))
+        return Verdict(error=error or "unknown")
+
+
+def _signature(completion: Completion) -> str:
+    """What is equal where clips fail alike: how the worker died, or the words of the error without its numbers."""
+    if completion.failure is not Failure.ERROR:
+        return f"{completion.assignment.stage}: {completion.failure}"
+    first_line = (completion.error or "").partition("\n")[0]
+    return f"{completion.assignment.stage}: {re.sub(r'[0-9]+', '#', first_line)}"
