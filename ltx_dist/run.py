@@ -25,7 +25,7 @@ from ltx_dist.output.place import Output
 from ltx_dist.output.progress import progress_of
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import RunProgress
-from ltx_dist.output.watching import Watchers
+from ltx_dist.output.watching import Watcher, Watchers
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import RenderRequest, RenderResult
@@ -153,7 +153,7 @@ def _render(
             run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths
         ) as progress:
             watchers.add(progress)
-            for watcher in (out.mirror, out.events):
+            for watcher in (out.mirror, out.events, _metrics(renderer) if uses_ray else None):
                 if watcher:
                     watchers.add(watcher)
             for result in renderer.render(requests):
@@ -204,6 +204,12 @@ def _cluster(address: str | None) -> Iterator[Inventory]:
         yield inventory
     finally:
         ray_cluster.disconnect()
+
+
+def _metrics(renderer: Renderer) -> Watcher:
+    from ltx_dist.execution.ray_metrics import RayMetrics
+
+    return RayMetrics(renderer.queue_lengths)
 
 
 @contextmanager
