@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from ltx_dist.config import OutputConfig
 from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, RenderRequest, Storage
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Raise it when a change of this package gives other pixels or other mp4 bytes for the same settings."""
 
 

@@ -170,17 +170,17 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
     return [
         request
         for request in placed.batch.requests
-        if not _is_there(request.request_id, placed.render_key(request), publisher, out)
+        if not _is_there(request, placed.render_key(request), publisher, out)
     ]
 
 
-def _is_there(name: str, key: str, publisher: Publisher, out: Output) -> bool:
+def _is_there(request: RenderRequest, key: str, publisher: Publisher, out: Output) -> bool:
     if out.mirror is None:
-        return publisher.is_published(name, key)
-    if out.mirror.holds(name, key):
+        return publisher.is_published(request, key)
+    if out.mirror.holds(request.request_id, key):
         return True
-    if staged := publisher.is_published(name, key):  # by a run that ended before it was uploaded
-        out.mirror.upload(name)
+    if staged := publisher.is_published(request, key):  # by a run that ended before it was uploaded
+        out.mirror.upload(request.request_id)
     return staged
 
 

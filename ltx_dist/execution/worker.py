@@ -159,17 +159,18 @@ class StageWorker:
             return latents, _sha256(latents)
         assert isinstance(payload, Latents)
         # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
-        return self._decode(request, payload), _sha256(payload)
+        latents_sha256 = _sha256(payload)
+        return self._decode(request, payload, latents_sha256), latents_sha256
 
-    def _decode(self, request: RenderRequest, latents: Latents) -> EncodedVideo | None:
+    def _decode(self, request: RenderRequest, latents: Latents, latents_sha256: str) -> EncodedVideo | None:
         """The mp4, or None when it is made in a slot and `finish_video` will return it."""
         frames = self._stages[Stage.DECODE].decode(request, latents, self._spec.worker.tiling)
         if self._videos is None:
-            return self._encode(request, frames)
-        self._videos.feed(request.request_id, frames, partial(self._encode, request))
+            return self._encode(request, latents_sha256, frames)
+        self._videos.feed(request.request_id, frames, partial(self._encode, request, latents_sha256))
         return None
 
-    def _encode(self, request: RenderRequest, frames: Frames) -> EncodedVideo:
+    def _encode(self, request: RenderRequest, latents_sha256: str, frames: Frames) -> EncodedVideo:
         spec = self._spec
         key = render_key(
             request,
@@ -188,6 +189,7 @@ class StageWorker:
             frame_rate=request.frame_rate,
             output=spec.output,
             metadata={"title": request.prompt, "comment": json.dumps({"render_key": key, "request": asdict(request)})},
+            facts={"render_key": key, "latents_sha256": latents_sha256},
         )
 
     def _on_step(self, request: RenderRequest) -> Callable[[int], None]:

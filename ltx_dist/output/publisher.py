@@ -1,6 +1,7 @@
 """Publishing into the output folder: `NAME.mp4`, and beside it `NAME.json` (the sidecar), the mp4 always first.
 
-A sidecar that says "done" therefore has its mp4. One Publisher writes to a folder at a time; workers never do.
+The mp4, with the render key in its seal, is the truth of a clip: a sidecar that is lost, or older than its mp4, is
+written again from it. One Publisher writes to a folder at a time; workers never do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist import __version__
-from ltx_dist.output.files import to_json, write_atomically
+from ltx_dist.output.files import INTERNAL, clear_folder, make_folder, to_json, write_atomically, write_once
+from ltx_dist.output.seal import MAX_SEAL_BYTES, claims, read_seal
 from ltx_dist.output.video import check_video
 from ltx_dist.types import Completion, EncodedVideo, RenderRequest, RenderResult
 
@@ -33,40 +35,83 @@ class Publisher:
     def __init__(self, folder: Path, checkpoint: Mapping[str, Any]) -> None:
         self._folder = folder
         self._checkpoint = dict(checkpoint)
-        self._scratch = folder / ".ltx-dist" / "tmp"
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        for leftover in self._scratch.iterdir():
-            leftover.unlink()
+        self._scratch = folder / INTERNAL / "tmp"
+        make_folder(self._scratch)
+        clear_folder(self._scratch)
 
-    def publish(self, result: RenderResult, render_key: str) -> None:
+    def publish(self, result: RenderResult, render_key: str) -> bool:
         """Make `result` visible and durable: the mp4 and its sidecar, or for a failed one the sidecar alone.
 
+        False when the clip is there already: the first of two attempts wins, and this one, late, leaves no trace.
         Raises ValueError, with nothing written, when the mp4 is not the video that was asked for.
         """
         request, video = result.request, result.video
         assert (result.status == "done") == (video is not None), result.status
+        _assert_safe(request.request_id)
+        if self.is_published(request, render_key):
+            return False
         if video is not None:
             _check(request, video)
-            self._write(f"{request.request_id}.mp4", video.mp4)
-        self._write(f"{request.request_id}.json", to_json(_sidecar(result, render_key, self._checkpoint)))
-
-    def is_published(self, name: str, render_key: str) -> bool:
-        """Whether the clip was made by exactly this `render_key` and its mp4 is still the one its sidecar names."""
-        try:
-            sidecar = json.loads((self._folder / f"{name}.json").read_bytes())
-            if not isinstance(sidecar, dict) or (sidecar.get("status"), sidecar.get("render_key")) != (
-                "done",
-                render_key,
+            if not write_once(
+                self._mp4(request), video.mp4, self._scratch, stays=lambda: self._seal(request, render_key) is not None
             ):
-                return False  # before the mp4 is read: a batch of other settings need not be hashed
-            mp4 = (self._folder / f"{name}.mp4").read_bytes()
-        except (FileNotFoundError, ValueError):  # ValueError: a foreign or damaged sidecar; the clip is made anew
-            return False
-        return sidecar.get("mp4_sha256") == hashlib.sha256(mp4).hexdigest()
+                self.is_published(request, render_key)  # of another driver, which may not have written its sidecar
+                return False
+        self._record(request, _sidecar(result, render_key, self._checkpoint))
+        return True
 
-    def _write(self, name: str, data: bytes) -> None:
-        assert Path(name).name == name and Path(name).stem not in RESERVED_NAMES, name
-        write_atomically(self._folder / name, data, self._scratch)
+    def is_published(self, request: RenderRequest, render_key: str) -> bool:
+        """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
+
+        Without a sidecar that says so the mp4 itself is asked, and when it is whole the sidecar is written anew.
+        """
+        if _is_recorded(self._mp4(request), self._json(request), render_key):
+            return True
+        facts = self._seal(request, render_key)
+        if facts is None:
+            return False
+        self._record(request, _sidecar_of_seal(request, facts, self._checkpoint))
+        return True
+
+    def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
+        """What the mp4 says of itself, if it is whole and of this key; of others only the end is read."""
+        try:
+            with self._mp4(request).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
+                if not claims(file.read(), "render_key", render_key):
+                    return None
+                file.seek(0)
+                mp4 = file.read()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        facts = read_seal(mp4)
+        return None if facts is None else facts | {"mp4_sha256": hashlib.sha256(mp4).hexdigest(), "mp4_bytes": len(mp4)}
+
+    def _mp4(self, request: RenderRequest) -> Path:
+        return self._folder / f"{request.request_id}.mp4"
+
+    def _json(self, request: RenderRequest) -> Path:
+        return self._folder / f"{request.request_id}.json"
+
+    def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
+        write_atomically(self._json(request), to_json(content), self._scratch)
+
+
+def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:
+    try:
+        recorded = json.loads(sidecar.read_bytes())
+        if not isinstance(recorded, dict):
+            return False
+        if (recorded.get("status"), recorded.get("render_key")) != ("done", render_key):
+            return False  # before the mp4 is read: a batch of other settings need not be hashed
+        content = mp4.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):  # a foreign or damaged sidecar
+        return False
+    return recorded.get("mp4_sha256") == hashlib.sha256(content).hexdigest()
+
+
+def _assert_safe(name: str) -> None:
+    assert Path(name).name == name and name not in RESERVED_NAMES, name
 
 
 def _check(request: RenderRequest, video: EncodedVideo) -> None:
@@ -89,6 +134,23 @@ def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) 
     digests = {"frames_sha256": video.frames_sha256, "mp4_sha256": video.mp4_sha256, "num_frames": video.num_frames}
     digests["mp4_bytes"] = len(video.mp4)
     return sidecar | digests | {"latents_sha256": _latents_sha256(result)}
+
+
+def _sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """As much as the mp4 and the key tell: who worked on it for how long, and in which versions, is lost."""
+    return {
+        "status": "done",
+        "request": asdict(request),
+        "render_key": facts["render_key"],
+        "checkpoint": checkpoint,
+        "versions": {},
+        "stages": {},
+        "frames_sha256": facts["frames_sha256"],
+        "mp4_sha256": facts["mp4_sha256"],
+        "mp4_bytes": facts["mp4_bytes"],
+        "num_frames": request.num_frames,
+        "latents_sha256": facts.get("latents_sha256"),
+    }
 
 
 def _stage(completion: Completion) -> dict[str, Any]:

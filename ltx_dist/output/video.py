@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from ltx_dist.config import OutputConfig
+from ltx_dist.output.seal import sealed
 from ltx_dist.types import EncodedVideo
 
 BT709 = 1
@@ -47,10 +48,12 @@ def encode_video(
     frame_rate: float,
     output: OutputConfig,
     metadata: dict[str, str],
+    facts: Mapping[str, str] | None = None,
 ) -> EncodedVideo:
     """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3).
 
-    Takes the frames one by one and keeps none. `metadata` is stored as JSON in the file's `comment`.
+    Takes the frames one by one and keeps none. `metadata` is stored as JSON in the file's `comment`, for people;
+    `facts`, and the digest of the frames, in its seal, for us.
     """
     digest, count = hashlib.sha256(), 0
     # Moving the index to the front reopens the file by its name, so a buffer in memory does not do.
@@ -71,7 +74,7 @@ def encode_video(
                 container.mux(stream.encode(picture))
                 count += 1
             container.mux(stream.encode(None))
-        mp4 = path.read_bytes()
+        mp4 = sealed(path.read_bytes(), {**(facts or {}), "frames_sha256": digest.hexdigest()})
     assert count == num_frames, f"{count} frames of {num_frames}"
     return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest())
 

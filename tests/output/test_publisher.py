@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -34,9 +37,11 @@ CHECKPOINT = {"name": "demo", "digests": {"vae": "12ab"}}
 
 @cache
 def video(colour: int = 90) -> EncodedVideo:
+    """Sealed as a worker does: 90 is what "key-1" gives, any other colour "key-2"."""
     frames = [np.full((64, 96, 3), colour, dtype=np.uint8)] * 9
+    facts = {"render_key": "key-1" if colour == 90 else "key-2", "latents_sha256": "ab" * 32}
     return encode_video(
-        frames, height=64, width=96, num_frames=9, frame_rate=24.0, output=OutputConfig(), metadata={"seed": "7"}
+        frames, height=64, width=96, num_frames=9, frame_rate=24.0, output=OutputConfig(), metadata={}, facts=facts
     )
 
 
@@ -97,23 +102,78 @@ def test_the_sidecar_says_how_the_clip_was_made(tmp_path: Path) -> None:
 
 def test_published_means_this_key_and_this_mp4(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path, CHECKPOINT)
-    assert not publisher.is_published("003-été", "key-1")
+    assert not publisher.is_published(REQUEST, "key-1")
     publisher.publish(done(), "key-1")
-    assert publisher.is_published("003-été", "key-1") and Publisher(tmp_path, {}).is_published("003-été", "key-1")
-    assert not publisher.is_published("003-été", "key-2") and not publisher.is_published("004", "key-1")
+    assert publisher.is_published(REQUEST, "key-1") and Publisher(tmp_path, {}).is_published(REQUEST, "key-1")
+    assert not publisher.is_published(REQUEST, "key-2") and not publisher.is_published(
+        replace(REQUEST, request_id="004"), "key-1"
+    )
     mp4 = tmp_path / "003-été.mp4"
     mp4.write_bytes(mp4.read_bytes()[:-1])
-    assert not publisher.is_published("003-été", "key-1")
+    assert not publisher.is_published(REQUEST, "key-1")
     mp4.unlink()
-    assert not publisher.is_published("003-été", "key-1")
+    assert not publisher.is_published(REQUEST, "key-1")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"status": "done"}'])
-def test_a_foreign_sidecar_is_not_published(tmp_path: Path, content: bytes) -> None:
+LOST = {"status", "versions", "stages"}
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 10_000, b'{"status": "done"}']
+)
+def test_a_lost_or_damaged_sidecar_is_written_again_from_the_mp4(tmp_path: Path, content: bytes | None) -> None:
     publisher = Publisher(tmp_path, CHECKPOINT)
     publisher.publish(done(), "key-1")
-    (tmp_path / "003-été.json").write_bytes(content)
-    assert not publisher.is_published("003-été", "key-1")
+    sidecar = tmp_path / "003-été.json"
+    before = json.loads(sidecar.read_text())
+    sidecar.unlink() if content is None else sidecar.write_bytes(content)
+    assert not publisher.is_published(REQUEST, "key-2")
+    assert publisher.is_published(REQUEST, "key-1")
+    after = json.loads(sidecar.read_text())
+    assert after["status"] == "done" and after["stages"] == {}, "who worked on it when is lost, and nothing else"
+    assert {key: after[key] for key in after if key not in LOST} == {key: before[key] for key in before.keys() - LOST}
+
+
+@pytest.mark.parametrize("position", [100, -200, -60, -1])
+def test_a_damaged_mp4_without_a_sidecar_is_not_taken_for_whole(tmp_path: Path, position: int) -> None:
+    publisher = Publisher(tmp_path, CHECKPOINT)
+    publisher.publish(done(), "key-1")
+    (tmp_path / "003-été.json").unlink()
+    content = bytearray(video().mp4)
+    content[position] ^= 4
+    (tmp_path / "003-été.mp4").write_bytes(content)
+    assert not publisher.is_published(REQUEST, "key-1") and not (tmp_path / "003-été.json").exists()
+
+
+def test_a_late_second_attempt_leaves_one_file_and_one_record(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, CHECKPOINT)
+    assert publisher.publish(done(), "key-1")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    late = replace(done(), completions=(completion(Stage.DECODE, "gpu-9", 9.0),))
+    assert not publisher.publish(late, "key-1")
+    assert not publisher.publish(failed(), "key-1"), "nor does a late failure undo it"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_of_drivers_that_publish_at_once_one_wins(tmp_path: Path) -> None:
+    """As without locks, on a file system that has none: they share nothing but the folder."""
+    publishers = [Publisher(tmp_path, CHECKPOINT) for _ in range(8)]
+    for publisher in publishers:
+        assert not publisher.is_published(REQUEST, "key-1")
+    with ThreadPoolExecutor(8) as threads:
+        wins = list(threads.map(lambda publisher: publisher.publish(done(), "key-1"), publishers))
+    assert sum(wins) == 1, wins
+    assert publishers[0].is_published(REQUEST, "key-1") and files(tmp_path) == {"003-été.mp4", "003-été.json"}
+
+
+def test_without_hard_links_clips_are_published_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    publisher = Publisher(tmp_path, CHECKPOINT)
+    assert publisher.publish(done(), "key-1") and not publisher.publish(done(), "key-1")
+    assert publisher.publish(done(colour=200), "key-2") and publisher.is_published(REQUEST, "key-2")
 
 
 def test_a_failed_clip_has_a_sidecar_and_leaves_the_mp4_alone(tmp_path: Path) -> None:
@@ -123,17 +183,18 @@ def test_a_failed_clip_has_a_sidecar_and_leaves_the_mp4_alone(tmp_path: Path) ->
     assert (sidecar["status"], sidecar["error"]) == ("failed", "denoise: RuntimeError: boom")
     assert sidecar["stages"]["denoise"]["worker"] == "gpu-1" and files(tmp_path) == {"003-été.json"}
     publisher.publish(done(), "key-1")
-    assert publisher.is_published("003-été", "key-1")
+    assert publisher.is_published(REQUEST, "key-1")
     publisher.publish(failed(), "key-2")
     assert (tmp_path / "003-été.mp4").read_bytes() == video().mp4
-    assert not publisher.is_published("003-été", "key-1") and not publisher.is_published("003-été", "key-2")
+    assert json.loads((tmp_path / "003-été.json").read_text())["status"] == "failed"
+    assert not publisher.is_published(REQUEST, "key-2") and publisher.is_published(REQUEST, "key-1")
 
 
 def test_a_clip_made_anew_takes_the_place_of_the_old(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path, CHECKPOINT)
     publisher.publish(done(), "key-1")
     publisher.publish(done(colour=200), "key-2")
-    assert publisher.is_published("003-été", "key-2") and not publisher.is_published("003-été", "key-1")
+    assert publisher.is_published(REQUEST, "key-2") and not publisher.is_published(REQUEST, "key-1")
 
 
 @pytest.mark.parametrize(
@@ -163,14 +224,15 @@ def test_a_full_disk_leaves_the_old_clip_and_nothing_else(tmp_path: Path) -> Non
     publisher.publish(done(), "key-1")
     with full_disk(after_bytes=100), pytest.raises(OSError):
         publisher.publish(done(colour=200), "key-2")
-    assert publisher.is_published("003-été", "key-1") and files(tmp_path) == {"003-été.mp4", "003-été.json"}
+    assert publisher.is_published(REQUEST, "key-1") and files(tmp_path) == {"003-été.mp4", "003-été.json"}
 
 
-def test_a_crash_between_the_two_files_is_not_published(tmp_path: Path) -> None:
+def test_a_crash_between_the_two_files_is_published(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path, CHECKPOINT)
     publisher.publish(done(), "key-1")
     (tmp_path / "003-été.mp4").write_bytes(video(200).mp4)  # the new mp4 is there, its sidecar not yet
-    assert not publisher.is_published("003-été", "key-1") and not publisher.is_published("003-été", "key-2")
+    assert not publisher.is_published(REQUEST, "key-1") and publisher.is_published(REQUEST, "key-2")
+    assert json.loads((tmp_path / "003-été.json").read_text())["mp4_sha256"] == video(200).mp4_sha256
 
 
 def test_what_a_crash_left_is_cleared_at_the_start(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""The seal of an mp4: its last box, which says what the clip is and that every byte before it is as it was written.
+
+So a finished file speaks for itself: a sidecar that is lost can be written again from it, and a damaged file is told
+from a whole one without a record beside it. Players skip boxes they do not know (ISO/IEC 14496-12, 4.2).
+
+    bytes 0-3    the box's length, big-endian
+    bytes 4-7    `uuid`, the type of boxes that are not in the standard
+    bytes 8-23   SEAL_ID
+    bytes 24-55  the SHA-256 of all bytes of the file before the box, and then those of the JSON
+    bytes 56-    a JSON object of texts, in ASCII
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import uuid
+from collections.abc import Mapping
+
+SEAL_ID = uuid.UUID("6c74782d-6469-5374-9eaf-7365616c0001").bytes
+"""Ours; the last part is the version of what is inside."""
+
+HEADER = struct.Struct(">I4s16s32s")
+
+MAX_SEAL_BYTES = 4096
+"""Far more than its few digests take; how far from the end of a file a seal is looked for."""
+
+
+def sealed(mp4: bytes, facts: Mapping[str, str]) -> bytes:
+    """The mp4 with a seal that holds `facts`."""
+    content = json.dumps(dict(facts), sort_keys=True, ensure_ascii=True).encode("ascii")
+    size = HEADER.size + len(content)
+    assert size <= MAX_SEAL_BYTES, size
+    return mp4 + HEADER.pack(size, b"uuid", SEAL_ID, _sha256(mp4, content)) + content
+
+
+def read_seal(mp4: bytes) -> dict[str, str] | None:
+    """The facts that the file was sealed with; None where it has no seal, or is not the file that was sealed."""
+    start = _find(mp4)
+    if start is None:
+        return None
+    content = mp4[start + HEADER.size :]
+    if HEADER.unpack_from(mp4, start)[3] != _sha256(memoryview(mp4)[:start], content):
+        return None
+    return _facts(content)
+
+
+def claims(tail: bytes, key: str, value: str) -> bool:
+    """Whether the end of a file, its last MAX_SEAL_BYTES, holds a seal with this fact. Says nothing of the rest."""
+    start = _find(tail)
+    return start is not None and (_facts(tail[start + HEADER.size :]) or {}).get(key) == value
+
+
+def _find(tail: bytes) -> int | None:
+    """Where the seal begins that ends with `tail`."""
+    start = tail.rfind(b"uuid" + SEAL_ID, max(0, len(tail) - MAX_SEAL_BYTES)) - 4
+    if start < 0 or len(tail) - start < HEADER.size or HEADER.unpack_from(tail, start)[0] != len(tail) - start:
+        return None
+    return start
+
+
+def _facts(content: bytes) -> dict[str, str] | None:
+    try:
+        facts = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values()) else None
+
+
+def _sha256(before: bytes | memoryview, content: bytes) -> bytes:
+    digest = hashlib.sha256(before)
+    digest.update(content)
+    return digest.digest()
