@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.component_config import component_config
@@ -10,12 +12,12 @@ from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import Preset, preset_for
-from ltx_dist.render_key import latents_key, render_key
+from ltx_dist.render_key import embedding_keys, latents_key, render_key
 from ltx_dist.scheduling.fitting import Demand, Models, blocks_of, candidate_tilings
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.memory import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
 from ltx_dist.scheduling.placement import Placement, Wishes, place
-from ltx_dist.types import COMPONENT_OF_STAGE, RenderRequest, Storage
+from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,10 @@ class Batch:
     preset: Preset
     requests: tuple[RenderRequest, ...]
 
-    def placement(self, inventory: Inventory) -> Placement:
+    def placement(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> Placement:
         """Raises ValueError when the devices cannot carry the layout that was asked for."""
         wishes = Wishes(**self.config.placement.model_dump())
-        return place(wishes, inventory, self.demand(self.precision(inventory)))
+        return place(wishes, inventory, self.demand(self.precision(inventory)), needed)
 
     def precision(self, inventory: Inventory) -> str:
         """The dtype of the weights on the device, by name."""
@@ -79,12 +81,27 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class PlacedBatch:
-    """A batch on the devices that were found. `digest` is the checkpoint's, by component."""
+    """A batch on the devices that were found. `digest` is the checkpoint's, by component.
+
+    encoder_device: the model of the devices that encode text, in a placement of all stages.
+    """
 
     batch: Batch
+    inventory: Inventory
     placement: Placement
     precision: str
     digest: dict[str, str]
+    encoder_device: str
+
+    def hosting(self, needed: tuple[Stage, ...]) -> PlacedBatch:
+        """The same with workers for these stages alone, where the devices can carry them in the layout's other form.
+
+        Pinned, a device may get another stage; on unequal devices the old one may be all that fits.
+        """
+        try:
+            return replace(self, placement=self.batch.placement(self.inventory, needed))
+        except ValueError:
+            return self
 
     def render_key(self, request: RenderRequest) -> str:
         """What a published clip must have been made with to be kept."""
@@ -104,6 +121,19 @@ class PlacedBatch:
         batch = self.batch
         return latents_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, batch.storage)
 
+    def embedding_keys(self, request: RenderRequest) -> tuple[str, ...]:
+        """What cached embeddings must have been made with, for the prompt and with guidance the negative prompt."""
+        batch = self.batch
+        return embedding_keys(
+            request,
+            self.digest,
+            batch.checkpoint.pipeline_class,
+            precision=self.precision,
+            quantization=batch.storage.text_encoder,
+            device=self.encoder_device,
+            versions=_encoder_versions(),
+        )
+
 
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found."""
@@ -115,12 +145,19 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
     """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
-    return PlacedBatch(
-        batch, batch.placement(inventory), batch.precision(inventory), checkpoint_digest(batch.checkpoint)
-    )
+    placement = batch.placement(inventory)
+    encoders = {worker.device_name for worker in placement.workers if Stage.ENCODE_TEXT in worker.stages}
+    digest = checkpoint_digest(batch.checkpoint)
+    return PlacedBatch(batch, inventory, placement, batch.precision(inventory), digest, "+".join(sorted(encoders)))
 
 
 def _shape(request: RenderRequest) -> tuple[int, int, int, int, bool]:
     """What decides how much memory a request takes."""
     guided = request.do_classifier_free_guidance
     return request.height, request.width, request.num_frames, request.max_sequence_length, guided
+
+
+@cache
+def _encoder_versions() -> dict[str, str]:
+    """Of the libraries that make embeddings; read from their metadata, so nothing is imported for it."""
+    return {name: version(name) for name in ("torch", "transformers", "diffusers")}

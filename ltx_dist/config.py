@@ -137,6 +137,19 @@ class RecoveryConfig(_Section):
     )
 
 
+class CacheConfig(_Section):
+    """What a run leaves behind for every later one on this machine."""
+
+    embeddings: str | None = Field(
+        "auto",
+        description="A folder for text embeddings: a batch whose prompts are all there needs no text encoder. `auto` "
+        "is one in the user's cache folder; null for none.",
+    )
+    embeddings_gb: float = Field(
+        5.0, gt=0, description="Room for them; a prompt takes some 2 MB. The least recently used go first."
+    )
+
+
 class RenderConfig(_Section):
     """Everything of a batch but its prompts."""
 
@@ -146,6 +159,7 @@ class RenderConfig(_Section):
     decode: DecodeConfig = DecodeConfig()
     output: OutputConfig = OutputConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    cache: CacheConfig = CacheConfig()
 
 
 MAX_CONFIG_BYTES = 1 << 20

@@ -67,6 +67,35 @@ def _unless_default(storage: Storage, tiling: DecodeTiling) -> dict[str, object]
     return document if tiling == UNTILED else document | {"tiling": asdict(tiling)}
 
 
+def embedding_keys(
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    quantization: str,
+    device: str,
+    versions: Mapping[str, str],
+) -> tuple[str, ...]:
+    """For the prompt and, with guidance, the negative prompt: sha256 hex of all that decides its text embeddings.
+
+    pipeline_class: it tells whether T5 gets the attention mask. precision, quantization: of the text encoder's weights.
+    device: the model of the one that encodes, and versions: of the libraries that do; both change the low bits, and a
+    rendered clip must not tell whether its prompt was in a cache.
+    """
+    texts = [request.prompt, *([request.negative_prompt] if request.do_classifier_free_guidance else [])]
+    around = {
+        "key_version": KEY_VERSION,
+        "max_sequence_length": request.max_sequence_length,
+        "checkpoint": {part: checkpoint_digest[part] for part in ("text_encoder", "tokenizer")},
+        "pipeline_class": pipeline_class,
+        "precision": precision,
+        "quantization": quantization,
+        "device": device,
+        "versions": dict(versions),
+    }
+    return tuple(_sha256({**around, "text": text}) for text in texts)
+
+
 def _sha256(document: dict[str, object]) -> str:
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()

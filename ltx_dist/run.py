@@ -85,13 +85,16 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
 
 def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console) -> int:
     folder = out.folder
-    run = RunProgress(placed.placement, submitted=len(placed.batch.requests))
     with output_errors():
         publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
         if out.mirror:
             out.mirror.pull()
         remaining = _unpublished(placed, publisher, out)
-        run.skipped = run.submitted - len(remaining)
+        resumption = _open_resumption(placed, folder, remaining) if remaining else None
+        if resumption is not None:
+            placed = placed.hosting(resumption.needed_stages(remaining))
+        num_requests = len(placed.batch.requests)
+        run = RunProgress(placed.placement, submitted=num_requests, skipped=num_requests - len(remaining))
         _announce(placed, folder, remaining, uses_ray, console)
     with out.events.batch(run) if out.events else nullcontext(), closing(out.mirror) if out.mirror else nullcontext():
         if not remaining and run.is_recorded(folder):
@@ -101,7 +104,7 @@ def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console) -> 
             return EXIT_DONE  # and the record of the run that made these clips stays
         with output_errors():
             write_run(run, out)
-        return _finish(placed, out, remaining, publisher, run, uses_ray, console)
+        return _finish(placed, out, remaining, publisher, resumption, run, uses_ray, console)
 
 
 def _finish(
@@ -109,6 +112,7 @@ def _finish(
     out: Output,
     remaining: list[RenderRequest],
     publisher: Publisher,
+    resumption: Resumption | None,
     run: RunProgress,
     uses_ray: bool,
     console: Console,
@@ -116,8 +120,8 @@ def _finish(
     """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
     run.exit_code = EXIT_INTERNAL
     try:
-        if remaining:
-            _render(placed, out, remaining, publisher, run, uses_ray, console)
+        if resumption is not None:
+            _render(placed, out, remaining, publisher, resumption, run, uses_ray, console)
         if out.mirror:
             out.mirror.finish()
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
@@ -140,11 +144,12 @@ def _render(
     out: Output,
     requests: list[RenderRequest],
     publisher: Publisher,
+    resumption: Resumption,
     run: RunProgress,
     uses_ray: bool,
     console: Console,
 ) -> None:
-    with _resumption(placed, out.folder, requests, console) as resumption, _executor(placed, uses_ray) as executor:
+    with _closing(resumption, console), _executor(placed, uses_ray) as executor:
         watchers = Watchers()
         renderer = Renderer(Scheduler(placed.placement), executor, resumption, watchers.stage_ended)
         run.completions = renderer.completions
@@ -241,25 +246,20 @@ def _executor(placed: PlacedBatch, uses_ray: bool) -> Iterator[Executor]:
         executor.shutdown()
 
 
-@contextmanager
-def _resumption(
-    placed: PlacedBatch, folder: Path, requests: list[RenderRequest], console: Console
-) -> Iterator[Resumption]:
-    from ltx_dist.execution.resumption import Resumption
-    from ltx_dist.output.spool import Spool
+def _open_resumption(placed: PlacedBatch, folder: Path, remaining: list[RenderRequest]) -> Resumption:
+    from ltx_dist.execution.resumption import open_resumption
 
-    recovery = placed.batch.config.recovery
-    internal = folder / ".ltx-dist"
-    kept = placed.batch.requests if recovery.keep_latents else requests
-    ids = {request.request_id for request in kept}
-    with output_errors():
-        spool = Spool(internal / "spool", internal / "tmp", int(recovery.spool_gb * 1e9), ids)
-    resumption = Resumption(spool, placed.latents_key, recovery.keep_latents)
+    return open_resumption(placed, folder, remaining)
+
+
+@contextmanager
+def _closing(resumption: Resumption, console: Console) -> Iterator[None]:
+    """In the end wait for what is still to be written, and say what could not be."""
     try:
-        yield resumption
+        yield
     finally:
-        if num_refused := resumption.close():
-            _say(console, f"latents of {count(num_refused, 'clip')} had no room in recovery.spool_gb", "yellow")
+        for note in resumption.close():
+            _say(console, note, "yellow")
 
 
 @contextmanager

@@ -35,10 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache() -> Iterator[None]:
-    """Digests are cached in a folder of the tests' own."""
+    """Digests and embeddings are cached in a folder of the tests' own."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LTX_DIST_CACHE"] = folder
         yield
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(private_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds the embeddings of another's prompts."""
+    monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
     "scheduling": {"scheduling", "types"},
-    "checkpoints": {"checkpoints", "reading", "wording"},
+    "checkpoints": {"checkpoints", "reading", "wording", "user_cache"},
     "inputs": {"inputs", "types", "config", "presets", "checkpoints", "reading", "wording"},
     "stages": {"stages", "types", "checkpoints"},
     "output": {"output", "scheduling", "types", "config"},

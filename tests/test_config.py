@@ -74,7 +74,7 @@ def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
         ("defaults: {height: true}", ": defaults.height: true is not a whole number"),
         ("defaults: {height: 12.5}", ": defaults.height: 12.5 is not a whole number"),
         ("defaults: {negative_prompt: no}", ": defaults.negative_prompt: false is not text; put it in quotes"),
-        ("- a", ": not a mapping; write sections: model, placement, defaults, decode, output, recovery"),
+        ("- a", ": not a mapping; write sections: model, placement, defaults, decode, output, recovery, cache"),
         ("model:\n  version: [", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: &a 1\nb: *a", ":2: not valid YAML: aliases (*name) are not allowed; write the value out"),
         ("output:\n  crf: 1\n  crf: 2", ":3: not valid YAML: 'crf' is given twice"),
@@ -95,7 +95,7 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
         ("placement.layout", "no value; write section.key=value"),
         ("output.crf=[", "not valid YAML: expected the node content, but found '<stream end>'"),
         ("model.version=0.9", "0.9 is not text; put it in quotes"),
-        ("zzz.y=1", "unknown key; known are model, placement, defaults, decode, output, recovery"),
+        ("zzz.y=1", "unknown key; known are model, placement, defaults, decode, output, recovery, cache"),
         ("output=1", "unknown key; known are output.crf, output.preset, output.threads"),
     ],
 )

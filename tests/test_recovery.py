@@ -17,8 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 from ltx_dist.cli import app
+from ltx_dist.execution.background_writer import BackgroundWriter
 from ltx_dist.output.files import OutputError
-from ltx_dist.output.spool import Spool, SpoolWriter
+from ltx_dist.output.spool import Spool, spooled_requests
 from ltx_dist.render_key import latents_key
 from ltx_dist.types import Latents, RenderRequest
 
@@ -31,61 +32,85 @@ def make_spool(folder: Path, limit_bytes: int = 10**6, batch: Collection[str] = 
     return Spool(folder / "spool", folder / "tmp", limit_bytes, batch)
 
 
+def keep(spool: Spool, name: str) -> None:
+    spool.keep(replace(REQUEST, request_id=name), "k", LATENTS)
+
+
 def size_on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in (folder / "spool").iterdir())
 
 
 def test_latents_come_back_bit_for_bit(tmp_path: Path):
-    make_spool(tmp_path).keep("clip", "k", LATENTS)
-    again = make_spool(tmp_path).load("clip")
+    keep(make_spool(tmp_path), "clip")
+    again = make_spool(tmp_path).load("clip", "k")
+    assert again is not None
     assert torch.equal(again.latents, LATENTS.latents) and again.latents.dtype == torch.float32
     assert torch.equal(again.generator_state, LATENTS.generator_state) and again.embeds_dtype == "bfloat16"
 
 
 def test_latents_are_found_under_their_own_key_only(tmp_path: Path):
     spool = make_spool(tmp_path)
-    spool.keep("clip", "k", LATENTS)
+    keep(spool, "clip")
     assert spool.holds("clip", "k") and not spool.holds("clip", "another") and not spool.holds("other", "k")
     (tmp_path / "spool" / "clip.safetensors").write_bytes(b"torn")
     assert not spool.holds("clip", "k"), "a damaged file is as good as none"
 
 
 def test_the_limit_holds_and_dropping_makes_room(tmp_path: Path):
-    make_spool(tmp_path).keep("a", "k", LATENTS)
+    keep(make_spool(tmp_path), "a")
     spool = make_spool(tmp_path, size_on_disk(tmp_path) + 10, {"a", "b"})
-    spool.keep("b", "k", LATENTS)
+    keep(spool, "b")
     assert not spool.holds("b", "k") and spool.num_refused == 1
     spool.drop("a")
-    spool.keep("b", "k", LATENTS)
+    keep(spool, "b")
     assert spool.holds("b", "k")
 
 
 def test_writing_again_counts_once(tmp_path: Path):
     spool = make_spool(tmp_path)
     for _ in range(3):
-        spool.keep("a", "k", LATENTS)
+        keep(spool, "a")
     assert spool._used == size_on_disk(tmp_path)
 
 
 def test_files_of_clips_that_are_in_the_batch_no_more_make_room(tmp_path: Path):
-    make_spool(tmp_path).keep("renamed.since", "k", LATENTS)
+    keep(make_spool(tmp_path), "renamed.since")
     spool = make_spool(tmp_path, 2 * size_on_disk(tmp_path) + 10, {"a", "b", "c"})
-    spool.keep("a", "k", LATENTS)
+    keep(spool, "a")
     assert spool.holds("renamed.since", "k"), "there is room for it yet"
-    spool.keep("b", "k", LATENTS)
-    spool.keep("c", "k", LATENTS)
+    keep(spool, "b")
+    keep(spool, "c")
     assert not spool.holds("renamed.since", "k")
     assert spool.holds("a", "k") and spool.holds("b", "k")
     assert not spool.holds("c", "k"), "a clip of the batch is not dropped for another"
 
 
+def test_a_flipped_bit_is_found_and_the_file_is_as_good_as_none(tmp_path: Path):
+    spool = make_spool(tmp_path)
+    keep(spool, "clip")
+    path = tmp_path / "spool" / "clip.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    assert spool.load("clip", "k") is None
+    assert not spool.holds("clip", "k"), "so that the clip is not asked for again"
+
+
+def test_a_kept_file_tells_its_request(tmp_path: Path):
+    timed = replace(REQUEST, request_id="timed", timesteps=(1000.0, 500.0))
+    spool = make_spool(tmp_path)
+    spool.keep(timed, "k", LATENTS)
+    keep(spool, "clip")
+    assert spooled_requests(tmp_path / "spool") == {"clip": REQUEST, "timed": timed}
+
+
 def test_a_disk_error_is_told_at_the_next_call_and_at_the_end(tmp_path: Path):
-    writer = SpoolWriter(make_spool(tmp_path))
+    spool, writer = make_spool(tmp_path), BackgroundWriter("spool")
     (tmp_path / "tmp").rmdir()
-    writer.keep("a", "k", lambda: LATENTS)
+    writer.keep(lambda: LATENTS, lambda latents: keep(spool, "a"))
     writer._thread.submit(lambda: None).result()
     with pytest.raises(OutputError, match="tmp"):
-        writer.drop("b")
+        writer.do(lambda: spool.drop("b"))
     with pytest.raises(OutputError, match="tmp"):
         writer.close()
 
@@ -94,10 +119,9 @@ def test_latents_that_went_with_their_node_are_not_the_batchs_end(tmp_path: Path
     def gone() -> Latents:
         raise RuntimeError("the object was on a node that is gone")
 
-    spool = make_spool(tmp_path)
-    writer = SpoolWriter(spool)
-    writer.keep("a", "k", gone)
-    writer.keep("b", "k", lambda: LATENTS)
+    spool, writer = make_spool(tmp_path), BackgroundWriter("spool")
+    writer.keep(gone, lambda latents: keep(spool, "a"))
+    writer.keep(lambda: LATENTS, lambda latents: keep(spool, "b"))
     writer.close()
     assert not spool.holds("a", "k") and spool.holds("b", "k")
 

@@ -12,6 +12,7 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
 from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, weight_files
+from ltx_dist.user_cache import user_cache
 
 _CACHED_FROM_BYTES = 1 << 20  # smaller files are hashed in less time than the cache is read
 
@@ -23,7 +24,7 @@ def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
     A component of an official file is identified by the whole file and by the config it is read with.
     Weights hashed before are taken from a small cache in the user's cache folder, by path, size and mtime.
     """
-    cache = _DigestCache(_cache_folder() / "digests.json")
+    cache = _DigestCache(user_cache() / "digests.json")
     digests = {
         component: _component_digest(component, checkpoint.source(component), cache)
         for component in (*WEIGHTS_NAME, "scheduler", "tokenizer")
@@ -54,13 +55,6 @@ def _sha256(file: Path) -> str:
         while chunk := content.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _cache_folder() -> Path:
-    if own := os.environ.get("LTX_DIST_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "ltx_dist"
 
 
 class _DigestCache:

@@ -12,7 +12,10 @@ PROMPTS = Path(__file__).parent / "prompts.txt"
 ONE_ACTOR_A_STAGE = ("placement.layout=pinned", "placement.device=cpu", "placement.threads=1")
 """Shows the overlap of the stages on any machine; not the fastest layout for a model this small."""
 
+NO_CACHE = ("cache.embeddings=null",)
+"""Every time all three stages, so that every time there is something to see."""
+
 
 def demo_config(overrides: Sequence[str]) -> RenderConfig:
     """The demo's settings with the user's own on top. Raises ValueError as `load_config` does."""
-    return load_config(None, [*ONE_ACTOR_A_STAGE, *overrides])
+    return load_config(None, [*ONE_ACTOR_A_STAGE, *NO_CACHE, *overrides])

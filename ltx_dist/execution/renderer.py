@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 """How long a wait may last before signals are served."""
 
+KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
+"""Stages whose output is of use to a later run."""
+
 
 class WorkersLostError(RuntimeError):
     """No worker is left for a stage. The requests that wait for it are not to blame: another run can go on."""
@@ -40,7 +43,7 @@ class Renderer:
         self._resumption = resumption
         self._on_completion = on_completion
         self._policy = FailurePolicy()
-        self._denoised: set[str] = set()
+        self._on_disk: dict[str, Stage] = {}
         self._history: dict[str, list[Completion]] = {}
         self.completions: list[Completion] = []
 
@@ -102,27 +105,44 @@ class Renderer:
         stage = self._scheduler.unhosted_stage
         assert stage is not None, "nothing in flight and requests are open: the scheduler stalled"
         last = next((c.error for c in reversed(self.completions) if c.worker_lost), None)
+        if last is None:
+            # No worker was made for it, because all that it makes was on disk when the run began.
+            raise WorkersLostError(f"what was kept of a clip is gone or damaged, and no worker of this run can {stage}")
         raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {last}")
 
     def _first_stage(self, request: RenderRequest) -> Stage:
-        """Where a request goes on for which the executor holds nothing."""
-        if self._resumption is None or not self._resumption.is_denoised(request):
-            return STAGES[0]
-        self._denoised.add(request.request_id)
-        return Stage.DECODE
+        """Where a request goes on for which the executor holds nothing; its input is loaded when a worker takes it."""
+        first = STAGES[0] if self._resumption is None else self._resumption.first_stage(request)
+        if first is not STAGES[0]:
+            self._on_disk[request.request_id] = first
+        return first
 
     def _submit(self, by_id: dict[str, RenderRequest]) -> None:
-        for assignment in self._scheduler.schedule():
-            request = by_id[assignment.request_id]
-            if self._resumption is not None and request.request_id in self._denoised:
-                self._denoised.remove(request.request_id)
-                self._executor.restore(request.request_id, self._resumption.load(request))
-            self._executor.submit(assignment, request)
+        while assignments := self._scheduler.schedule():
+            for assignment in assignments:
+                request = by_id[assignment.request_id]
+                if self._restore(request):
+                    self._executor.submit(assignment, request)
+                else:
+                    self._scheduler.retry(assignment, self._first_stage(request))
+
+    def _restore(self, request: RenderRequest) -> bool:
+        """Hand the executor what is on disk of a request, if that is where its input is. False: it is there no more."""
+        stage = self._on_disk.pop(request.request_id, None)
+        if stage is None:
+            return True
+        assert self._resumption is not None
+        output = self._resumption.load(request, stage)
+        if output is None:
+            return False
+        self._executor.restore(request.request_id, output)
+        return True
 
     def _record(self, completion: Completion, by_id: dict[str, RenderRequest]) -> None:
         assignment = completion.assignment
-        if self._resumption is not None and assignment.stage is Stage.DENOISE and completion.error is None:
-            self._resumption.keep(by_id[assignment.request_id], self._executor.fetcher(assignment.request_id))
+        if self._resumption is not None and assignment.stage in KEPT and completion.error is None:
+            fetch = self._executor.fetcher(assignment.request_id)
+            self._resumption.keep(by_id[assignment.request_id], assignment.stage, fetch)
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
         if self._on_completion is not None:

@@ -83,16 +83,20 @@ class Wishes:
     video_slots: int | None = None
 
 
-def place(wishes: Wishes, inventory: Inventory, demand: Demand) -> Placement:
+def place(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[Stage, ...] = STAGES) -> Placement:
     """The workers for these devices. `demand`: what the batch asks of them.
+
+    needed: the stages that the batch still has to run, always to the last: what none hosts is never loaded.
 
     Raises ValueError naming the field when the devices cannot carry the layout.
     """
     devices = _devices(wishes, inventory)
     layout = wishes.layout if wishes.layout != "auto" else ("shared" if len(devices) == 1 else "replicated")
-    hosted = _hosted_stages(layout, len(devices))
+    hosted = _hosted_stages(layout, len(devices), needed)
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
-    demand = demand.in_tiles(_tiling(wishes, list(zip(devices, hosted, strict=True)), demand))
+    # Tiles change the pixels, so they are those of the whole batch, whatever of it is done already.
+    all_hosted = _hosted_stages(layout, len(devices), STAGES)
+    demand = demand.in_tiles(_tiling(wishes, list(zip(devices, all_hosted, strict=True)), demand))
     host_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
         worker_for(device, number, stages, wishes, demand, threads, host_bytes)
@@ -105,9 +109,10 @@ def with_device(placement: Placement, device: DeviceInfo, number: int, wishes: W
     """The placement with one worker more, its last, on a GPU that joined. `number`: of its name, used by none before.
 
     In `pinned` it denoises, as every device beyond the third; in `shared`, which then is no longer one device, and
-    elsewhere it runs all stages.
+    elsewhere it runs all stages that the batch needs.
     """
-    stages = (Stage.DENOISE,) if placement.layout == "pinned" else STAGES
+    needed = tuple(stage for stage in STAGES if any(stage in worker.stages for worker in placement.workers))
+    stages = (Stage.DENOISE,) if placement.layout == "pinned" and Stage.DENOISE in needed else needed
     demand = demand.in_tiles(placement.tiling)
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
     workers = (*placement.workers, worker)
@@ -169,15 +174,20 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
     return list(inventory.gpus[:count])
 
 
-def _hosted_stages(layout: str, num_devices: int) -> list[tuple[Stage, ...]]:
+def _hosted_stages(layout: str, num_devices: int, needed: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
+    """The stages of each device. Pinned, denoising gets every device that the other needed stages leave."""
     if layout in ("shared", "replicated"):
-        return [STAGES] * num_devices
+        return [needed] * num_devices
     assert layout == "pinned"
     if num_devices == 1:
         raise ValueError(
             "placement.layout: pinned needs at least 2 devices and has 1; "
             "use shared, or set placement.devices to 2 or more"
         )
+    if Stage.DENOISE not in needed:
+        return [needed] * num_devices
+    if Stage.ENCODE_TEXT not in needed:
+        return [*[(Stage.DENOISE,)] * (num_devices - 1), (Stage.DECODE,)]
     if num_devices == 2:
         return [(Stage.ENCODE_TEXT, Stage.DECODE), (Stage.DENOISE,)]
     return [(Stage.ENCODE_TEXT,), *[(Stage.DENOISE,)] * (num_devices - 2), (Stage.DECODE,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -123,6 +124,84 @@ def test_without_a_transformer_the_run_ends_and_blames_no_clip():
     renderer = Renderer(Scheduler(PINNED), FakeExecutor(ending))
     with pytest.raises(WorkersLostError, match="no worker is left that can run denoise; the last one: .*boom"):
         list(renderer.render(REQUESTS))
+
+
+class FakeResumption:
+    """What is on disk, by request; `damaged` shows only when it is loaded."""
+
+    def __init__(self, on_disk: dict[str, Stage], damaged: set[str] = frozenset()) -> None:
+        self.on_disk, self.damaged = dict(on_disk), set(damaged)
+        self.kept: list[tuple[str, Stage]] = []
+
+    def first_stage(self, request: RenderRequest) -> Stage:
+        return self.on_disk.get(request.request_id, STAGES[0])
+
+    def load(self, request: RenderRequest, stage: Stage) -> str | None:
+        assert self.on_disk[request.request_id] is stage
+        if request.request_id in self.damaged:
+            del self.on_disk[request.request_id]
+            return None
+        return f"{request.request_id} before {stage}"
+
+    def keep(self, request: RenderRequest, stage: Stage, fetch: Callable[[], StageOutput]) -> None:
+        self.kept.append((request.request_id, stage))
+
+    def forget(self, request: RenderRequest) -> None: ...
+
+
+class KeepingExecutor(FakeExecutor):
+    """Remembers what it was handed from disk; what does not end well had lost its input."""
+
+    def __init__(self, ending: Callable[[Assignment], str] = lambda assignment: "well") -> None:
+        super().__init__(ending)
+        self.restored: list[str] = []
+
+    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+        return lambda: VIDEO
+
+    def restore(self, request_id: str, output: StageOutput) -> None:
+        self.restored.append(str(output))
+
+    def wait(self, timeout: float) -> list[Completion]:
+        (completion,) = super().wait(timeout)
+        return [completion if completion.error is None else replace(completion, failure=Failure.INPUT_LOST)]
+
+
+def run_resumed(resumption: FakeResumption, executor: KeepingExecutor) -> list[tuple[str, Stage]]:
+    renderer = Renderer(Scheduler(PINNED), executor, resumption)  # type: ignore[arg-type]
+    assert {result.status for result in renderer.render(REQUESTS)} == {"done"}
+    return [(c.assignment.request_id, c.assignment.stage) for c in renderer.completions]
+
+
+def test_each_request_goes_on_after_the_latest_output_that_is_there():
+    resumption = FakeResumption({"a": Stage.DECODE, "c": Stage.DENOISE})
+    executor = KeepingExecutor()
+    ran = run_resumed(resumption, executor)
+    assert [stage for name, stage in ran if name == "a"] == [Stage.DECODE]
+    assert [stage for name, stage in ran if name == "c"] == [Stage.DENOISE, Stage.DECODE]
+    assert [stage for name, stage in ran if name == "b"] == list(STAGES)
+    assert sorted(executor.restored) == ["a before decode", "c before denoise"]
+    assert ("c", Stage.DENOISE) in resumption.kept and ("c", Stage.ENCODE_TEXT) not in resumption.kept
+
+
+def test_what_turns_out_to_be_damaged_is_made_again():
+    ran = run_resumed(FakeResumption({"a": Stage.DECODE, "c": Stage.DENOISE}, damaged={"a", "c"}), KeepingExecutor())
+    assert sorted(ran) == sorted((request.request_id, stage) for request in REQUESTS for stage in STAGES)
+
+
+def test_a_lost_input_is_taken_from_disk_again():
+    lost: list[Assignment] = []
+
+    def ending(assignment: Assignment) -> str:
+        if assignment.request_id == "a" and assignment.stage is Stage.DECODE and not lost:
+            lost.append(assignment)
+            return "input lost"
+        return "well"
+
+    executor = KeepingExecutor(ending)
+    ran = run_resumed(FakeResumption({"a": Stage.DECODE}), executor)
+    assert [stage for name, stage in ran if name == "a"] == [Stage.DECODE, Stage.DECODE]
+    assert executor.restored == ["a before decode"] * 2
 
 
 def test_the_videos_are_not_kept():

@@ -41,6 +41,28 @@ def test_pinned_gives_further_devices_to_the_transformer(num_gpus, expected):
     assert {worker.residency for worker in placement.workers} == {"resident"}
 
 
+@pytest.mark.parametrize(
+    ("layout", "num_gpus", "needed", "expected"),
+    [
+        ("pinned", 2, (D, V), [(D,), (V,)]),
+        ("pinned", 4, (D, V), [(D,), (D,), (D,), (V,)]),
+        ("pinned", 3, (V,), [(V,)] * 3),
+        ("shared", 2, (D, V), [(D, V)]),
+        ("replicated", 2, (V,), [(V,)] * 2),
+    ],
+)
+def test_a_stage_that_is_not_needed_is_hosted_nowhere(layout, num_gpus, needed, expected):
+    placement = place(Wishes(layout=layout), gpus(num_gpus), LTX_2B, needed)
+    assert stages(placement) == expected
+    joined = with_device(placement, gpu(24, 9), 9, Wishes(layout=layout), LTX_2B)
+    assert set(stages(joined)[-1]) <= set(needed)
+
+
+def test_without_the_text_encoder_the_rest_may_be_resident():
+    assert place(Wishes(), gpus(1), LTX_2B).workers[0].residency == "time_sliced"
+    assert place(Wishes(), gpus(1), LTX_2B, (D, V)).workers[0].residency == "resident"
+
+
 def test_shared_is_one_worker_even_on_many_gpus():
     assert stages(place(Wishes(layout="shared"), gpus(4), LTX_2B)) == [STAGES]
 
