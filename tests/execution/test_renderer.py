@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -48,7 +47,9 @@ class FakeExecutor:
         ending = self._ending(assignment)
         report = StageReport(self._now - started, error=None if ending == "well" else "RuntimeError: boom")
         video = VIDEO if ending == "well" and assignment.stage is Stage.DECODE else None
-        failure = {"well": None, "failed": Failure.ERROR, "lost": Failure.CRASH}[ending]
+        failure = {"well": None, "failed": Failure.ERROR, "lost": Failure.CRASH, "input lost": Failure.INPUT_LOST}[
+            ending
+        ]
         return [Completion(assignment, started, self._now, report, failure, video)]
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
@@ -150,7 +151,7 @@ class FakeResumption:
 
 
 class KeepingExecutor(FakeExecutor):
-    """Remembers what it was handed from disk; what does not end well had lost its input."""
+    """Remembers what it was handed from disk."""
 
     def __init__(self, ending: Callable[[Assignment], str] = lambda assignment: "well") -> None:
         super().__init__(ending)
@@ -161,10 +162,6 @@ class KeepingExecutor(FakeExecutor):
 
     def restore(self, request_id: str, output: StageOutput) -> None:
         self.restored.append(str(output))
-
-    def wait(self, timeout: float) -> list[Completion]:
-        (completion,) = super().wait(timeout)
-        return [completion if completion.error is None else replace(completion, failure=Failure.INPUT_LOST)]
 
 
 def run_resumed(resumption: FakeResumption, executor: KeepingExecutor) -> list[tuple[str, Stage]]:

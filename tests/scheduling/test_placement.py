@@ -58,9 +58,11 @@ def test_a_stage_that_is_not_needed_is_hosted_nowhere(layout, num_gpus, needed, 
     assert set(stages(joined)[-1]) <= set(needed)
 
 
-def test_without_the_text_encoder_the_rest_may_be_resident():
-    assert place(Wishes(), gpus(1), LTX_2B).workers[0].residency == "time_sliced"
-    assert place(Wishes(), gpus(1), LTX_2B, (D, V)).workers[0].residency == "resident"
+def test_without_the_text_encoder_the_rest_may_be_resident_and_decodes_in_the_same_tiles():
+    """Tiles change the pixels: those of a run that goes on are those of the one that began."""
+    whole, rest = (place(Wishes(), gpus(1, 12), LTX_2B, needed) for needed in (STAGES, (D, V)))
+    assert whole.workers[0].residency == "time_sliced" and rest.workers[0].residency == "resident"
+    assert whole.tiling == rest.tiling
 
 
 def test_shared_is_one_worker_even_on_many_gpus():
