@@ -28,13 +28,13 @@ from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import Assignment, Completion, StageReport
 
 GB = 10**9
-SIZES = Demand(Models({"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)}))
+DEMAND = Demand(Models({"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)}))
 
 
 def fleet(layout: str, num_workers: int, mixed: bool) -> Placement:
     names = ("NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "NVIDIA A100-SXM4-80GB") if mixed else ("NVIDIA H100",)
     gpus = tuple(DeviceInfo(names[index % len(names)], 80 * GB, index=index) for index in range(num_workers))
-    return place(Wishes(layout=layout), Inventory(gpus, 16), SIZES)
+    return place(Wishes(layout=layout), Inventory(gpus, 16), DEMAND)
 
 
 def run(placement: Placement, works: dict[str, Work]) -> tuple[float, int, float]:

@@ -11,12 +11,15 @@ from ltx_dist.checkpoints.component_config import component_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
+from ltx_dist.predictions import predicted_costs
 from ltx_dist.presets import Preset, preset_for
 from ltx_dist.render_key import embedding_keys, latents_key, render_key
+from ltx_dist.scheduling.costs import PredictedCosts
 from ltx_dist.scheduling.fitting import Demand, Models, blocks_of, candidate_tilings
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.memory import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
-from ltx_dist.scheduling.placement import Placement, Wishes, place
+from ltx_dist.scheduling.placement import Placement, Wishes
+from ltx_dist.scheduling.planner import Forecast, forecasts
 from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage, Storage
 
 
@@ -31,8 +34,18 @@ class Batch:
 
     def placement(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> Placement:
         """Raises ValueError when the devices cannot carry the layout that was asked for."""
+        return self.forecasts(inventory, needed)[0].placement
+
+    def forecasts(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> list[Forecast]:
+        """What the layouts that were asked for are predicted to take, the best first. Raises ValueError likewise."""
         wishes = Wishes(**self.config.placement.model_dump())
-        return place(wishes, inventory, self.demand(self.precision(inventory)), needed)
+        precision = self.precision(inventory)
+        ids = [request.request_id for request in self.requests]
+        return forecasts(wishes, inventory, self.demand(precision), ids, self.costs(precision), needed)
+
+    def costs(self, precision: str) -> PredictedCosts:
+        """Predicted for all requests."""
+        return predicted_costs(self.checkpoint, precision, self.requests, self.component_bytes(precision))
 
     def precision(self, inventory: Inventory) -> str:
         """The dtype of the weights on the device, by name."""

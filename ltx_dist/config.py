@@ -14,7 +14,7 @@ from ltx_dist.reading import StrictLoader, read_text, yaml_errors
 from ltx_dist.wording import did_you_mean, explain, printable
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Layout = Literal["pinned", "shared", "replicated"]
+Layout = Literal["pinned", "shared", "replicated", "elastic"]
 
 
 class _Section(BaseModel):
@@ -55,7 +55,8 @@ class PlacementConfig(_Section):
     layout: Literal["auto", Layout] = Field(
         "auto",
         description="`pinned`: a device a stage, further devices denoise. `shared`: one device runs all stages. "
-        "`replicated`: every device runs all stages. `auto`: shared on one device, replicated on several.",
+        "`replicated`: every device runs all stages. `elastic`: every device runs the stages that fit it together. "
+        "`auto`: each that can be placed is simulated, and the shortest is taken.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` is cuda where a GPU is found.")
     devices: int | None = Field(None, ge=1, le=4096, description="How many workers at most; all GPUs if not set.")

@@ -1,4 +1,4 @@
-"""What `ltx-dist plan` prints: the workers, and the order of work as the scheduler would choose it."""
+"""What `ltx-dist plan` prints: the layouts side by side, the workers of the best, and what each would do when."""
 
 from __future__ import annotations
 
@@ -9,51 +9,81 @@ from ltx_dist.batch import Batch
 from ltx_dist.presets import assumption
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement
-from ltx_dist.scheduling.simulator import simulate
+from ltx_dist.scheduling.planner import Forecast, advice
+from ltx_dist.scheduling.simulator import predict
 from ltx_dist.scheduling.timeline import gantt
-from ltx_dist.types import UNTILED, Assignment, Stage
+from ltx_dist.types import UNTILED
 from ltx_dist.wording import count
 
 MAX_SHOWN = 12
 """Clips in the picture of the order of work; the rest goes on in the same way."""
 
-RELATIVE_ENCODE = 0.4
-RELATIVE_DECODE = 3.0
-"""Cost of the other stages in denoising steps, for the picture only: at 40 steps the transformer takes some 95 %."""
+MAX_DEVICES_SHOWN = 8
+"""Busy shares in the table; of more devices the least and the most busy."""
 
 
 def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     """Raises ValueError when the devices cannot carry the layout."""
-    placement = batch.placement(inventory)
-    precision = batch.precision(inventory)
+    found = batch.forecasts(inventory)
+    best, precision = found[0], batch.precision(inventory)
     console.print(
         f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
-        f"· layout {placement.layout}",
+        f"· layout {best.placement.layout}, {best.order.name}",
         highlight=False,
         markup=False,
     )
     assumed = assumption(batch.checkpoint)
     if assumed and batch.config.model.version == "auto":
         console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
-    console.print(_workers_table(batch, placement, precision))
-    if placement.tiling != UNTILED:
-        size, frames = placement.tiling.tile_size or "-", placement.tiling.tile_frames or "-"
+    console.print(_layouts_table(found))
+    console.print(advice(best), highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(_workers_table(batch, best.placement, precision))
+    if best.placement.tiling != UNTILED:
+        size, frames = best.placement.tiling.tile_size or "-", best.placement.tiling.tile_frames or "-"
         console.print(f"Decoding in pieces of {size} pixels and {frames} frames", highlight=False)
-    for stage, bound in placement.max_queued.items():
+    for stage, bound in best.placement.max_queued.items():
         console.print(f"At most {bound} clips wait for {stage}", highlight=False)
-    console.print(
-        "Order of work; the time is in denoising steps, with rough guesses for the other stages:", highlight=False
-    )
-    shown = batch.requests[:MAX_SHOWN]
-    steps = {request.request_id: request.num_inference_steps for request in shown}
-    completions = simulate(placement, steps, lambda assignment: _relative_seconds(assignment, steps))
-    print(
-        gantt(
-            completions, [worker.worker_id for worker in placement.workers], width=min(console.width, 120), unit="steps"
-        )
-    )
+    console.print("Order of work as predicted, from formulas and earlier runs on such devices:", highlight=False)
+    costs = batch.costs(precision)
+    shown = best.order.request_ids[:MAX_SHOWN]
+    workers = [worker.worker_id for worker in best.placement.workers]
+    print(gantt(predict(best.placement, shown, costs), workers, width=min(console.width, 120)))
     if len(batch.requests) > MAX_SHOWN:
         console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
+
+
+def _layouts_table(found: list[Forecast]) -> Table:
+    """Predicted makespans, shortest first; `bound` is what no order could beat in that layout."""
+    table = Table(
+        "layout", "workers", "makespan", "clips/hour", "bound", "held up by", "busy", box=None, pad_edge=False
+    )
+    for one in found:
+        table.add_row(
+            one.placement.layout,
+            str(len(one.placement.workers)),
+            _duration(one.seconds),
+            f"{one.clips_an_hour:.4g}",
+            _duration(one.bound.seconds),
+            one.bound.by,
+            _busy(one),
+        )
+    return table
+
+
+def _busy(one: Forecast) -> str:
+    shares = [one.busy.get(worker.worker_id, 0.0) for worker in one.placement.workers]
+    if len(shares) > MAX_DEVICES_SHOWN:
+        return f"{min(shares):.0%} to {max(shares):.0%}"
+    return " ".join(f"{share:.0%}" for share in shares)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
@@ -74,9 +104,3 @@ def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
             str(worker.threads or "-"),
         )
     return table
-
-
-def _relative_seconds(assignment: Assignment, steps: dict[str, int]) -> float:
-    if assignment.stage is Stage.DENOISE:
-        return steps[assignment.request_id]
-    return RELATIVE_ENCODE if assignment.stage is Stage.ENCODE_TEXT else RELATIVE_DECODE

@@ -26,7 +26,10 @@ from ltx_dist.output.progress import progress_of
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.watching import Watcher, Watchers
+from ltx_dist.predictions import keep_corrections
+from ltx_dist.scheduling.costs import Costs
 from ltx_dist.scheduling.inventory import Inventory
+from ltx_dist.scheduling.ordering import best_order
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import RenderRequest, RenderResult
 from ltx_dist.wording import count
@@ -151,8 +154,10 @@ def _render(
 ) -> None:
     with _closing(resumption, console), _executor(placed, uses_ray) as executor:
         watchers = Watchers()
-        renderer = Renderer(Scheduler(placed.placement), executor, resumption, watchers.stage_ended)
-        run.completions = renderer.completions
+        costs = placed.batch.costs(placed.precision)
+        renderer = Renderer(Scheduler(placed.placement, costs), executor, resumption, watchers.stage_ended)
+        run.completions, run.costs = renderer.completions, costs
+        requests = _in_best_order(placed, requests, costs)
         page = LivePage()
         with progress_of(
             run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths
@@ -166,9 +171,15 @@ def _render(
                 run.count(published)
                 watchers.clip_ended(published)
                 page.refresh(run, out)
+    keep_corrections(costs, placed.batch.checkpoint, placed.precision)
     lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
     if lost:
         _say(console, f"{count(len(lost), 'worker')} lost on the way: {', '.join(lost)}; the others went on", "yellow")
+
+
+def _in_best_order(placed: PlacedBatch, requests: list[RenderRequest], costs: Costs) -> list[RenderRequest]:
+    by_id = {request.request_id: request for request in requests}
+    return [by_id[name] for name in best_order(placed.placement, list(by_id), costs).request_ids]
 
 
 def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list[RenderRequest]:

@@ -211,6 +211,7 @@ class Completion:
 
     `failure` is None if it ended well; else `error` says what happened. `video` is set by the last stage only:
     ENCODE_VIDEO, or DECODE where that makes the mp4, too.
+    submitted: when it was given to its worker; None where that is when it started.
     """
 
     assignment: Assignment
@@ -219,6 +220,7 @@ class Completion:
     report: StageReport
     failure: Failure | None = None
     video: EncodedVideo | None = None
+    submitted: float | None = None
 
     @property
     def error(self) -> str | None:

@@ -166,7 +166,9 @@ class RayExecutor:
         started = max(call.submitted, finished - report.seconds)
         if report.error is None and not makes_video:
             self._outputs[call.assignment.request_id] = call.output
-        return Completion(call.assignment, started, finished, report, failure_of(report), video)
+        return Completion(
+            call.assignment, started, finished, report, failure_of(report), video, submitted=call.submitted
+        )
 
     def _lose(self, call: _Call, finished: float, report: StageReport) -> Completion:
         """Nothing may be given to this worker again; its process, if there still is one, ends."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.output.files import to_json, write_atomically
+from ltx_dist.scheduling.costs import Costs, Unknown
+from ltx_dist.scheduling.losses import losses, measured_bound
 from ltx_dist.scheduling.placement import Placement, Worker
-from ltx_dist.scheduling.timeline import busy_shares, first_start, makespan, stage_bound
+from ltx_dist.scheduling.timeline import busy_shares, first_start, makespan
 from ltx_dist.types import Assignment, Completion, Failure, RenderResult, Stage, StageReport
 
 
@@ -40,6 +42,7 @@ class RunProgress:
     done: int = 0
     failed: int = 0
     completions: Sequence[Completion] = ()
+    costs: Costs = field(default_factory=Unknown)
 
     def count(self, result: RenderResult) -> None:
         if result.status == "done":
@@ -62,21 +65,30 @@ class RunProgress:
 
     def write(self, folder: Path) -> None:
         """May raise OSError."""
-        write_run_record(folder, build_run_record(self.counts, self.placement, self.completions, self.exit_code))
+        write_run_record(
+            folder, build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
+        )
 
 
 def build_run_record(
-    counts: Counts, placement: Placement, completions: Sequence[Completion], exit_code: int | None
+    counts: Counts,
+    placement: Placement,
+    completions: Sequence[Completion],
+    exit_code: int | None,
+    costs: Costs | None = None,
 ) -> dict[str, Any]:
     """The content of `run.json`. `completions` are all of this run, of failed and unfinished clips too.
 
     Times count from the run's start, when its workers begin to load. startup_seconds: until the first work.
     makespan_seconds: from there to the end of the last. lower_bound_seconds: what no order of the same work could
-    beat, see `stage_bound`. busy_share: of the makespan, by worker. events: one a completion, by start.
+    beat, see `measured_bound`; lower_bound_by: the stage or the clip that says so; makespan_over_bound: the distance.
+    losses: where the makespan went, see `Losses`. busy_share: of the makespan, by worker. events: one a completion, by
+    start. costs tell how workers of several kinds compare.
     exit_code is None while the run is going on, and for good where it was killed.
     """
     workers = placement.workers
-    shares = busy_shares(completions)
+    shares, total = busy_shares(completions), makespan(completions)
+    bound = measured_bound(completions, workers, costs or Unknown())
     return {
         "submitted": counts.submitted,
         "done": counts.done,
@@ -87,8 +99,11 @@ def build_run_record(
         "layout": placement.layout,
         "workers": [worker_of(worker) for worker in workers],
         "startup_seconds": first_start(completions),
-        "makespan_seconds": makespan(completions),
-        "lower_bound_seconds": stage_bound(completions, {worker.worker_id: worker.stages for worker in workers}),
+        "makespan_seconds": total,
+        "lower_bound_seconds": bound.seconds,
+        "lower_bound_by": bound.by,
+        "makespan_over_bound": total / bound.seconds if bound.seconds else None,
+        "losses": asdict(losses(completions, workers)),
         "busy_share": {worker.worker_id: shares.get(worker.worker_id, 0.0) for worker in workers},
         "events": [event_of(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
     }

@@ -49,13 +49,15 @@ def rates(worker: Worker, costs: Costs) -> Rates:
 
 
 def lower_bound(works: Sequence[Work], workers: Iterable[Worker], costs: Costs) -> Bound:
-    """Of a batch with these works on these workers. 0 of nothing; infinite where a stage has no worker."""
+    """Of a batch with these works on these workers. 0 of nothing; infinite where a stage with work has no worker."""
     kinds = Counter(rates(worker, costs) for worker in workers)
     if not works:
         return Bound(0.0, ALL_WORK)
     fastest = [max((kind[stage] for kind in kinds), default=0.0) for stage in range(3)]
-    if not all(fastest):
-        return Bound(float("inf"), str(STAGES[fastest.index(0.0)]))
+    for stage in range(3):
+        if not fastest[stage] and any(work[stage] for work in works):
+            return Bound(float("inf"), str(STAGES[stage]))
+        fastest[stage] = fastest[stage] or 1.0
     shortest = [(w[0] / fastest[0], w[1] / fastest[1], w[2] / fastest[2]) for w in works]
     bounds = [Bound(max(map(sum, shortest)), LONGEST_CLIP)]
     bounds += [Bound(_stage_bound(stage, shortest, kinds), str(STAGES[stage])) for stage in range(3)]
@@ -68,7 +70,7 @@ def lower_bound(works: Sequence[Work], workers: Iterable[Worker], costs: Costs) 
 def _stage_bound(stage: int, shortest: Sequence[Work], kinds: Counter[Rates]) -> float:
     """0 where the stage's workers differ: the smallest heads then say little, and the fluid counts their rates."""
     speeds = {kind[stage] for kind in kinds if kind[stage]}
-    if len(speeds) > 1:
+    if len(speeds) != 1:
         return 0.0
     count = sum(number for kind, number in kinds.items() if kind[stage])
     # A worker that never runs the stage is idle in it for longer than any clip's head and tail.

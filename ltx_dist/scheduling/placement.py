@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -72,7 +72,7 @@ class Placement:
 class Wishes:
     """The placement section of the config with `None` and `auto` still in it."""
 
-    layout: Literal["auto", "pinned", "shared", "replicated"] = "auto"
+    layout: Literal["auto", "pinned", "shared", "replicated", "elastic"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int | None = None
     memory_gb: float | None = None
@@ -92,14 +92,19 @@ def place(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[St
     """
     devices = _devices(wishes, inventory)
     layout = wishes.layout if wishes.layout != "auto" else ("shared" if len(devices) == 1 else "replicated")
-    hosted = _hosted_stages(layout, len(devices), needed)
+
+    def host(stages: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
+        if layout == "elastic":
+            return _elastic_stages(devices, stages, lambda device, some: _fits(wishes, device, some, demand))
+        return _hosted_stages(layout, len(devices), stages)
+
+    hosted = host(needed)
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
     # Tiles change the pixels, so they are those of the whole batch, whatever of it is done already.
-    all_hosted = _hosted_stages(layout, len(devices), STAGES)
-    demand = demand.in_tiles(_tiling(wishes, list(zip(devices, all_hosted, strict=True)), demand))
+    tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(STAGES), strict=True)), demand))
     host_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
-        worker_for(device, number, stages, wishes, demand, threads, host_bytes)
+        worker_for(device, number, stages, wishes, tiled, threads, host_bytes)
         for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
     return Placement(layout, workers, _max_queued(wishes, workers))
@@ -108,12 +113,14 @@ def place(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[St
 def with_device(placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, demand: Demand) -> Placement:
     """The placement with one worker more, its last, on a GPU that joined. `number`: of its name, used by none before.
 
-    In `pinned` it denoises, as every device beyond the third; in `shared`, which then is no longer one device, and
-    elsewhere it runs all stages that the batch needs.
+    In `pinned` it denoises, as every device beyond the third; in `elastic` it runs what fits; in `shared`, which then
+    is no longer one device, and elsewhere it runs all stages that the batch needs.
     """
     needed = tuple(stage for stage in STAGES if any(stage in worker.stages for worker in placement.workers))
     stages = (Stage.DENOISE,) if placement.layout == "pinned" and Stage.DENOISE in needed else needed
     demand = demand.in_tiles(placement.tiling)
+    if placement.layout == "elastic":
+        stages = next((some for some in _by_use(needed) if _fits(wishes, device, some, demand)), needed)
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
     workers = (*placement.workers, worker)
     return Placement(placement.layout, workers, _max_queued(wishes, workers))
@@ -191,6 +198,53 @@ def _hosted_stages(layout: str, num_devices: int, needed: tuple[Stage, ...]) -> 
     if num_devices == 2:
         return [(Stage.ENCODE_TEXT, Stage.DECODE), (Stage.DENOISE,)]
     return [(Stage.ENCODE_TEXT,), *[(Stage.DENOISE,)] * (num_devices - 2), (Stage.DECODE,)]
+
+
+def _by_use(needed: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
+    """Sets of stages, the most useful for a device first: denoising takes most of the time, encoding least."""
+    encode, denoise, decode = STAGES
+    order = [STAGES, (denoise, decode), (encode, denoise), (denoise,), (encode, decode), (decode,), (encode,)]
+    return [stages for stages in order if set(stages) <= set(needed)]
+
+
+def _elastic_stages(
+    devices: Sequence[DeviceInfo],
+    needed: tuple[Stage, ...],
+    fits: Callable[[DeviceInfo, tuple[Stage, ...]], bool],
+) -> list[tuple[Stage, ...]]:
+    """For each device what fits it all at once; a stage that then has no device goes to the smallest that can have it.
+
+    Where nothing holds the stage beside others, the smallest device runs all stages in turns.
+    """
+    sets = _by_use(needed)
+    hosted = [next((stages for stages in sets if fits(device, stages)), needed) for device in devices]
+    smallest_first = sorted(range(len(devices)), key=lambda index: devices[index].memory_bytes or 0)
+    for missing in needed:
+        if any(missing in stages for stages in hosted):
+            continue
+        options = [
+            (index, stages)
+            for index in smallest_first
+            for stages in sets
+            if missing in stages and fits(devices[index], stages) and _others_host(hosted, index, stages)
+        ]
+        index, stages = options[0] if options else (smallest_first[0], needed)
+        hosted[index] = stages
+    return hosted
+
+
+def _others_host(hosted: Sequence[tuple[Stage, ...]], index: int, stages: tuple[Stage, ...]) -> bool:
+    """Whether what the device at `index` runs now and would no longer run is run elsewhere."""
+    elsewhere = {stage for i, other in enumerate(hosted) if i != index for stage in other}
+    return all(stage in stages or stage in elsewhere for stage in hosted[index])
+
+
+def _fits(wishes: Wishes, device: DeviceInfo, stages: tuple[Stage, ...], demand: Demand) -> bool:
+    """Whether the device keeps the weights of all of these stages at once and has room to work."""
+    try:
+        return demand.fit(_kind(device), _capacity(wishes, device), stages).residency == "resident"
+    except ValueError:
+        return False
 
 
 def _kind(device: DeviceInfo) -> Device:

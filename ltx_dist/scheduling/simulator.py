@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ltx_dist.scheduling.costs import Costs, seconds
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import Assignment, Completion, Stage, StageReport
+from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
 
 def simulate(
@@ -21,10 +21,11 @@ def simulate(
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
     costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
-    hold.
+    hold. Requests begin at the first stage that a worker hosts: those before it are done.
     """
     scheduler = Scheduler(placement, costs)
-    scheduler.add(request_ids)
+    hosted = {stage for worker in placement.workers for stage in worker.stages}
+    scheduler.add(request_ids, next(stage for stage in STAGES if stage in hosted))
     loads = _Loads(placement, swap)
     completions: list[Completion] = []
     running: list[tuple[float, int, Assignment, float, float]] = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
@@ -89,29 +88,6 @@ def overlaps(completions: Sequence[Completion]) -> list[Overlap]:
                     found.append(Overlap(denoise, other, seconds))
         active.append(completion)
     return sorted(found, key=lambda pair: (pair.denoise.started, pair.other.started))
-
-
-def stage_bound(completions: Iterable[Completion], stages_by_worker: Mapping[str, Collection[Stage]]) -> float:
-    """Seconds that no order of this work can beat on these workers. With s the measured seconds of a stage:
-
-        max( max over clips of its sum of s,
-             max over stages of (sum of s over clips) / (workers that host the stage),
-             (sum of all s) / (all workers) )
-
-    Only work that ended well counts: what was done twice or in vain need not have been. Loading weights is left out.
-    """
-    # What a host does beside its device needs no device.
-    by_clip: defaultdict[str, float] = defaultdict(float)
-    by_stage: defaultdict[Stage, float] = defaultdict(float)
-    for completion in completions:
-        if not went_wrong(completion):
-            by_clip[completion.assignment.request_id] += completion.report.seconds
-            if completion.assignment.stage in STAGES:
-                by_stage[completion.assignment.stage] += completion.report.seconds
-    hosts = {stage: sum(stage in stages for stages in stages_by_worker.values()) for stage in by_stage}
-    total = sum(by_stage.values())
-    bounds = [*by_clip.values(), *(seconds / hosts[stage] for stage, seconds in by_stage.items())]
-    return max([*bounds, total / len(stages_by_worker)]) if stages_by_worker else 0.0
 
 
 def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80, unit: str = "s") -> str:

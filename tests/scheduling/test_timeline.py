@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltx_dist.scheduling.timeline import busy_shares, gantt, lanes, makespan, overlaps, stage_bound
+from ltx_dist.scheduling.timeline import busy_shares, gantt, lanes, makespan, overlaps
 from ltx_dist.types import STAGES, Assignment, Completion, Failure, Stage, StageReport
 
 ENCODE, DENOISE, DECODE = STAGES
@@ -75,16 +75,6 @@ def test_overlaps_are_of_other_requests_on_other_workers() -> None:
     assert found == [("001", "002", ENCODE), ("001", "003", ENCODE), ("002", "001", DECODE), ("003", "002", DECODE)]
     assert sum(o.seconds for o in overlaps(batch)) == pytest.approx(0.05 + 0.05 + 0.5 + 0.5)
     assert overlaps([run(1, DENOISE, "w", 0, 4), run(2, ENCODE, "w", 1, 2), run(1, DECODE, "v", 1, 2)]) == []
-
-
-def test_each_part_of_the_bound_can_be_the_one_that_binds() -> None:
-    every = {"a": STAGES, "b": STAGES, "c": STAGES, "d": STAGES}
-    one_clip = [run(1, ENCODE, "a", 0, 1), run(1, DENOISE, "a", 1, 5), run(1, DECODE, "a", 5, 6)]
-    assert stage_bound(one_clip, every) == 6
-    four = [replace(c, assignment=replace(c.assignment, request_id=str(i))) for i in range(8) for c in one_clip]
-    assert stage_bound(four, every) == 8 * 6 / 4
-    assert stage_bound(four, {"a": (ENCODE,), "b": (DENOISE,), "c": (DENOISE,), "d": (DECODE,)}) == 8 * 4 / 2
-    assert stage_bound([], every) == stage_bound([], {}) == 0.0
 
 
 def test_gantt_of_a_stage_a_worker() -> None:

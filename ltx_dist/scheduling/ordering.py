@@ -1,0 +1,98 @@
+"""In which order to submit a batch: a few orders are simulated, and the shortest is taken.
+
+Only the end of a batch and the filling of its stages depend on the order, and a rule that is right for one split of
+devices is wrong for another: longest first leaves short denoises with long decodes to the end, where they jam the
+decoder (1.14 times the bound on 8 devices). Simulating all of them takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ltx_dist.scheduling.costs import Costs
+from ltx_dist.scheduling.placement import Placement
+from ltx_dist.scheduling.simulator import predict
+from ltx_dist.scheduling.timeline import makespan
+from ltx_dist.types import STAGES, Completion, Stage
+
+AS_SUBMITTED = "as submitted"
+
+WORTH_IT = 0.005
+"""Another order than that of submission must save this share: results are then seen in the order of the file."""
+
+MAX_SIMULATED = 1000
+"""Of a larger batch so many clips, evenly chosen, stand for all; but always some for each worker."""
+
+CLIPS_A_WORKER = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An order by name, and what it is predicted to come to. scale: clips that each simulated one stands for."""
+
+    name: str
+    request_ids: tuple[str, ...]
+    completions: tuple[Completion, ...]
+    scale: float
+
+    @property
+    def seconds(self) -> float:
+        return makespan(self.completions) * self.scale
+
+
+def best_order(placement: Placement, request_ids: Sequence[str], costs: Costs) -> Ordered:
+    """The order with the shortest predicted makespan; that of submission unless another is worth it."""
+    size = max(MAX_SIMULATED, CLIPS_A_WORKER * len(placement.workers))
+    step = -(-len(request_ids) // size) or 1
+    rules = _rules(placement, costs)
+    if len(placement.workers) == 1 and placement.workers[0].residency == "resident":
+        rules = {AS_SUBMITTED: rules[AS_SUBMITTED]}
+    found: list[Ordered] = []
+    for name, rule in rules.items():
+        simulated = rule(request_ids[::step])
+        completions = predict(placement, simulated, costs)
+        found.append(Ordered(name, (), tuple(completions), len(request_ids) / max(len(simulated), 1)))
+    submitted, shortest = found[0], min(found, key=lambda ordered: ordered.seconds)
+    chosen = shortest if shortest.seconds < (1 - WORTH_IT) * submitted.seconds else submitted
+    return Ordered(chosen.name, tuple(rules[chosen.name](request_ids)), chosen.completions, chosen.scale)
+
+
+Rule = Callable[[Sequence[str]], list[str]]
+
+
+def _rules(placement: Placement, costs: Costs) -> dict[str, Rule]:
+    """Every rule is stable: requests that cost the same stay in the order in which they were submitted."""
+    capacity = {
+        stage: sum(costs.rate(worker, stage) for worker in placement.workers if stage in worker.stages)
+        for stage in STAGES
+    }
+
+    def part(request_id: str, *stages: Stage) -> float:
+        """Seconds of the stages if all their workers shared them; so rounded that equal costs are equal."""
+        seconds = sum(costs.work(request_id, stage) / capacity[stage] for stage in stages if capacity[stage])
+        return float(f"{seconds:.6g}")
+
+    def longest_first(ids: Sequence[str]) -> list[str]:
+        return sorted(ids, key=lambda name: -part(name, *STAGES))
+
+    def johnson(ids: Sequence[str]) -> list[str]:
+        """Optimal for two machines: first what is soon denoised, rising; then what is soon encoded and decoded."""
+        before = {name: part(name, Stage.DENOISE) for name in ids}
+        after = {name: part(name, Stage.ENCODE_TEXT, Stage.DECODE) for name in ids}
+        first = sorted((name for name in ids if before[name] <= after[name]), key=before.__getitem__)
+        return first + sorted((name for name in ids if before[name] > after[name]), key=lambda name: -after[name])
+
+    def interleaved(ids: Sequence[str]) -> list[str]:
+        """Long and short in turns, so that neither the transformers nor the decoders get all of theirs at once."""
+        by_length = longest_first(ids)
+        half = (len(by_length) + 1) // 2
+        short = by_length[half:]
+        return [name for pair in zip(by_length[:half], [*short, ""], strict=False) for name in pair if name]
+
+    return {
+        AS_SUBMITTED: list,
+        "longest first": longest_first,
+        "Johnson's rule": johnson,
+        "long and short in turns": interleaved,
+    }

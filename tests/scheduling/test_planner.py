@@ -1,0 +1,122 @@
+"""Layouts, orders and advice: what the planner chooses of devices and batches whose best is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltx_dist.scheduling.costs import PredictedCosts
+from ltx_dist.scheduling.fitting import Demand, Models
+from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
+from ltx_dist.scheduling.ordering import AS_SUBMITTED, best_order
+from ltx_dist.scheduling.placement import Wishes, place
+from ltx_dist.scheduling.planner import advice, forecast, forecasts
+from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
+
+E, D, V = STAGES
+GIB = 2**30
+SIZES = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}
+DEMAND = Demand(Models(SIZES))
+WEIGHTS = {E: SIZES["text_encoder"], D: SIZES["transformer"], V: SIZES["vae"]}
+FULL = (1.19e12, 24e12 * 80, 52e12)
+DISTILLED = (1.19e12, 24e12 * 8, 52e12)
+
+
+def gpu(name: str, gib: float) -> DeviceInfo:
+    return DeviceInfo(f"NVIDIA {name}", int(gib * GIB))
+
+
+def costs(works) -> PredictedCosts:
+    return PredictedCosts({f"r{i:03}": work for i, work in enumerate(works)}, WEIGHTS)
+
+
+def plan(gpus, works, **wishes):
+    predicted = costs(works)
+    return forecasts(Wishes(**wishes), Inventory(tuple(gpus), 16), DEMAND, list(predicted.work_of), predicted)
+
+
+def test_elastic_hosts_what_fits_each_device_and_every_stage_somewhere():
+    mixed = Inventory((gpu("H100", 80), gpu("RTX 4000", 14), gpu("GTX 1650", 5)), 16)
+    hosted = [worker.stages for worker in place(Wishes(layout="elastic"), mixed, DEMAND).workers]
+    assert hosted == [STAGES, (D, V), (D,)]
+    small = place(Wishes(layout="elastic"), Inventory((gpu("a", 12), gpu("b", 12), gpu("c", 24)), 16), DEMAND)
+    assert {stage for worker in small.workers for stage in worker.stages} == set(STAGES)
+    (alone,) = place(Wishes(layout="elastic"), Inventory((gpu("a", 12),), 16), DEMAND).workers
+    assert (alone.stages, alone.residency) == (STAGES, "time_sliced")
+
+
+def test_two_large_cards_all_do_everything_and_come_close_to_twice_one():
+    one = plan([gpu("H100", 80)], [FULL] * 32)[0]
+    best, *others = plan([gpu("H100", 80)] * 2, [FULL] * 32)
+    assert best.placement.layout == "replicated"
+    assert one.seconds / best.seconds >= 0.95 * 2
+    assert {other.placement.layout for other in others} == {"pinned"} and others[0].seconds > 1.8 * best.seconds
+
+
+def test_the_shortest_layout_is_taken_unless_a_plainer_one_is_as_good():
+    for gpus in ([gpu("GeForce RTX 4090", 16)] * 2, [gpu("GeForce RTX 3060", 12)] * 3, [gpu("A100", 40)] * 4):
+        best, *others = plan(gpus, [DISTILLED] * 24)
+        assert others and best.seconds <= min(other.seconds for other in others) / 0.99
+
+
+def test_a_wish_for_a_layout_is_the_only_one_planned():
+    assert [one.placement.layout for one in plan([gpu("H100", 80)] * 3, [FULL] * 4, layout="pinned")] == ["pinned"]
+
+
+def test_the_long_pole_is_named():
+    pinned = plan([gpu("GeForce RTX 4090", 24)] * 4, [(1e12, 24e12, 52e12)] * 32, layout="pinned")[0]
+    assert pinned.bound.by == "decode"
+    assert advice(pinned).startswith("The VAE is the long pole: let one more device run it (cuda:")
+    assert "longest clip" in advice(plan([gpu("H100", 80)] * 4, [FULL])[0])
+    assert "another or a faster device" in advice(plan([gpu("H100", 80)] * 2, [FULL] * 64)[0])
+
+
+def test_equal_requests_keep_the_order_of_submission():
+    predicted = costs([FULL] * 20)
+    placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 4, 16), DEMAND)
+    ordered = best_order(placement, list(predicted.work_of), predicted)
+    assert (ordered.name, list(ordered.request_ids)) == (AS_SUBMITTED, list(predicted.work_of))
+
+
+def test_every_order_is_of_the_same_requests_and_stable_for_equal_ones():
+    predicted = costs([FULL if i % 3 else DISTILLED for i in range(31)])
+    placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 4, 16), DEMAND)
+    ordered = best_order(placement, list(predicted.work_of), predicted)
+    assert sorted(ordered.request_ids) == sorted(predicted.work_of)
+    for kind in (FULL, DISTILLED):
+        of_kind = [name for name in ordered.request_ids if predicted.work_of[name] == kind]
+        assert of_kind == sorted(of_kind)
+
+
+def test_the_order_is_worth_what_the_simulation_says():
+    """A long clip at the end of the file keeps one of two devices at work alone; taken first it does not."""
+    predicted = costs([DISTILLED] * 12 + [FULL])
+    placement = place(Wishes(), Inventory((gpu("H100", 80),) * 2, 16), DEMAND)
+    ids = list(predicted.work_of)
+    ordered = best_order(placement, ids, predicted)
+    assert ordered.request_ids[0] == ids[-1]
+    assert ordered.seconds < 0.8 * forecast_in_file_order(placement, ids, predicted)
+
+
+def forecast_in_file_order(placement, ids, predicted) -> float:
+    from ltx_dist.scheduling.simulator import predict
+    from ltx_dist.scheduling.timeline import makespan
+
+    return makespan(predict(placement, ids, predicted))
+
+
+def test_what_clips_take_corrects_the_prediction_and_asks_for_a_new_plan():
+    predicted = costs([FULL] * 4)
+    worker = place(Wishes(), Inventory((gpu("GeForce RTX 4090", 80),), 16), DEMAND).workers[0]
+    before = predicted.work("r000", D) / predicted.rate(worker, D)
+    assert before == pytest.approx(80 * 24 / 97.35, rel=1e-3), "80 passes at the 97 TFLOP/s that were measured"
+    seen = Completion(Assignment("r000", D, worker.worker_id), 0.0, 0.0, StageReport(2 * before))
+    assert predicted.observe(seen, worker) and not predicted.observe(seen, worker)
+    assert predicted.work("r001", D) / predicted.rate(worker, D) == pytest.approx(2 * before)
+    assert predicted.work("r001", V) / predicted.rate(worker, V) == pytest.approx(52 / (165 * 0.35))
+    assert predicted.learned() == {("NVIDIA GeForce RTX 4090", Stage.DENOISE): pytest.approx(2.0)}
+
+
+def test_a_forecast_of_nothing():
+    predicted = costs([])
+    placement = place(Wishes(), Inventory((gpu("H100", 80),), 16), DEMAND)
+    assert forecast(placement, [], predicted).seconds == 0
