@@ -57,7 +57,7 @@ def test_an_int_is_accepted_where_a_float_is_asked(tmp_path: Path) -> None:
 def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "x.yaml", "placement: {layuot: pinned, layout: pined}\noutput: {crf: 99}\nmodle: {}\n")
     assert errors(path, "placement.devices=zero", "placement.layuot=shared") == [
-        f"{path}: placement.layout: 'pined' is not one of 'auto', 'pinned', 'shared' or 'replicated'",
+        f"{path}: placement.layout: 'pined' is not one of 'auto', 'pinned', 'shared', 'replicated' or 'elastic'",
         f"{path}: placement.layuot: unknown key; did you mean placement.layout?",
         f"{path}: output.crf: 99 is too large; it must be at least 0 and at most 51",
         f"{path}: modle: unknown key; did you mean model?",
