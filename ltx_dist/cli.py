@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist import __version__
-from ltx_dist.commands import folders
+from ltx_dist.commands import folders, jobs
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
 
         batch = open_batch(prompts, load(config, set_ or []))
         print_plan(batch, local_inventory(), Console())
+
+
+app.command()(jobs.submit)
+app.command()(jobs.status)
+app.command()(jobs.stop)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,69 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from raylets import BIN, raylets
 
-BIN = Path(sys.executable).parent
 PROMPTS = [
     {"prompt": "a red circle moving right on a black background", "num_inference_steps": 4},
     {"prompt": "a green square moving up on a navy background", "num_inference_steps": 3, "seed": 11},
     {"prompt": "a blue triangle", "num_inference_steps": 2, "guidance_scale": 1.0, "name": "blue"},
 ]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-@contextmanager
-def head_node(folder: str) -> Iterator[str]:
-    """A head node with its dashboard on loopback; yields the address for jobs, ends the processes it started."""
-    port, dashboard, agent = free_ports(3)
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    command = [
-        BIN / "ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(port),
-        "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", folder,
-        "--dashboard-agent-listen-port", str(agent), "--num-cpus", "4",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_for(f"{address}/api/version", process)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def wait_for(url: str, process: subprocess.Popen[str], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        try:
-            urllib.request.urlopen(url, timeout=5).read()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(f"{url} did not answer within {seconds:.0f} s")
 
 
 def digests(out: Path) -> dict[str, tuple[str, str]]:
@@ -83,7 +31,7 @@ def test_a_submitted_job_leaves_the_clips_of_a_local_run(tmp_path: Path):
     pinned = ["--set", "placement.layout=pinned"]
     render = [BIN / "ltx-dist", "render", "prompts.jsonl", *options]
     subprocess.run([*render, "-o", local, "--executor", "local"], cwd=work, check=True, capture_output=True)
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, head_node(folder) as address:
+    with raylets() as address:
         submit = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", str(work), "--"]
         command = [*submit, "ltx-dist", "render", "prompts.jsonl", *options, *pinned, "-o", str(remote)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

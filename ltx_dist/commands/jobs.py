@@ -1,0 +1,156 @@
+"""`submit`, `status` and `stop`: batches as jobs on a Ray cluster."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
+from ltx_dist.wording import count
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+    from ltx_dist.submission import Submission
+
+EXIT_STOPPED = 75
+
+JobServerAddress = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's job server (its dashboard), such as http://localhost:8265 through an ssh tunnel.",
+    ),
+]
+Insecure = Annotated[bool, typer.Option(help="Send the token over plain http to another machine.")]
+JobId = Annotated[str, typer.Argument(help="As `submit` printed it, or `status` does.")]
+
+
+def submit(
+    prompts: Prompts,
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="The folder for the clips, as the cluster's head sees it: absolute.")
+    ],
+    address: JobServerAddress,
+    config: Config = None,
+    set_: Set = None,
+    wait: Annotated[bool, typer.Option(help="Follow the job and end with its exit code.")] = True,
+    stop_on_interrupt: Annotated[
+        bool, typer.Option(help="Ctrl-C stops the job. Without this it goes on, and is only followed no longer.")
+    ] = False,
+    insecure: Insecure = False,
+) -> None:
+    """Render a batch as a job on a Ray cluster. The same command again follows the job, or goes on with the batch.
+
+    Everything that can be checked here is, before anything is sent. Exit codes are those of `render`; 75 after Ctrl-C.
+    """
+    with bad_input():
+        from ltx_dist.submission import prepare
+
+        submission = prepare(prompts, load(config, set_), output)
+        client = _connect(address, insecure)
+        submission_id = _submit(client, submission)
+    if wait:
+        sys.exit(_follow(client, submission_id, address, stop_on_interrupt))
+    print(_how_to_go_on(submission_id, address))
+
+
+def status(
+    address: JobServerAddress,
+    job: Annotated[str | None, typer.Argument(help="A job's id; all of them without it.")] = None,
+    insecure: Insecure = False,
+) -> None:
+    """Say how a cluster's jobs stand: one line each, or all about one."""
+    with bad_input():
+        from ltx_dist.execution.ray_jobs import find_job, list_jobs
+
+        client = _connect(address, insecure)
+        jobs = [find_job(client, job)] if job else list_jobs(client)
+    for one in jobs:
+        print(_line(one))
+    if not jobs:
+        print("no jobs of ltx-dist on this cluster")
+    if job and jobs[0].message:
+        print(jobs[0].message.strip())
+
+
+def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> None:
+    """Stop a job. Finished clips stay, and the same `submit` goes on with the others."""
+    with bad_input():
+        from ltx_dist.execution.ray_jobs import LostContactError
+        from ltx_dist.execution.ray_jobs import stop as stop_job
+
+        client = _connect(address, insecure)
+        try:
+            print(_line(stop_job(client, job)))
+        except LostContactError as error:
+            print(f"ltx-dist: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _connect(address: str, insecure: bool) -> JobSubmissionClient:
+    from ltx_dist.execution.job_server import check_job_server
+
+    server = check_job_server(address, insecure)  # sets how Ray's client is to introduce itself, so Ray comes after
+    from ltx_dist.execution.ray_jobs import connect
+
+    return connect(server)
+
+
+def _submit(client: JobSubmissionClient, submission: Submission) -> str:
+    from ltx_dist.execution.ray_jobs import submit as submit_job
+
+    submission_id, is_new = submit_job(client, submission)
+    if is_new:
+        print(f"{submission_id}: {count(submission.num_clips, 'clip')} submitted", flush=True)
+    else:
+        print(f"{submission_id}: this batch is running already; following it", flush=True)
+    if not submission.checkpoint_is_here:
+        print("the checkpoint is not on this machine: what depends on it is checked when the job starts", flush=True)
+    return submission_id
+
+
+def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_on_interrupt: bool) -> int:
+    from ltx_dist.execution import ray_jobs
+
+    try:
+        try:
+            code = ray_jobs.follow(client, submission_id, _write)
+        except KeyboardInterrupt:
+            if not stop_on_interrupt:
+                print(f"\nno longer followed; the job goes on\n{_how_to_go_on(submission_id, address)}")
+                return EXIT_STOPPED
+            print("\nstopping the job; Ctrl-C again leaves it to itself", flush=True)
+            code = ray_jobs.exit_code(ray_jobs.stop(client, submission_id))
+    except ray_jobs.LostContactError as error:
+        print(f"ltx-dist: no answer from the cluster: {error}; the same command follows the job again", file=sys.stderr)
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    print(_line(ray_jobs.find_job(client, submission_id)))
+    return code
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _how_to_go_on(submission_id: str, address: str) -> str:
+    return "\n".join(f"  ltx-dist {command} {submission_id} --address {address}" for command in ("status", "stop"))
+
+
+def _line(job: JobDetails) -> str:
+    """`ltx-3f0a-1  FAILED  exit code 3  2026-11-24 10:00:00, 62 s  ltx-dist render ...`"""
+    from ltx_dist.execution.ray_jobs import exit_code
+
+    began = datetime.fromtimestamp(job.start_time / 1000) if job.start_time else None
+    when = f"{began:%Y-%m-%d %H:%M:%S}" if began else "not begun"
+    if job.start_time and job.end_time:
+        when += f", {(job.end_time - job.start_time) / 1000:.0f} s"
+    outcome = f"exit code {exit_code(job)}" if job.status.is_terminal() else ""
+    return "  ".join(filter(None, [str(job.submission_id), job.status.value, outcome, when, job.entrypoint]))

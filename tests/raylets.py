@@ -1,0 +1,97 @@
+"""A Ray cluster of `ray start` processes on this machine, with a job server on loopback, for tests that need one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def raylets(num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A head and further nodes; yields the address of the job server, and ends the processes it started.
+
+    The GPUs are not there: Ray counts them and nothing else. `environment` is added to the nodes' own.
+    """
+    port, dashboard, client = free_ports(3)
+    with ExitStack() as started:
+        # Ray's sockets have path names of limited length, so pytest's long temporary folders will not do.
+        folder = started.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))
+        head = ["--head", "--port", str(port), "--temp-dir", folder, "--dashboard-host", "127.0.0.1"]
+        head += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
+        process = started.enter_context(_node(head, gpus_each, environment or {}))
+        address = f"http://127.0.0.1:{dashboard}"
+        _wait_for(f"{address}/api/gcs_healthz", process)
+        for _ in range(num_nodes - 1):
+            started.enter_context(_node(["--address", f"127.0.0.1:{port}"], gpus_each, environment or {}))
+        _wait_for_nodes(f"127.0.0.1:{port}", num_nodes, environment or {})
+        yield address
+
+
+@contextmanager
+def _node(arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        str(BIN / "ray"), "start", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "4",
+        "--num-gpus", str(num_gpus), "--object-store-memory", str(150 << 20),
+        "--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0",
+        *arguments,
+    ]  # fmt: skip
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"PATH": path, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_for_nodes(address: str, num_nodes: int, environment: Mapping[str, str]) -> None:
+    code = f"""
+import ray, time
+ray.init({address!r}, log_to_driver=False)
+deadline = time.monotonic() + 120
+while sum(node["Alive"] for node in ray.nodes()) < {num_nodes}:
+    assert time.monotonic() < deadline, ray.nodes()
+    time.sleep(0.2)
+"""
+    subprocess.run([sys.executable, "-c", code], env=os.environ | dict(environment), check=True, capture_output=True)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _wait_for(url: str, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"{url} did not answer within {seconds:.0f} s")

@@ -1,0 +1,174 @@
+"""Batches as jobs on three raylets with a fake GPU each, which want a token: submit, follow, stop, go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import tiny
+from raylets import raylets
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TOKEN = "9b2f6c1d4e8a4f0fb1c3d5e7a9081726"
+SMALL = [
+    "defaults.height=64", "defaults.width=64", "defaults.num_frames=9", "defaults.num_inference_steps=2",
+    "placement.threads=1", "placement.device=cpu", "placement.layout=replicated", "placement.devices=3",
+]  # fmt: skip
+
+
+@dataclass
+class Cluster:
+    """A job server and how to talk to it; `ltx_dist` runs a command as a user would, in a process of its own."""
+
+    address: str
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ltx_dist.cli", *map(str, arguments), "--address", self.address]
+        return subprocess.Popen(
+            command,
+            env=os.environ | self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str | Path, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **environment)
+        stdout, stderr = process.communicate(timeout=240)
+        return process.returncode, stdout, stderr
+
+    def actors(self) -> list[dict[str, str]]:
+        """Those alive, by Ray's own account."""
+        url = f"{self.address}/api/v0/actors?detail=true&filter_keys=state&filter_predicates==&filter_values=ALIVE"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+        return json.load(urllib.request.urlopen(request, timeout=60))["data"]["result"]["result"]
+
+
+def submission(prompts: Path, out: Path, checkpoint: Path, *more: str) -> list[str | Path]:
+    settings = [part for setting in [*SMALL, f"model.checkpoint={checkpoint}"] for part in ("--set", setting)]
+    return ["submit", prompts, "-o", out, *settings, *more]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("home")
+    token = folder / "token"
+    token.write_text(TOKEN)
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    with raylets(num_nodes=3, gpus_each=1, environment=environment) as address:
+        # That the server wants a token is for `submit` to find out.
+        yield Cluster(address, folder, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")
+
+
+def write_prompts(path: Path, num_clips: int) -> Path:
+    path.write_text("".join(json.dumps({"prompt": f"clip {n}", "name": f"c{n:03d}"}) + "\n" for n in range(num_clips)))
+    return path
+
+
+def record(out: Path) -> dict[str, object]:
+    return json.loads((out / "run.json").read_text())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.2)
+
+
+def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path: Path, checkpoint: Path):
+    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", 150)
+    command = submission(prompts, out, checkpoint)
+
+    first = cluster.start(*command)
+    wait_until(lambda: len(list(out.glob("*.mp4"))) >= 2)
+    actors = [actor for actor in cluster.actors() if actor["class_name"] == "StageWorker"]
+    assert len({actor["node_id"] for actor in actors}) == len(actors) == 3, "a worker on each node"
+    first.send_signal(signal.SIGINT)
+    stdout, stderr = first.communicate(timeout=60)
+    assert first.returncode == 75 and "the job goes on" in stdout and "Traceback" not in stderr, stderr
+    assert "150 clips submitted" in stdout and "3 workers as Ray actors" in stdout and "c000" in stdout
+    job_id = stdout.split(":")[0]
+    assert job_id.startswith("ltx-") and job_id.endswith("-1")
+    code, stdout, _ = cluster.run("status", job_id)
+    assert code == 0 and f"{job_id}  RUNNING" in stdout
+
+    again = cluster.start(*command)
+    assert again.stdout is not None and "running already" in again.stdout.readline()
+    assert cluster.run("stop", job_id)[:2] == (0, cluster.run("status", job_id)[1])
+    stdout, stderr = again.communicate(timeout=60)
+    assert again.returncode == 75 and "STOPPED  exit code 75" in stdout, stdout + stderr
+    stopped = record(out)
+    assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == 150  # type: ignore
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
+    assert 2 <= len(kept) < 150
+
+    code, stdout, stderr = cluster.run(*command)
+    assert code == 0, stdout + stderr
+    assert "-2: 150 clips submitted" in stdout and f"{len(kept)} already there" in stdout
+    assert "SUCCEEDED  exit code 0" in stdout.splitlines()[-1]
+    now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
+    assert len(now) == 150 and kept.items() <= now.items() and record(out)["exit_code"] == 0
+
+
+def test_clips_that_fail_come_back_as_exit_code_3(cluster: Cluster, tmp_path: Path, checkpoint: Path):
+    broken, out = tmp_path / "broken", tmp_path / "out"
+    subprocess.run(["cp", "-r", checkpoint, broken], check=True)
+    tiny.save_vae(broken / "vae", "0.9.5", latent_channels=8)  # it cannot read these latents
+    code, stdout, stderr = cluster.run(*submission(write_prompts(tmp_path / "p.jsonl", 2), out, broken))
+    assert code == 3 and "FAILED  exit code 3" in stdout, stdout + stderr
+    assert record(out)["exit_code"] == 3
+
+
+def test_what_only_the_cluster_can_tell_comes_back_as_exit_code_2(cluster: Cluster, tmp_path: Path):
+    command = submission(write_prompts(tmp_path / "p.jsonl", 1), tmp_path / "out", Path("/elsewhere/ltx-video"))
+    code, stdout, stderr = cluster.run(*command)
+    assert code == 2 and "FAILED  exit code 2" in stdout, stdout + stderr
+    assert "checked when the job starts" in stdout and "/elsewhere/ltx-video: no such folder" in stdout
+
+
+def test_nothing_is_sent_of_a_batch_that_is_wrong(cluster: Cluster, tmp_path: Path, checkpoint: Path):
+    before = cluster.run("status")[1]
+    wrong = tmp_path / "p.jsonl"
+    wrong.write_text('{"prompt": "a", "height": 130}\n{"prompt": "b", "colour": "red"}\n')
+    code, _, stderr = cluster.run(*submission(wrong, tmp_path / "out", checkpoint))
+    assert code == 2 and "p.jsonl:1: height" in stderr and "p.jsonl:2: colour" in stderr
+    code, _, stderr = cluster.run(*submission(write_prompts(wrong, 1), Path("out"), checkpoint))
+    assert code == 2 and "--output: out is relative" in stderr
+    assert cluster.run("status")[1] == before
+
+
+def test_a_wrong_token_is_one_clear_line(cluster: Cluster, tmp_path: Path, checkpoint: Path):
+    command = submission(write_prompts(tmp_path / "p.jsonl", 1), tmp_path / "out", checkpoint)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("0" * 32)
+    code, stdout, stderr = cluster.run(*command, RAY_AUTH_TOKEN_PATH=str(wrong))
+    assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
+    assert f"does not take the token from {wrong}" in stderr
+    none = {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(tmp_path)}
+    code, stdout, stderr = cluster.run(*command, **none)
+    assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
+    assert "wants a token, and there is none; put the cluster's into ~/.ray/auth_token" in stderr
+
+
+def test_a_job_that_is_not_there_is_told_of(cluster: Cluster):
+    for command in ("status", "stop"):
+        code, _, stderr = cluster.run(command, "ltx-nothing-1")
+        assert code == 2 and stderr.startswith("ltx-dist: no job ltx-nothing-1 on this cluster"), stderr
