@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist import __version__
-from ltx_dist.commands import folders, jobs
+from ltx_dist.commands import doctor, folders, jobs
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
         print_plan(batch, local_inventory(), Console())
 
 
+app.command()(doctor.doctor)
 app.command()(jobs.submit)
 app.command()(jobs.status)
 app.command()(jobs.stop)

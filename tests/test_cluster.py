@@ -31,7 +31,6 @@ class Cluster:
     """A job server and how to talk to it; `ltx_dist` runs a command as a user would, in a process of its own."""
 
     address: str
-    folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
@@ -49,11 +48,12 @@ class Cluster:
         stdout, stderr = process.communicate(timeout=240)
         return process.returncode, stdout, stderr
 
-    def actors(self) -> list[dict[str, str]]:
-        """Those alive, by Ray's own account."""
+    def workers(self) -> list[dict[str, str]]:
+        """The actors alive that render, by Ray's own account."""
         url = f"{self.address}/api/v0/actors?detail=true&filter_keys=state&filter_predicates==&filter_values=ALIVE"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
-        return json.load(urllib.request.urlopen(request, timeout=60))["data"]["result"]["result"]
+        actors = json.load(urllib.request.urlopen(request, timeout=60))["data"]["result"]["result"]
+        return [actor for actor in actors if actor["class_name"] == "StageWorker"]
 
 
 def submission(prompts: Path, out: Path, checkpoint: Path, *more: str) -> list[str | Path]:
@@ -63,13 +63,12 @@ def submission(prompts: Path, out: Path, checkpoint: Path, *more: str) -> list[s
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("home")
-    token = folder / "token"
+    token = tmp_path_factory.mktemp("home") / "token"
     token.write_text(TOKEN)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     with raylets(num_nodes=3, gpus_each=1, environment=environment) as address:
         # That the server wants a token is for `submit` to find out.
-        yield Cluster(address, folder, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
+        yield Cluster(address, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +93,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path: Path, checkpoint: Path):
-    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", 150)
+    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", 200)
     command = submission(prompts, out, checkpoint)
 
     first = cluster.start(*command)
     wait_until(lambda: len(list(out.glob("*.mp4"))) >= 2)
-    actors = [actor for actor in cluster.actors() if actor["class_name"] == "StageWorker"]
-    assert len({actor["node_id"] for actor in actors}) == len(actors) == 3, "a worker on each node"
+    wait_until(lambda: len(cluster.workers()) == 3)
+    assert len({worker["node_id"] for worker in cluster.workers()}) == 3, "one on each node"
     first.send_signal(signal.SIGINT)
     stdout, stderr = first.communicate(timeout=60)
     assert first.returncode == 75 and "the job goes on" in stdout and "Traceback" not in stderr, stderr
-    assert "150 clips submitted" in stdout and "3 workers as Ray actors" in stdout and "c000" in stdout
+    assert "200 clips submitted" in stdout and "3 workers as Ray actors" in stdout and "c000" in stdout
     job_id = stdout.split(":")[0]
     assert job_id.startswith("ltx-") and job_id.endswith("-1")
     code, stdout, _ = cluster.run("status", job_id)
@@ -116,16 +115,16 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     stdout, stderr = again.communicate(timeout=60)
     assert again.returncode == 75 and "STOPPED  exit code 75" in stdout, stdout + stderr
     stopped = record(out)
-    assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == 150  # type: ignore
+    assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == 200  # type: ignore
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
-    assert 2 <= len(kept) < 150
+    assert 2 <= len(kept) < 200
 
     code, stdout, stderr = cluster.run(*command)
     assert code == 0, stdout + stderr
-    assert "-2: 150 clips submitted" in stdout and f"{len(kept)} already there" in stdout
+    assert "-2: 200 clips submitted" in stdout and f"{len(kept)} already there" in stdout
     assert "SUCCEEDED  exit code 0" in stdout.splitlines()[-1]
     now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
-    assert len(now) == 150 and kept.items() <= now.items() and record(out)["exit_code"] == 0
+    assert len(now) == 200 and kept.items() <= now.items() and record(out)["exit_code"] == 0
 
 
 def test_clips_that_fail_come_back_as_exit_code_3(cluster: Cluster, tmp_path: Path, checkpoint: Path):

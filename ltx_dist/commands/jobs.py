@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
-from ltx_dist.wording import count
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -103,6 +102,7 @@ def _connect(address: str, insecure: bool) -> JobSubmissionClient:
 
 def _submit(client: JobSubmissionClient, submission: Submission) -> str:
     from ltx_dist.execution.ray_jobs import submit as submit_job
+    from ltx_dist.wording import count
 
     submission_id, is_new = submit_job(client, submission)
     if is_new:

@@ -1,0 +1,91 @@
+"""`doctor`: what this machine has, what will not work, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ltx_dist.commands.shared import Config, Set
+
+if TYPE_CHECKING:
+    from ltx_dist.config import RenderConfig
+    from ltx_dist.doctor.finding import Check, Finding
+
+EXIT_FAILURES = 3
+
+MARKS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
+
+
+def doctor(
+    config: Config = None,
+    set_: Set = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="Where clips are to go.")] = "out",
+    address: Annotated[
+        str | None,
+        typer.Option(help="A cluster to look at: HOST:PORT of its head, or http://HOST:PORT of its job server."),
+    ] = None,
+) -> None:
+    """Check this machine, the config's checkpoint, the output folder and a cluster. Exit 3 if one will not do."""
+    from ltx_dist.doctor.finding import Status, examine
+
+    counts = dict.fromkeys(Status, 0)
+    for finding in examine(_checks(config, set_ or [], output, address or os.environ.get("RAY_ADDRESS"))):
+        counts[finding.status] += 1
+        print(_line(finding), flush=True)
+    print(f"{counts[Status.FAILURE]} failures, {counts[Status.WARNING]} warnings")
+    sys.exit(EXIT_FAILURES if counts[Status.FAILURE] else 0)
+
+
+def _line(finding: Finding) -> str:
+    remedy = f"\n{'':24}-> {finding.remedy}" if finding.remedy else ""
+    return f"{MARKS[finding.status.value]}  {finding.subject:<13}  {finding.text}{remedy}"
+
+
+def _checks(path: Path | None, overrides: list[str], output: str, address: str | None) -> Iterator[Check]:
+    """Made one by one, so that a module that cannot be imported ends no check but its own."""
+    from ltx_dist.doctor import cluster, machine, packages, storage
+    from ltx_dist.doctor.finding import Check
+
+    settings = _Settings(path, overrides)
+    yield Check("python", packages.check_python)
+    yield Check("packages", packages.check_packages)
+    yield Check("config", settings.check)
+    wants_gpu = settings.config is not None and settings.config.placement.device == "cuda"
+    yield Check("gpu", lambda: machine.check_gpus(wants_gpu))
+    yield Check("torch", lambda: packages.check_torch(machine.count_gpus(), wants_gpu))
+    yield Check("paging", lambda: machine.check_paging(machine.count_gpus()))
+    yield Check("codecs", packages.check_codecs)
+    yield Check("ray", packages.check_ray)
+    yield Check("shared memory", machine.check_shared_memory)
+    if address:
+        yield Check("cluster", lambda: cluster.check_cluster(address))
+    if settings.config is not None:
+        model = settings.config.model
+        yield Check("checkpoint", lambda: storage.check_checkpoint(model.checkpoint, model.text_encoder, model.version))
+    yield Check("output", lambda: storage.check_output(output))
+
+
+class _Settings:
+    """The config, once its own check has read it; None where it is wrong."""
+
+    def __init__(self, path: Path | None, overrides: list[str]) -> None:
+        self._path, self._overrides = path, overrides
+        self.config: RenderConfig | None = None
+
+    def check(self) -> Iterator[Finding]:
+        from ltx_dist.config import load_config
+        from ltx_dist.doctor.finding import failure, ok
+
+        try:
+            self.config = load_config(self._path, self._overrides)
+        except ValueError as error:
+            for mistake in str(error).splitlines():
+                what, _, remedy = mistake.partition("; ")
+                yield failure("config", what, remedy or "change it; docs/prompts.md has every key")
+        else:
+            yield ok("config", str(self._path) if self._path else "defaults")

@@ -1,0 +1,23 @@
+"""Opens a config's checkpoint without the network and prints what it is, as JSON; run by `storage.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.presets import preset_for
+
+
+def main(name: str, text_encoder: str | None, version: str) -> None:
+    try:
+        checkpoint = open_checkpoint(name, text_encoder)
+        preset = preset_for(version, checkpoint)
+    except ValueError as error:
+        print(json.dumps({"wrong": str(error).splitlines()}))
+        return
+    print(json.dumps({"version": preset.version, "bytes": checkpoint.weights}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] or None, sys.argv[3])

@@ -1,0 +1,30 @@
+"""The cluster: whether it answers, lets us in, and what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ltx_dist.doctor.finding import Finding, failure, ok, warning
+from ltx_dist.doctor.packages import REINSTALL
+from ltx_dist.doctor.probe import ProbeError, probe
+
+
+def check_cluster(address: str) -> Iterator[Finding]:
+    """address: HOST:PORT of its head, as for `render`, or http(s)://HOST:PORT of its job server, as for `submit`."""
+    try:
+        found = probe("ltx_dist.execution.ray_probe", address)
+    except ProbeError as error:
+        what, _, remedy = str(error).partition("; ")
+        missing = REINSTALL if what.startswith("ModuleNotFoundError") else ""
+        yield failure("cluster", what, remedy or missing or "is it up, and is its token in ~/.ray/auth_token?")
+        return
+    if "jobs" in found:
+        yield ok("cluster", f"the job server at {address} lets us in: {found['jobs']} jobs of ltx-dist")
+        return
+    text = f"{address}: {found['nodes']} nodes, {found['free']} of {found['gpus']} GPUs free"
+    if found["free"]:
+        yield ok("cluster", f"{text}: " + "; ".join(f"{count} x {kind}" for kind, count in found["kinds"].items()))
+    elif found["gpus"]:
+        yield warning("cluster", text, "wait for other work to end; `ray status` shows it")
+    else:
+        yield warning("cluster", text, "enough for the demo, with placement.device=cpu")

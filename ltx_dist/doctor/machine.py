@@ -1,0 +1,121 @@
+"""The GPUs as their driver tells of them, where it pages, and the memory that processes share."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltx_dist.doctor.finding import Finding, failure, ok, warning
+
+FIELDS = (
+    "index,name,memory.total,memory.free,pcie.link.gen.max,pcie.link.width.current,pcie.link.width.max,driver_version"
+)
+
+FREE_SHARE = 0.9
+"""A GPU with less of its memory free is in use by something else; a desktop alone takes a few percent."""
+
+SHARED_MEMORY = Path("/dev/shm")
+MIN_SHARED_BYTES = 2 * 10**9
+"""Ray's object store wants a third of the machine here. Some clips' latents and embeddings fit in this."""
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A line of nvidia-smi. Bytes and link are None where the board does not tell them."""
+
+    index: str
+    name: str
+    total: int | None
+    free: int | None
+    generation: int | None
+    width: int | None
+    max_width: int | None
+    driver: str
+
+
+def query_gpus() -> list[Gpu]:
+    """Every GPU of this machine; none where there is no NVIDIA driver. Raises OSError when it does not answer."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 0:
+        words = (done.stdout + done.stderr).strip().splitlines()
+        raise OSError(words[0] if words else f"nvidia-smi ended with {done.returncode}")
+    return [_gpu(line.split(", ")) for line in done.stdout.strip().splitlines()]
+
+
+def count_gpus() -> int:
+    """As `query_gpus`; 0 where the driver does not answer, which is told of by the check of the GPUs."""
+    try:
+        return len(query_gpus())
+    except (OSError, subprocess.SubprocessError):
+        return 0
+
+
+def _gpu(cells: list[str]) -> Gpu:
+    index, name, *numbers, driver = cells
+    total, free, generation, width, max_width = (int(cell) if cell.isdigit() else None for cell in numbers)
+    bytes_of = [None if size is None else size * MIB for size in (total, free)]
+    return Gpu(index, name, *bytes_of, generation, width, max_width, driver)
+
+
+def check_gpus(wants_gpu: bool) -> Iterator[Finding]:
+    try:
+        gpus = query_gpus()
+    except (OSError, subprocess.SubprocessError) as error:
+        yield failure("gpu", f"the driver does not answer: {error}", "see `nvidia-smi`; reload or reinstall the driver")
+        return
+    if not gpus:
+        found = failure if wants_gpu else warning
+        yield found(
+            "gpu", "no NVIDIA driver (nvidia-smi is not there)", "install one, or render on the CPU: the demo does"
+        )
+    for gpu in gpus:
+        yield _finding(gpu)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpus and visible is not None:
+        yield warning("gpu", f"CUDA_VISIBLE_DEVICES={visible} hides all others", "unset it to use every GPU")
+
+
+def _finding(gpu: Gpu) -> Finding:
+    subject, link = f"gpu {gpu.index}", f"PCIe {gpu.generation} x{gpu.width}"
+    free = "memory unknown" if gpu.free is None else f"{gpu.free / 1e9:.1f} of {(gpu.total or 0) / 1e9:.1f} GB free"
+    text = f"{gpu.name}, {free}, {link if gpu.generation and gpu.width else 'link unknown'}, driver {gpu.driver}"
+    if gpu.free is not None and gpu.total and gpu.free < FREE_SHARE * gpu.total:
+        return warning(subject, text, "something else holds its memory: see `nvidia-smi`, or set placement.memory_gb")
+    if gpu.width is not None and gpu.max_width is not None and gpu.width < gpu.max_width:
+        return warning(subject, text, f"its slot could be x{gpu.max_width}: weights that take turns are copied slower")
+    return ok(subject, text)
+
+
+def check_paging(num_gpus: int) -> Iterator[Finding]:
+    """Windows' driver, under WSL too, answers a full GPU by paging to host memory: 100 times slower, and no error."""
+    if not num_gpus:
+        return
+    if platform.system() == "Windows" or "microsoft" in platform.release().lower():
+        yield warning(
+            "paging",
+            "this driver pages GPU memory to the host instead of failing when it is full",
+            'NVIDIA Control Panel, Manage 3D settings, CUDA - Sysmem Fallback Policy: "Prefer No Sysmem Fallback"',
+        )
+    else:
+        yield ok("paging", "this driver does not page GPU memory")
+
+
+def check_shared_memory() -> Iterator[Finding]:
+    if not SHARED_MEMORY.is_dir():
+        return
+    size = shutil.disk_usage(SHARED_MEMORY)
+    text = f"{size.free / 1e9:.1f} of {size.total / 1e9:.1f} GB free in {SHARED_MEMORY}"
+    if size.free < MIN_SHARED_BYTES:
+        yield warning("shared memory", text, "Ray falls back to the disk; give a container more: --shm-size=8g")
+    else:
+        yield ok("shared memory", text)

@@ -1,0 +1,116 @@
+"""Python and the packages: there, of a version that works, and doing what they are for."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+
+from ltx_dist.doctor.finding import Finding, failure, ok, warning
+from ltx_dist.doctor.probe import ProbeError, probe
+
+REINSTALL = "install the pinned packages: launch/setup.sh"
+
+CUDA_TORCH = "install a CUDA build of torch: `pip install torch --index-url https://download.pytorch.org/whl/cu130`"
+
+BFLOAT16_CAPABILITY = (8, 0)
+"""Ampere is the first with bfloat16 in its tensor cores (NVIDIA's CUDA C++ programming guide, compute capabilities)."""
+
+
+def check_python() -> Iterator[Finding]:
+    yield ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def check_packages() -> Iterator[Finding]:
+    """Every requirement of ours against what is installed. Whether it works is for the checks that use it."""
+    from packaging.requirements import Requirement
+
+    wrong, right = [], []
+    for line in metadata.requires("ltx-dist") or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{wanted.name} is missing")
+            continue
+        if wanted.specifier.contains(version, prereleases=True):
+            right.append(f"{wanted.name} {version}")
+        else:
+            wrong.append(f"{wanted.name} is {version}, not {wanted.specifier}")
+    if wrong:
+        yield failure("packages", "; ".join(wrong), REINSTALL)
+    else:
+        yield ok("packages", ", ".join(right))
+
+
+def check_torch(num_gpus: int, wants_gpu: bool) -> Iterator[Finding]:
+    """num_gpus: those that the driver shows. wants_gpu: whether the config asks for one."""
+    try:
+        found = probe("ltx_dist.doctor.torch_probe")
+    except ProbeError as error:
+        yield failure("torch", str(error), REINSTALL)
+        return
+    build = f"CUDA {found['cuda']}" if found["cuda"] else "CPU only"
+    text = f"{found['version']} ({build})"
+    if found["available"]:
+        yield ok("torch", f"{text}, sees {', '.join(_named(device) for device in found['devices'])}")
+        yield from _check_capabilities(found)
+    elif num_gpus and not found["cuda"]:
+        yield failure("torch", f"{text}: cannot use the {num_gpus} GPU(s) of this machine", CUDA_TORCH)
+    elif num_gpus:
+        yield failure(
+            "torch", f"{text}: finds no GPU, though the driver does", "update the driver; `nvidia-smi` names its CUDA"
+        )
+    elif wants_gpu:
+        yield failure("torch", f"{text}, and no GPU", "render on a machine with one, or set placement.device to cpu")
+    else:
+        yield warning("torch", f"{text}: renders on the CPU", "enough for the demo; LTX-Video itself wants a GPU")
+
+
+def _check_capabilities(found: dict) -> Iterator[Finding]:
+    for device in found["devices"]:
+        if tuple(device["capability"]) < BFLOAT16_CAPABILITY:
+            yield warning("torch", f"{_named(device)} has no fast bfloat16", "set model.precision to float16")
+    if not found.get("computes"):
+        yield failure(
+            "torch", "a matrix product on the GPU is wrong", "update the driver; if that is no help, the card"
+        )
+
+
+def _named(device: dict) -> str:
+    major, minor = device["capability"]
+    return f"{device['name']} (compute capability {major}.{minor})"
+
+
+def check_codecs() -> Iterator[Finding]:
+    try:
+        found = probe("ltx_dist.doctor.codec_probe")
+    except ProbeError as error:
+        yield failure(
+            "codecs", f"no mp4 can be made: {error}", "`pip install --force-reinstall av`: its wheels have x264"
+        )
+        return
+    yield ok("codecs", f"PyAV {found['av']}: libx264 made and read an mp4")
+
+
+def check_ray() -> Iterator[Finding]:
+    from ltx_dist.execution.job_server import token_source
+
+    try:
+        found = probe("ltx_dist.execution.ray_probe")
+    except ProbeError as error:
+        yield failure("ray", f"{error}; one worker in this process still works", REINSTALL)
+        return
+    mode, source = os.environ.get("RAY_AUTH_MODE", "").lower(), token_source()
+    if mode == "disabled":
+        text = f"{found['version']}, without a token (RAY_AUTH_MODE=disabled)"
+        remedy = "unset it: whoever reaches a cluster started like this runs code on it"
+        yield warning("ray", text, remedy)
+    elif mode == "token" and source is None:
+        remedy = "put the cluster's token into ~/.ray/auth_token; `ray get-auth-token --generate` makes one"
+        yield failure("ray", f"{found['version']}: RAY_AUTH_MODE=token, and there is no token", remedy)
+    else:
+        yield ok("ray", f"{found['version']}, token {f'from {source}' if source else 'made when it is first needed'}")

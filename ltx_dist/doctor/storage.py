@@ -1,0 +1,88 @@
+"""The checkpoint: there and complete; and the output: room, permission and speed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ltx_dist.doctor.finding import Finding, failure, ok, warning
+from ltx_dist.doctor.packages import REINSTALL
+from ltx_dist.doctor.probe import ProbeError, probe
+
+TEST_BYTES = 64 << 20
+MIN_FREE_BYTES = 2 * 10**9
+"""Some hundred clips and their latents on the way."""
+
+MIN_SPEED = 20e6
+"""Bytes a second; a clip with its latents is some 15 MB, so that slower storage takes a second of each clip."""
+
+
+def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Iterator[Finding]:
+    """Looks at the files of `model.checkpoint`; downloads nothing."""
+    try:
+        found = probe(
+            "ltx_dist.doctor.checkpoint_probe", name, text_encoder or "", version, environment={"HF_HUB_OFFLINE": "1"}
+        )
+    except ProbeError as error:
+        yield failure("checkpoint", f"{name} cannot be opened: {error}", REINSTALL)
+        return
+    for mistake in found.get("wrong", ()):
+        what, _, remedy = mistake.partition("; ")
+        yield failure("checkpoint", what, remedy)
+    if "bytes" in found:
+        sizes = ", ".join(f"{component} {size / 1e9:.2f} GB" for component, size in found["bytes"].items())
+        yield ok("checkpoint", f"{name}: {found['version']}, complete: {sizes}")
+
+
+def check_output(output: str) -> Iterator[Finding]:
+    """Writes and removes a file where the folder is or would be. Folders on other machines are not looked at."""
+    if "://" in output:
+        yield ok("output", f"{output} is elsewhere, and is not written to by this check")
+        return
+    folder = _nearest_folder(Path(output).absolute())
+    if not folder.is_dir():
+        yield failure("output", f"{folder} is a file", "choose another folder with --output")
+        return
+    free = shutil.disk_usage(folder).free
+    try:
+        speed = _write_speed(folder, min(TEST_BYTES, max(1 << 20, free // 4)))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = (
+            "free some room, or choose another folder" if full else "choose another folder, or change its permissions"
+        )
+        yield failure("output", f"{folder}: {free / 1e6:.1f} MB free, and cannot be written: {error.strerror}", remedy)
+        return
+    text = f"{folder}: {free / 1e9:.1f} GB free, {speed / 1e6:.0f} MB/s written"
+    if free < MIN_FREE_BYTES:
+        yield warning("output", text, "free some room: a run ends with exit code 74 when it is full")
+    elif speed < MIN_SPEED:
+        yield warning("output", text, "slow storage holds up the clips; render to a local disk, and copy")
+    else:
+        yield ok("output", text)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The path itself or the first of its parents that is there."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _write_speed(folder: Path, num_bytes: int) -> float:
+    """Bytes a second until they are on the disk. Raises OSError, and leaves nothing behind."""
+    path = folder / f".ltx-dist-doctor-{secrets.token_hex(4)}"
+    data = os.urandom(1 << 20)  # zeros would not be written at all by some file systems
+    began = time.perf_counter()
+    try:
+        with path.open("xb") as file:
+            for _ in range(max(1, num_bytes >> 20)):
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return max(1, num_bytes >> 20) * len(data) / (time.perf_counter() - began)
+    finally:
+        path.unlink(missing_ok=True)
