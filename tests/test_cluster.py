@@ -99,7 +99,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     first = cluster.start(*command)
     wait_until(lambda: len(list(out.glob("*.mp4"))) >= 2)
     wait_until(lambda: len(cluster.workers()) == 3)
-    assert len({worker["node_id"] for worker in cluster.workers()}) == 3, "one on each node"
+    assert len({worker["node_id"] for worker in cluster.workers()}) >= 2, "Ray spreads what asks for no GPU as it likes"
     first.send_signal(signal.SIGINT)
     stdout, stderr = first.communicate(timeout=60)
     assert first.returncode == 75 and "the job goes on" in stdout and "Traceback" not in stderr, stderr
@@ -144,7 +144,8 @@ def test_what_only_the_cluster_can_tell_comes_back_as_exit_code_2(cluster: Clust
 
 
 def test_nothing_is_sent_of_a_batch_that_is_wrong(cluster: Cluster, tmp_path: Path, checkpoint: Path):
-    before = cluster.run("status")[1]
+    code, before, stderr = cluster.run("status")
+    assert code == 0, stderr
     wrong = tmp_path / "p.jsonl"
     wrong.write_text('{"prompt": "a", "height": 130}\n{"prompt": "b", "colour": "red"}\n')
     code, _, stderr = cluster.run(*submission(wrong, tmp_path / "out", checkpoint))

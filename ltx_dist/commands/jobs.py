@@ -65,9 +65,9 @@ def status(
 ) -> None:
     """Say how a cluster's jobs stand: one line each, or all about one."""
     with bad_input():
+        client = _connect(address, insecure)
         from ltx_dist.execution.ray_jobs import find_job, list_jobs
 
-        client = _connect(address, insecure)
         jobs = [find_job(client, job)] if job else list_jobs(client)
     for one in jobs:
         print(_line(one))
@@ -80,10 +80,10 @@ def status(
 def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> None:
     """Stop a job. Finished clips stay, and the same `submit` goes on with the others."""
     with bad_input():
+        client = _connect(address, insecure)
         from ltx_dist.execution.ray_jobs import LostContactError
         from ltx_dist.execution.ray_jobs import stop as stop_job
 
-        client = _connect(address, insecure)
         try:
             print(_line(stop_job(client, job)))
         except LostContactError as error:
@@ -94,7 +94,8 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
 def _connect(address: str, insecure: bool) -> JobSubmissionClient:
     from ltx_dist.execution.job_server import check_job_server
 
-    server = check_job_server(address, insecure)  # sets how Ray's client is to introduce itself, so Ray comes after
+    # Ray reads how to introduce itself when it is first imported: nothing may import it before this line.
+    server = check_job_server(address, insecure)
     from ltx_dist.execution.ray_jobs import connect
 
     return connect(server)
