@@ -92,16 +92,21 @@ app.command()(folders.verify)
 
 @app.command()
 def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
-    """Say which worker would run what, and in which order. Loads no model and needs no GPU."""
+    """Say which worker would run what, and in which order. Loads no model and needs no GPU.
+
+    GPUs that are not here are planned for if they are asked for: placement.device=cuda, devices and memory_gb.
+    """
     with bad_input():
         from rich.console import Console
 
         from ltx_dist.batch import open_batch
-        from ltx_dist.devices import local_inventory
+        from ltx_dist.devices import local_inventory, with_described
         from ltx_dist.plan import print_plan
 
         batch = open_batch(prompts, load(config, set_ or []))
-        print_plan(batch, local_inventory(), Console())
+        wishes = batch.config.placement
+        inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
+        print_plan(batch, inventory, Console())
 
 
 app.command()(doctor.doctor)

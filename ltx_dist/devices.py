@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits")
 
 
+DESCRIBED = "GPU as described"
+"""`DeviceInfo.name` of a GPU that is in the config and not in this machine."""
+
+
 def local_inventory() -> Inventory:
     """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Inventory(tuple(_visible(_query_gpus())), len(os.sched_getaffinity(0)), memory)
+
+
+def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:
+    """For planning alone: where there are fewer GPUs than are asked for, as many of the memory that is asked for.
+
+    What a machine that is not here, or not bought yet, would do. The same inventory where nothing has to be made up.
+    """
+    if device != "cuda" or len(inventory.gpus) >= (devices or 1):
+        return inventory
+    memory = None if memory_gb is None else int(memory_gb * 1e9)
+    gpus = tuple(DeviceInfo(DESCRIBED, memory, index=index) for index in range(devices or 1))
+    return replace(inventory, gpus=gpus)
 
 
 def _query_gpus() -> list[tuple[str, str, int | None, str]]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ltx_dist.batch import Batch
+from ltx_dist.devices import DESCRIBED
 from ltx_dist.presets import assumption
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement
@@ -32,6 +33,10 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:
+        memory = described[0].memory_bytes
+        size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"
+        print(f"Planned for {count(len(described), 'GPU')} of {size} as described by the config; they are not here.")
     assumed = assumption(batch.checkpoint)
     if assumed and batch.config.model.version == "auto":
         console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)

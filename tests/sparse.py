@@ -1,0 +1,52 @@
+"""Checkpoints of full size that take no room: true configs and sizes, files that are holes after their headers.
+
+Whatever reads headers alone, planning above all, cannot tell them from downloaded ones.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
+from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME
+from ltx_dist.scheduling.memory import text_encoder_parameters, transformer_parameters, vae_decoder_parameters
+
+ENCODER_OF_VAE = 600_000_000
+"""Roughly that of 0.9.5's VAE; rendering from text does not load it."""
+
+
+def save_sparse_checkpoint(folder: Path, version: str) -> Path:
+    """A folder in diffusers layout with bfloat16 weights that were never written."""
+    architecture = ARCHITECTURES[version]
+    configs = {
+        "text_encoder": read_config(architecture.text_encoder),
+        "transformer": read_config(architecture.transformer),
+        "vae": read_config(architecture.vae),
+    }
+    parameters = {
+        "text_encoder": {"shared.weight": text_encoder_parameters(configs["text_encoder"])},
+        "transformer": {"proj_in.weight": transformer_parameters(configs["transformer"])},
+        "vae": {"decoder.weight": vae_decoder_parameters(configs["vae"]), "encoder.weight": ENCODER_OF_VAE},
+    }
+    for component, config in configs.items():
+        (folder / component).mkdir(parents=True)
+        (folder / component / "config.json").write_text(json.dumps(config))
+        _write_holes(folder / component / WEIGHTS_NAME[component], parameters[component])
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(read_config(architecture.noise_scheduler)))
+    (folder / "tokenizer").mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": architecture.pipeline_class}))
+    return folder
+
+
+def _write_holes(path: Path, num_elements: dict[str, int]) -> None:
+    """A safetensors file (8 bytes of length, JSON, data) of one-dimensional bfloat16 tensors."""
+    header, end = {}, 0
+    for name, count in num_elements.items():
+        header[name] = {"dtype": "BF16", "shape": [count], "data_offsets": [end, end + 2 * count]}
+        end += 2 * count
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
