@@ -36,7 +36,7 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:
         memory = described[0].memory_bytes
         size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"
-        print(f"Planned for {count(len(described), 'GPU')} of {size} as described by the config; they are not here.")
+        print(f"Planned for {count(len(described), 'GPU')} of {size} as described by the config, not found here.")
     assumed = assumption(batch.checkpoint)
     if assumed and batch.config.model.version == "auto":
         console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)

@@ -19,6 +19,11 @@ from raylets import raylets
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+ONE = ("--set", "placement.devices=1")
+
+NUM_CLIPS = 40
+"""Of a second or so each: enough that the batch is still running after four commands."""
+
 TOKEN = "9b2f6c1d4e8a4f0fb1c3d5e7a9081726"
 SMALL = [
     "defaults.height=64", "defaults.width=64", "defaults.num_frames=9", "defaults.num_inference_steps=2",
@@ -76,8 +81,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")
 
 
-def write_prompts(path: Path, num_clips: int) -> Path:
-    path.write_text("".join(json.dumps({"prompt": f"clip {n}", "name": f"c{n:03d}"}) + "\n" for n in range(num_clips)))
+def write_prompts(path: Path, num_clips: int, **settings: object) -> Path:
+    rows = [{"prompt": f"clip {n}", "name": f"c{n:03d}", **settings} for n in range(num_clips)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -85,7 +91,7 @@ def record(out: Path) -> dict[str, object]:
     return json.loads((out / "run.json").read_text())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -93,7 +99,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path: Path, checkpoint: Path):
-    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", 200)
+    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", NUM_CLIPS, num_inference_steps=150)
     command = submission(prompts, out, checkpoint)
 
     first = cluster.start(*command)
@@ -103,7 +109,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     first.send_signal(signal.SIGINT)
     stdout, stderr = first.communicate(timeout=60)
     assert first.returncode == 75 and "the job goes on" in stdout and "Traceback" not in stderr, stderr
-    assert "200 clips submitted" in stdout and "3 workers as Ray actors" in stdout and "c000" in stdout
+    assert f"{NUM_CLIPS} clips submitted" in stdout and "3 workers as Ray actors" in stdout and "c000" in stdout
     job_id = stdout.split(":")[0]
     assert job_id.startswith("ltx-") and job_id.endswith("-1")
     code, stdout, _ = cluster.run("status", job_id)
@@ -111,33 +117,34 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
 
     again = cluster.start(*command)
     assert again.stdout is not None and "running already" in again.stdout.readline()
-    assert cluster.run("stop", job_id)[:2] == (0, cluster.run("status", job_id)[1])
+    code, stdout, stderr = cluster.run("stop", job_id)
+    assert code == 0 and f"{job_id}  STOPPED  exit code 75" in stdout, stderr
     stdout, stderr = again.communicate(timeout=60)
     assert again.returncode == 75 and "STOPPED  exit code 75" in stdout, stdout + stderr
     stopped = record(out)
-    assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == 200  # type: ignore
+    assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == NUM_CLIPS  # type: ignore
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
-    assert 2 <= len(kept) < 200
+    assert 2 <= len(kept) < NUM_CLIPS
 
     code, stdout, stderr = cluster.run(*command)
     assert code == 0, stdout + stderr
-    assert "-2: 200 clips submitted" in stdout and f"{len(kept)} already there" in stdout
+    assert f"-2: {NUM_CLIPS} clips submitted" in stdout and f"{len(kept)} already there" in stdout
     assert "SUCCEEDED  exit code 0" in stdout.splitlines()[-1]
     now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
-    assert len(now) == 200 and kept.items() <= now.items() and record(out)["exit_code"] == 0
+    assert len(now) == NUM_CLIPS and kept.items() <= now.items() and record(out)["exit_code"] == 0
 
 
 def test_clips_that_fail_come_back_as_exit_code_3(cluster: Cluster, tmp_path: Path, checkpoint: Path):
     broken, out = tmp_path / "broken", tmp_path / "out"
     subprocess.run(["cp", "-r", checkpoint, broken], check=True)
     tiny.save_vae(broken / "vae", "0.9.5", latent_channels=8)  # it cannot read these latents
-    code, stdout, stderr = cluster.run(*submission(write_prompts(tmp_path / "p.jsonl", 2), out, broken))
+    code, stdout, stderr = cluster.run(*submission(write_prompts(tmp_path / "p.jsonl", 2), out, broken, *ONE))
     assert code == 3 and "FAILED  exit code 3" in stdout, stdout + stderr
     assert record(out)["exit_code"] == 3
 
 
 def test_what_only_the_cluster_can_tell_comes_back_as_exit_code_2(cluster: Cluster, tmp_path: Path):
-    command = submission(write_prompts(tmp_path / "p.jsonl", 1), tmp_path / "out", Path("/elsewhere/ltx-video"))
+    command = submission(write_prompts(tmp_path / "p.jsonl", 1), tmp_path / "out", Path("/elsewhere/ltx-video"), *ONE)
     code, stdout, stderr = cluster.run(*command)
     assert code == 2 and "FAILED  exit code 2" in stdout, stdout + stderr
     assert "checked when the job starts" in stdout and "/elsewhere/ltx-video: no such folder" in stdout

@@ -22,6 +22,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {version: sparse.save_sparse_checkpoint(folder / version, version) for version in ("0.9.5", "0.9.8-13b-dev")}
 
 
+@pytest.fixture(autouse=True)
+def wide_and_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cell is cut, and GPUs of the machine that runs the tests do not count."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PATH", "/nonexistent")
+
+
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.txt"
@@ -46,10 +53,7 @@ def test_a_config_says_why_in_each_line(path: Path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_is_planned_for_the_devices_it_names(
-    path: Path, prompts: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("PATH", "/nonexistent")  # a driver on the machine of the tests would count
+def test_a_config_is_planned_for_the_devices_it_names(path: Path, prompts: Path, checkpoints: dict[str, Path]):
     settings = yaml.safe_load(path.read_text())
     checkpoint = checkpoints["0.9.8-13b-dev" if "13B" in path.read_text() else "0.9.5"]
     real = [] if settings["model"]["checkpoint"] == "demo" else ["--set", f"model.checkpoint={checkpoint}"]
@@ -63,10 +67,7 @@ def test_a_config_is_planned_for_the_devices_it_names(
     assert ("as described" in result.output) == (kind == "cuda"), result.output
 
 
-def test_devices_that_are_not_there_can_be_planned_for(
-    prompts: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("PATH", "/nonexistent")
+def test_devices_that_are_not_there_can_be_planned_for(prompts: Path, checkpoints: dict[str, Path]):
     wanted = [f"model.checkpoint={checkpoints['0.9.5']}", "placement.device=cuda", "placement.devices=2"]
     settings = [part for setting in wanted for part in ("--set", setting)]
     large = plan(prompts, *settings, "--set", "placement.memory_gb=80")
@@ -77,7 +78,6 @@ def test_devices_that_are_not_there_can_be_planned_for(
     assert small.exit_code == 0 and "time_sliced" in small.output, small.output
 
 
-def test_nothing_is_made_up_where_the_config_asks_for_no_gpu(prompts: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
+def test_nothing_is_made_up_where_the_config_asks_for_no_gpu(prompts: Path):
     result = plan(prompts)
     assert result.exit_code == 0 and "cpu:0" in result.output and "as described" not in result.output

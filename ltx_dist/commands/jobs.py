@@ -11,8 +11,7 @@ import typer
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
-
+    from ltx_dist.execution.ray_jobs import JobDetails, JobSubmissionClient
     from ltx_dist.submission import Submission
 
 EXIT_STOPPED = 75

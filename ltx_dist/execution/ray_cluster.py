@@ -40,7 +40,7 @@ def check_address(address: str) -> None:
     if "//" in address or not host or not port.isdigit():
         raise ValueError(
             f"--address: {address!r} is not HOST:PORT of a cluster's head (its port is 6379 if not chosen); "
-            "an http:// address is for `ray job submit`"
+            "an http:// address is for `ltx-dist submit`"
         )
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
