@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "inputs": {"inputs", "types", "config", "presets", "checkpoints", "reading", "wording"},
     "stages": {"stages", "types", "checkpoints"},
     "output": {"output", "scheduling", "types", "config"},
+    "doctor": {"doctor", "checkpoints", "presets", "config", "output", "execution"},
 }
 """Rooms of ltx_dist that a room's files may import; the execution room and the files at the top may import all."""
 
@@ -35,6 +36,7 @@ def heavy_modules_after(statement: str) -> list[str]:
 LIGHT = [
     "ltx_dist", "ltx_dist.types", "ltx_dist.config", "ltx_dist.inputs.prompts", "ltx_dist.presets",
     "ltx_dist.checkpoints.checkpoint", "ltx_dist.checkpoints.digests", "ltx_dist.batch", "ltx_dist.run",
+    "ltx_dist.submission", "ltx_dist.execution.job_server", "ltx_dist.doctor.storage",
     "ltx_dist.plan", "ltx_dist.cli", "ltx_dist.scheduling.scheduler", "ltx_dist.scheduling.placement",
     "ltx_dist.scheduling.simulator", "ltx_dist.scheduling.timeline", "ltx_dist.output.publisher",
     "ltx_dist.execution.renderer",

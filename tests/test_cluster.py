@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,25 +99,36 @@ def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.2)
 
 
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """What it prints up to the first line that the pattern is in."""
+    assert process.stdout is not None
+    said = ""
+    while line := process.stdout.readline():
+        said += line
+        if re.search(pattern, line):
+            return said
+    raise AssertionError(f"it ended without {pattern}:\n{said}")
+
+
 def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path: Path, checkpoint: Path):
     out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", NUM_CLIPS, num_inference_steps=150)
     command = submission(prompts, out, checkpoint)
 
     first = cluster.start(*command)
-    wait_until(lambda: len(list(out.glob("*.mp4"))) >= 2)
+    heard = read_until(first, r"c0\d\d")
     wait_until(lambda: len(cluster.workers()) == 3)
     assert len({worker["node_id"] for worker in cluster.workers()}) >= 2, "Ray spreads what asks for no GPU as it likes"
     first.send_signal(signal.SIGINT)
     stdout, stderr = first.communicate(timeout=60)
     assert first.returncode == 75 and "the job goes on" in stdout and "Traceback" not in stderr, stderr
-    assert f"{NUM_CLIPS} clips submitted" in stdout and "3 workers as Ray actors" in stdout and "c000" in stdout
-    job_id = stdout.split(":")[0]
+    assert f"{NUM_CLIPS} clips submitted" in heard and "3 workers as Ray actors" in heard
+    job_id = heard.split(":")[0]
     assert job_id.startswith("ltx-") and job_id.endswith("-1")
     code, stdout, _ = cluster.run("status", job_id)
     assert code == 0 and f"{job_id}  RUNNING" in stdout
 
     again = cluster.start(*command)
-    assert again.stdout is not None and "running already" in again.stdout.readline()
+    assert "running already" in read_until(again, "following it")
     code, stdout, stderr = cluster.run("stop", job_id)
     assert code == 0 and f"{job_id}  STOPPED  exit code 75" in stdout, stderr
     stdout, stderr = again.communicate(timeout=60)
@@ -124,7 +136,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     stopped = record(out)
     assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == NUM_CLIPS  # type: ignore
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
-    assert 2 <= len(kept) < NUM_CLIPS
+    assert 1 <= len(kept) < NUM_CLIPS
 
     code, stdout, stderr = cluster.run(*command)
     assert code == 0, stdout + stderr

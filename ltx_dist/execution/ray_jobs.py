@@ -74,15 +74,21 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
 
 
 def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:
-    """The jobs that `submit` made on this cluster, the oldest first."""
-    ours = [job for job in client.list_jobs() if str(job.submission_id).startswith("ltx-")]
+    """The jobs that `submit` made on this cluster, the oldest first. Raises ValueError when the server fails."""
+    try:
+        jobs = client.list_jobs()
+    except LOST as error:
+        raise ValueError(f"the cluster does not list its jobs: {_first_line(error)}") from None
+    ours = [job for job in jobs if str(job.submission_id).startswith("ltx-")]
     return sorted((job for job in ours if job.type is JobType.SUBMISSION), key=lambda job: job.start_time or 0)
 
 
 def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
-    """Raises ValueError when there is none of this id."""
+    """Raises ValueError when there is none of this id, or the server does not answer."""
     try:
         return client.get_job_info(submission_id)
+    except (RequestException, ConnectionError) as error:
+        raise ValueError(f"no answer from the cluster: {_first_line(error)}") from None
     except RuntimeError:
         raise ValueError(f"no job {submission_id} on this cluster; `ltx-dist status` lists them") from None
 
@@ -109,6 +115,8 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
         try:
             asyncio.run(tail())
             job = client.get_job_info(submission_id)
+        except BrokenPipeError:
+            raise  # ours: nobody reads what we write
         except LOST as error:
             if time.monotonic() - heard > SILENCE_SECONDS:
                 raise LostContactError(_first_line(error)) from None
@@ -125,12 +133,15 @@ def stop(client: JobSubmissionClient, submission_id: str) -> JobDetails:
     Raises ValueError when there is no such job, LostContactError when it does not end.
     """
     find_job(client, submission_id)
-    client.stop_job(submission_id)
     deadline = time.monotonic() + STOP_WAIT_SECONDS + 30
-    while not (job := client.get_job_info(submission_id)).status.is_terminal():
-        if time.monotonic() > deadline:
-            raise LostContactError(f"{submission_id} is still {job.status.value}")
-        time.sleep(POLL_SECONDS)
+    try:
+        client.stop_job(submission_id)
+        while not (job := client.get_job_info(submission_id)).status.is_terminal():
+            if time.monotonic() > deadline:
+                raise LostContactError(f"{submission_id} is still {job.status.value}")
+            time.sleep(POLL_SECONDS)
+    except LOST as error:
+        raise LostContactError(_first_line(error)) from None
     return job
 
 
