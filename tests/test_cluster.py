@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ONE = ("--set", "placement.devices=1")
 
-NUM_CLIPS = 40
-"""Of a second or so each: enough that the batch is still running after four commands."""
+NUM_CLIPS = 24
+"""Of a second or so each: enough that the batch is still running after three commands."""
 
 TOKEN = "9b2f6c1d4e8a4f0fb1c3d5e7a9081726"
 SMALL = [
@@ -111,7 +111,7 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path: Path, checkpoint: Path):
-    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", NUM_CLIPS, num_inference_steps=150)
+    out, prompts = tmp_path / "out", write_prompts(tmp_path / "p.jsonl", NUM_CLIPS, num_inference_steps=80)
     command = submission(prompts, out, checkpoint)
 
     first = cluster.start(*command)
