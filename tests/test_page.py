@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -19,7 +20,7 @@ from output.test_report import HOSTILE, make_folder
 
 from ltx_dist.output.report import write_report
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
@@ -27,7 +28,9 @@ FLAGS = (
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; `apt-get install chromium` has it"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on this machine; launch/test.sh installs Debian's where it may"
+    ),
 ]
 
 
@@ -83,6 +86,24 @@ class Browser:
             assert time.monotonic() < deadline, f"never: {script}"
             time.sleep(0.05)
 
+    def point_at(self, selector: str) -> None:
+        """Move the mouse to the middle of an element, as a hand does."""
+        x, y = self.run(
+            f"(() => {{ const element = document.querySelector({selector!r});"
+            "element.scrollIntoView({block: 'center'});"
+            "const box = element.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, selector: str) -> None:
+        self.point_at(selector)
+        x, y = self.run(
+            f"(() => {{ const box = document.querySelector({selector!r}).getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def complaints(self) -> list[str]:
         """What the console would show in red or yellow."""
         self.run("1")
@@ -135,7 +156,7 @@ def test_clips_play_and_nothing_but_them_is_asked_for(browser: Browser, opened: 
     folder = opened(names=["one", "two words # 100%", "three"])
     browser.until("[...document.querySelectorAll('video')].every((video) => video.readyState >= 2)")
     assert browser.run("[...document.querySelectorAll('video')].map((v) => v.videoWidth)") == [64, 64, 64]
-    browser.run("document.querySelector('.play').click()")
+    browser.click(".play")
     browser.until("document.querySelector('video').currentTime > 0.1")
     browser.run("document.getElementById('play-all').click()")
     browser.until("[...document.querySelectorAll('video')].every((video) => video.currentTime > 0)")
@@ -168,18 +189,57 @@ def test_search_sort_and_failed_only(browser: Browser, opened: Callable[..., Pat
 
 def test_hover_and_arrow_keys_name_the_clip(browser: Browser, opened: Callable[..., Path]) -> None:
     opened(names=["a", "b"])
-    browser.run(
-        "document.querySelector('.bar.denoise').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))"
-    )
+    browser.point_at(".bar.denoise")
+    browser.until("!document.getElementById('tip').hidden")
     assert browser.run("document.getElementById('tip').textContent").startswith("a\ndenoise · 1.00 s")
     browser.run("document.querySelector('.bar').focus()")
     for key in ("ArrowRight", "Enter"):
         browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=0)
     assert browser.run("document.activeElement.dataset.name") == "b"
     before = browser.run("document.getElementById('chart').getBoundingClientRect().width")
-    browser.run("document.getElementById('zoom-in').click()")
+    browser.click("#zoom-in")
     assert browser.run("document.getElementById('chart').getBoundingClientRect().width") > 1.5 * before
     assert browser.run("document.querySelectorAll('#ticks text').length") > 2
+
+
+def test_loading_and_waiting_are_drawn(browser: Browser, opened: Callable[..., Path]) -> None:
+    opened(names=["a", "b"])
+    lanes = browser.run("[...document.querySelectorAll('.lane')].map((lane) => lane.querySelectorAll('.load').length)")
+    assert lanes == [3, 2], "before each bar but the first, whose loading was start-up"
+    waits = "[...document.querySelectorAll('.lane > .wait')].map((wait) => wait.getBoundingClientRect().width > 300)"
+    assert browser.run(waits) == [True, True], "a line where no bar hides it"
+    legend = browser.run("document.querySelector('.legend').textContent")
+    assert all(word in legend for word in ("encode text", "denoise", "decode", "loading", "waiting")), legend
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_schemes_can_be_read(browser: Browser, opened: Callable[..., Path], scheme: str) -> None:
+    """Text on its ground has a contrast of at least 4.5, as WCAG asks."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.call("Emulation.setEmulatedMedia", features=features)
+    opened(names=["a"])
+    ground = luminance(browser.run("getComputedStyle(document.body).backgroundColor"))
+    assert (ground > 0.5) == (scheme == "light")
+    for selector in ("body", ".settings", ".workers span", ".state", ".kind"):
+        text = luminance(browser.run(f"getComputedStyle(document.querySelector('{selector}')).color"))
+        low, high = sorted((ground, text))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, selector
+    browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of `rgb(r, g, b)`."""
+    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", color)[:3])
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_command_is_copied(browser: Browser, opened: Callable[..., Path]) -> None:
+    opened(names=["a"])
+    browser.click(".copy")
+    browser.until("document.querySelector('.copy').textContent !== 'Copy command'")
+    assert browser.run("document.querySelector('.copy').textContent") == "Copied"
+    assert browser.complaints() == []
 
 
 def test_hostile_text_stays_text(browser: Browser, opened: Callable[..., Path]) -> None:
@@ -206,5 +266,5 @@ def test_a_thousand_clips(browser: Browser, opened: Callable[..., Path]) -> None
     print(f"1,000 clips: {loading:.2f} s to load the page, {time.monotonic() - began:.1f} s with making the folder")
     browser.until("document.querySelector('video').readyState >= 2")
     assert browser.run("document.querySelectorAll('video[src]').length") < 60
-    assert loading < 10
+    assert loading < 60  # 2 s on two idle cores, docs/benchmarks.md; here others may use them
     assert browser.complaints() == []

@@ -90,6 +90,7 @@ for (const button of document.querySelectorAll(".copy")) {
 // The timeline: zoom, ticks, and what each bar is.
 const chart = byId("chart");
 if (chart) {
+  byId("timeline").hidden = false; // laid out once: a browser would do so again with each piece of it that arrives
   const scroll = byId("scroll"), seconds = Number(chart.dataset.seconds), tip = byId("tip");
   const bars = [...chart.querySelectorAll(".bar")];
   const height = chart.height.baseVal.value;
@@ -155,7 +156,7 @@ if (chart) {
     card.scrollIntoView({ block: "center" });
   };
   const lanes = [...chart.querySelectorAll(".lane")].map((lane) =>
-    [...lane.querySelectorAll(".bar")].sort((a, b) => a.x.baseVal.value - b.x.baseVal.value));
+    [...lane.querySelectorAll(".bar")].sort((a, b) => a.getAttribute("x").slice(0, -1) - b.getAttribute("x").slice(0, -1)));
   const filled = lanes.filter((lane) => lane.length);
   filled[0]?.[0].setAttribute("tabindex", "0");
   const barOf = (event) => event.target.closest(".bar");
