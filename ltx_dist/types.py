@@ -194,6 +194,7 @@ class StageReport:
 
     seconds: in the stage itself, on the worker's monotonic clock. load_seconds: weights read or moved before it.
     peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
+    rung: what it took after there was no memory for the stage as planned (execution/ladder.py); None if there was.
     device_lost: the error has left the worker's device unusable, so the worker must not be given anything again.
     """
 
@@ -203,6 +204,7 @@ class StageReport:
     latents_sha256: str | None = None
     peak_bytes: int | None = None
     device_lost: bool = False
+    rung: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

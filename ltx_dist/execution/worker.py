@@ -10,23 +10,19 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
+from ltx_dist.execution.components import Components
 from ltx_dist.execution.device import is_lost, memory_in_use, open_device, peak_bytes, reset_peak
 from ltx_dist.execution.executor import WorkerStartError
+from ltx_dist.execution.ladder import Rung, rungs
 from ltx_dist.execution.video_encoders import Frames, VideoEncoders
 from ltx_dist.output.video import encode_video
 from ltx_dist.render_key import render_key
 from ltx_dist.scheduling.placement import Worker
-from ltx_dist.stages.denoiser import Denoiser
-from ltx_dist.stages.loading import DTYPES
-from ltx_dist.stages.residency import ResidentModule
-from ltx_dist.stages.text_encoder import TextEncoder
-from ltx_dist.stages.video_decoder import VideoDecoder
 from ltx_dist.types import (
     COMPONENT_OF_STAGE,
     PLAIN,
@@ -40,12 +36,6 @@ from ltx_dist.types import (
     Storage,
     WorkerState,
 )
-
-STAGE_CLASSES: dict[Stage, Callable[..., Any]] = {
-    Stage.ENCODE_TEXT: TextEncoder,
-    Stage.DENOISE: Denoiser,
-    Stage.DECODE: VideoDecoder,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +65,13 @@ class StageWorker:
         self._state = WorkerState(spec.worker.worker_id)
         self._set_threads()
         self._device = open_device(spec.worker)
-        self._residents: dict[Stage, ResidentModule] = {}
-        self._stages: dict[Stage, Any] = {}
         self._videos = VideoEncoders(spec.worker.video_slots) if spec.worker.video_slots else None
-        for stage in spec.worker.stages:
+        self._components = Components(spec.worker, spec.checkpoint, spec.precision, spec.storage, self._device)
+        for stage in self._components.loaded_at_start:
             try:
-                self._load(stage)
+                self._components.load(stage)
             except Exception as error:
                 raise WorkerStartError(_start_failure(spec, stage, error)) from error
-
-    def _load(self, stage: Stage) -> None:
-        spec = self._spec
-        self._stages[stage] = STAGE_CLASSES[stage](spec.checkpoint, DTYPES[spec.precision], self._device)
-        module = self._stages[stage].module
-        if spec.worker.residency == "time_sliced":
-            self._residents[stage] = ResidentModule(module, self._device)
-        else:
-            module.to(self._device)
 
     def run(
         self, stage: Stage, request: RenderRequest, payload: StageOutput | None
@@ -103,13 +83,13 @@ class StageWorker:
         self._set_threads()
         self._state = WorkerState(self._spec.worker.worker_id, stage, request.request_id)
         arrived = started = time.perf_counter()
-        output, latents_sha256, error = None, None, None
+        output, latents_sha256, error, rung = None, None, None, None
         try:
             with torch.inference_mode():
-                self._make_resident(stage)
+                self._components.ready(stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
-                output, latents_sha256 = self._run_stage(stage, request, payload)
+                output, latents_sha256, rung = self._climb(stage, request, payload)
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = caught
@@ -123,6 +103,7 @@ class StageWorker:
             latents_sha256=latents_sha256,
             peak_bytes=None if device_lost else peak_bytes(self._device),
             device_lost=device_lost,
+            rung=rung,
         )
 
     def finish_video(self, request: RenderRequest) -> tuple[EncodedVideo | None, StageReport]:
@@ -139,32 +120,48 @@ class StageWorker:
 
     def state(self) -> WorkerState:
         """Safe to call from another thread while `run` works."""
-        return replace(self._state, components=self._on_device(), memory_bytes=memory_in_use(self._device))
+        on_device = tuple(COMPONENT_OF_STAGE[stage] for stage in self._components.on_device())
+        return replace(self._state, components=on_device, memory_bytes=memory_in_use(self._device))
 
-    def _on_device(self) -> tuple[str, ...]:
-        """Time-sliced components come and go; the others stay."""
-        stages = [stage for stage in self._stages if stage not in self._residents or self._residents[stage].is_resident]
-        return tuple(COMPONENT_OF_STAGE[stage] for stage in stages)
+    def _climb(
+        self, stage: Stage, request: RenderRequest, payload: StageOutput | None
+    ) -> tuple[StageOutput | None, str | None, str | None]:
+        """Output, digest of latents and the ladder's rung that it took; raises the last attempt's error."""
+        shortage: torch.OutOfMemoryError | None = None
+        for rung in rungs(stage, self._spec.worker.tiling, self._spec.exact):
+            try:
+                if shortage is not None:
+                    print(f"{request.request_id}: no memory for {stage}; again: {rung.name}", file=sys.stderr)
+                    self._components.prepare(stage, rung)
+                return *self._run_stage(stage, request, payload, rung), rung.name
+            except torch.OutOfMemoryError as error:
+                # Without its frames, which hold the tensors that took the memory.
+                shortage = error.with_traceback(None)
+            finally:
+                self._components.restore(stage, rung)
+        assert shortage is not None
+        raise shortage
 
     def _run_stage(
-        self, stage: Stage, request: RenderRequest, payload: StageOutput | None
+        self, stage: Stage, request: RenderRequest, payload: StageOutput | None, rung: Rung
     ) -> tuple[StageOutput | None, str | None]:
+        runs = self._components.ready(stage)
         if stage is Stage.ENCODE_TEXT:
-            return self._stages[stage].encode(request), None
+            return runs.encode(request), None
         if stage is Stage.DENOISE:
             assert isinstance(payload, Conditioning)
-            latents = self._stages[stage].denoise(request, payload, self._on_step(request))
+            latents = runs.denoise(request, payload, self._on_step(request))
             if not latents.latents.isfinite().all():
                 raise FloatingPointError("the latents are not finite; model.precision=bfloat16 or float32 may help")
             return latents, _sha256(latents)
         assert isinstance(payload, Latents)
         # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
         latents_sha256 = _sha256(payload)
-        return self._decode(request, payload, latents_sha256), latents_sha256
+        frames = runs.decode(request, payload, rung.tiling)
+        return self._decode(request, frames, latents_sha256), latents_sha256
 
-    def _decode(self, request: RenderRequest, latents: Latents, latents_sha256: str) -> EncodedVideo | None:
+    def _decode(self, request: RenderRequest, frames: Frames, latents_sha256: str) -> EncodedVideo | None:
         """The mp4, or None when it is made in a slot and `finish_video` will return it."""
-        frames = self._stages[Stage.DECODE].decode(request, latents, self._spec.worker.tiling)
         if self._videos is None:
             return self._encode(request, latents_sha256, frames)
         self._videos.feed(request.request_id, frames, partial(self._encode, request, latents_sha256))
@@ -199,16 +196,6 @@ class StageWorker:
             )
 
         return on_step
-
-    def _make_resident(self, stage: Stage) -> None:
-        """Time-sliced: every other component leaves the device before this one is copied to it."""
-        if stage not in self._residents or self._residents[stage].is_resident:
-            return
-        for other in self._residents.values():
-            other.evict()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._residents[stage].upload()
 
     def _set_threads(self) -> None:
         # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.

@@ -155,12 +155,13 @@ def _sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: 
 
 def _stage(completion: Completion) -> dict[str, Any]:
     report = completion.report
-    return {
+    stage = {
         "worker": completion.assignment.worker_id,
         "seconds": report.seconds,
         "load_seconds": report.load_seconds,
         "peak_bytes": report.peak_bytes,
     }
+    return stage if report.rung is None else stage | {"after_no_memory": report.rung}
 
 
 def _latents_sha256(result: RenderResult) -> str | None:

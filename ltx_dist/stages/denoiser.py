@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,18 +11,25 @@ import torch
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.stages.geometry import VaeGeometry
 from ltx_dist.stages.loading import load_noise_scheduler, load_transformer, pipeline_class
-from ltx_dist.types import Conditioning, Latents, RenderRequest
+from ltx_dist.types import PLAIN, Conditioning, Latents, RenderRequest, Storage
 
 
 class Denoiser:
     """The transformer, in a pipeline that has neither text encoder nor VAE."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> None:
-        self.module = load_transformer(checkpoint, dtype)
-        self._device = torch.device(device)
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
+    ) -> None:
+        self.module = load_transformer(checkpoint, dtype, storage.transformer)
+        self._device = device
         self._pipeline_class = pipeline_class(checkpoint)
         self._noise_scheduler = load_noise_scheduler(checkpoint)
         self._geometry = VaeGeometry(checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio, dtype)
+
+    @property
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """What it can be streamed in."""
+        return self.module.transformer_blocks
 
     def denoise(self, request: RenderRequest, conditioning: Conditioning, on_step: Callable[[int], None]) -> Latents:
         """Latents on the CPU. `on_step` is called with the number of steps done, after each.

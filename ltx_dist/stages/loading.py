@@ -12,6 +12,7 @@ import transformers
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
 from ltx_dist.checkpoints.versions import config_file, read_config
+from ltx_dist.stages.quantization import quantized
 
 # A bar a component would be printed by every worker at once, over the live view.
 diffusers.utils.logging.disable_progress_bar()
@@ -25,6 +26,8 @@ _NOISE = {
 for _logger, _words in _NOISE.items():
     logging.getLogger(_logger).addFilter(lambda record, words=_words: words not in record.getMessage())
 
+CPU = torch.device("cpu")
+
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -37,8 +40,12 @@ def pipeline_class(checkpoint: Checkpoint) -> type[diffusers.DiffusionPipeline]:
     return getattr(diffusers, checkpoint.pipeline_class)
 
 
-def load_text_encoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    return _complete(transformers.T5EncoderModel, checkpoint.folder("text_encoder"), dtype)
+def load_text_encoder(
+    checkpoint: Checkpoint, dtype: torch.dtype, quantization: str = "none", device: torch.device = CPU
+) -> Any:
+    """In `int8` or `int4` its linear layers are quantised on the device as they are read, one by one."""
+    how = {} if quantization == "none" else quantized(quantization, dtype, device)
+    return _complete(transformers.T5EncoderModel, checkpoint.folder("text_encoder"), dtype, **how)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -55,8 +62,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer_class.from_pretrained(folder, local_files_only=True)
 
 
-def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    return _load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
+def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same") -> Any:
+    """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes."""
+    transformer: Any = _load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
+    if storage == "float8":
+        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    return transformer
 
 
 def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
@@ -90,13 +101,13 @@ def _load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.n
     return model.eval()
 
 
-def _complete(model_class: Any, folder: Any, dtype: torch.dtype) -> torch.nn.Module:
+def _complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> torch.nn.Module:
     """Raises ValueError when weights and config.json do not belong together.
 
     Both libraries fill what is missing with random numbers and leave out what is too much, with no more than a warning.
     """
     model, found = model_class.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **how
     )
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(map(str, found.get(f"{kind}_keys") or ())):

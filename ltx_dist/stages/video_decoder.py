@@ -12,15 +12,17 @@ from diffusers.video_processor import VideoProcessor
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.stages.loading import DTYPES, load_vae_decoder, pipeline_class
 from ltx_dist.stages.tiling import decode_in_tiles
-from ltx_dist.types import UNTILED, DecodeTiling, Latents, RenderRequest
+from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, Latents, RenderRequest, Storage
 
 
 class VideoDecoder:
     """The VAE's decoder and diffusers' own post-processing."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
+    ) -> None:
         self.module = load_vae_decoder(checkpoint, dtype)
-        self._device = torch.device(device)
+        self._device = device
         self._denormalize = pipeline_class(checkpoint)._denormalize_latents
         self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)
 

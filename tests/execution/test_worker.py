@@ -16,7 +16,6 @@ from ltx_dist.config import OutputConfig
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.placement import Residency, Worker
-from ltx_dist.stages.residency import ResidentModule
 from ltx_dist.types import STAGES, EncodedVideo, Latents, RenderRequest, Stage
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
@@ -112,39 +111,6 @@ def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in
     assert report.error is None
     video, report = worker.finish_video(REQUEST)
     assert video is None and "1 frames of 9" in report.error
-
-
-def test_time_sliced_components_take_turns(checkpoint: Checkpoint):
-    worker = make_worker(checkpoint, residency="time_sliced")
-    payload = None
-    for stage in STAGES:
-        payload, report = worker.run(stage, REQUEST, payload)
-        assert report.error is None
-        resident = [name for name, module in worker._residents.items() if module.is_resident]
-        assert resident == [stage], "one component on the device at a time"
-
-
-def test_eviction_copies_nothing():
-    module = torch.nn.Linear(4, 4)
-    before = {name: parameter.data_ptr() for name, parameter in module.named_parameters()}
-    resident = ResidentModule(module, "cpu")
-    resident.upload()
-    resident.evict()
-    assert {name: parameter.data_ptr() for name, parameter in module.named_parameters()} == before
-
-
-@pytest.mark.gpu
-def test_a_swapped_module_computes_the_same_and_leaves_the_device():
-    module = torch.nn.Linear(64, 64)
-    x = torch.randn(2, 64, device="cuda")
-    resident = ResidentModule(module, "cuda")
-    resident.upload()
-    first = module(x)
-    host = {name: tensor.data_ptr() for name, tensor in resident._host.items()}
-    resident.evict()
-    assert {name: parameter.data_ptr() for name, parameter in module.named_parameters()} == host
-    resident.upload()
-    assert torch.equal(first, module(x))
 
 
 def test_states_tell_of_steps(checkpoint: Checkpoint):

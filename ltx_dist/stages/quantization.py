@@ -1,0 +1,39 @@
+"""How transformers is told to load the text encoder in fewer bits: the library is a different one on each device."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import transformers
+
+
+def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Arguments of `from_pretrained`. Raises ValueError naming the extra that is not installed.
+
+    A GPU takes bitsandbytes (LLM.int8, or NF4 with its scales quantised once more); a CPU takes torchao's weights-only
+    layers, which compute in `dtype`. GGUF would save nothing: transformers expands it as it loads.
+    """
+    library = "bitsandbytes" if device.type == "cuda" else "torchao"
+    if find_spec(library) is None:
+        raise ValueError(
+            f"model.text_encoder_quantization: {quantization} needs {library}; pip install 'ltx-dist[quantize]'"
+        )
+    if device.type != "cuda":
+        return {"quantization_config": transformers.TorchAoConfig(_torchao(quantization))}
+    if quantization == "int8":
+        config = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _torchao(quantization: str) -> Any:
+    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup
+
+    if quantization == "int8":
+        return Int8WeightOnlyConfig(version=2)
+    return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
