@@ -134,16 +134,15 @@ def _render(
     address: str | None,
     json_events: Path | None,
 ) -> int:
-    from rich.console import Console
-
     from ltx_dist.batch import open_batch
+    from ltx_dist.commands.console import lasting_console
     from ltx_dist.output.event_log import EventLog
     from ltx_dist.output.place import open_output
     from ltx_dist.run import render_batch
 
     batch = open_batch(prompts, config)
     with closing(EventLog(json_events)) if json_events else nullcontext() as events:
-        return render_batch(batch, open_output(output, events), executor.value, address, Console())
+        return render_batch(batch, open_output(output, events), executor.value, address, lasting_console())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.place import Output
 from ltx_dist.output.progress import progress_of
 from ltx_dist.output.publisher import Publisher
+from ltx_dist.output.publishing import PublishingThread
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.watching import Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
@@ -98,6 +99,7 @@ def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console) -> 
             placed = placed.hosting(resumption.needed_stages(remaining))
         num_requests = len(placed.batch.requests)
         run = RunProgress(placed.placement, submitted=num_requests, skipped=num_requests - len(remaining))
+        run.unfinished = {request.request_id for request in remaining}
         _announce(placed, folder, remaining, uses_ray, console)
     with out.events.batch(run) if out.events else nullcontext(), closing(out.mirror) if out.mirror else nullcontext():
         if not remaining and run.is_recorded(folder):
@@ -166,11 +168,18 @@ def _render(
             for watcher in (out.mirror, out.events, _metrics(renderer) if uses_ray else None):
                 if watcher:
                     watchers.add(watcher)
-            for result in renderer.render(requests):
+
+            def publish(result: RenderResult) -> None:
                 published = _publish(publisher, result, placed.render_key(result.request))
                 run.count(published)
+                if published.status == "done":
+                    resumption.forget(published.request)
                 watchers.clip_ended(published)
                 page.refresh(run, out)
+
+            with PublishingThread(publish) as publishing:
+                for result in renderer.render(requests):
+                    publishing.put(result)
     keep_corrections(costs, placed.batch.checkpoint, placed.precision)
     lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
     if lost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -145,15 +146,37 @@ def test_a_folder_is_for_one_run_at_a_time(prompts: Path, tmp_path: Path, checkp
     from ltx_dist.output.lock import folder_lock
 
     with folder_lock(tmp_path / "out"):
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+        started = time.process_time()
         result = render(prompts, tmp_path / "out", checkpoint)
-    assert result.exit_code == 2
-    assert f"in use by the run with process id {os.getpid()}" in result.output
+        seconds = time.process_time() - started
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+    assert result.exit_code == 2 and seconds < 2
+    assert f"in use by the run with process id {os.getpid()} on {socket.gethostname()} since 20" in result.output
 
 
 def test_a_folder_that_cannot_be_written_exits_74(prompts: Path, tmp_path: Path, checkpoint: Path):
     (tmp_path / "out").write_text("a file, not a folder")
     result = render(prompts, tmp_path / "out", checkpoint)
     assert result.exit_code == 74 and "out" in result.output
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_a_batch_goes_on_when_nobody_reads_what_it_prints(prompts: Path, tmp_path: Path, checkpoint: Path, reader: str):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ltx_dist.cli", "render", prompts, "-o", out]
+    command += ["--set", f"model.checkpoint={checkpoint}", *SMALL]
+    if reader == "full" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full" if reader == "full" else os.devnull, "w") as full:
+        stdout = full if reader == "full" else subprocess.PIPE
+        with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as process:
+            if process.stdout is not None:
+                process.stdout.close()
+            assert process.stderr is not None
+            errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, "")
+    assert json.loads((out / "run.json").read_text())["done"] == 3
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copy
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ltx_dist.commands.shared import bad_input
+from ltx_dist.wording import count
 
 if TYPE_CHECKING:
     from ltx_dist.output.place import Output
@@ -50,6 +52,8 @@ def verify(folder: Folder) -> None:
             with TemporaryDirectory(prefix="ltx-dist-verify-") as fetched:
                 (Path(fetched) / ".ltx-dist").mkdir()
                 out.mirror.fetch_clips(Path(fetched))
+                if (out.folder / "run.json").exists():
+                    copy(out.folder / "run.json", fetched)
                 verdicts = list(verify_folder(Path(fetched)))
         else:
             verdicts = list(verify_folder(out.folder))
@@ -57,8 +61,9 @@ def verify(folder: Folder) -> None:
     for verdict in bad:
         print(f"{verdict.name}: {verdict.problem}")
     print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
+    if rendered := [verdict.name for verdict in bad if verdict.renders]:
+        print(f"the command that made this folder would render {count(len(rendered), 'clip')}: {', '.join(rendered)}")
     if bad:
-        print("the render command that made this folder renders the others again, and only those")
         sys.exit(3)
 
 

@@ -66,10 +66,7 @@ class Renderer:
             for worker_id in {c.assignment.worker_id for c in completions if c.worker_lost}:
                 self._scheduler.remove_worker(worker_id)
             self._submit(by_id)
-            for result in results:
-                yield result
-                if self._resumption is not None and result.status == "done":
-                    self._resumption.forget(result.request)
+            yield from results
             if not self._scheduler.is_finished:
                 self._policy.check_systemic()
 

@@ -33,7 +33,7 @@ class Counts:
 
 @dataclass
 class RunProgress:
-    """What became of a batch so far; written as `run.json` however the run ends."""
+    """What became of a batch so far; written as `run.json` however the run ends. unfinished: clips without a result."""
 
     placement: Placement
     submitted: int
@@ -41,10 +41,12 @@ class RunProgress:
     skipped: int = 0
     done: int = 0
     failed: int = 0
+    unfinished: set[str] = field(default_factory=set)
     completions: Sequence[Completion] = ()
     costs: Costs = field(default_factory=Unknown)
 
     def count(self, result: RenderResult) -> None:
+        self.unfinished.discard(result.request.request_id)
         if result.status == "done":
             self.done += 1
         else:
@@ -65,9 +67,8 @@ class RunProgress:
 
     def write(self, folder: Path) -> None:
         """May raise OSError."""
-        write_run_record(
-            folder, build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
-        )
+        record = build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
+        write_run_record(folder, record | {"unfinished": sorted(self.unfinished)})
 
 
 def build_run_record(
@@ -121,11 +122,24 @@ def read_run_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: not found; `ltx-dist render ... -o {folder}` writes it") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(record, dict) or "events" not in record or "workers" not in record:
-        raise ValueError(f"{path}: not a run record of ltx-dist")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged, not JSON: {error}; running the batch again writes it anew") from None
+    if not _is_run_record(record):
+        raise ValueError(f"{path}: not a run record of ltx-dist; running the batch again writes it anew")
     return record
+
+
+def _is_run_record(record: Any) -> bool:
+    """Whether everything is there, and of its kind, that anyone reads of it."""
+    try:
+        recorded_completions(record)
+        workers = [(worker["worker_id"], list(map(Stage, worker["stages"]))) for worker in record["workers"]]
+        shares = record["busy_share"]
+        numbers = [record["makespan_seconds"], record["lower_bound_seconds"], *(shares[name] for name, _ in workers)]
+        counts = Counts(*(record[name] for name in ("submitted", "done", "failed", "remaining")))
+        return all(isinstance(number, int | float) for number in numbers) and counts.submitted >= 0
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError):
+        return False
 
 
 def recorded_completions(record: dict[str, Any]) -> list[Completion]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from ltx_dist.types import Completion, RenderResult
 
 
 class Watcher(Protocol):
-    """Called in the batch's own loop, so neither call may take long."""
+    """Called in the batch's own loop (stages) and in the thread that publishes (clips), one call at a time.
+
+    So neither may take long.
+    """
 
     def stage_ended(self, completion: Completion) -> None: ...
 
@@ -22,14 +26,17 @@ class Watchers:
 
     def __init__(self) -> None:
         self._watchers: list[Watcher] = []
+        self._lock = threading.Lock()
 
     def add(self, watcher: Watcher) -> None:
         self._watchers.append(watcher)
 
     def stage_ended(self, completion: Completion) -> None:
-        for watcher in self._watchers:
-            watcher.stage_ended(completion)
+        with self._lock:
+            for watcher in self._watchers:
+                watcher.stage_ended(completion)
 
     def clip_ended(self, result: RenderResult) -> None:
-        for watcher in self._watchers:
-            watcher.clip_ended(result)
+        with self._lock:
+            for watcher in self._watchers:
+                watcher.clip_ended(result)
