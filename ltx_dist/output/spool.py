@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
-from ltx_dist.output.files import write_atomically
+from ltx_dist.output.files import make_folder, write_atomically
 from ltx_dist.output.tensor_file import holds, pack, read, read_facts
 from ltx_dist.types import Latents, RenderRequest
 
@@ -26,7 +26,7 @@ class Spool:
 
     def __init__(self, folder: Path, scratch: Path, limit_bytes: int, batch: Collection[str] = ()) -> None:
         self._folder, self._scratch, self._limit = folder, scratch, limit_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         by_age = sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)
         self._used = sum(path.stat().st_size for path in by_age)
         self._strangers = [path for path in by_age if path.name.removesuffix(ENDING) not in batch]

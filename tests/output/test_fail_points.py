@@ -96,14 +96,15 @@ def spool_scenario() -> Scenario:
         assert opened.holds("clip", "new") or not finished
         for key, value in (("old", 1.0), ("new", 2.0)):
             if opened.holds("clip", key):
-                assert torch.equal(opened.load("clip").latents, latents(value).latents)
-        opened.keep("clip", "new", latents(2.0))
+                loaded = opened.load("clip", key)
+                assert loaded is not None and torch.equal(loaded.latents, latents(value).latents)
+        opened.keep(REQUEST, "new", latents(2.0))
         assert opened.holds("clip", "new") and len(list((folder / "spool").iterdir())) == 1
 
     torch.set_num_threads(1)
     return Scenario(
-        lambda folder: spool(folder).keep("clip", "old", latents(1.0)),
-        lambda folder: spool(folder).keep("clip", "new", latents(2.0)),
+        lambda folder: spool(folder).keep(REQUEST, "old", latents(1.0)),
+        lambda folder: spool(folder).keep(REQUEST, "new", latents(2.0)),
         audit,
     )
 
