@@ -41,14 +41,17 @@ class _Call:
 
 
 class RayExecutor:
-    """One actor a worker, each with its GPU from Ray; `connect` comes first."""
+    """One actor a worker, each with its GPU from Ray; `connect` comes first.
 
-    def __init__(self, specs: Sequence[WorkerSpec]) -> None:
+    worker_class: what an actor is made of, from its spec.
+    """
+
+    def __init__(self, specs: Sequence[WorkerSpec], worker_class: type[Any] = StageWorker) -> None:
         self._epoch = time.monotonic()
         self._groups = reserve(specs)
         # Beside the thread that runs stages, one answers `state` and one a slot waits for its mp4.
         slots = max((spec.worker.video_slots for spec in specs), default=0)
-        actor_class = ray.remote(concurrency_groups={"control": 1, "video": max(1, slots)})(StageWorker)
+        actor_class = ray.remote(concurrency_groups={"control": 1, "video": max(1, slots)})(worker_class)
         self._actors = {
             spec.worker.worker_id: actor_class.options(
                 # Torch's threads are set by the worker: a CPU request would only limit how many actors fit a machine.

@@ -1,0 +1,81 @@
+"""A worker that takes as long as a GPU would and hands on as many bytes: stage times are replayed by sleeping.
+
+No model is imitated: nothing is computed. What is real is all that lies between the stages: the scheduler, the
+renderer, Ray's actors, and payloads of the size that travels.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ltx_dist.scheduling.costs import PredictedCosts, Work
+from ltx_dist.scheduling.placement import Worker
+from ltx_dist.types import STAGES, EncodedVideo, RenderRequest, Stage, StageReport, WorkerState
+
+PAYLOAD_BYTES = {Stage.ENCODE_TEXT: 4_000_000, Stage.DENOISE: 9_000_000, Stage.DECODE: 5_000_000}
+"""Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4."""
+
+REFERENCE = Worker("reference", STAGES, "cuda", device_name="NVIDIA GeForce RTX 4090")
+"""The device whose seconds requests carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySpec:
+    """slower: how much slower than its table each stage is on this device; known to nobody else."""
+
+    worker: Worker
+    slower: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def replay_request(request_id: str, seconds: Work) -> RenderRequest:
+    """A request that carries its stages' seconds on the reference device, in place of a prompt."""
+    return RenderRequest(
+        request_id=request_id, prompt=" ".join(map(repr, seconds)), negative_prompt="", height=480, width=704,
+        num_frames=121, frame_rate=24.0, num_inference_steps=1, guidance_scale=1.0, guidance_rescale=0.0, seed=0,
+        decode_timestep=0.0, decode_noise_scale=None, max_sequence_length=128,
+    )  # fmt: skip
+
+
+def operations(seconds: Work) -> Work:
+    """What the cost model is told of a clip with these seconds on the reference device."""
+    rates = _rates(REFERENCE)
+    return seconds[0] * rates[0], seconds[1] * rates[1], seconds[2] * rates[2]
+
+
+def seconds_on(worker: Worker, slower: tuple[float, float, float], seconds: Work) -> Work:
+    """What the stages take there."""
+    found = [s * a / b * slow for s, a, b, slow in zip(seconds, _rates(REFERENCE), _rates(worker), slower, strict=True)]
+    return found[0], found[1], found[2]
+
+
+def _rates(worker: Worker) -> tuple[float, ...]:
+    table = PredictedCosts({}, dict.fromkeys(STAGES, 0))
+    return tuple(table.rate(worker, stage) for stage in STAGES)
+
+
+class ReplayWorker:
+    """Stands in an actor where `StageWorker` does."""
+
+    def __init__(self, spec: ReplaySpec) -> None:
+        self._spec = spec
+
+    def run(self, stage: Stage, request: RenderRequest, payload: Any) -> tuple[Any, StageReport]:
+        started = time.perf_counter()
+        seconds = seconds_on(self._spec.worker, self._spec.slower, _carried(request))[STAGES.index(stage)]
+        content: Any = np.zeros(PAYLOAD_BYTES[stage], np.uint8)
+        if stage is Stage.DECODE:
+            content = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
+        time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
+        return content, StageReport(time.perf_counter() - started)
+
+    def state(self) -> WorkerState:
+        return WorkerState(self._spec.worker.worker_id)
+
+
+def _carried(request: RenderRequest) -> Work:
+    encode, denoise, decode = map(float, request.prompt.split())
+    return encode, denoise, decode

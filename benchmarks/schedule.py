@@ -1,0 +1,169 @@
+"""How far batches on 2 to 8 devices end from what is possible: real Ray actors that replay stage times by sleeping.
+
+    python benchmarks/schedule.py [--quick] [--seconds 4]
+
+Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
+at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
+a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Time is scaled so that a batch takes about --seconds. What Ray
+takes for an assignment does not shrink with it, so its share is larger here than on GPUs by that factor; it is measured
+and printed (`Ray`), and is part of every figure. Devices differ from the cost model's table by factors that it is not
+told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from replay import draw_works
+from replay_worker import ReplaySpec, ReplayWorker, operations, replay_request, seconds_on
+
+from ltx_dist.execution import ray_cluster
+from ltx_dist.execution.ray_executor import RayExecutor
+from ltx_dist.execution.renderer import Renderer
+from ltx_dist.scheduling.costs import PredictedCosts, Work
+from ltx_dist.scheduling.fitting import Demand, Models
+from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
+from ltx_dist.scheduling.losses import losses, measured_bound
+from ltx_dist.scheduling.ordering import best_order
+from ltx_dist.scheduling.placement import Placement, Wishes, place
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.simulator import predict
+from ltx_dist.scheduling.timeline import makespan
+from ltx_dist.types import STAGES, Completion
+
+GB = 10**9
+DEMAND = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
+SLOWER = (1.0, 1.4, 0.7)
+"""Against the table: what the cost model has to learn."""
+
+LEARNT_AFTER = 8
+RTX_4090, H100, RTX_3060 = "NVIDIA GeForce RTX 4090", "NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 3060"
+MIXED = [DeviceInfo(H100, 80 * GB), DeviceInfo(RTX_4090, 24 * GB), DeviceInfo(RTX_4090, 24 * GB),
+         DeviceInfo(RTX_3060, 8 * GB)]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one batch. ray: share of the makespan in which a worker waited for what it was already given."""
+
+    ratio: float
+    seconds: float
+    bound: float
+    ray: float
+    predicted: float
+    order: str
+
+
+def placement_of(layout: str, devices: Sequence[DeviceInfo], prefix: str) -> Placement:
+    """The layout on these devices, with workers named as their actors are."""
+    found = place(Wishes(layout=layout, video_slots=0), Inventory(tuple(devices), 16), DEMAND)
+    workers = tuple(replace(w, worker_id=f"{prefix}{i}", num_gpus=0.0) for i, w in enumerate(found.workers))
+    return replace(found, workers=workers)
+
+
+def split(num_devices: int, encoders: int) -> Placement:
+    """EV + D: so many devices encode and decode, the others denoise."""
+    whole = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * num_devices, "same")
+    encode, denoise, decode = STAGES
+    workers = tuple(
+        replace(w, stages=(encode, decode) if i < encoders else (denoise,)) for i, w in enumerate(whole.workers)
+    )
+    bounds = {denoise: 2 * (num_devices - encoders) + encoders - 1, decode: 2 * encoders + num_devices - encoders - 1}
+    return Placement("pinned", workers, bounds)
+
+
+def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
+    """Of every number of devices for encoding and decoding, the one that is predicted to be shortest."""
+    costs = known_costs(works)
+    return min(
+        (split(num_devices, encoders) for encoders in range(1, num_devices)),
+        key=lambda placement: best_order(placement, list(works), costs).seconds,
+    )
+
+
+def known_costs(works: dict[str, Work]) -> PredictedCosts:
+    return PredictedCosts({name: operations(work) for name, work in works.items()}, dict.fromkeys(STAGES, 0))
+
+
+def run(executor: RayExecutor, placement: Placement, works: dict[str, Work], seconds: float) -> Measured:
+    """Scale the batch to about so many seconds, run it, and compare."""
+    costs = known_costs(works)
+    rough = best_order(placement, list(works), costs).seconds * SLOWER[1]
+    scale = seconds / rough
+    works = {name: (work[0] * scale, work[1] * scale, work[2] * scale) for name, work in works.items()}
+    costs = known_costs(works)
+    order = best_order(placement, list(works), costs)
+    renderer = Renderer(Scheduler(placement, costs), executor)
+    predicted = 0.0
+    requests = [replay_request(name, works[name]) for name in order.request_ids]
+    for done, result in enumerate(renderer.render(requests), start=1):
+        assert result.status == "done", result.error
+        if done == LEARNT_AFTER:
+            predicted = makespan(predict(placement, order.request_ids, costs))
+    completions: Sequence[Completion] = renderer.completions
+    total, bound = makespan(completions), measured_bound(completions, placement.workers, costs)
+    handed = losses(completions, placement.workers).handing_over
+    return Measured(total / bound.seconds, total, bound.seconds, handed / total, predicted / total, order.name)
+
+
+def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:
+    ratios = [one.ratio for one in runs]
+    predicted = [one.predicted for one in runs]
+    print(
+        f"{name:<44} makespan / bound {statistics.mean(ratios):.3f} mean {max(ratios):.3f} worst   "
+        f"Ray {statistics.mean(one.ray for one in runs):.1%}   predicted {min(predicted):.2f} to {max(predicted):.2f}"
+        f"   {extra}",
+        flush=True,
+    )
+
+
+def speed_up(placement: Placement, works: dict[str, Work], one: Measured) -> float:
+    """Against one device that does all: the sum of its stage times, scaled as the run was."""
+    alone = sum(sum(seconds_on(placement.workers[0], SLOWER, work)) for work in works.values())
+    scaled = one.bound * len(placement.workers) / alone  # the bound of universal workers is all work / workers
+    return alone * scaled / one.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="one seed, fewer cases")
+    parser.add_argument("--seconds", type=float, default=4.0, help="about how long each batch is made to take")
+    arguments = parser.parse_args()
+    seeds = range(1 if arguments.quick else 5)
+    ray_cluster.connect(None)
+    same = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * 8, "same")
+    mixed = placement_of("elastic", MIXED, "mixed")
+    specs = [ReplaySpec(worker, SLOWER) for worker in (*same.workers, *mixed.workers)]
+    executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
+    warm = replace(same, workers=(*same.workers, *mixed.workers))
+    run(executor, warm, draw_works(64, random.Random(99), "distilled"), 2.0)
+    started = time.monotonic()
+    sizes = [(2, 32), (4, 32), (4, 64), (8, 64), (8, 128)]
+    for case in ("distilled",) if arguments.quick else ("40-step", "distilled", "13B distilled"):
+        for devices, clips in sizes:
+            batches = [draw_works(clips, random.Random(seed), case) for seed in seeds]
+            runs = [run(executor, best_split(devices, works), works, arguments.seconds) for works in batches]
+            report(f"EV+D split   {case:<14} {devices} devices {clips:>4} clips", runs, runs[0].order)
+    for devices in (2, 4, 8):
+        universal = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * devices, "same")
+        batches = [draw_works(16 * devices, random.Random(seed)) for seed in seeds]
+        runs = [run(executor, universal, works, arguments.seconds) for works in batches]
+        ups = [speed_up(universal, works, one) for works, one in zip(batches, runs, strict=True)]
+        report(f"all on each  mixed          {devices} devices {16 * devices:>4} clips", runs,
+               f"{statistics.mean(ups) / devices:.3f} n against one device")  # fmt: skip
+    for case in ("mixed", "distilled"):
+        batches = [draw_works(64, random.Random(seed), case) for seed in seeds]
+        runs = [run(executor, mixed, works, arguments.seconds) for works in batches]
+        report(f"mixed cards  {case:<14} {len(MIXED)} devices   64 clips", runs, "bound: linear program")
+    print(f"{time.monotonic() - started:.0f} s; payloads of 4, 9 and 5 MB a clip; {len(specs)} actors")
+    executor.shutdown()
+    ray_cluster.disconnect()
+
+
+if __name__ == "__main__":
+    main()
