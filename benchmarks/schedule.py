@@ -1,13 +1,15 @@
 """How far batches on 2 to 8 devices end from what is possible: real Ray actors that replay stage times by sleeping.
 
-    python benchmarks/schedule.py [--quick] [--seconds 4]
+    python benchmarks/schedule.py [--quick] [--seconds 4] [--virtual]
 
 Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
 at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
-a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Time is scaled so that a batch takes about --seconds. What Ray
-takes for an assignment does not shrink with it, so its share is larger here than on GPUs by that factor; it is measured
-and printed (`Ray`), and is part of every figure. Devices differ from the cost model's table by factors that it is not
-told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured one.
+a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Time is scaled so that a batch takes about --seconds. What
+Ray takes for an assignment does not shrink with it, so its share is larger here than on GPUs by that factor: it is
+measured and printed (`Ray`), and is part of every figure. Devices differ from the cost model's table by factors that
+it is not told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured.
+
+--virtual runs the same batches through the same scheduler on a virtual clock: what order and layout alone come to.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ from ltx_dist.scheduling.losses import losses, measured_bound
 from ltx_dist.scheduling.ordering import best_order
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.scheduling.simulator import predict
+from ltx_dist.scheduling.simulator import predict, simulate
 from ltx_dist.scheduling.timeline import makespan
-from ltx_dist.types import STAGES, Completion
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 GB = 10**9
 DEMAND = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
@@ -90,25 +92,62 @@ def known_costs(works: dict[str, Work]) -> PredictedCosts:
     return PredictedCosts({name: operations(work) for name, work in works.items()}, dict.fromkeys(STAGES, 0))
 
 
-def run(executor: RayExecutor, placement: Placement, works: dict[str, Work], seconds: float) -> Measured:
-    """Scale the batch to about so many seconds, run it, and compare."""
-    costs = known_costs(works)
-    rough = best_order(placement, list(works), costs).seconds * SLOWER[1]
-    scale = seconds / rough
-    works = {name: (work[0] * scale, work[1] * scale, work[2] * scale) for name, work in works.items()}
+def scaled(placement: Placement, works: dict[str, Work], seconds: float) -> dict[str, Work]:
+    """The batch in a time scale in which it takes about so many seconds."""
+    rough = best_order(placement, list(works), known_costs(works)).seconds * SLOWER[1]
+    factor = seconds / rough
+    return {name: (work[0] * factor, work[1] * factor, work[2] * factor) for name, work in works.items()}
+
+
+def run(executor: RayExecutor | None, placement: Placement, works: dict[str, Work], seconds: float) -> Measured:
+    """Scale the batch, run it on the executor or on a virtual clock, and compare."""
+    works = scaled(placement, works, seconds)
     costs = known_costs(works)
     order = best_order(placement, list(works), costs)
-    renderer = Renderer(Scheduler(placement, costs), executor)
-    predicted = 0.0
-    requests = [replay_request(name, works[name]) for name in order.request_ids]
-    for done, result in enumerate(renderer.render(requests), start=1):
-        assert result.status == "done", result.error
-        if done == LEARNT_AFTER:
-            predicted = makespan(predict(placement, order.request_ids, costs))
-    completions: Sequence[Completion] = renderer.completions
+    completions = (
+        on_virtual_clock(placement, works, order.request_ids, costs)
+        if executor is None
+        else on_actors(executor, placement, works, order.request_ids, costs)
+    )
     total, bound = makespan(completions), measured_bound(completions, placement.workers, costs)
     handed = losses(completions, placement.workers).handing_over
+    predicted = prediction(placement, works, order.request_ids, completions)
     return Measured(total / bound.seconds, total, bound.seconds, handed / total, predicted / total, order.name)
+
+
+def on_actors(
+    executor: RayExecutor, placement: Placement, works: dict[str, Work], order: Sequence[str], costs: PredictedCosts
+) -> list[Completion]:
+    renderer = Renderer(Scheduler(placement, costs), executor)
+    for result in renderer.render([replay_request(name, works[name]) for name in order]):
+        assert result.status == "done", result.error
+    return renderer.completions
+
+
+def on_virtual_clock(
+    placement: Placement, works: dict[str, Work], order: Sequence[str], costs: PredictedCosts
+) -> list[Completion]:
+    workers = {worker.worker_id: worker for worker in placement.workers}
+
+    def duration(assignment: Assignment) -> float:
+        seconds = seconds_on(workers[assignment.worker_id], SLOWER, works[assignment.request_id])
+        return seconds[STAGES.index(assignment.stage)]
+
+    return simulate(placement, order, duration, costs)
+
+
+def prediction(
+    placement: Placement, works: dict[str, Work], order: Sequence[str], completions: Sequence[Completion]
+) -> float:
+    """The makespan as costs that have seen what was over when the eighth clip was would have it."""
+    costs, done = known_costs(works), 0
+    workers = {worker.worker_id: worker for worker in placement.workers}
+    for completion in sorted(completions, key=lambda c: c.finished):
+        costs.observe(completion, workers[completion.assignment.worker_id])
+        done += completion.assignment.stage is Stage.DECODE
+        if done == LEARNT_AFTER:
+            break
+    return makespan(predict(placement, order, costs))
 
 
 def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:
@@ -133,15 +172,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one seed, fewer cases")
     parser.add_argument("--seconds", type=float, default=4.0, help="about how long each batch is made to take")
+    parser.add_argument("--virtual", action="store_true", help="on a virtual clock, without Ray")
     arguments = parser.parse_args()
     seeds = range(1 if arguments.quick else 5)
-    ray_cluster.connect(None)
     same = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * 8, "same")
     mixed = placement_of("elastic", MIXED, "mixed")
     specs = [ReplaySpec(worker, SLOWER) for worker in (*same.workers, *mixed.workers)]
-    executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-    warm = replace(same, workers=(*same.workers, *mixed.workers))
-    run(executor, warm, draw_works(64, random.Random(99), "distilled"), 2.0)
+    executor = None
+    if not arguments.virtual:
+        ray_cluster.connect(None)
+        executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
+        warm = replace(same, workers=(*same.workers, *mixed.workers))
+        run(executor, warm, draw_works(64, random.Random(99), "distilled"), 2.0)
     started = time.monotonic()
     sizes = [(2, 32), (4, 32), (4, 64), (8, 64), (8, 128)]
     for case in ("distilled",) if arguments.quick else ("40-step", "distilled", "13B distilled"):
@@ -161,8 +203,9 @@ def main() -> None:
         runs = [run(executor, mixed, works, arguments.seconds) for works in batches]
         report(f"mixed cards  {case:<14} {len(MIXED)} devices   64 clips", runs, "bound: linear program")
     print(f"{time.monotonic() - started:.0f} s; payloads of 4, 9 and 5 MB a clip; {len(specs)} actors")
-    executor.shutdown()
-    ray_cluster.disconnect()
+    if executor is not None:
+        executor.shutdown()
+        ray_cluster.disconnect()
 
 
 if __name__ == "__main__":
