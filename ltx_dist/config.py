@@ -136,6 +136,12 @@ class RecoveryConfig(_Section):
         description="A clip that finds no memory fails rather than be made with other pixels: in smaller pieces or "
         "with 8-bit weights.",
     )
+    grace_seconds: float = Field(
+        3.0,
+        ge=0,
+        le=3600,
+        description="From a stop to the end of the process; clips nearly there are published. Ray gives a job 3.",
+    )
 
 
 class CacheConfig(_Section):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +17,7 @@ from ltx_dist.devices import local_inventory
 from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.failures import SystemicError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
+from ltx_dist.execution.stopping import EXIT_STOPPED, Stop, stop_on_signals
 from ltx_dist.output.files import OutputError, output_errors
 from ltx_dist.output.live_page import LivePage, write_run
 from ltx_dist.output.lock import folder_lock
@@ -36,6 +36,7 @@ from ltx_dist.types import RenderRequest, RenderResult
 from ltx_dist.wording import count
 
 if TYPE_CHECKING:
+    from ltx_dist.execution.crew import Crew
     from ltx_dist.execution.resumption import Resumption
 
 ExecutorKind = Literal["auto", "local", "ray"]
@@ -44,7 +45,6 @@ EXIT_DONE = 0
 EXIT_INTERNAL = 1
 EXIT_SOME_FAILED = 3
 EXIT_OUTPUT = 74
-EXIT_STOPPED = 75
 
 
 def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | None, console: Console) -> int:
@@ -59,13 +59,13 @@ def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | N
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         with ExitStack() as held:
-            held.enter_context(_stop_on_sigterm())
+            stop = held.enter_context(stop_on_signals(batch.config.recovery.grace_seconds))
             uses_ray = _uses_ray(batch, kind, address, inventory)
             with output_errors():
                 held.enter_context(folder_lock(out.folder))
             if uses_ray:
                 inventory = held.enter_context(_cluster(address))
-            return _run(place_batch(batch, inventory), out, uses_ray, console)
+            return _run(place_batch(batch, inventory), out, uses_ray, console, stop)
     except OutputError as error:
         _say(console, f"the output could not be written: {error}", "red")
         return EXIT_OUTPUT
@@ -87,7 +87,7 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
     return bool(address) or len(batch.placement(inventory).workers) > 1
 
 
-def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console) -> int:
+def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console, stop: Stop) -> int:
     folder = out.folder
     with output_errors():
         publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
@@ -109,7 +109,7 @@ def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console) -> 
             return EXIT_DONE  # and the record of the run that made these clips stays
         with output_errors():
             write_run(run, out)
-        return _finish(placed, out, remaining, publisher, resumption, run, uses_ray, console)
+        return _finish(placed, out, remaining, publisher, resumption, run, uses_ray, console, stop)
 
 
 def _finish(
@@ -121,12 +121,13 @@ def _finish(
     run: RunProgress,
     uses_ray: bool,
     console: Console,
+    stop: Stop,
 ) -> int:
     """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
     run.exit_code = EXIT_INTERNAL
     try:
         if resumption is not None:
-            _render(placed, out, remaining, publisher, resumption, run, uses_ray, console)
+            _render(placed, out, remaining, publisher, resumption, run, uses_ray, console, stop)
         if out.mirror:
             out.mirror.finish()
         run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
@@ -153,11 +154,23 @@ def _render(
     run: RunProgress,
     uses_ray: bool,
     console: Console,
+    stop: Stop,
 ) -> None:
-    with _closing(resumption, console), _executor(placed, uses_ray) as executor:
+    from ltx_dist.execution.crew import Crew
+
+    crew = Crew(placed)
+    with _closing(resumption, console), _executor(crew, uses_ray) as executor:
         watchers = Watchers()
         costs = placed.batch.costs(placed.precision)
-        renderer = Renderer(Scheduler(placed.placement, costs), executor, resumption, watchers.stage_ended)
+        renderer = Renderer(
+            Scheduler(placed.placement, costs),
+            executor,
+            resumption,
+            on_completion=watchers.stage_ended,
+            on_notice=lambda line: _say(console, line, "yellow"),
+            is_stopped=lambda: stop.is_asked,
+            bounds=lambda: crew.placement.max_queued,
+        )
         run.completions, run.costs = renderer.completions, costs
         requests = _in_best_order(placed, requests, costs)
         page = LivePage()
@@ -172,6 +185,7 @@ def _render(
             def publish(result: RenderResult) -> None:
                 published = _publish(publisher, result, placed.render_key(result.request))
                 run.count(published)
+                run.placement = crew.placement
                 if published.status == "done":
                     resumption.forget(published.request)
                 watchers.clip_ended(published)
@@ -181,9 +195,6 @@ def _render(
                 for result in renderer.render(requests):
                     publishing.put(result)
     keep_corrections(costs, placed.batch.checkpoint, placed.precision)
-    lost = [completion.assignment.worker_id for completion in run.completions if completion.worker_lost]
-    if lost:
-        _say(console, f"{count(len(lost), 'worker')} lost on the way: {', '.join(lost)}; the others went on", "yellow")
 
 
 def _in_best_order(placed: PlacedBatch, requests: list[RenderRequest], costs: Costs) -> list[RenderRequest]:
@@ -238,28 +249,15 @@ def _metrics(renderer: Renderer) -> Watcher:
 
 
 @contextmanager
-def _executor(placed: PlacedBatch, uses_ray: bool) -> Iterator[Executor]:
-    from ltx_dist.execution.worker import WorkerSpec
-
+def _executor(crew: Crew, uses_ray: bool) -> Iterator[Executor]:
     if uses_ray:
-        from ltx_dist.execution.ray_executor import RayExecutor as Chosen
+        from ltx_dist.execution.ray_executor import RayExecutor
+
+        executor: Executor = RayExecutor(crew.specs(), hire=crew.hire)
     else:
-        from ltx_dist.execution.local_executor import LocalExecutor as Chosen
-    batch = placed.batch
-    executor = Chosen(
-        [
-            WorkerSpec(
-                worker,
-                batch.checkpoint,
-                placed.digest,
-                placed.precision,
-                batch.config.output,
-                batch.storage,
-                batch.config.recovery.exact,
-            )
-            for worker in placed.placement.workers
-        ]
-    )
+        from ltx_dist.execution.local_executor import LocalExecutor
+
+        executor = LocalExecutor(crew.specs())
     try:
         yield executor
     finally:
@@ -280,20 +278,6 @@ def _closing(resumption: Resumption, console: Console) -> Iterator[None]:
     finally:
         for note in resumption.close():
             _say(console, note, "yellow")
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends a batch as Ctrl-C does."""
-
-    def stop(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _announce(

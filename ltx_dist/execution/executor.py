@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from ltx_dist.scheduling.placement import Worker
 from ltx_dist.types import Assignment, Completion, Failure, RenderRequest, StageOutput, StageReport, WorkerState
 
 
@@ -12,11 +14,34 @@ class WorkerStartError(RuntimeError):
     """A worker did not come up: its weights or its device are of no use to any clip, so the run ends. One line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker is up and has run nothing yet: one of the first, one that was replaced, or one on a node that joined."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker is gone, and what it was running has ended with this failure in the same `wait`.
+
+    reason: for people. can_return: `replace` can start it again.
+    """
+
+    worker_id: str
+    failure: Failure
+    reason: str
+    can_return: bool
+
+
 class Executor(Protocol):
     """Keeps each request's latest stage output itself: conditioning and latents never pass through the caller."""
 
     def submit(self, assignment: Assignment, request: RenderRequest) -> None:
-        """Start, or remember to start, a stage. The worker has no other assignment in flight."""
+        """Start, or remember to start, a stage. The worker has no other assignment in flight but of mp4s.
+
+        On a worker that is gone, which the caller may not know yet, it ends as QUEUED.
+        """
         ...
 
     def wait(self, timeout: float) -> list[Completion]:
@@ -24,6 +49,23 @@ class Executor(Protocol):
 
         Raises WorkerStartError when a worker did not come up.
         """
+        ...
+
+    def changes(self) -> list[Joined | Left]:
+        """Workers that came up or went since this was last asked, in order."""
+        ...
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Workers that are on their way, in words; None if there are none. Each comes, or leaves, in bounded time."""
+        ...
+
+    def replace(self, worker_id: str) -> None:
+        """Start a worker that left and can return: a process of its own on the same device, with nothing in it."""
+        ...
+
+    def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
+        """Kill a worker. It leaves in one of the next `wait`s, as do its assignments, with this failure."""
         ...
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:

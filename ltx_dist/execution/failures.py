@@ -9,9 +9,9 @@
 | INPUT_LOST with a node | no | goes on at its last stage on disk, else at the first | stays |
 
 What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
-failed in a row is dropped while others can do its work; a clip that failed on two workers blames neither. The run stops
-early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure yet: the
-worker goes down its ladder by itself, and raises at its end. Errors of the output (a full disk) end the run, see `run`.
+in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
+The run stops early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure
+yet: the worker goes down its ladder by itself, and raises at its end. Errors of the output (a full disk) end the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ltx_dist.types import Completion, Failure
+from ltx_dist.types import Assignment, Completion, Failure, Stage
 
 MAX_ATTEMPTS = 3
 """Workers that a clip may take down, or leave hanging: with a third, it is the clip."""
@@ -68,12 +68,12 @@ class FailurePolicy:
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
-        self._streaks: dict[str, list[str]] = {}
+        self._streaks: dict[tuple[str, Stage], list[str]] = {}
         self._first_failures: list[str] | None = []
 
     def succeeded(self, completion: Completion, is_done: bool) -> None:
         """A stage ended well; `is_done`: its clip, too."""
-        self._streaks.pop(completion.assignment.worker_id, None)
+        self._streaks.pop((completion.assignment.worker_id, completion.assignment.stage), None)
         if is_done:
             self._records.pop(completion.assignment.request_id, None)
             self._first_failures = None  # what can be done once is not wrong with all
@@ -89,11 +89,11 @@ class FailurePolicy:
                 return self._fail(completion, f"given up after {MAX_LOSSES} losses: {completion.error}")
             return Verdict(
                 from_disk=failure is Failure.INPUT_LOST,
-                avoid=frozenset(record.failed_on),
+                avoid=self._avoid(record),
                 alone=record.charged == MAX_ATTEMPTS - 1,
             )
         record.failed_on.add(assignment.worker_id)
-        self._blame(assignment.request_id, assignment.worker_id, len(record.failed_on) > 1)
+        self._blame(assignment, len(record.failed_on) > 1)
         if failure is Failure.ERROR:
             record.errors += 1
             if record.errors >= MAX_ERRORS or record.failed_on.issuperset(hosts):
@@ -102,11 +102,11 @@ class FailurePolicy:
             record.charged += 1
             if record.charged >= MAX_ATTEMPTS:
                 return self._fail(completion, f"given up after {MAX_ATTEMPTS} attempts: {completion.error}")
-        return Verdict(avoid=frozenset(record.failed_on), alone=record.charged == MAX_ATTEMPTS - 1)
+        return Verdict(avoid=self._avoid(record), alone=record.charged == MAX_ATTEMPTS - 1)
 
     def is_bad(self, worker_id: str) -> bool:
-        """Whether a worker has failed so many different clips in a row that it must be the worker."""
-        return len(self._streaks.get(worker_id, ())) >= MAX_STREAK
+        """Whether so many different clips have failed at one stage on a worker in a row that it must be the worker."""
+        return any(len(clips) >= MAX_STREAK for (name, _), clips in self._streaks.items() if name == worker_id)
 
     def check_systemic(self) -> None:
         """Raises SystemicError when the first clips to end have all failed alike. To be asked while clips are open."""
@@ -114,13 +114,18 @@ class FailurePolicy:
         if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
 
-    def _blame(self, request_id: str, worker_id: str, was_elsewhere: bool) -> None:
+    def _avoid(self, record: _Record) -> frozenset[str]:
+        """For the last attempt a fresh process is worth more than another device."""
+        return frozenset() if record.charged == MAX_ATTEMPTS - 1 else frozenset(record.failed_on)
+
+    def _blame(self, assignment: Assignment, was_elsewhere: bool) -> None:
+        request_id = assignment.request_id
         if was_elsewhere:  # two workers: it is the clip
             for streak in self._streaks.values():
                 if request_id in streak:
                     streak.remove(request_id)
             return
-        streak = self._streaks.setdefault(worker_id, [])
+        streak = self._streaks.setdefault((assignment.worker_id, assignment.stage), [])
         if request_id not in streak:
             streak.append(request_id)
 

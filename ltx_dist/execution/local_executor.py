@@ -1,5 +1,7 @@
 """Runs assignments in this process, one after the other. The plain path that Ray's results are compared to.
 
+What takes a worker down takes this process with it, and a stage that hangs can only be ended from outside: the next run
+goes on where this one was. Workers that are to be replaced need processes of their own, which is what Ray is for.
 Only mp4s of workers with `video_slots` are made beside, in threads.
 """
 
@@ -10,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from ltx_dist.execution.executor import failure_of
+from ltx_dist.execution.executor import Joined, Left, failure_of
 from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.types import (
     Assignment,
     Completion,
     EncodedVideo,
+    Failure,
     RenderRequest,
     Stage,
     StageOutput,
@@ -33,10 +36,16 @@ class LocalExecutor:
         self._submitted: deque[tuple[Assignment, RenderRequest]] = deque()
         self._outputs: dict[str, StageOutput] = {}
         self._threads = ThreadPoolExecutor(max(1, sum(spec.worker.video_slots for spec in specs)))
+        self._ended: list[Completion] = []
+        self._changes: list[Joined | Left] = [Joined(spec.worker) for spec in specs]
         self._videos: dict[Future[tuple[EncodedVideo | None, StageReport]], tuple[Assignment, float]] = {}
 
     def submit(self, assignment: Assignment, request: RenderRequest) -> None:
-        if assignment.stage is Stage.ENCODE_VIDEO:
+        if assignment.worker_id not in self._workers:
+            now = time.monotonic() - self._epoch
+            report = StageReport(0.0, error=f"worker {assignment.worker_id} is gone")
+            self._ended.append(Completion(assignment, now, now, report, Failure.QUEUED))
+        elif assignment.stage is Stage.ENCODE_VIDEO:
             future = self._threads.submit(self._workers[assignment.worker_id].finish_video, request)
             self._videos[future] = assignment, time.monotonic() - self._epoch
         else:
@@ -45,8 +54,15 @@ class LocalExecutor:
     def wait(self, timeout: float) -> list[Completion]:
         """Runs the oldest assignment to its end, however long that takes; without one, waits for an mp4."""
         if self._submitted:
-            return [self._run(*self._submitted.popleft()), *self._finished_videos(timeout=0)]
-        return self._finished_videos(timeout)
+            completions = [self._run(*self._submitted.popleft()), *self._finished_videos(timeout=0)]
+        else:
+            completions = self._finished_videos(timeout)
+        for completion in completions:
+            if completion.worker_lost:
+                self.end_worker(completion.assignment.worker_id, Failure.CRASH, completion.error or "")
+        completions += self._ended
+        self._ended = []
+        return completions
 
     def _run(self, assignment: Assignment, request: RenderRequest) -> Completion:
         started = time.monotonic() - self._epoch
@@ -67,6 +83,29 @@ class LocalExecutor:
         assignment, started = self._videos.pop(future)
         video, report = future.result()
         return Completion(assignment, started, time.monotonic() - self._epoch, report, failure_of(report), video)
+
+    def changes(self) -> list[Joined | Left]:
+        changes, self._changes = self._changes, []
+        return changes
+
+    @property
+    def waiting_for(self) -> str | None:
+        return None
+
+    def replace(self, worker_id: str) -> None:
+        raise AssertionError("no worker of this process can return")
+
+    def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
+        """It is given nothing more, and what it was to do ends; an mp4 that it still makes is let go."""
+        if self._workers.pop(worker_id, None) is None:
+            return
+        self._changes.append(Left(worker_id, failure, reason, can_return=False))
+        ended = [a for a, _ in self._submitted if a.worker_id == worker_id]
+        ended += [a for a, _ in self._videos.values() if a.worker_id == worker_id]
+        self._submitted = deque(item for item in self._submitted if item[0] not in ended)
+        self._videos = {future: item for future, item in self._videos.items() if item[0] not in ended}
+        now = time.monotonic() - self._epoch
+        self._ended += [Completion(a, now, now, StageReport(0.0, error=reason), failure) for a in ended]
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         output = self._outputs[request_id]

@@ -128,13 +128,7 @@ def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
 
     Raises WorkerStartError when the cluster cannot give them; without this the actors would wait in silence.
     """
-    groups = {
-        spec.worker.worker_id: placement_group(
-            [{"GPU": spec.worker.num_gpus}], bundle_label_selector=_on_its_node(spec.worker)
-        )
-        for spec in specs
-        if spec.worker.num_gpus > 0
-    }
+    groups = {spec.worker.worker_id: reserve_one(spec.worker) for spec in specs if spec.worker.num_gpus > 0}
     deadline = time.monotonic() + PLACE_SECONDS
     missing = [name for name, group in groups.items() if not group.wait(max(0.0, deadline - time.monotonic()))]
     if missing:
@@ -148,5 +142,7 @@ def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
     return groups
 
 
-def _on_its_node(worker: Worker) -> list[dict[str, str]]:
-    return [{"ray.io/node-id": worker.node_id} if worker.node_id else {}]
+def reserve_one(worker: Worker) -> PlacementGroup:
+    """A GPU on the worker's node; an actor that is to use it waits in Ray until it is there."""
+    on_its_node = {"ray.io/node-id": worker.node_id} if worker.node_id else {}
+    return placement_group([{"GPU": worker.num_gpus}], bundle_label_selector=[on_its_node])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltx_dist.execution.executor import Executor
+from ltx_dist.execution.deadlines import Deadlines
+from ltx_dist.execution.executor import Executor, Joined, Left
 from ltx_dist.execution.failures import FailurePolicy
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import STAGES, Completion, RenderRequest, RenderResult, Stage
+from ltx_dist.types import STAGES, Assignment, Completion, Failure, RenderRequest, RenderResult, Stage
 
 if TYPE_CHECKING:
     from ltx_dist.execution.resumption import Resumption
@@ -21,6 +23,9 @@ KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
 """Stages whose output is of use to a later run."""
 
 
+Clock = Callable[[], float]
+
+
 class WorkersLostError(RuntimeError):
     """No worker is left for a stage. The requests that wait for it are not to blame: another run can go on."""
 
@@ -28,7 +33,9 @@ class WorkersLostError(RuntimeError):
 class Renderer:
     """Drives a scheduler and an executor. `completions` is everything that ended so far, in order.
 
-    on_completion: told of each at once, in the loop itself, so it must not take long.
+    on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
+    workers that come and go. is_stopped: asked at every turn; then nothing new is begun. bounds: of the queues, asked
+    when a worker joins.
     """
 
     def __init__(
@@ -37,44 +44,69 @@ class Renderer:
         executor: Executor,
         resumption: Resumption | None = None,
         on_completion: Callable[[Completion], None] | None = None,
+        on_notice: Callable[[str], None] | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+        bounds: Callable[[], Mapping[Stage, int]] | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self._executor = executor
         self._resumption = resumption
         self._on_completion = on_completion
+        self._on_notice = on_notice
+        self._is_stopped = is_stopped
+        self._bounds = bounds
+        self._clock = clock
         self._policy = FailurePolicy()
+        self._deadlines = Deadlines()
         self._on_disk: dict[str, Stage] = {}
+        self._by_id: dict[str, RenderRequest] = {}
         self._history: dict[str, list[Completion]] = {}
+        self._last_loss: str | None = None
         self.completions: list[Completion] = []
 
     def render(self, requests: Sequence[RenderRequest]) -> Iterator[RenderResult]:
         """Yield exactly one result for each request, as it ends.
 
         Workers get their next work before a result is handed out, so what the caller does with it (writing the
-        file) does not keep the others waiting. Raises WorkerStartError when a worker does not come up, and
-        WorkersLostError when all that could be done without the lost workers is done and requests are left.
+        file) does not keep the others waiting. Raises WorkerStartError when a worker does not come up,
+        WorkersLostError when all that could be done without the lost workers is done and requests are left,
+        SystemicError when the first requests all fail alike, and KeyboardInterrupt when it was stopped.
         """
-        by_id = {request.request_id: request for request in requests}
-        for request in requests:
-            self._scheduler.add([request.request_id], self._first_stage(request))
-        self._submit(by_id)
+        self.begin(requests)
         while not self._scheduler.is_finished:
-            if not self._scheduler.num_in_flight:
-                self._raise_without_workers()
-            completions = self._executor.wait(TICK_SECONDS)
-            results = [result for c in completions if (result := self._take_in(c, by_id)) is not None]
-            for worker_id in {c.assignment.worker_id for c in completions if c.worker_lost}:
-                self._scheduler.remove_worker(worker_id)
-            self._submit(by_id)
-            yield from results
-            if not self._scheduler.is_finished:
-                self._policy.check_systemic()
+            yield from self.turn()
 
-    def _take_in(self, completion: Completion, by_id: dict[str, RenderRequest]) -> RenderResult | None:
+    def begin(self, requests: Sequence[RenderRequest]) -> None:
+        """Take in the requests, and give every worker its first work."""
+        for request in requests:
+            self._by_id[request.request_id] = request
+            self._scheduler.add([request.request_id], self._first_stage(request))
+        self._submit()
+
+    def turn(self) -> list[RenderResult]:
+        """Wait for something to end, for a moment, and do what follows from it; the requests that are over with it."""
+        if self._is_stopped():
+            self._wind_up()
+        elif not self._scheduler.num_in_flight and not self._executor.waiting_for:
+            self._raise_without_workers()
+        completions = self._executor.wait(TICK_SECONDS)
+        results = [result for c in completions if (result := self._take_in(c)) is not None]
+        for change in self._executor.changes():
+            self._change(change)
+        self._drop_bad_workers(completions)
+        self._end_hung_workers()
+        if not self._is_stopped():
+            self._submit()
+        if not self._scheduler.is_finished:
+            self._policy.check_systemic()
+        return results
+
+    def _take_in(self, completion: Completion) -> RenderResult | None:
         """What an ended assignment changes; the result of its request if that is over."""
-        self._record(completion, by_id)
+        self._record(completion)
         assignment = completion.assignment
-        request = by_id[assignment.request_id]
+        request = self._by_id[assignment.request_id]
         if completion.failure is None:
             is_done = self._scheduler.update(completion)
             self._policy.succeeded(completion, is_done)
@@ -98,14 +130,58 @@ class Renderer:
         """Requests that wait in front of each stage; good in any thread."""
         return {stage: self._scheduler.num_queued(stage) for stage in STAGES}
 
+    def _change(self, change: Joined | Left) -> None:
+        if isinstance(change, Joined):
+            name = change.worker.worker_id
+            self._deadlines.joined(name, self._clock())
+            if not self._scheduler.has_worker(name):
+                self._scheduler.add_worker(change.worker, self._bounds() if self._bounds else None)
+                self._notice(f"worker {name} joined")
+            return
+        self._deadlines.left(change.worker_id)
+        self._last_loss = change.reason
+        is_bad = self._policy.is_bad(change.worker_id) and self._scheduler.can_do_without(change.worker_id)
+        if self._scheduler.has_worker(change.worker_id):
+            self._scheduler.remove_worker(change.worker_id)
+        if is_bad:
+            what = "is given nothing more: it failed clip after clip"
+        elif change.can_return:
+            self._executor.replace(change.worker_id)
+            what = "is started anew"
+        else:
+            what = "is gone; the others go on"
+        self._notice(f"worker {change.worker_id} {what}: {change.reason.splitlines()[0]}")
+
+    def _drop_bad_workers(self, completions: Sequence[Completion]) -> None:
+        """Of those that are still there: errors alone end no worker."""
+        for name in {c.assignment.worker_id for c in completions if c.failure is Failure.ERROR}:
+            if self._policy.is_bad(name) and self._scheduler.can_do_without(name):
+                self._executor.end_worker(name, Failure.QUEUED, "ended, because several clips in a row failed on it")
+
+    def _end_hung_workers(self) -> None:
+        now = self._clock()
+        self._deadlines.saw(self._executor.worker_states(), now)
+        for assignment, reason in self._deadlines.overdue(now):
+            self._executor.end_worker(assignment.worker_id, Failure.HANG, reason)
+
+    def _wind_up(self) -> None:
+        """Only what ends in a clip goes on. Raises KeyboardInterrupt when there is nothing of that left."""
+        for assignment in self._scheduler.finish_videos():
+            self._start(assignment)
+        if not any(a.stage in (Stage.DECODE, Stage.ENCODE_VIDEO) for a in self._deadlines.under_way()):
+            raise KeyboardInterrupt
+
     def _raise_without_workers(self) -> None:
         stage = self._scheduler.unhosted_stage
         assert stage is not None, "nothing in flight and requests are open: the scheduler stalled"
-        last = next((c.error for c in reversed(self.completions) if c.worker_lost), None)
-        if last is None:
+        if self._last_loss is None:
             # No worker was made for it, because all that it makes was on disk when the run began.
             raise WorkersLostError(f"what was kept of a clip is gone or damaged, and no worker of this run can {stage}")
-        raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {last}")
+        raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {self._last_loss}")
+
+    def _notice(self, line: str) -> None:
+        if self._on_notice is not None:
+            self._on_notice(line)
 
     def _first_stage(self, request: RenderRequest) -> Stage:
         """Where a request goes on for which the executor holds nothing; its input is loaded when a worker takes it."""
@@ -114,14 +190,18 @@ class Renderer:
             self._on_disk[request.request_id] = first
         return first
 
-    def _submit(self, by_id: dict[str, RenderRequest]) -> None:
-        while assignments := self._scheduler.schedule():
+    def _submit(self) -> None:
+        while assignments := self._scheduler.schedule(expects_workers=self._executor.waiting_for is not None):
             for assignment in assignments:
-                request = by_id[assignment.request_id]
-                if self._restore(request):
-                    self._executor.submit(assignment, request)
-                else:
-                    self._scheduler.retry(assignment, self._first_stage(request))
+                self._start(assignment)
+
+    def _start(self, assignment: Assignment) -> None:
+        request = self._by_id[assignment.request_id]
+        if not self._restore(request):
+            self._scheduler.retry(assignment, self._first_stage(request))
+            return
+        self._deadlines.begin(assignment, request, self._clock())
+        self._executor.submit(assignment, request)
 
     def _restore(self, request: RenderRequest) -> bool:
         """Hand the executor what is on disk of a request, if that is where its input is. False: it is there no more."""
@@ -135,11 +215,12 @@ class Renderer:
         self._executor.restore(request.request_id, output)
         return True
 
-    def _record(self, completion: Completion, by_id: dict[str, RenderRequest]) -> None:
+    def _record(self, completion: Completion) -> None:
         assignment = completion.assignment
+        self._deadlines.end(completion)
         if self._resumption is not None and assignment.stage in KEPT and completion.error is None:
             fetch = self._executor.fetcher(assignment.request_id)
-            self._resumption.keep(by_id[assignment.request_id], assignment.stage, fetch)
+            self._resumption.keep(self._by_id[assignment.request_id], assignment.stage, fetch)
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
         if self._on_completion is not None:

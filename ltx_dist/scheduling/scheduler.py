@@ -117,11 +117,15 @@ class Scheduler:
         """
         if sum(self._left.values()) < self._planned_with / 2 or not self._planned_with:
             self._plan()
-        assignments, self._decoded = self._decoded, []
-        assignments += self._take_retries(expects_workers)
+        assignments = [*self.finish_videos(), *self._take_retries(expects_workers)]
         while taken := [a for group, worker in self._fleet.idle_groups() for a in self._take_all(group, worker)]:
             # What was taken may have made room upstream, for a worker that was asked before.
             assignments += taken
+        return assignments
+
+    def finish_videos(self) -> list[Assignment]:
+        """Only what `schedule` would begin of the mp4s whose frames are there: for a run that begins nothing new."""
+        assignments, self._decoded = self._decoded, []
         return assignments
 
     def update(self, completion: Completion) -> bool:
@@ -187,6 +191,12 @@ class Scheduler:
 
     def has_worker(self, worker_id: str) -> bool:
         return worker_id in self._fleet
+
+    def can_do_without(self, worker_id: str) -> bool:
+        """Whether other workers host all stages of this one."""
+        if worker_id not in self._fleet:
+            return False
+        return all(self.hosts(stage) - {worker_id} for stage in self._fleet[worker_id].stages)
 
     def hosts(self, stage: Stage) -> frozenset[str]:
         """The workers there are for a stage; an mp4 is made where its frames are, so DECODE stands for it."""

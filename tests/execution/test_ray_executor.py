@@ -80,7 +80,8 @@ def test_steps_are_seen_while_a_stage_runs_and_outputs_stay_out_of_the_driver(ra
 def test_a_killed_worker_costs_no_clip(ray_cluster, checkpoint: Checkpoint):
     executor = make_executor(checkpoint)
     pids = {
-        name: ray.get(actor.__ray_call__.remote(lambda self: os.getpid())) for name, actor in executor._actors.items()
+        name: ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
+        for name, actor in executor._workers.actors.items()
     }
     renderer = Renderer(Scheduler(REPLICATED), executor)
     try:

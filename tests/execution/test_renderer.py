@@ -2,74 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 
 import pytest
+from fakes import VIDEO, FakeExecutor, make_request, replicated
 
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.timeline import makespan, overlaps
-from ltx_dist.types import (
-    STAGES,
-    Assignment,
-    Completion,
-    EncodedVideo,
-    Failure,
-    RenderRequest,
-    Stage,
-    StageOutput,
-    StageReport,
-    WorkerState,
-)
-
-SECONDS = {Stage.ENCODE_TEXT: 1.0, Stage.DENOISE: 10.0, Stage.DECODE: 3.0}
-VIDEO = EncodedVideo(b"mp4", 9, 64, 64, "frames", "mp4")
-
-
-class FakeExecutor:
-    """Ends the assignment that ends first on a virtual clock; `ending` decides how."""
-
-    def __init__(self, ending: Callable[[Assignment], str] = lambda assignment: "well") -> None:
-        self._ending = ending
-        self._running: list[tuple[float, int, Assignment, float]] = []
-        self._now = 0.0
-        self._count = 0
-        self.released: list[str] = []
-
-    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
-        self._count += 1
-        heapq.heappush(self._running, (self._now + SECONDS[assignment.stage], self._count, assignment, self._now))
-
-    def wait(self, timeout: float) -> list[Completion]:
-        self._now, _, assignment, started = heapq.heappop(self._running)
-        ending = self._ending(assignment)
-        report = StageReport(self._now - started, error=None if ending == "well" else "RuntimeError: boom")
-        video = VIDEO if ending == "well" and assignment.stage is Stage.DECODE else None
-        failure = {"well": None, "failed": Failure.ERROR, "lost": Failure.CRASH, "input lost": Failure.INPUT_LOST}[
-            ending
-        ]
-        return [Completion(assignment, started, self._now, report, failure, video)]
-
-    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
-        raise AssertionError("nothing is kept in these tests")
-
-    def restore(self, request_id: str, output: StageOutput) -> None:
-        raise AssertionError("nothing is resumed in these tests")
-
-    def release(self, request_id: str) -> None:
-        self.released.append(request_id)
-
-    def worker_states(self) -> list[WorkerState]:
-        return []
-
-    def shutdown(self) -> None: ...
-
-
-def make_request(request_id: str) -> RenderRequest:
-    return RenderRequest(request_id, "p", "", 64, 64, 9, 25.0, 8, 3.0, 0.0, 0, 0.05, 0.025, 128)
-
+from ltx_dist.types import STAGES, Assignment, Failure, RenderRequest, Stage, StageOutput
 
 REQUESTS = [make_request(name) for name in "abcd"]
 PINNED = Placement(
@@ -79,8 +21,16 @@ PINNED = Placement(
 )
 
 
+def well(assignment: Assignment) -> Failure | None:
+    return None
+
+
+def make_renderer(executor: FakeExecutor, placement: Placement = PINNED, **options) -> Renderer:
+    return Renderer(Scheduler(placement), executor, clock=lambda: executor.now, **options)
+
+
 def test_encode_and_decode_run_inside_the_denoise_of_other_clips():
-    renderer = Renderer(Scheduler(PINNED), FakeExecutor())
+    renderer = make_renderer(FakeExecutor(PINNED))
     results = list(renderer.render(REQUESTS))
     assert [result.request.request_id for result in results] == ["a", "b", "c", "d"]
     assert all(result.status == "done" and result.video == VIDEO for result in results)
@@ -90,15 +40,15 @@ def test_encode_and_decode_run_inside_the_denoise_of_other_clips():
 
 
 def test_one_failed_clip_does_not_stop_the_others():
-    def ending(assignment: Assignment) -> str:
-        return "failed" if assignment.request_id == "b" and assignment.stage is Stage.DENOISE else "well"
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.ERROR if assignment.request_id == "b" and assignment.stage is Stage.DENOISE else None
 
-    executor = FakeExecutor(ending)
-    results = {r.request.request_id: r for r in Renderer(Scheduler(PINNED), executor).render(REQUESTS)}
+    executor = FakeExecutor(PINNED, ending)
+    results = {r.request.request_id: r for r in make_renderer(executor).render(REQUESTS)}
     assert {name: result.status for name, result in results.items()} == {
         "a": "done", "b": "failed", "c": "done", "d": "done",
     }  # fmt: skip
-    assert results["b"].error == "RuntimeError: boom"
+    assert results["b"].error == "boom: error"
     assert [c.assignment.stage for c in results["b"].completions] == [Stage.ENCODE_TEXT, Stage.DENOISE]
     assert sorted(executor.released) == ["a", "b", "c", "d"], "nothing of a finished clip is kept"
 
@@ -106,25 +56,68 @@ def test_one_failed_clip_does_not_stop_the_others():
 def test_a_lost_worker_costs_no_clip_while_another_can_do_its_work():
     lost = []
 
-    def ending(assignment: Assignment) -> str:
+    def ending(assignment: Assignment) -> Failure | None:
         if assignment.worker_id == "w1" and not lost:
             lost.append(assignment)
-            return "lost"
-        return "well"
+            return Failure.NODE_LOST
+        return None
 
-    workers = tuple(Worker(f"w{i}", STAGES, "cpu", i) for i in range(2))
-    placement = Placement("replicated", workers, {Stage.DENOISE: 2, Stage.DECODE: 2})
-    results = list(Renderer(Scheduler(placement), FakeExecutor(ending)).render(REQUESTS))
+    executor = FakeExecutor(replicated(2), ending)
+    results = list(make_renderer(executor, replicated(2)).render(REQUESTS))
     assert lost and {result.status for result in results} == {"done"}
+    assert "w1" not in executor.up
 
 
 def test_without_a_transformer_the_run_ends_and_blames_no_clip():
-    def ending(assignment: Assignment) -> str:
-        return "lost" if assignment.stage is Stage.DENOISE else "well"
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.NODE_LOST if assignment.stage is Stage.DENOISE else None
 
-    renderer = Renderer(Scheduler(PINNED), FakeExecutor(ending))
+    renderer = make_renderer(FakeExecutor(PINNED, ending))
     with pytest.raises(WorkersLostError, match="no worker is left that can run denoise; the last one: .*boom"):
         list(renderer.render(REQUESTS))
+
+
+def test_a_worker_that_crashed_is_started_anew_and_used():
+    crashed = []
+
+    def ending(assignment: Assignment) -> Failure | None:
+        if not crashed and assignment.stage is Stage.DENOISE:
+            crashed.append(assignment)
+            return Failure.CRASH
+        return None
+
+    executor = FakeExecutor(PINNED, ending)
+    results = list(make_renderer(executor).render(REQUESTS))
+    assert {result.status for result in results} == {"done"} and executor.starts["w1"] == 2
+
+
+def test_a_worker_that_joins_takes_work():
+    executor = FakeExecutor(replicated(1))
+    bounds = {Stage.DENOISE: 4, Stage.DECODE: 4}
+    renderer = make_renderer(executor, replicated(1), bounds=lambda: bounds)
+    renderer.begin(REQUESTS)
+    renderer.turn()
+    executor.join(Worker("new", STAGES, "cpu"))
+    executor.starts["new"] = 1
+    results = []
+    while len(results) < len(REQUESTS):
+        results += renderer.turn()
+    assert "new" in {c.assignment.worker_id for c in renderer.completions}
+
+
+def test_a_stop_publishes_what_is_nearly_there_and_begins_nothing():
+    stopped: list[bool] = []
+    executor = FakeExecutor(replicated(1, video_slots=1))
+    renderer = make_renderer(executor, replicated(1, video_slots=1), is_stopped=lambda: bool(stopped))
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        renderer.begin(REQUESTS)
+        while True:
+            done += [result.request.request_id for result in renderer.turn()]
+            if any(a.stage is Stage.DECODE for a in executor.running):
+                stopped.append(True)
+    assert done == ["a"], "its frames were nearly there"
+    assert {a.request_id for a, _ in executor.started} == {"a"}
 
 
 class FakeResumption:
@@ -153,8 +146,8 @@ class FakeResumption:
 class KeepingExecutor(FakeExecutor):
     """Remembers what it was handed from disk."""
 
-    def __init__(self, ending: Callable[[Assignment], str] = lambda assignment: "well") -> None:
-        super().__init__(ending)
+    def __init__(self, placement: Placement = PINNED, ending: Callable[[Assignment], Failure | None] = well) -> None:
+        super().__init__(placement, ending)
         self.restored: list[str] = []
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
@@ -165,7 +158,7 @@ class KeepingExecutor(FakeExecutor):
 
 
 def run_resumed(resumption: FakeResumption, executor: KeepingExecutor) -> list[tuple[str, Stage]]:
-    renderer = Renderer(Scheduler(PINNED), executor, resumption)  # type: ignore[arg-type]
+    renderer = make_renderer(executor, resumption=resumption)
     assert {result.status for result in renderer.render(REQUESTS)} == {"done"}
     return [(c.assignment.request_id, c.assignment.stage) for c in renderer.completions]
 
@@ -189,19 +182,19 @@ def test_what_turns_out_to_be_damaged_is_made_again():
 def test_a_lost_input_is_taken_from_disk_again():
     lost: list[Assignment] = []
 
-    def ending(assignment: Assignment) -> str:
+    def ending(assignment: Assignment) -> Failure | None:
         if assignment.request_id == "a" and assignment.stage is Stage.DECODE and not lost:
             lost.append(assignment)
-            return "input lost"
-        return "well"
+            return Failure.INPUT_LOST
+        return None
 
-    executor = KeepingExecutor(ending)
+    executor = KeepingExecutor(ending=ending)
     ran = run_resumed(FakeResumption({"a": Stage.DECODE}), executor)
     assert [stage for name, stage in ran if name == "a"] == [Stage.DECODE, Stage.DECODE]
     assert executor.restored == ["a before decode"] * 2
 
 
 def test_the_videos_are_not_kept():
-    renderer = Renderer(Scheduler(PINNED), FakeExecutor())
+    renderer = make_renderer(FakeExecutor(PINNED))
     list(renderer.render(REQUESTS))
     assert all(completion.video is None for completion in renderer.completions)

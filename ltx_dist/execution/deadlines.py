@@ -1,0 +1,92 @@
+"""Which assignments have not moved for too long. Pure: time is what it is told, and it ends nothing itself."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ltx_dist.types import Assignment, Completion, RenderRequest, Stage, WorkerState
+
+LEAST_SECONDS = 60.0
+"""Nothing is called hung before this: a busy host, a slow link, a first kernel take their time."""
+
+FACTOR = 5.0
+"""Times the median that a step or a stage may take."""
+
+FIRST_SECONDS = 1800.0
+"""While no median is known: one step of the largest model on a CPU stays below it."""
+
+KEPT = 31
+"""Of each stage, so many times make the median."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    size: float
+    since: float | None
+    step: int = 0
+
+
+class Deadlines:
+    """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung.
+
+    Denoising moves with every step; the other stages move when they end. `size` is pixels times frames: a larger clip
+    than those seen is granted the square of the ratio, which bounds attention.
+    """
+
+    def __init__(self) -> None:
+        self._watched: dict[Assignment, _Watch] = {}
+        self._up: set[str] = set()
+        self._seen: dict[Stage, deque[tuple[float, float]]] = {stage: deque(maxlen=KEPT) for stage in Stage}
+
+    def joined(self, worker_id: str, now: float) -> None:
+        self._up.add(worker_id)
+        for assignment, watch in self._watched.items():
+            if assignment.worker_id == worker_id:
+                watch.since = now
+
+    def left(self, worker_id: str) -> None:
+        self._up.discard(worker_id)
+
+    def begin(self, assignment: Assignment, request: RenderRequest, now: float) -> None:
+        size = float(request.width * request.height * request.num_frames)
+        self._watched[assignment] = _Watch(size, now if assignment.worker_id in self._up else None)
+
+    def end(self, completion: Completion) -> None:
+        watch = self._watched.pop(completion.assignment)
+        if completion.failure is None and completion.assignment.stage is not Stage.DENOISE:
+            self._seen[completion.assignment.stage].append((completion.report.seconds, watch.size))
+
+    def saw(self, states: Iterable[WorkerState], now: float) -> None:
+        """What workers say they are at."""
+        for state in states:
+            if state.stage is not Stage.DENOISE or state.request_id is None:
+                continue
+            watch = self._watched.get(Assignment(state.request_id, state.stage, state.worker_id))
+            if watch is None or watch.since is None or state.step <= watch.step:
+                continue
+            if watch.step:  # the first step has the swap of weights in it
+                self._seen[Stage.DENOISE].append(((now - watch.since) / (state.step - watch.step), watch.size))
+            watch.step, watch.since = state.step, now
+
+    def under_way(self) -> Iterable[Assignment]:
+        return self._watched.keys()
+
+    def overdue(self, now: float) -> list[tuple[Assignment, str]]:
+        """Assignments that have not moved for longer than they may, each with a line about it."""
+        found: list[tuple[Assignment, str]] = []
+        for assignment, watch in self._watched.items():
+            allowed = self._allowed(assignment.stage, watch.size)
+            if watch.since is not None and now - watch.since > allowed:
+                what = f"step {watch.step + 1}" if assignment.stage is Stage.DENOISE else "its end"
+                waited = f"waited {now - watch.since:.0f} s for {what}, where {allowed:.0f} s is the most"
+                found.append((assignment, f"hung in {assignment.stage} of {assignment.request_id}: {waited}"))
+        return found
+
+    def _allowed(self, stage: Stage, size: float) -> float:
+        seen = self._seen[stage]
+        if not seen:
+            return FIRST_SECONDS
+        return max(LEAST_SECONDS, FACTOR * statistics.median(s * max(1.0, size / other) ** 2 for s, other in seen))

@@ -1,0 +1,70 @@
+"""How a run is stopped from outside: SIGTERM, Ctrl-C, a terminal that closes.
+
+The first signal asks: nothing new is begun, and clips whose frames are there are published. When the grace is over, or
+at a second signal, KeyboardInterrupt ends what is still running; one more ends the process on the spot. What was not
+published by then is not lost either: the next run goes on with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXIT_STOPPED = 75
+
+LEAVE_SECONDS = 2.0
+"""Of the grace, for ending workers and writing `run.json`."""
+
+LEAST_SECONDS = 0.2
+
+
+class Stop:
+    """Whether the run was asked to stop."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_ending = False
+
+    def _on_signal(self, seconds: float) -> None:
+        if self._is_ending:
+            os._exit(EXIT_STOPPED)
+        if self.is_asked:
+            self._on_grace_over()
+        self.is_asked = True
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _on_grace_over(self) -> None:
+        self._is_ending = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
+    """Take signals until the end of the block. grace_seconds: from the first of them to the end of the process.
+
+    Handlers of other libraries must not be set after this: `ray.init` sets one, see `ray_cluster.connect`.
+    """
+    stop = Stop()
+    work_seconds = max(LEAST_SECONDS, grace_seconds - LEAVE_SECONDS)
+
+    def on_signal(signum: int, frame: Any) -> None:
+        stop._on_signal(work_seconds)
+
+    def on_alarm(signum: int, frame: Any) -> None:
+        stop._on_grace_over()
+
+    asked_by = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
+        asked_by.append(signal.SIGHUP)
+    previous = {one: signal.signal(one, on_signal) for one in asked_by}
+    previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        yield stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for one, handler in previous.items():
+            signal.signal(one, handler)

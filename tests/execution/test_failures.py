@@ -1,0 +1,288 @@
+"""Who is blamed for what: poison clips, bad workers, hangs, lost nodes; then anything at any time, and nothing lost."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+from collections import Counter
+
+import pytest
+from fakes import FakeExecutor, make_request, replicated
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ltx_dist.execution.failures import MAX_LOSSES, SYSTEMIC, FailurePolicy, SystemicError
+from ltx_dist.execution.renderer import Renderer, WorkersLostError
+from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.types import STAGES, Assignment, Completion, Failure, RenderResult, Stage, StageReport
+
+
+def make_renderer(executor: FakeExecutor, placement: Placement, **options) -> Renderer:
+    return Renderer(Scheduler(placement), executor, clock=lambda: executor.now, **options)
+
+
+def render(executor: FakeExecutor, placement: Placement, num_clips: int) -> dict[str, RenderResult]:
+    renderer = make_renderer(executor, placement)
+    results = list(renderer.render([make_request(f"{i}") for i in range(num_clips)]))
+    assert len(results) == num_clips, "one result each"
+    return {result.request.request_id: result for result in results}
+
+
+@pytest.mark.parametrize("failure", [Failure.CRASH, Failure.HANG])
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_a_poison_clip_fails_alone_after_three_attempts(failure: Failure, num_workers: int):
+    def ending(assignment: Assignment) -> Failure | None:
+        return failure if assignment.request_id == "7" and assignment.stage is Stage.DENOISE else None
+
+    executor = FakeExecutor(replicated(num_workers), ending)
+    results = render(executor, replicated(num_workers), 20)
+    assert [name for name, result in results.items() if result.status == "failed"] == ["7"]
+    assert (results["7"].error or "").startswith("given up after 3 attempts: ")
+    attempts = [
+        (a.worker_id, fresh) for a, fresh in executor.started if a.request_id == "7" and a.stage is Stage.DENOISE
+    ]
+    assert len(attempts) == 3 and attempts[-1][1], "the last of them on a fresh worker"
+    assert attempts[0][0] != attempts[1][0] or num_workers == 1, "the second on another"
+
+
+def test_a_bad_worker_is_dropped_and_its_clips_are_not_blamed():
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.CRASH if assignment.worker_id == "w1" and assignment.stage is Stage.DENOISE else None
+
+    executor = FakeExecutor(replicated(3), ending)
+    results = render(executor, replicated(3), 20)
+    assert {result.status for result in results.values()} == {"done"}
+    assert "w1" not in executor.up and executor.starts["w1"] == 3, "its third crash in a row was its last"
+
+
+def test_a_worker_that_raises_at_every_clip_is_ended():
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.ERROR if assignment.worker_id == "w0" and assignment.stage is Stage.DENOISE else None
+
+    executor = FakeExecutor(replicated(2), ending)
+    results = render(executor, replicated(2), 20)
+    assert {result.status for result in results.values()} == {"done"} and "w0" not in executor.up
+
+
+def test_of_a_poison_clip_and_a_bad_worker_each_is_blamed_for_its_own():
+    def ending(assignment: Assignment) -> Failure | None:
+        if assignment.stage is not Stage.DENOISE:
+            return None
+        return Failure.CRASH if assignment.request_id == "7" or assignment.worker_id == "w1" else None
+
+    executor = FakeExecutor(replicated(3), ending)
+    results = render(executor, replicated(3), 20)
+    assert [name for name, result in results.items() if result.status == "failed"] == ["7"]
+    assert executor.up == {"w0", "w2"}
+
+
+def test_the_only_worker_of_a_stage_is_never_dropped():
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.ERROR if assignment.request_id in "1234" else None
+
+    results = render(FakeExecutor(replicated(1), ending), replicated(1), 10)
+    assert Counter(result.status for result in results.values()) == {"done": 6, "failed": 4}
+
+
+def test_a_batch_in_which_everything_fails_alike_stops_early():
+    executor = FakeExecutor(replicated(2), lambda a: Failure.ERROR if a.stage is Stage.DENOISE else None)
+    with pytest.raises(SystemicError, match="the first 5 clips all failed alike: denoise: boom"):
+        render(executor, replicated(2), 100)
+    assert len({a.request_id for a, _ in executor.started}) < 20
+
+
+def test_a_batch_of_few_clips_that_all_fail_is_finished():
+    executor = FakeExecutor(replicated(1), lambda a: Failure.ERROR)
+    assert {result.status for result in render(executor, replicated(1), SYSTEMIC).values()} == {"failed"}
+
+
+def end(name: str, failure: Failure, error: str = "boom") -> Completion:
+    return Completion(Assignment(name, Stage.DENOISE, "w0"), 0.0, 1.0, StageReport(1.0, error=error), failure)
+
+
+@pytest.mark.parametrize("failure", [Failure.QUEUED, Failure.NODE_LOST, Failure.INPUT_LOST])
+def test_what_no_clip_can_help_is_not_charged_and_yet_bounded(failure: Failure):
+    policy = FailurePolicy()
+    verdicts = [policy.judge(end("a", failure), {"w0", "w1"}) for _ in range(MAX_LOSSES)]
+    assert all(verdict.error is None and not verdict.alone for verdict in verdicts[:-1])
+    assert verdicts[-1].error == f"given up after {MAX_LOSSES} losses: boom"
+    assert verdicts[0].from_disk == (failure is Failure.INPUT_LOST)
+
+
+def test_an_error_gets_a_second_opinion_where_there_is_one():
+    assert FailurePolicy().judge(end("a", Failure.ERROR), {"w0"}).error == "boom"
+    policy = FailurePolicy()
+    assert policy.judge(end("a", Failure.ERROR), {"w0", "w1"}).avoid == {"w0"}
+    assert policy.judge(end("a", Failure.ERROR), {"w0", "w1"}).error == "boom"
+
+
+def test_errors_that_differ_in_their_numbers_are_alike():
+    policy = FailurePolicy()
+    for i in range(SYSTEMIC):
+        policy.judge(end(f"{i}", Failure.ERROR, f"ValueError: shape {i}\nof {i}"), {"w0"})
+    with pytest.raises(SystemicError, match="shape #"):
+        policy.check_systemic()
+    policy = FailurePolicy()
+    for i in range(SYSTEMIC):
+        policy.judge(end(f"{i}", Failure.ERROR, "ValueError: a" if i else "OSError: b"), {"w0"})
+    policy.check_systemic()
+
+
+def test_a_hung_stage_is_ended_at_its_deadline():
+    hung = []
+
+    def ending(assignment: Assignment) -> Failure | None:
+        if assignment.stage is Stage.DECODE and assignment.request_id == "9" and not hung:
+            hung.append(assignment)
+            return Failure.HANG
+        return None
+
+    executor = FakeExecutor(replicated(1), ending)
+    results = render(executor, replicated(1), 12)
+    assert {result.status for result in results.values()} == {"done"}
+    (lost,) = [c for c in results["9"].completions if c.failure]
+    assert lost.failure is Failure.HANG and 60 <= lost.finished - lost.started <= 80
+    assert "s for its end, where 60 s is the most" in (lost.error or "")
+
+
+def chaos(num_clips: int, num_workers: int, seed: int = 0) -> tuple[dict[str, RenderResult], list[float], float]:
+    """1 % of assignments crash their worker and 0.1 % hang; results, seconds of each turn, bytes that stayed."""
+    rng = random.Random(seed)
+
+    def ending(assignment: Assignment) -> Failure | None:
+        at = rng.random()
+        return Failure.CRASH if at < 0.01 else Failure.HANG if at < 0.011 else None
+
+    executor = FakeExecutor(replicated(num_workers), ending)
+    renderer = make_renderer(executor, replicated(num_workers))
+    requests = [make_request(f"{i:05}") for i in range(num_clips)]
+    results: dict[str, RenderResult] = {}
+    ticks: list[float] = []
+    tracemalloc.start()
+    renderer.begin(requests)
+    while len(results) < num_clips:
+        started = time.perf_counter()
+        for result in renderer.turn():
+            assert result.request.request_id not in results
+            results[result.request.request_id] = result
+        ticks.append(time.perf_counter() - started)
+    stayed = float(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    return results, ticks, stayed
+
+
+def test_a_thousand_clips_on_many_workers_are_all_accounted_for():
+    results, _, stayed = chaos(1000, 64)
+    counts = Counter(result.status for result in results.values())
+    assert counts["done"] + counts["failed"] == 1000 and counts["failed"] <= 2
+    assert stayed < 1000 * 5000, "one small record a clip"
+
+
+class AnythingAtAnyTime(RuleBasedStateMachine):
+    """The renderer with its scheduler and policy; between two turns workers crash, hang, vanish, return and join."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.executor: FakeExecutor | None = None
+        self.results: dict[str, RenderResult] = {}
+        self.over: str | None = None
+        self.joined = 0
+
+    @precondition(lambda self: self.executor is None)
+    @rule(num_workers=st.integers(1, 4), slots=st.integers(0, 2), num_clips=st.integers(1, 25), pinned=st.booleans())
+    def begin(self, num_workers: int, slots: int, num_clips: int, pinned: bool) -> None:
+        placement = replicated(num_workers, slots)
+        if pinned:
+            workers = tuple(Worker(f"w{i}", (stage,), "cpu", i) for i, stage in enumerate(STAGES))
+            placement = Placement("pinned", workers, placement.max_queued)
+        self.executor = FakeExecutor(placement)
+        self.scheduler = Scheduler(placement)
+        self.renderer = Renderer(self.scheduler, self.executor, clock=lambda: self.executor.now)
+        self.names = [f"{i}" for i in range(num_clips)]
+        self.renderer.begin([make_request(name) for name in self.names])
+
+    def is_going_on(self) -> bool:
+        return self.executor is not None and self.over is None and len(self.results) < len(self.names)
+
+    @precondition(is_going_on)
+    @rule()
+    def turn(self) -> None:
+        try:
+            results = self.renderer.turn()
+        except (WorkersLostError, SystemicError) as error:
+            self.over = str(error)
+            return
+        for result in results:
+            assert result.request.request_id not in self.results, "one terminal result each"
+            assert (result.error is None) == (result.status == "done") == (result.video is not None)
+            self.results[result.request.request_id] = result
+
+    @precondition(lambda self: self.is_going_on() and self.executor.running)
+    @rule(data=st.data(), how=st.sampled_from([Failure.CRASH, Failure.ERROR, Failure.INPUT_LOST, Failure.NODE_LOST]))
+    def goes_wrong(self, data: st.DataObject, how: Failure) -> None:
+        running = sorted(self.executor.running, key=str)
+        self.executor.end(data.draw(st.sampled_from(running)), how)
+
+    @precondition(lambda self: self.is_going_on() and self.executor.running)
+    @rule(data=st.data())
+    def hangs(self, data: st.DataObject) -> None:
+        assignment = data.draw(st.sampled_from(sorted(self.executor.running, key=str)))
+        self.executor.running[assignment].ends = float("inf")
+
+    @precondition(lambda self: self.is_going_on() and self.executor.up)
+    @rule(data=st.data())
+    def a_worker_dies(self, data: st.DataObject) -> None:
+        worker_id = data.draw(st.sampled_from(sorted(self.executor.up)))
+        self.executor.end_worker(worker_id, Failure.CRASH, "it died, idle or not")
+
+    @precondition(is_going_on)
+    @rule()
+    def a_worker_joins(self) -> None:
+        self.joined += 1
+        name = f"new{self.joined}"
+        self.executor.starts[name] = 1
+        self.executor.join(Worker(name, STAGES, "cpu"))
+
+    @precondition(lambda self: self.is_going_on() and self.renderer.completions)
+    @rule(data=st.data())
+    def a_late_reply(self, data: st.DataObject) -> None:
+        """An executor drops these; should one ever come through, it is refused and changes nothing."""
+        late = data.draw(st.sampled_from(self.renderer.completions))
+        if late.assignment in self.renderer._deadlines.under_way():
+            return  # the same stage of the same clip on the same worker runs again
+        with pytest.raises((AssertionError, KeyError)):
+            self.scheduler.update(late)
+
+    @precondition(lambda self: self.executor is not None and not self.is_going_on())
+    @rule()
+    def is_over(self) -> None:
+        """Nothing is left to be done."""
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        if self.executor is None or self.over:
+            return
+        charged = Counter(
+            c.assignment.request_id for c in self.renderer.completions if c.failure in (Failure.CRASH, Failure.HANG)
+        )
+        assert all(count <= 3 for count in charged.values()), charged
+        assert self.scheduler.is_finished == (len(self.results) == len(self.names))
+        running = Counter(a.request_id for a in self.executor.running)
+        assert all(count == 1 for count in running.values()), "no clip runs twice at a time"
+        assert not running.keys() & self.results.keys(), "nothing runs for a clip that is over"
+
+    def teardown(self) -> None:
+        """Left in peace, the batch ends: every clip has its result, or there is a stage that nobody can run."""
+        for _ in range(3000):
+            if not self.is_going_on():
+                break
+            self.turn()
+        if self.executor is not None and self.over is None:
+            assert len(self.results) == len(self.names)
+
+
+TestAnythingAtAnyTime = AnythingAtAnyTime.TestCase
+TestAnythingAtAnyTime.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
