@@ -28,9 +28,9 @@ from ltx_dist.output.publishing import PublishingThread
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.watching import Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
-from ltx_dist.scheduling.costs import Costs
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.ordering import best_order
+from ltx_dist.scheduling.pace import planned_ends
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import RenderRequest, RenderResult
 from ltx_dist.wording import count
@@ -172,10 +172,13 @@ def _render(
             bounds=lambda: crew.placement.max_queued,
         )
         run.completions, run.costs = renderer.completions, costs
-        requests = _in_best_order(placed, requests, costs)
+        ordered = best_order(placed.placement, [request.request_id for request in requests], costs)
+        by_id = {request.request_id: request for request in requests}
+        requests = [by_id[name] for name in ordered.request_ids]
+        ends = planned_ends(ordered.completions, ordered.scale)
         page = LivePage()
         with progress_of(
-            run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths
+            run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths, ends
         ) as progress:
             watchers.add(progress)
             for watcher in (out.mirror, out.events, _metrics(renderer) if uses_ray else None):
@@ -195,11 +198,6 @@ def _render(
                 for result in renderer.render(requests):
                     publishing.put(result)
     keep_corrections(costs, placed.batch.checkpoint, placed.precision)
-
-
-def _in_best_order(placed: PlacedBatch, requests: list[RenderRequest], costs: Costs) -> list[RenderRequest]:
-    by_id = {request.request_id: request for request in requests}
-    return [by_id[name] for name in best_order(placed.placement, list(by_id), costs).request_ids]
 
 
 def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list[RenderRequest]:

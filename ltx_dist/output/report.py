@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,22 @@ def _run(record: dict[str, Any]) -> dict[str, Any]:
         "advice": record.get("advice") or advice(record),
         "order": order,
         "lanes": lanes,
+        "losses": _shares(record.get("losses", {}), total),
     }
+
+
+def _shares(losses: Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
+    """What the makespan went into: the name of each part, its share, and where it begins as a share, the large first.
+
+    Parts below a hundredth are left out: they could not be seen.
+    """
+    found: list[tuple[str, float, float]] = []
+    begin = 0.0
+    for name, seconds in sorted(losses.items(), key=lambda part: -part[1]):
+        if total > 0 and seconds >= 0.01 * total:
+            found.append((name, seconds / total, begin))
+            begin += seconds / total
+    return found
 
 
 def _shown(value: object) -> object:

@@ -64,8 +64,10 @@ class Tally:
         return self._started if self._began is None else self._began
 
     def pace(self) -> str:
-        """`214 clips/h, 3 min 30 s left`, as far as it is known."""
+        """`214 clips/h, 3 min 30 s left`, as far as it is known; until the first clip ends, what the plan says."""
         rate, eta = self.clips_an_hour(), self.eta()
+        if self._began is not None and eta is None and self._pace.planned_seconds is not None:
+            return f"{duration(self._pace.planned_seconds)} planned"
         parts = [f"{_rate(rate)} clips/h"] if rate is not None else []
         if eta is not None and self.ended < self.total:
             parts.append(f"{duration(eta)} left")

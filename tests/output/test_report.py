@@ -239,3 +239,12 @@ def test_a_thousand_clips_are_written_quickly(tmp_path: Path) -> None:
     print(f"1,000 clips: {size / 1e6:.1f} MB in {seconds:.1f} s")
     assert size < 10e6
     assert seconds < 30
+
+
+def test_where_the_time_went(tmp_path: Path) -> None:
+    page = render_page(make_folder(tmp_path, ["a", "b"]))
+    record = json.loads((tmp_path / "run.json").read_text())
+    shares = {name: seconds / record["makespan_seconds"] for name, seconds in record["losses"].items()}
+    for name, share in shares.items():
+        assert (f">{name.replace('_', ' ')} {share:.0%}</li>" in page.replace("</svg>", "</svg>>")) == (share >= 0.01)
+    assert f"by {record['lower_bound_by'].replace('_', ' ')}</small>" in page
