@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+ATTEMPTS = 3
 
 
 @contextmanager
@@ -37,31 +38,39 @@ def raylets(num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, st
 
 @contextmanager
 def _node(arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -> Iterator[None]:
-    """A node that has joined."""
+    """A node that has joined. On a busy machine one may not do so in the 30 s that Ray gives it: then another."""
     command = [
         str(BIN / "ray"), "start", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2",
         "--num-gpus", str(num_gpus), "--object-store-memory", str(150 << 20),
         "--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0", *arguments,
     ]  # fmt: skip
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(
-        command,
-        env=os.environ | {"PATH": path, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | dict(environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
+    environment = os.environ | {"PATH": path, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | dict(environment)
+    for attempt in range(1, ATTEMPTS + 1):
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        said = _said_until(process, "Ray runtime started")
+        if process.poll() is None:
+            break
+        assert attempt < ATTEMPTS, f"the node did not start:\n{said}"
     try:
-        said = ""
-        while "Ray runtime started" not in said:
-            line = process.stdout.readline()
-            assert line, f"the node did not start:\n{said}"
-            said += line
         yield
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+def _said_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it prints up to the line with these words, or all if it ends without them."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    process.wait()
+    return said
 
 
 def free_ports(count: int) -> list[int]:

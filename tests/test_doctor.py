@@ -90,6 +90,15 @@ def test_a_full_disk_is_named_with_what_is_free(tmp_path: Path):
     assert f"{disk}: 0.3 MB free, and cannot be written: No space left on device" in failures(report)["output"], report
 
 
+def test_a_store_is_written_to_and_one_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    store, staged = storage.check_output("memory://bucket/clips")
+    assert store.status is not Status.FAILURE and "MB/s for one object" in store.text
+    assert staged.text.startswith(f"{tmp_path}: ")
+    store, _ = storage.check_output("s4://bucket/clips")
+    assert store.status is Status.FAILURE and "s4" in store.text and "s3fs" in store.remedy
+
+
 def test_a_checkpoint_that_was_cut_short_is_named(tmp_path: Path):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", Path(packages.__file__).parent.parent / "demo" / "model", copy], check=True)

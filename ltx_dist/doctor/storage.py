@@ -35,15 +35,17 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
         what, _, remedy = mistake.partition("; ")
         yield failure("checkpoint", what, remedy)
     if "bytes" in found:
-        sizes = ", ".join(f"{component} {size / 1e9:.2f} GB" for component, size in found["bytes"].items())
+        sizes = ", ".join(f"{component} {_size(size)}" for component, size in found["bytes"].items())
         yield ok("checkpoint", f"{name}: {found['version']}, complete: {sizes}")
 
 
 def check_output(output: str) -> Iterator[Finding]:
-    """Writes and removes a file where the folder is or would be. Folders on other machines are not looked at."""
+    """Writes and removes a file where the folder is or would be; of a URL, there and where it is staged."""
     if "://" in output:
-        yield ok("output", f"{output} is elsewhere, and is not written to by this check")
-        return
+        from ltx_dist.output.place import staging_folder
+
+        yield from _check_store(output)
+        output = str(staging_folder(output.rstrip("/")))
     folder = _nearest_folder(Path(output).absolute())
     if not folder.is_dir():
         yield failure("output", f"{folder} is a file", "choose another folder with --output")
@@ -65,6 +67,24 @@ def check_output(output: str) -> Iterator[Finding]:
         yield warning("output", text, "slow storage holds up the clips; render to a local disk, and copy")
     else:
         yield ok("output", text)
+
+
+def _check_store(url: str) -> Iterator[Finding]:
+    try:
+        speed = probe("ltx_dist.doctor.store_probe", url)["speed"]
+    except ProbeError as error:
+        remedy = "check the URL and its credentials; s3:// needs the package s3fs, gs:// gcsfs, abfs:// adlfs"
+        yield failure("output", f"{url} cannot be written: {error}", remedy)
+        return
+    text = f"{url}: {speed / 1e6:.0f} MB/s for one object"
+    if speed < MIN_SPEED / 4:  # four are written at a time
+        yield warning("output", text, "clips may have to wait for their upload; a store in the same region is faster")
+    else:
+        yield ok("output", text)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _nearest_folder(path: Path) -> Path:
