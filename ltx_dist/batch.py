@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.component_config import component_config
@@ -25,12 +27,28 @@ from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage, Sto
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests, and the checkpoint and settings they are for."""
+    """Requests, and the checkpoint and settings they are for.
+
+    decoded_again: set when kept latents are decoded again: the names of all clips there were, in their order. Those
+    that are not among `requests` have no latents left, and stay as they are.
+    """
 
     config: RenderConfig
     checkpoint: Checkpoint
     preset: Preset
     requests: tuple[RenderRequest, ...]
+    decoded_again: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all clips, in their order."""
+        return self.decoded_again or tuple(request.request_id for request in self.requests)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Clips of which nothing can be made in this run."""
+        given = {request.request_id for request in self.requests}
+        return tuple(name for name in self.names if name not in given)
 
     def placement(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> Placement:
         """Raises ValueError when the devices cannot carry the layout that was asked for."""
@@ -116,6 +134,22 @@ class PlacedBatch:
         except ValueError:
             return self
 
+    def checkpoint_record(self) -> dict[str, Any]:
+        """What sidecars and `run.json` tell of the checkpoint: its name, with the commit of one on the hub."""
+        checkpoint = self.batch.checkpoint
+        record: dict[str, Any] = {"name": checkpoint.name, "sha256": self.digest}
+        return record if checkpoint.text_encoder is None else record | {"text_encoder": checkpoint.text_encoder}
+
+    def resolved_model(self) -> dict[str, str | None]:
+        """What `model` must say for this very model to be used again, from wherever it is asked for."""
+        checkpoint = self.batch.checkpoint
+        return {
+            "checkpoint": _from_anywhere(checkpoint.name),
+            "text_encoder": None if checkpoint.text_encoder is None else _from_anywhere(checkpoint.text_encoder),
+            "version": self.batch.preset.version,
+            "precision": self.precision,
+        }
+
     def render_key(self, request: RenderRequest) -> str:
         """What a published clip must have been made with to be kept."""
         batch = self.batch
@@ -168,6 +202,12 @@ def _shape(request: RenderRequest) -> tuple[int, int, int, int, bool]:
     """What decides how much memory a request takes."""
     guided = request.do_classifier_free_guidance
     return request.height, request.width, request.num_frames, request.max_sequence_length, guided
+
+
+def _from_anywhere(name: str) -> str:
+    """`demo` and names on the hub are the same in every folder; a path is not."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != "demo" and path.exists() else name
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing, nullcontext
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,18 +11,11 @@ import typer
 
 from ltx_dist import __version__
 from ltx_dist.commands import doctor, folders, jobs
-from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
+from ltx_dist.commands.decode import decode
+from ltx_dist.commands.shared import Address, Config, Executor, ExecutorKind, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
     from ltx_dist.config import RenderConfig
-
-
-class ExecutorKind(str, Enum):
-    """What `--executor` may be."""
-
-    AUTO = "auto"
-    LOCAL = "local"
-    RAY = "ray"
 
 
 app = typer.Typer(
@@ -38,12 +30,11 @@ app = typer.Typer(
 Output = Annotated[
     str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; what it holds is kept.")
 ]
-Executor = Annotated[
-    ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
-]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
+KeepLatents = Annotated[
+    bool, typer.Option("--keep-latents", help="Short for --set recovery.keep_latents=true; `decode` takes them.")
+]
 
 
 @app.command()
@@ -56,10 +47,12 @@ def render(
     address: Address = None,
     bfloat16: Bfloat16 = False,
     json_events: JsonEvents = None,
+    keep_latents: KeepLatents = False,
 ) -> None:
     """Render a file of prompts into a folder of clips. Run it again to go on where it stopped."""
     with bad_input():
-        overrides = [*(set_ or []), *(["model.precision=bfloat16"] if bfloat16 else [])]
+        short = {"model.precision=bfloat16": bfloat16, "recovery.keep_latents=true": keep_latents}
+        overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
         sys.exit(_render(prompts, output, load(config, overrides), executor, address, json_events))
 
 
@@ -85,6 +78,7 @@ def demo(
     sys.exit(exit_code)
 
 
+app.command()(decode)
 app.command()(folders.timeline)
 app.command()(folders.report)
 app.command()(folders.verify)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from ltx_dist.reading import StrictLoader, read_text, yaml_errors
@@ -109,6 +109,12 @@ class DecodeConfig(_Section):
         "auto", description="Height and width of a piece in pixels. `auto`: the largest that fits, `off` if all does."
     )
     tile_frames: int | Literal["auto", "off"] = Field("auto", description="Frames of a piece; as `tile_size`.")
+
+    @field_validator("tile_size", "tile_frames", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        """YAML 1.1 reads `off` as false."""
+        return "off" if value is False else value
 
 
 class OutputConfig(_Section):

@@ -26,6 +26,7 @@ from ltx_dist.output.progress import progress_of
 from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.publishing import PublishingThread
 from ltx_dist.output.run_record import RunProgress
+from ltx_dist.output.settings import write_settings
 from ltx_dist.output.watching import Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
 from ltx_dist.scheduling.inventory import Inventory
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from ltx_dist.execution.resumption import Resumption
 
 ExecutorKind = Literal["auto", "local", "ray"]
+
+MAX_NAMED = 20
 
 EXIT_DONE = 0
 EXIT_INTERNAL = 1
@@ -88,18 +91,20 @@ def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: 
 
 
 def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console, stop: Stop) -> int:
-    folder = out.folder
+    folder, batch = out.folder, placed.batch
     with output_errors():
-        publisher = Publisher(folder, {"name": placed.batch.checkpoint.name, "sha256": placed.digest})
+        publisher = Publisher(folder, placed.checkpoint_record())
+        if not batch.decoded_again:  # else those that the latents were made with stay known
+            write_settings(folder, batch.config, **placed.resolved_model())
         if out.mirror:
             out.mirror.pull()
         remaining = _unpublished(placed, publisher, out)
         resumption = _open_resumption(placed, folder, remaining) if remaining else None
         if resumption is not None:
             placed = placed.hosting(resumption.needed_stages(remaining))
-        num_requests = len(placed.batch.requests)
-        run = RunProgress(placed.placement, submitted=num_requests, skipped=num_requests - len(remaining))
-        run.unfinished = {request.request_id for request in remaining}
+        skipped = len(batch.requests) - len(remaining)
+        run = RunProgress(placed.placement, batch.names, placed.checkpoint_record(), skipped=skipped)
+        run.unfinished = {request.request_id for request in remaining} | set(batch.left_out)
         _announce(placed, folder, remaining, uses_ray, console)
     with out.events.batch(run) if out.events else nullcontext(), closing(out.mirror) if out.mirror else nullcontext():
         if not remaining and run.is_recorded(folder):
@@ -130,7 +135,7 @@ def _finish(
             _render(placed, out, remaining, publisher, resumption, run, uses_ray, console, stop)
         if out.mirror:
             out.mirror.finish()
-        run.exit_code = EXIT_SOME_FAILED if run.failed else EXIT_DONE
+        run.exit_code = EXIT_SOME_FAILED if run.failed or placed.batch.left_out else EXIT_DONE
     except (KeyboardInterrupt, WorkersLostError):
         run.exit_code = EXIT_STOPPED
         raise
@@ -286,6 +291,9 @@ def _announce(
     model = f"{batch.checkpoint.name} ({batch.preset.version}, {placed.precision})"
     workers = f"{placed.placement.layout}: {count(num_workers, 'worker')} {where}"
     _say(console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
+    if left_out := batch.left_out:
+        names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
+        _say(console, f"{count(len(left_out), 'clip')} without latents, not decoded again: {names}", "yellow")
     if num_there := len(batch.requests) - len(remaining):
         _say(console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
     if num_replaced := sum((folder / f"{request.request_id}.mp4").exists() for request in remaining):

@@ -196,17 +196,3 @@ def wait_for_latents(process: subprocess.Popen[bytes], folder: Path) -> None:
         if any(path.stat().st_mtime > before for path in folder.glob(".ltx-dist/spool/*.safetensors")):
             return
         time.sleep(0.01)
-
-
-def test_kept_latents_are_decoded_again_with_other_settings(tmp_path: Path, checkpoint: Path):
-    out = tmp_path / "out"
-    keep = ["--set", "recovery.keep_latents=true"]
-    assert CliRunner().invoke(app, arguments(out, checkpoint, *keep)).exit_code == 0
-    assert len(spooled(out)) == 12
-    before = digests(out)
-    again = CliRunner().invoke(app, arguments(out, checkpoint, *keep, "--set", "output.crf=30"))
-    assert again.exit_code == 0
-    events = json.loads((out / "run.json").read_text())["events"]
-    assert {event["stage"] for event in events} == {"decode"} and len(events) == 12
-    for name, (latents, frames, mp4) in digests(out).items():
-        assert (latents, frames) == before[name][:2] and mp4 != before[name][2]

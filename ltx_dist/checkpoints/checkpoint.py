@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Checkpoint:
     num_encoder_parameters: those of the VAE's encoder. num_layers: the transformer's blocks.
     distilled: None where nothing in the checkpoint says.
     sources: components that are not in a folder of their name under `path`.
+    text_encoder: where the text encoder was asked from, if not from the checkpoint; with the commit, as `name`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Checkpoint:
     num_layers: int = 28
     distilled: bool | None = None
     sources: dict[str, Source] = field(default_factory=dict)
+    text_encoder: str | None = None
 
     def num_loaded(self) -> dict[str, int]:
         """The elements that rendering from text loads of each component: of the VAE only the decoder."""
@@ -76,12 +78,18 @@ def open_checkpoint(name: str, text_encoder: str | None = None) -> Checkpoint:
     official file has none. What is on the hub and not in its cache on this machine is downloaded.
     Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
     """
+    path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
+    if text_encoder is not None:
+        encoder_name, encoder = _find_text_encoder(text_encoder)
+        return replace(_open(name, path, encoder), text_encoder=encoder_name)
+    return _open(name, path, None)
+
+
+def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
     # Both make a Checkpoint, so they import this module.
     from ltx_dist.checkpoints.diffusers_folder import open_folder
     from ltx_dist.checkpoints.official_file import open_official_file
 
-    path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
-    encoder = None if text_encoder is None else _text_encoder_path(text_encoder)
     if path.is_dir():
         return open_folder(name, path, encoder)
     if path.suffix == ".safetensors" and path.is_file():
@@ -92,11 +100,13 @@ def open_checkpoint(name: str, text_encoder: str | None = None) -> Checkpoint:
     raise ValueError(f"model.checkpoint: {name}: {_what_is_wrong(path)}")
 
 
-def _text_encoder_path(name: str) -> Path:
+def _find_text_encoder(name: str) -> tuple[str, Path]:
+    """Its name, of one on the hub with the commit, and where it is."""
     path = Path(name).expanduser()
     if path.exists() or not is_hub_name(name):
-        return path
-    return fetch_snapshot(name, TEXT_ENCODER_FILES, "model.text_encoder").path
+        return name, path
+    snapshot = fetch_snapshot(name, TEXT_ENCODER_FILES, "model.text_encoder")
+    return snapshot.name, snapshot.path
 
 
 def _what_is_wrong(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,20 @@ Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned; see docs/prompts.md.")
 ]
+
+
+class ExecutorKind(str, Enum):
+    """What `--executor` may be."""
+
+    AUTO = "auto"
+    LOCAL = "local"
+    RAY = "ray"
+
+
+Executor = Annotated[
+    ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
+]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
 
 
 def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,15 @@ class Counts:
 
 @dataclass
 class RunProgress:
-    """What became of a batch so far; written as `run.json` however the run ends. unfinished: clips without a result."""
+    """What became of a batch so far; written as `run.json` however the run ends.
+
+    names: the clips, in the order of the batch; unfinished: those without a result. checkpoint: what sidecars tell of
+    it, too.
+    """
 
     placement: Placement
-    submitted: int
+    names: Sequence[str]
+    checkpoint: Mapping[str, Any]
     exit_code: int | None = None
     skipped: int = 0
     done: int = 0
@@ -44,6 +49,10 @@ class RunProgress:
     unfinished: set[str] = field(default_factory=set)
     completions: Sequence[Completion] = ()
     costs: Costs = field(default_factory=Unknown)
+
+    @property
+    def submitted(self) -> int:
+        return len(self.names)
 
     def count(self, result: RenderResult) -> None:
         self.unfinished.discard(result.request.request_id)
@@ -68,7 +77,8 @@ class RunProgress:
     def write(self, folder: Path) -> None:
         """May raise OSError."""
         record = build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
-        write_run_record(folder, record | {"unfinished": sorted(self.unfinished)})
+        batch = {"requests": list(self.names), "checkpoint": dict(self.checkpoint)}
+        write_run_record(folder, record | batch | {"unfinished": sorted(self.unfinished)})
 
 
 def build_run_record(

@@ -15,7 +15,7 @@ from ltx_dist.output.run_record import RunProgress
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
-RUN = RunProgress(Placement("shared", (Worker("cpu:0", STAGES, "cpu"),), dict.fromkeys(STAGES, 2)), submitted=3)
+RUN = RunProgress(Placement("shared", (Worker("cpu:0", STAGES, "cpu"),), dict.fromkeys(STAGES, 2)), ("a", "b", "c"), {})
 
 
 def noon() -> datetime:
@@ -27,7 +27,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def test_a_batch_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
-    path, run = tmp_path / "events.jsonl", RunProgress(RUN.placement, submitted=3, skipped=1)
+    path, run = tmp_path / "events.jsonl", RunProgress(RUN.placement, RUN.names, {}, skipped=1)
     with closing(EventLog(path, noon)) as log, log.batch(run):
         log.stage_ended(Completion(Assignment("a", Stage.DENOISE, "cpu:0"), 1.0, 3.0, StageReport(2.0)))
         log.clip_ended(result("a\nü"))
