@@ -125,14 +125,16 @@ class PlacedBatch:
     encoder_device: str
 
     def hosting(self, needed: tuple[Stage, ...]) -> PlacedBatch:
-        """The same with workers for these stages alone, where the devices can carry them in the layout's other form.
+        """The same with workers for these stages alone, where the devices can carry that.
 
-        Pinned, a device may get another stage; on unequal devices the old one may be all that fits.
+        Pinned, a device may get another stage; on unequal devices the old one may be all that fits. Another layout
+        may be the fastest; its tiles, which change the pixels, may be others, and then this placement stays.
         """
         try:
-            return replace(self, placement=self.batch.placement(self.inventory, needed))
+            placement = self.batch.placement(self.inventory, needed)
         except ValueError:
             return self
+        return replace(self, placement=placement) if placement.tiling == self.placement.tiling else self
 
     def checkpoint_record(self) -> dict[str, Any]:
         """What sidecars and `run.json` tell of the checkpoint: its name, with the commit of one on the hub."""

@@ -48,7 +48,7 @@ def render_arguments(out: Path, checkpoint: Path) -> list[str]:
     prompts = out.parent / "prompts.txt"
     prompts.write_text("one\ntwo\nthree\n")
     settings = [
-        f"model.checkpoint={os.path.relpath(checkpoint)}", "defaults.height=64", "defaults.width=64",
+        f"model.checkpoint={os.path.relpath(checkpoint)}", "defaults.height=64", "defaults.width=128",
         "defaults.num_frames=9", "defaults.num_inference_steps=2", "placement.threads=1", "output.preset=ultrafast",
     ]  # fmt: skip
     return ["render", str(prompts), "-o", str(out), *(argument for s in settings for argument in ("--set", s))]
@@ -111,7 +111,7 @@ def test_settings_not_given_are_those_of_the_render(out: Path):
 def test_other_tiles_are_other_frames_of_the_same_latents(out: Path):
     before = sidecars(out)
     assert "nothing to do" in run("decode", out, "--set", "decode.tile_size=off").output, "that is how they were made"
-    result = run("decode", out, "--set", "decode.tile_size=32")
+    result = run("decode", out, "--set", "decode.tile_size=96")
     assert result.exit_code == 0, result.output
     for name, after in sidecars(out).items():
         assert after["latents_sha256"] == before[name]["latents_sha256"]
