@@ -66,7 +66,9 @@ _DEMO = replace(
     source="what the packaged model was trained for",
 )
 
-_CONFIGS = "github.com/Lightricks/LTX-Video/blob/main/configs"
+# Commits, because files move: the configs of 0.9.7 became those of 0.9.8 in 02844ce.
+_CONFIGS = "github.com/Lightricks/LTX-Video/blob/5260738e171955b66c0827f9af7e84d68fd1d919/configs"
+_CONFIGS_097 = "github.com/Lightricks/LTX-Video/blob/20799e51cd739986d98d9b1aab55cc2067c1eabb/configs"
 _SIZES = "sizes: diffusers' defaults"
 _NO_STG = "made with spatio-temporal guidance (STG, a third pass a step), which diffusers' pipelines do not have"
 _ONE_SCALE = "made in two passes with a latent upscaler between them; this is one pass at full size"
@@ -91,7 +93,7 @@ _2B_DISTILLED = replace(
 _13B_DEV = replace(
     _2B,
     num_inference_steps=30,
-    source=f"{_CONFIGS}/ltxv-13b-0.9.7-dev.yaml; guidance and {_SIZES}",
+    source=f"{_CONFIGS_097}/ltxv-13b-0.9.7-dev.yaml; guidance and {_SIZES}",
     note=f"made with a guidance of its own in each step; {_NO_STG}; {_ONE_SCALE}",
 )
 
@@ -113,7 +115,11 @@ _ROWS = (
     replace(_2B, version="0.9.6-dev", source=f"{_CONFIGS}/ltxv-2b-0.9.6-dev.yaml; {_SIZES}"),
     replace(_2B_DISTILLED, version="0.9.6-distilled"),
     replace(_13B_DEV, version="0.9.7-13b-dev"),
-    replace(_DISTILLED, version="0.9.7-13b-distilled", source=f"as 0.9.8-13b-distilled: {_DISTILLED.source}"),
+    replace(
+        _DISTILLED,
+        version="0.9.7-13b-distilled",
+        source=f"{_CONFIGS_097}/ltxv-13b-0.9.7-distilled.yaml, timesteps of both passes; {_SIZES}",
+    ),
     replace(
         _13B_DEV,
         version="0.9.8-13b-dev",

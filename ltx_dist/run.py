@@ -104,7 +104,7 @@ def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console, sto
             placed = placed.hosting(resumption.needed_stages(remaining))
         skipped = len(batch.requests) - len(remaining)
         run = RunProgress(placed.placement, batch.names, placed.checkpoint_record(), skipped=skipped)
-        run.unfinished = {request.request_id for request in remaining} | set(batch.left_out)
+        run.unfinished = {request.request_id for request in remaining}
         _announce(placed, folder, remaining, uses_ray, console)
     with out.events.batch(run) if out.events else nullcontext(), closing(out.mirror) if out.mirror else nullcontext():
         if not remaining and run.is_recorded(folder):
