@@ -16,7 +16,7 @@ import tiny
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
-from ltx_dist.execution import worker
+from ltx_dist.execution import components
 from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.verify import verify_folder
 from ltx_dist.types import Stage
@@ -82,7 +82,7 @@ def test_clips_are_decoded_again_and_only_decoded(out: Path, monkeypatch: pytest
         raise AssertionError("only the VAE is needed")
 
     for stage in (Stage.ENCODE_TEXT, Stage.DENOISE):
-        monkeypatch.setitem(worker.STAGE_CLASSES, stage, load)
+        monkeypatch.setitem(components.STAGE_CLASSES, stage, load)
     monkeypatch.chdir(tmp_path)  # from another folder than the render
     before = sidecars(out)
     result = run("decode", out, "--set", "output.crf=35")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
-from ltx_dist.execution import worker
+from ltx_dist.execution import components
 from ltx_dist.execution.resumption import Resumption
 from ltx_dist.types import RenderRequest, Stage
 
@@ -71,7 +71,7 @@ def without_text_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("the text encoder was loaded")
 
-    monkeypatch.setitem(worker.STAGE_CLASSES, Stage.ENCODE_TEXT, load)
+    monkeypatch.setitem(components.STAGE_CLASSES, Stage.ENCODE_TEXT, load)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
