@@ -121,7 +121,9 @@ class OutputConfig(_Section):
     """How frames become an mp4. Each of these changes the file's bytes, so each is part of the render key."""
 
     crf: int = Field(17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 looks so.")
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "medium"
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = Field(
+        "medium", description="x264's effort."
+    )
     threads: int = Field(2, ge=1, le=64, description="x264's threads. Fixed, because the count changes the bytes.")
 
 

@@ -30,23 +30,46 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    negative_prompt: str | None = None
+    negative_prompt: str | None = Field(
+        None, description="what to steer away from, where `guidance_scale` is above 1; as `prompt`, but may be empty"
+    )
     # libx264 refuses to open above 16384 pixels a side (tried with PyAV 18.1: 16384 x 16 encodes, 16400 x 16 does not).
     # An hour of frames is far beyond what any LTX-Video was trained for.
-    height: int | None = Field(None, ge=1, le=16384)
-    width: int | None = Field(None, ge=1, le=16384)
-    num_frames: int | None = Field(None, ge=1, le=100_000)
-    frame_rate: float | None = Field(None, gt=0, le=240)
-    num_inference_steps: int | None = Field(None, ge=1, le=1000)
-    guidance_scale: float | None = Field(None, ge=0)
-    guidance_rescale: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    decode_timestep: float | None = Field(None, ge=0, le=1)
-    decode_noise_scale: float | None = Field(None, ge=0, le=1)
-    max_sequence_length: int | None = Field(None, ge=1, le=512)
-    timesteps: tuple[float, ...] | None = None
-    name: str | None = None
-    prompt: str
+    height: int | None = Field(None, ge=1, le=16384, description="pixels; a multiple of 32 and of the VAE's ratio (32)")
+    width: int | None = Field(None, ge=1, le=16384, description="as `height`")
+    num_frames: int | None = Field(
+        None, ge=1, le=100_000, description="8k + 1 (by the VAE's ratio: 4k + 1 for the demo model)"
+    )
+    frame_rate: float | None = Field(None, gt=0, le=240, description="frames a second, also told to the model")
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="denoising steps")
+    guidance_scale: float | None = Field(
+        None, ge=0, description="strength of guidance; at 1 or below there is none, and a clip takes half the time"
+    )
+    guidance_rescale: float | None = Field(None, ge=0, le=1, description="against overexposure by guidance")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="of the clip's noise; if not set, `defaults.seed` + position, from 0"
+    )
+    decode_timestep: float | None = Field(
+        None, ge=0, le=1, description="noise level the VAE is told, if it is conditioned on one"
+    )
+    decode_noise_scale: float | None = Field(
+        None, ge=0, le=1, description="noise mixed in before decoding; if not set, as `decode_timestep`"
+    )
+    max_sequence_length: int | None = Field(None, ge=1, le=512, description="T5 tokens; what is beyond is cut off")
+    timesteps: tuple[float, ...] | None = Field(
+        None,
+        description="a schedule in place of `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: "
+        "falling, from at most 1000",
+    )
+    name: str | None = Field(
+        None,
+        description="the file name without its ending: 1 to 100 of `A-Z a-z 0-9 . _ -`, first a letter or digit, once "
+        "a file whatever the case; not `run`, `index`, `trace` or a Windows device, nor ending in `.mp4`, `.json` or "
+        "`.`; if not set, position and words: `001-a-lighthouse`",
+    )
+    prompt: str = Field(
+        description="what the clip shows; not empty, at most 8 KiB, no control characters; line breaks become spaces"
+    )
 
     @field_validator("height", "width")
     @classmethod

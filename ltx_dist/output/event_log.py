@@ -12,6 +12,7 @@ Each has `event`, `time` (UTC), and:
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -36,6 +37,7 @@ class EventLog:
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
+        self._lock = threading.Lock()  # clips end in the thread that publishes
         try:
             self._file = path.open("a", buffering=1, encoding="utf-8")
         except OSError as error:
@@ -77,5 +79,5 @@ class EventLog:
     def _write(self, event: str, content: dict[str, Any]) -> None:
         time = self._now().isoformat(timespec="milliseconds")
         line = json.dumps({"event": event, "time": time, **content}, ensure_ascii=False)
-        with output_errors():
+        with self._lock, output_errors():
             self._file.write(line + "\n")

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes docs/images/page.png and docs/images/live.png from a real run of the demo. Needs tmux and chromium.
+#
+#   tools/make_screenshots.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'tmux -L shots kill-server 2>/dev/null || true; rm -rf "$work"' EXIT
+
+shoot() {  # URL PNG WIDTH HEIGHT
+  chromium --headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --hide-scrollbars \
+    --user-data-dir="$work/profile" --window-size="$3,$4" --virtual-time-budget=4000 --screenshot="$work/shot.png" "$1" 2>/dev/null
+  # 256 colours are all that these pictures have, and a third of the bytes.
+  .venv/bin/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").quantize(256).save(sys.argv[2], optimize=True)' \
+    "$work/shot.png" "$2"
+}
+
+tmux -L shots new-session -d -x 110 -y 14 ".venv/bin/ltx-dist demo -o $work/demo --json-events $work/events"
+for _ in $(seq 600); do
+  [ "$(grep -c '"clip_done"' "$work/events" 2>/dev/null || true)" = 5 ] && break
+  sleep 0.2
+done
+sleep 0.4
+tmux -L shots capture-pane -e -p > "$work/live.ansi"
+while tmux -L shots has-session 2>/dev/null; do sleep 0.5; done
+
+.venv/bin/python - "$work/live.ansi" "$work/live.html" <<'PYTHON'
+import io, sys
+from pathlib import Path
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+screen = Path(sys.argv[1]).read_text().rstrip()
+console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+console.print(Text.from_ansi(screen))
+code = "<body style='margin:14px 18px;background:#0c0c0c'><pre style='font:14px/1.35 monospace;color:#d9d9d9'>{code}</pre>"
+Path(sys.argv[2]).write_text(console.export_html(theme=MONOKAI, code_format=code, inline_styles=True))
+PYTHON
+shoot "file://$work/live.html" docs/images/live.png 980 310
+shoot "file://$work/demo/index.html" docs/images/page.png 1280 1000
+ls -l docs/images
