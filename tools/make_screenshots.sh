@@ -9,7 +9,7 @@ trap 'tmux -L shots kill-server 2>/dev/null || true; rm -rf "$work"' EXIT
 
 shoot() {  # URL PNG WIDTH HEIGHT
   chromium --headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --hide-scrollbars \
-    --user-data-dir="$work/profile" --window-size="$3,$4" --virtual-time-budget=4000 --screenshot="$work/shot.png" "$1" 2>/dev/null
+    --user-data-dir="$work/profile" --window-size="$3,$4" --virtual-time-budget=20000 --screenshot="$work/shot.png" "$1" 2>/dev/null
   # 256 colours are all that these pictures have, and a third of the bytes.
   .venv/bin/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").quantize(256).save(sys.argv[2], optimize=True)' \
     "$work/shot.png" "$2"
