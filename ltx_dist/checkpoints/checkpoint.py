@@ -96,7 +96,12 @@ def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
         return open_official_file(name, path, encoder)
     if path.suffix != ".safetensors" and not path.exists() and is_hub_name(name):
         snapshot = fetch_snapshot(name, CHECKPOINT_FILES, "model.checkpoint")
-        return open_folder(snapshot.name, snapshot.path, encoder)
+        try:
+            return open_folder(snapshot.name, snapshot.path, encoder)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\n  Of {snapshot.name} only safetensors are downloaded: other formats can run code when opened"
+            ) from None
     raise ValueError(f"model.checkpoint: {name}: {_what_is_wrong(path)}")
 
 

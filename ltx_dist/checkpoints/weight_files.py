@@ -21,7 +21,7 @@ WEIGHTS_NAME = {
 }
 """The file each component's weights are in: transformers' name for the first, diffusers' for the others."""
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")
 
 
 def weight_files(folder: Path, component: str) -> list[Path]:

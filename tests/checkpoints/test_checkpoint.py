@@ -189,7 +189,7 @@ def test_everything_missing_is_named_at_once(tmp_path: Path) -> None:
         assert f"\n  {missing}: no such folder" in message
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "x.pt", "x.pth", "x.ckpt", "x.pkl"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "x.pt", "x.pth", "x.ckpt", "x.pkl", "x.pt2"])
 def test_pickles_are_refused_unopened(folder: Path, name: str) -> None:
     weights = folder / "text_encoder" / "model.safetensors"
     weights.rename(weights.with_name(name))

@@ -1,13 +1,16 @@
-"""Names on the Hugging Face hub: read from a cache made here in its own layout, and never over the network."""
+"""Names on the Hugging Face hub: from a cache made here in its own layout, and from a stand-in on this machine."""
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import hub_stand_in
 import pytest
 from huggingface_hub import constants
 
@@ -92,6 +95,90 @@ def test_no_pickle_and_no_single_file_is_asked_for() -> None:
 
     for refused in ("ltxv-13b-0.9.8-dev.safetensors", "text_encoder/pytorch_model.bin", "vae/x.pt", "run.py"):
         assert not any(fnmatch(refused, pattern) for pattern in CHECKPOINT_FILES), refused
+
+
+class Marked:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """What official repositories hold: a model in folders, and beside them pickles and single files."""
+    folder = shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    for name in ("text_encoder/pytorch_model.bin", "vae/old.pt", "transformer/x.ckpt", "all.pkl", "graph.pt2"):
+        (folder / name).write_bytes(pickle.dumps(Marked(tmp_path / "marker")))
+    (folder / "ltxv-13b-0.9.8-dev.safetensors").write_bytes(b"26 GB")
+    (folder / "modeling.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    return folder
+
+
+def test_the_marker_is_written_when_the_pickle_is_loaded(model: Path, tmp_path: Path) -> None:
+    """Else the tests below would prove nothing."""
+    pickle.loads((model / "all.pkl").read_bytes())
+    assert (tmp_path / "marker").exists()
+
+
+def test_a_model_is_downloaded_once_at_one_commit_and_then_works_offline(model: Path, tmp_path: Path) -> None:
+    hub_cache = tmp_path / "hub"
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        first = open_in_a_process("someone/a-model", hub_cache, hub.address)
+        assert first.stdout.strip() == f"someone/a-model@{hub_stand_in.COMMIT}", first.stderr
+        loaded = {name for name in hub.files() if name.startswith(("text", "tok", "trans", "vae/", "sched", "model_"))}
+        wanted = {name for name in loaded if name.endswith((".json", ".safetensors", ".model", ".txt"))}
+        assert sorted(hub.gets()) == sorted(wanted), "each once; no pickle, no code, no other version's file"
+        # Resolved once: everything after it asks for the commit.
+        assert sum("/main" in line for line in hub.asked) <= 1 < len(hub.asked), hub.asked
+        hub.asked.clear()
+        again = open_in_a_process("someone/a-model@main", hub_cache, hub.address)
+        assert again.stdout == first.stdout and hub.gets() == [], "from the cache"
+        hub.asked.clear()
+        pinned = open_in_a_process(f"someone/a-model@{hub_stand_in.COMMIT}", hub_cache, hub.address)
+        assert pinned.stdout == first.stdout and hub.gets() == []
+        missing = open_in_a_process("someone/other", hub_cache, hub.address)
+        assert "model.checkpoint: someone/other: no such folder, and the hub does not give it" in missing.stderr
+    for address in ("http://127.0.0.1:9", hub.address):  # nothing listens there (any more)
+        offline = open_in_a_process("someone/a-model", hub_cache, address)
+        assert offline.stdout == first.stdout, offline.stderr
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_model_of_pickles_alone_is_refused_and_not_even_downloaded(model: Path, tmp_path: Path) -> None:
+    (model / "text_encoder" / "model.safetensors").unlink()
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        run = open_in_a_process("someone/a-model", tmp_path / "hub", hub.address)
+        assert run.returncode != 0 and "text_encoder: no weights; model.safetensors" in run.stderr
+        assert "only safetensors are downloaded: other formats can run code when opened" in run.stderr
+        assert not [name for name in hub.gets() if name.endswith((".bin", ".pt", ".ckpt", ".pkl", ".pt2", ".py"))]
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_run_records_the_commit(model: Path, tmp_path: Path) -> None:
+    """Rendered from the stand-in; printed, in run.json, in the sidecar and in what `decode` starts from."""
+    out, prompts = tmp_path / "out", tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\n")
+    settings = [
+        "model.checkpoint=someone/a-model", "model.text_encoder=someone/a-model", "defaults.height=64",
+        "defaults.width=64", "defaults.num_frames=9", "defaults.num_inference_steps=1", "placement.threads=1",
+    ]  # fmt: skip
+    chosen = [argument for setting in settings for argument in ("--set", setting)]
+    command = [sys.executable, "-m", "ltx_dist.cli", "render", str(prompts), "-o", str(out), *chosen]
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        env = os.environ | {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": hub.address}
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    name = f"someone/a-model@{hub_stand_in.COMMIT}"
+    assert run.returncode == 0 and name in run.stdout, run.stdout + run.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert (record["checkpoint"]["name"], record["checkpoint"]["text_encoder"]) == (name, name)
+    assert json.loads((out / "001-a-red-circle.json").read_text())["checkpoint"] == record["checkpoint"]
+    model_section = json.loads((out / ".ltx-dist" / "config.json").read_text())["model"]
+    assert (model_section["checkpoint"], model_section["text_encoder"]) == (name, name)
+    assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize(
