@@ -137,6 +137,7 @@ def _finish(
             out.mirror.finish()
         run.exit_code = EXIT_SOME_FAILED if run.failed or placed.batch.left_out else EXIT_DONE
     except (KeyboardInterrupt, WorkersLostError):
+        stop.end()
         run.exit_code = EXIT_STOPPED
         raise
     except ValueError as error:  # the input was right when the run began: this is ours

@@ -28,6 +28,11 @@ class Stop:
         self.is_asked = False
         self._is_ending = False
 
+    def end(self) -> None:
+        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted by the grace."""
+        self._is_ending = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _on_signal(self, seconds: float) -> None:
         if self._is_ending:
             os._exit(EXIT_STOPPED)
@@ -37,8 +42,7 @@ class Stop:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _on_grace_over(self) -> None:
-        self._is_ending = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.end()
         raise KeyboardInterrupt
 
 

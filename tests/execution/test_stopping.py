@@ -1,0 +1,58 @@
+"""Signals: the first asks, the end of the grace and the second interrupt, the third ends the process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ltx_dist.execution.stopping import LEAST_SECONDS, LEAVE_SECONDS, stop_on_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_first_signal_only_asks(number: signal.Signals):
+    before = signal.getsignal(number)
+    with stop_on_signals(60.0) as stop:
+        assert not stop.is_asked
+        signal.raise_signal(number)
+        assert stop.is_asked
+    assert signal.getsignal(number) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_when_the_grace_is_over_the_run_is_interrupted():
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(LEAVE_SECONDS + 0.3):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+    assert 0.3 <= time.monotonic() - started < 30
+
+
+def test_a_grace_shorter_than_leaving_takes_still_reads_the_state():
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(0.0):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(100 * LEAST_SECONDS)
+
+
+def test_the_second_signal_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(3600.0):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_one_more_while_it_ends_leaves_on_the_spot():
+    script = (
+        "import signal\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(3600.0):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    finally:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print('not reached')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 75 and process.stdout == ""
