@@ -190,8 +190,10 @@ def nodes(bench: Bench, short: bool) -> dict[str, Any]:
         return bench.spec(Worker(hired[-1], STAGES, "cpu", threads=1, num_gpus=1.0, node_id=gpu.node_id))
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        options = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 << 20}
-        cluster = Cluster(initialize_head=True, head_node_args=options | {"temp_dir": folder})
+        options: dict[str, Any] = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 << 20}
+        cluster = Cluster(
+            initialize_head=True, head_node_args=options | {"temp_dir": folder, "include_dashboard": False}
+        )
         others = [cluster.add_node(**options) for _ in range(2)]
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
         placement = workers_of([STAGES] * 3)
