@@ -4,7 +4,7 @@
 
 Each round renders the clips twice, by a plain loop over the pipeline with mp4 writing and by `LocalExecutor` with
 scheduling, hashing, spooling, publishing and sidecars, in turns. Printed: wall seconds of both and their ratio; the
-aim is <= 1.05. Weights are loaded before the clock starts on both sides.
+aim is <= 1.05. Weights are loaded before the clock starts on both sides. At the end, what Ray costs: `ray_share.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from bare_diffusers import load_pipeline, render_clip
+from ray_share import measure
 
 from ltx_dist.batch import Batch, PlacedBatch, open_batch, place_batch
 from ltx_dist.config import load_config
@@ -93,6 +94,7 @@ def main() -> None:
             ratios.append(our_seconds / bare_seconds)
             print(f"round {round_ + 1}: bare loop {bare_seconds:.2f} s  ours {our_seconds:.2f} s  {ratios[-1]:.3f}")
     print(f"ours / bare loop, {arguments.clips} clips, median of {arguments.rounds}: {statistics.median(ratios):.3f}")
+    measure([0.6, 20.0], num_clips=12)
 
 
 if __name__ == "__main__":
