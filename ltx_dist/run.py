@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ltx_dist.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.devices import local_inventory
+from ltx_dist.execution.cluster_head import check_head
 from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.failures import SystemicError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
@@ -237,6 +238,8 @@ def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResu
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Inventory]:
+    if address is not None and address != "auto":
+        check_head(address)  # before Ray is imported: it may have to use a token
     from ltx_dist.execution import ray_cluster
 
     inventory = ray_cluster.connect(address)

@@ -12,14 +12,24 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 BIN = Path(sys.executable).parent
 ATTEMPTS = 3
 
 
+class Addresses(NamedTuple):
+    """Of a cluster's job server, and of its head itself."""
+
+    jobs: str
+    head: str
+
+
 @contextmanager
-def raylets(num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A head and further nodes; yields the address of the job server, and ends the processes it started.
+def raylets(
+    num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[Addresses]:
+    """A head and further nodes; yields where it listens, and ends the processes it started.
 
     The GPUs are not there: Ray counts them and nothing else. `environment` is added to the nodes' own.
     """
@@ -33,7 +43,7 @@ def raylets(num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, st
         for arguments in [head, *[["--address", f"127.0.0.1:{port}"]] * (num_nodes - 1)]:
             started.enter_context(_node(arguments, gpus_each, environment or {}))
         _wait_for(f"http://127.0.0.1:{dashboard}/api/gcs_healthz")
-        yield f"http://127.0.0.1:{dashboard}"
+        yield Addresses(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}")
 
 
 @contextmanager

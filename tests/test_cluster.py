@@ -34,13 +34,15 @@ SMALL = [
 
 @dataclass
 class Cluster:
-    """A job server and how to talk to it; `ltx_dist` runs a command as a user would, in a process of its own."""
+    """A job server, its head, and how to talk to them; commands run in processes of their own, as a user's."""
 
     address: str
+    head: str
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "ltx_dist.cli", *map(str, arguments), "--address", self.address]
+        address = [] if "--address" in arguments else ["--address", self.address]
+        command = [sys.executable, "-m", "ltx_dist.cli", *map(str, arguments), *address]
         return subprocess.Popen(
             command,
             env=os.environ | self.environment | environment,
@@ -72,9 +74,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     token = tmp_path_factory.mktemp("home") / "token"
     token.write_text(TOKEN)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    with raylets(num_nodes=3, gpus_each=1, environment=environment) as address:
+    with raylets(num_nodes=3, gpus_each=1, environment=environment) as addresses:
         # That the server wants a token is for `submit` to find out.
-        yield Cluster(address, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
+        yield Cluster(*addresses, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,10 @@ def test_a_wrong_token_is_one_clear_line(cluster: Cluster, tmp_path: Path, check
     code, stdout, stderr = cluster.run(*command, RAY_AUTH_TOKEN_PATH=str(wrong))
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
     assert f"does not take the token from {wrong}" in stderr
+    join = ("render", write_prompts(tmp_path / "q.jsonl", 1), "-o", tmp_path / "out", "--address", cluster.head)
+    code, stdout, stderr = cluster.run(*join, RAY_AUTH_TOKEN_PATH=str(wrong))
+    assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
+    assert f"{cluster.head} does not take the token from {wrong}" in stderr
     none = {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(tmp_path)}
     code, stdout, stderr = cluster.run(*command, **none)
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr

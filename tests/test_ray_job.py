@@ -31,8 +31,8 @@ def test_a_submitted_job_leaves_the_clips_of_a_local_run(tmp_path: Path):
     pinned = ["--set", "placement.layout=pinned"]
     render = [BIN / "ltx-dist", "render", "prompts.jsonl", *options]
     subprocess.run([*render, "-o", local, "--executor", "local"], cwd=work, check=True, capture_output=True)
-    with raylets() as address:
-        submit = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", str(work), "--"]
+    with raylets() as addresses:
+        submit = [BIN / "ray", "job", "submit", "--address", addresses.jobs, "--working-dir", str(work), "--"]
         command = [*submit, "ltx-dist", "render", "prompts.jsonl", *options, *pinned, "-o", str(remote)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]

@@ -97,7 +97,7 @@ def check_codecs() -> Iterator[Finding]:
 
 
 def check_ray() -> Iterator[Finding]:
-    from ltx_dist.execution.job_server import token_source
+    from ltx_dist.execution.token import token_source
 
     try:
         found = probe("ltx_dist.execution.ray_probe")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import socket
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
+
+from ltx_dist.execution.token import use_token
 
 ANSWER_SECONDS = 10.0
 MAX_ANSWER_BYTES = 1 << 16
@@ -57,27 +57,8 @@ def check_job_server(address: str, insecure: bool = False) -> JobServer:
             f"RAY_AUTH_MODE=token, or bind its dashboard to localhost and use {TUNNEL}"
         )
     if wants_token:
-        _use_token(address)
+        use_token(address)
     return JobServer(address, wants_token)
-
-
-def token_source() -> str | None:
-    """Where Ray's client finds the token, in its own order; None if nowhere."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return "RAY_AUTH_TOKEN"
-    if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return path
-    default = Path.home() / ".ray" / "auth_token"
-    return str(default) if default.is_file() else None
-
-
-def _use_token(address: str) -> None:
-    if token_source() is None:
-        raise ValueError(
-            f"--address: {address} wants a token, and there is none; put the cluster's into ~/.ray/auth_token "
-            "(on its head `ray get-auth-token` prints it)"
-        )
-    os.environ["RAY_AUTH_MODE"] = "token"  # read when ray is imported
 
 
 def _wants_token(address: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,9 +23,6 @@ from ltx_dist.execution.worker import WorkerSpec
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.placement import Worker
 
-ANSWER_SECONDS = 5.0
-"""A cluster's head that does not take a connection within this is not there."""
-
 PLACE_SECONDS = 60.0
 """GPUs that are free are given at once; this leaves other work some time to end."""
 
@@ -34,24 +30,10 @@ NODE_SECONDS = 60.0
 """A node may have to start a Python process before it can answer."""
 
 
-def check_address(address: str) -> None:
-    """Raises ValueError, within seconds, when nothing listens there; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if "//" in address or not host or not port.isdigit():
-        raise ValueError(
-            f"--address: {address!r} is not HOST:PORT of a cluster's head (its port is 6379 if not chosen); "
-            "an http:// address is for `ltx-dist submit`"
-        )
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:
-        raise ValueError(f"--address: nothing answers at {address} ({error.strerror or error})") from None
-
-
 def connect(address: str | None) -> Inventory:
     """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
 
-    Raises ValueError when the cluster does not answer or does not let us in. Handlers of signals stay as they are.
+    `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -60,8 +42,6 @@ def connect(address: str | None) -> Inventory:
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options |= {"address": "local", "include_dashboard": False}
     else:
-        if address != "auto":
-            check_address(address)
         options["address"] = address
     handler = signal.getsignal(signal.SIGTERM)
     try:

@@ -14,7 +14,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 from requests import RequestException
 
-from ltx_dist.execution.job_server import JobServer, token_source
+from ltx_dist.execution.job_server import JobServer
+from ltx_dist.execution.token import refused
 from ltx_dist.submission import ENVIRONMENT, STOP_WAIT_SECONDS, Submission
 
 EXIT_INTERNAL = 1
@@ -41,10 +42,7 @@ def connect(server: JobServer) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(server.address)
     except AuthenticationError:
-        raise ValueError(
-            f"--address: {server.address} does not take the token from {token_source()}; put that of this cluster "
-            "there (on its head `ray get-auth-token` prints it)"
-        ) from None
+        raise refused(server.address) from None
     except LOST as error:
         raise ValueError(f"--address: {server.address}: {_first_line(error)}") from None
 

@@ -7,20 +7,30 @@ import sys
 from collections import Counter
 from typing import Any
 
-import ray
-
+from ltx_dist.execution.cluster_head import check_head
 from ltx_dist.execution.job_server import check_job_server
 
 
 def look_at(address: str | None) -> dict[str, Any]:
     """Raises ValueError when there is an address and the cluster does not answer or does not let us in."""
+    # Ray is imported late, because the checks may tell it to use a token, and only as far as is needed.
     if address is None:
+        import ray
+
         return {"version": ray.__version__}
     if address.startswith(("http://", "https://")):
-        from ltx_dist.execution import ray_jobs  # a Ray without the parts for jobs is still a Ray
+        server = check_job_server(address)
+        from ltx_dist.execution import ray_jobs
 
-        return {"jobs": len(ray_jobs.list_jobs(ray_jobs.connect(check_job_server(address))))}
-    from ltx_dist.execution import ray_cluster  # torch comes with it
+        return {"jobs": len(ray_jobs.list_jobs(ray_jobs.connect(server)))}
+    check_head(address)
+    return _look_into(address)
+
+
+def _look_into(address: str) -> dict[str, Any]:
+    import ray
+
+    from ltx_dist.execution import ray_cluster
 
     inventory = ray_cluster.connect(address)
     nodes = [node for node in ray.nodes() if node["Alive"]]

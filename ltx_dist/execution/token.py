@@ -1,0 +1,44 @@
+"""The token of a Ray cluster: where Ray's clients find it, and how they are told to use it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def token_source() -> str | None:
+    """Where Ray looks first and finds one: a variable's name or a file; None if nowhere."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "RAY_AUTH_TOKEN"
+    if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return path
+    default = Path.home() / ".ray" / "auth_token"
+    return str(default) if default.is_file() else None
+
+
+def use_token(address: str) -> str:
+    """Have Ray send the token, and return it. Ray must not be imported yet: it decides then.
+
+    Raises ValueError when there is none, or its file cannot be read.
+    """
+    source = token_source()
+    if source is None:
+        raise ValueError(
+            f"--address: {address} wants a token, and there is none; put the cluster's into ~/.ray/auth_token "
+            "(on its head `ray get-auth-token` prints it)"
+        )
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if source == "RAY_AUTH_TOKEN":
+        return os.environ[source]
+    try:
+        return Path(source).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--address: {address} wants a token, and {source} cannot be read: {error}") from None
+
+
+def refused(address: str) -> ValueError:
+    """The error for a token that is not the cluster's."""
+    return ValueError(
+        f"--address: {address} does not take the token from {token_source()}; put that of this cluster there "
+        "(on its head `ray get-auth-token` prints it)"
+    )
