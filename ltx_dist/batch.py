@@ -52,7 +52,13 @@ class Batch:
 
     def placement(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> Placement:
         """Raises ValueError when the devices cannot carry the layout that was asked for."""
-        return self.forecasts(inventory, needed)[0].placement
+        placement = self.forecasts(inventory, needed)[0].placement
+        on_cpu = any(worker.device == "cpu" and Stage.ENCODE_TEXT in worker.stages for worker in placement.workers)
+        if on_cpu and self.storage.text_encoder == "int4":
+            raise ValueError(
+                "model.text_encoder_quantization: int4 saves nothing on a CPU: torchao keeps 4 bits in 8; use int8"
+            )
+        return placement
 
     def forecasts(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> list[Forecast]:
         """What the layouts that were asked for are predicted to take, the best first. Raises ValueError likewise."""
@@ -80,6 +86,8 @@ class Batch:
         """What the batch asks of its devices. Raises ValueError for a tile that is none."""
         configs = {name: component_config(self.checkpoint, name) for name in COMPONENT_OF_STAGE.values()}
         parameters, blocks = blocks_of(configs)
+        if self.storage.text_encoder != "none":
+            del blocks["text_encoder"]  # a quantised layer is more than tensors: it does not pass through in blocks
         block_bytes = {name: self._stored(name, count, count, precision) for name, count in parameters.items()}
         ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
         shapes = tuple({_shape(request): request for request in self.requests}.values())

@@ -28,8 +28,9 @@ from ltx_dist.output.publisher import Publisher
 from ltx_dist.output.publishing import PublishingThread
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.settings import write_settings
-from ltx_dist.output.watching import Watcher, Watchers
+from ltx_dist.output.watching import Warnings, Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
+from ltx_dist.scheduling.cliff import CliffGuard
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.ordering import best_order
 from ltx_dist.scheduling.pace import planned_ends
@@ -169,6 +170,7 @@ def _render(
     with _closing(resumption, console), _executor(crew, uses_ray) as executor:
         watchers = Watchers()
         costs = placed.batch.costs(placed.precision)
+        guard = CliffGuard.of(costs, placed.placement.workers)
         renderer = Renderer(
             Scheduler(placed.placement, costs),
             executor,
@@ -188,6 +190,7 @@ def _render(
             run.submitted, run.skipped, console, executor.worker_states, renderer.queue_lengths, ends
         ) as progress:
             watchers.add(progress)
+            watchers.add(Warnings(guard, run, lambda line: _say(console, f"warning: {line}", "yellow")))
             for watcher in (out.mirror, out.events, _metrics(renderer) if uses_ray else None):
                 if watcher:
                     watchers.add(watcher)

@@ -49,6 +49,7 @@ class RunProgress:
     unfinished: set[str] = field(default_factory=set)
     completions: Sequence[Completion] = ()
     costs: Costs = field(default_factory=Unknown)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def submitted(self) -> int:
@@ -78,7 +79,7 @@ class RunProgress:
         """May raise OSError."""
         record = build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
         batch = {"requests": list(self.names), "checkpoint": dict(self.checkpoint)}
-        write_run_record(folder, record | batch | {"unfinished": sorted(self.unfinished)})
+        write_run_record(folder, record | batch | {"unfinished": sorted(self.unfinished), "warnings": self.warnings})
 
 
 def build_run_record(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
+from ltx_dist.output.run_record import RunProgress
+from ltx_dist.scheduling.cliff import CliffGuard
 from ltx_dist.types import Completion, RenderResult
 
 
@@ -40,3 +43,23 @@ class Watchers:
         with self._lock:
             for watcher in self._watchers:
                 watcher.clip_ended(result)
+
+
+class Warnings:
+    """Says what a person should change, when it happens, and keeps it for `run.json`."""
+
+    def __init__(self, guard: CliffGuard, run: RunProgress, say: Callable[[str], None]) -> None:
+        self._guard, self._run, self._say = guard, run, say
+
+    def stage_ended(self, completion: Completion) -> None:
+        if line := self._guard.look(completion):
+            self._run.warnings.append(line)
+            self._say(line)
+
+    def clip_ended(self, result: RenderResult) -> None:
+        for completion in result.completions:
+            if completion.report.rung is not None:
+                stage, name = completion.assignment.stage, completion.assignment.request_id
+                line = f"{stage} of {name} found no memory as planned and was made so: {completion.report.rung}"
+                self._run.warnings.append(line)
+                self._say(line)

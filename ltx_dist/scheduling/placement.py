@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -18,7 +18,7 @@ DEFAULT_QUEUE = 2
 """Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped."""
 
 DEFAULT_WAVE = 8
-"""Clips that wait between two stages where every change of stage swaps weights: swaps cost S/8 a clip."""
+"""Clips that wait between two stages where a change of stage swaps weights and nothing predicts what that costs."""
 
 DEFAULT_VIDEO_SLOTS = 2
 """Clips whose frames wait on the host or are in x264: one being encoded and one being decoded (120 to 660 MB each)."""
@@ -286,7 +286,14 @@ def _video_slots(wishes: Wishes, device: Device, stages: tuple[Stage, ...]) -> i
     return DEFAULT_VIDEO_SLOTS if device == "cuda" else 0
 
 
-def _max_queued(wishes: Wishes, workers: tuple[Worker, ...]) -> dict[Stage, int]:
+def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], int]) -> Placement:
+    """The same with waves of the size that each worker's swaps need, where no wish says another."""
+    return replace(placement, max_queued=_max_queued(wishes, placement.workers, wave_of))
+
+
+def _max_queued(
+    wishes: Wishes, workers: tuple[Worker, ...], wave_of: Callable[[Worker], int] = lambda _: DEFAULT_WAVE
+) -> dict[Stage, int]:
     """The bound of the queue in front of each stage but the first, whose queue is the batch itself.
 
     Work in flight in the stage before counts against the bound, so every producer beyond the first adds one: a wave
@@ -296,7 +303,7 @@ def _max_queued(wishes: Wishes, workers: tuple[Worker, ...]) -> dict[Stage, int]
     for previous, stage in pairwise(STAGES):
         producers = [worker for worker in workers if previous in worker.stages]
         consumers = [worker for worker in workers if stage in worker.stages]
-        swaps = any(worker.residency != "resident" and len(worker.stages) > 1 for worker in consumers)
-        wave = wishes.wave or (DEFAULT_WAVE if swaps else DEFAULT_QUEUE)
+        swapping = [worker for worker in consumers if worker.residency != "resident" and len(worker.stages) > 1]
+        wave = wishes.wave or max(map(wave_of, swapping), default=DEFAULT_QUEUE)
         bounds[stage] = wave * len(consumers) + len(producers) - 1
     return bounds

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ltx_dist.scheduling.bounds import ALL_WORK, LONGEST_CLIP, Bound, lower_bound
-from ltx_dist.scheduling.costs import Costs, Work
-from ltx_dist.scheduling.fitting import Demand
+from ltx_dist.scheduling.costs import Costs, Work, seconds
+from ltx_dist.scheduling.fitting import Demand, wave_size
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.ordering import Ordered, best_order
-from ltx_dist.scheduling.placement import Placement, Wishes, place
+from ltx_dist.scheduling.placement import Placement, Wishes, Worker, in_waves, place
 from ltx_dist.scheduling.timeline import busy_shares
 from ltx_dist.types import STAGES, Stage
 
@@ -62,13 +62,25 @@ def forecasts(
 
     needed: the stages that are still to be run. Raises ValueError naming the field when no layout can be placed.
     """
-    placements = _placements(wishes, inventory, demand, needed)
+    placements = [
+        in_waves(placement, wishes, lambda worker: _wave(worker, request_ids, costs))
+        for placement in _placements(wishes, inventory, demand, needed)
+    ]
     found = [forecast(placement, request_ids, costs) for placement in placements]
     # Plainer layouts come first, so a later one must be shorter by more than the costs can tell.
     best = found[0]
     for other in found[1:]:
         best = other if other.seconds < (1 - SHORTER) * best.seconds else best
     return [best, *sorted((one for one in found if one is not best), key=lambda one: one.seconds)]
+
+
+def _wave(worker: Worker, request_ids: Sequence[str], costs: Costs) -> int:
+    """By what swapping all of the worker's weights takes, and a mean clip on it."""
+    if not request_ids:
+        return 1
+    swap = sum(costs.swap_seconds(worker, stage) for stage in worker.stages)
+    whole = sum(seconds(costs, name, stage, worker) for name in request_ids for stage in worker.stages)
+    return wave_size(swap, whole / len(request_ids)) if whole else 1
 
 
 def _placements(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[Stage, ...]) -> list[Placement]:

@@ -8,9 +8,6 @@ from typing import Any
 import torch
 import transformers
 
-GROUP = 32
-"""Weights of int4 that share a scale and a zero point, of 16 bits each: 5 bits a weight."""
-
 
 def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Arguments of `from_pretrained`. Raises ValueError naming the extra that is not installed.
@@ -24,7 +21,10 @@ def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> di
             f"model.text_encoder_quantization: {quantization} needs {library}; pip install 'ltx-dist[quantize]'"
         )
     if device.type != "cuda":
-        return {"quantization_config": transformers.TorchAoConfig(_torchao(quantization))}
+        assert quantization == "int8", "refused before a worker is made: torchao keeps 4 bits in 8 on a CPU"
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
+
+        return {"quantization_config": transformers.TorchAoConfig(Int8WeightOnlyConfig(version=2))}
     if quantization == "int8":
         config = transformers.BitsAndBytesConfig(load_in_8bit=True)
     else:
@@ -32,12 +32,3 @@ def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> di
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _torchao(quantization: str) -> Any:
-    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
-
-    if quantization == "int8":
-        return Int8WeightOnlyConfig(version=2)
-    # The packing that torch's own CPU kernel reads; others keep 4-bit weights in 8 bits on a CPU, and save nothing.
-    return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="opaque", int4_choose_qparams_algorithm="hqq")
