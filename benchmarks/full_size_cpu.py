@@ -77,7 +77,9 @@ def render(checkpoint: Path, folder: Path, host_gb: float, quantization: str) ->
     memory.start()
     exit_code = process.wait()
     memory.join()
-    print(f"exit code {exit_code} after {time.time() - started:.0f} s, at most {host_gb:g} GB asked for")
+    if exit_code != 0:
+        raise SystemExit(f"render ended with exit code {exit_code}")
+    print(f"done after {time.time() - started:.0f} s, at most {host_gb:g} GB asked for")
     print(f"{'stage':12} {'clip':42} {'seconds':>8} {'loading':>8} {'peak RSS':>10} {'anonymous':>10}")
     for line in events.read_text().splitlines():
         event = json.loads(line)
@@ -92,7 +94,6 @@ def render(checkpoint: Path, folder: Path, host_gb: float, quantization: str) ->
         )
     peak = max(resident for _, resident, _ in memory.samples)
     print(f"peak of the whole run: {peak / 1e9:.2f} GB, anonymous {max(a for _, _, a in memory.samples) / 1e9:.2f} GB")
-    assert exit_code == 0, exit_code
     return peak
 
 

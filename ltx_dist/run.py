@@ -170,7 +170,7 @@ def _render(
     with _closing(resumption, console), _executor(crew, uses_ray) as executor:
         watchers = Watchers()
         costs = placed.batch.costs(placed.precision)
-        guard = CliffGuard.of(costs, placed.placement.workers)
+        guard = CliffGuard.of(costs, lambda: crew.placement.workers)
         renderer = Renderer(
             Scheduler(placed.placement, costs),
             executor,

@@ -6,7 +6,7 @@ An RTX 4090 took 2.5 hours for a clip of half a minute because the text encoder 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ltx_dist.scheduling.costs import DEVICE_RATES, PredictedCosts, device_kind, seconds
@@ -27,23 +27,23 @@ class CliffGuard:
     """Looks at every completion; says each thing once for a worker's stage.
 
     predicted: as known when the run began, so that a run that is slow from its start does not become its own measure.
-    Where nothing was known of a device, the fastest clip so far is.
+    Where nothing was known of a device, the fastest clip so far is. workers: all there ever were; some join later.
     """
 
     predicted: PredictedCosts
-    workers: dict[str, Worker]
+    workers: Callable[[], Iterable[Worker]]
     _said: set[tuple[str, Stage, str]] = field(default_factory=set[tuple[str, Stage, str]])
     _fastest: dict[tuple[str, Stage], float] = field(default_factory=dict[tuple[str, Stage], float])
 
     @classmethod
-    def of(cls, costs: PredictedCosts, workers: Iterable[Worker]) -> CliffGuard:
+    def of(cls, costs: PredictedCosts, workers: Callable[[], Iterable[Worker]]) -> CliffGuard:
         before = PredictedCosts(costs.work_of, costs.weight_bytes, dict(costs.corrections))
-        return cls(before, {worker.worker_id: worker for worker in workers})
+        return cls(before, workers)
 
     def look(self, completion: Completion) -> str | None:
         """One line that says what is wrong and what to change, or None."""
         assignment, report = completion.assignment, completion.report
-        worker = self.workers.get(assignment.worker_id)
+        worker = next((worker for worker in self.workers() if worker.worker_id == assignment.worker_id), None)
         if worker is None or completion.error is not None or assignment.stage not in STAGES:
             return None
         where = f"{assignment.stage} of {assignment.request_id} on {worker.worker_id}"

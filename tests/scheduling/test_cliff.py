@@ -17,7 +17,7 @@ USUAL = seconds(COSTS, "a", D, KNOWN)
 
 
 def guard(worker: Worker) -> CliffGuard:
-    return CliffGuard.of(COSTS, [worker])
+    return CliffGuard.of(COSTS, lambda: [worker])
 
 
 def ended(worker: Worker, name: str, took: float, peak: float | None = None, error: str | None = None) -> Completion:
@@ -52,7 +52,7 @@ def test_on_a_device_of_unknown_speed_the_fastest_clip_is_the_measure(took: floa
 
 def test_a_slow_run_does_not_become_its_own_measure() -> None:
     costs = PredictedCosts(COSTS.work_of, COSTS.weight_bytes)
-    watch = CliffGuard.of(costs, [KNOWN])
+    watch = CliffGuard.of(costs, lambda: [KNOWN])
     for name in "abc":
         costs.observe(ended(KNOWN, name, 9000), KNOWN)
     assert watch.look(ended(KNOWN, "d", 9000)) is not None
