@@ -19,7 +19,7 @@ WORKER = Worker("cuda:0", STAGES, "cuda", device_name="NVIDIA L40S")
 
 
 def test_a_pass_is_what_the_diffusers_benchmark_counts():
-    """huggingface.co/datasets/diffusers/benchmarks: 167.58 TFLOP of 13B at 7,392 tokens, attention products left out."""
+    """huggingface.co/datasets/diffusers/benchmarks: 167.58 TFLOP of 13B at 7,392 tokens, without attention."""
     tokens, text = 7392, 256
     products = 48 * (4 * tokens**2 + 4 * tokens * text) * 4096
     counted = denoise_flops(read_config("transformer-13b"), tokens, text, passes=1) - products
