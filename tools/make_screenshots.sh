@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes docs/images/page.png and docs/images/live.png from a real run of the demo. Needs tmux and chromium.
+# Makes docs/images/page.png and docs/images/live.png from a real run of the demo. Needs tmux and Chromium.
 #
 #   tools/make_screenshots.sh
 set -euo pipefail
@@ -7,12 +7,25 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'tmux -L shots kill-server 2>/dev/null || true; rm -rf "$work"' EXIT
 
-shoot() {  # URL PNG WIDTH HEIGHT
-  chromium --headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --hide-scrollbars \
-    --user-data-dir="$work/profile" --window-size="$3,$4" --virtual-time-budget=20000 --screenshot="$work/shot.png" "$1" 2>/dev/null
-  # 256 colours are all that these pictures have, and a third of the bytes.
-  .venv/bin/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").quantize(256).save(sys.argv[2], optimize=True)' \
-    "$work/shot.png" "$2"
+shoot() {  # URL PNG WIDTH HEIGHT, once every video in the window shows a picture
+  PYTHONPATH=.:tests .venv/bin/python - "$work/profile" "$@" <<'PYTHON'
+import base64, io, sys
+from pathlib import Path
+
+from PIL import Image
+from test_page import Browser  # the browser of the page's tests
+
+profile, url, png, width, height = sys.argv[1:]
+browser = Browser(Path(profile))
+size = {"width": int(width), "height": int(height), "deviceScaleFactor": 1, "mobile": False}
+browser.call("Emulation.setDeviceMetricsOverride", **size)
+browser.open(url)
+browser.until("[...document.querySelectorAll('video[src]')].every((video) => video.readyState >= 2)", seconds=60)
+shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"])
+browser.close()
+# 256 colours are all that these pictures have, and a third of the bytes.
+Image.open(io.BytesIO(shot)).convert("RGB").quantize(256).save(png, optimize=True)
+PYTHON
 }
 
 tmux -L shots new-session -d -x 110 -y 14 ".venv/bin/ltx-dist demo -o $work/demo --json-events $work/events"
