@@ -31,6 +31,9 @@ Output = Annotated[
     str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; what it holds is kept.")
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="A clip that finds no memory fails rather than be made with other pixels.")
+]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
 KeepLatents = Annotated[
     bool, typer.Option("--keep-latents", help="Short for --set recovery.keep_latents=true; `decode` takes them.")
@@ -46,12 +49,17 @@ def render(
     executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
     bfloat16: Bfloat16 = False,
+    exact: Exact = False,
     json_events: JsonEvents = None,
     keep_latents: KeepLatents = False,
 ) -> None:
     """Render a file of prompts into a folder of clips. Run it again to go on where it stopped."""
     with bad_input():
-        short = {"model.precision=bfloat16": bfloat16, "recovery.keep_latents=true": keep_latents}
+        short = {
+            "model.precision=bfloat16": bfloat16,
+            "recovery.keep_latents=true": keep_latents,
+            "recovery.exact=true": exact,
+        }
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
         sys.exit(_render(prompts, output, load(config, overrides), executor, address, json_events))
 
