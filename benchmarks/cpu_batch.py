@@ -40,6 +40,7 @@ class Measured:
 def run_ours(prompts: Path, out: Path) -> Measured:
     command = [
         sys.executable, "-m", "ltx_dist.cli", "render", str(prompts), "-o", str(out), "--executor", "ray",
+        "--set", "cache.embeddings=null",
         "--set", "placement.layout=replicated", "--set", f"placement.devices={CORES}",
         "--set", "placement.threads=1", "--set", "placement.device=cpu",
     ]  # fmt: skip
