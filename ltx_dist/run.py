@@ -19,7 +19,7 @@ from ltx_dist.execution.executor import Executor, WorkerStartError
 from ltx_dist.execution.failures import SystemicError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
 from ltx_dist.execution.stopping import EXIT_STOPPED, Stop, stop_on_signals
-from ltx_dist.output.files import OutputError, output_errors
+from ltx_dist.output.files import INTERNAL, OutputError, output_errors
 from ltx_dist.output.live_page import LivePage, write_run
 from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.place import Output
@@ -101,6 +101,8 @@ def _run(placed: PlacedBatch, out: Output, uses_ray: bool, console: Console, sto
         if out.mirror:
             out.mirror.pull()
         remaining = _unpublished(placed, publisher, out)
+        if not placed.batch.config.recovery.keep_latents:
+            _drop_latents_of_published(placed, folder, remaining)
         resumption = _open_resumption(placed, folder, remaining) if remaining else None
         if resumption is not None:
             placed = placed.hosting(resumption.needed_stages(remaining))
@@ -216,6 +218,14 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
         for request in placed.batch.requests
         if not _is_there(request, placed.render_key(request), publisher, out)
     ]
+
+
+def _drop_latents_of_published(placed: PlacedBatch, folder: Path, remaining: list[RenderRequest]) -> None:
+    """A run that was killed after it had published a clip, and before it had removed its latents, left them."""
+    published = {request.request_id for request in placed.batch.requests} - {r.request_id for r in remaining}
+    for latents in (folder / INTERNAL / "spool").glob("*.safetensors"):
+        if latents.stem in published:
+            latents.unlink()
 
 
 def _is_there(request: RenderRequest, key: str, publisher: Publisher, out: Output) -> bool:

@@ -51,5 +51,6 @@ def _sha256(tensors: Tensors) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}\n".encode())
-        digest.update(tensors[name].view(torch.uint8).numpy())
+        # Flat first: a side of length 1 may have any stride, contiguous or not, and `view` asks for 1 in the last.
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""Runs of `ltx-dist render` in forked children, so that hundreds can be started and killed in minutes.
+
+Starting an interpreter and importing torch and diffusers takes seconds, a tiny batch one. So a parent imports them once,
+runs nothing of torch itself (its threads would not survive a fork), and forks a child a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("RAY_ADDRESS", None)
+
+SIZE = ["defaults.height=32", "defaults.width=32", "defaults.num_frames=9", "defaults.num_inference_steps=2"]
+PLACE = ["placement.device=cpu", "placement.threads=1", "output.threads=1"]
+
+
+def import_everything() -> None:
+    """What a run imports on its way, so that children find it done."""
+    import diffusers
+    import tiny  # noqa: F401
+    import transformers
+
+    import ltx_dist.cli
+    import ltx_dist.execution.local_executor
+    import ltx_dist.execution.resumption
+    import ltx_dist.output.verify  # noqa: F401
+
+    for library, name in (
+        (diffusers, "LTXPipeline"), (diffusers, "AutoencoderKLLTXVideo"), (diffusers, "LTXVideoTransformer3DModel"),
+        (diffusers, "FlowMatchEulerDiscreteScheduler"), (transformers, "T5EncoderModel"), (transformers, "AutoTokenizer"),
+    ):  # fmt: skip
+        getattr(library, name)  # both import their classes when they are asked for
+
+
+def save_checkpoint(folder: Path) -> Path:
+    """In a process of its own: it runs torch."""
+    code = f"import tiny, pathlib; tiny.save_checkpoint(pathlib.Path({str(folder)!r}), '0.9.5')"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[:2])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stderr=subprocess.DEVNULL)
+    return folder
+
+
+def write_prompts(path: Path, num_clips: int) -> Path:
+    """Named and seeded, so that their order does not matter."""
+    rows = [{"prompt": f"clip number {n}", "name": f"clip-{n:03}", "seed": n} for n in range(num_clips)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def render_command(prompts: Path, out: Path, checkpoint: Path, *more: str) -> list[str]:
+    settings = [f"model.checkpoint={checkpoint}", *SIZE, *PLACE]
+    return ["render", str(prompts), "-o", str(out), *(word for s in settings for word in ("--set", s)), *more]
+
+
+def start(arguments: Sequence[str], log: Path) -> int:
+    """The process id of a child that does what `ltx-dist` does with these arguments; it prints into `log`."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        from ltx_dist.cli import app
+
+        app(list(arguments))
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def exit_code(child: int) -> int:
+    """Negative for a signal, as in subprocess."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run(arguments: Sequence[str], log: Path) -> int:
+    return exit_code(start(arguments, log))
+
+
+def digests(out: Path) -> dict[str, tuple[str, str]]:
+    """frames_sha256 as recorded and the mp4's as it lies there, by clip; every clip whole and recorded."""
+    from ltx_dist.output.verify import verify_folder
+
+    bad = [verdict for verdict in verify_folder(out) if verdict.problem]
+    assert not bad, bad
+    found = {}
+    for mp4 in sorted(out.glob("*.mp4")):
+        sidecar = json.loads(mp4.with_suffix(".json").read_bytes())
+        found[mp4.stem] = sidecar["frames_sha256"], hashlib.sha256(mp4.read_bytes()).hexdigest()
+        assert found[mp4.stem][1] == sidecar["mp4_sha256"]
+    return found
