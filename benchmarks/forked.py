@@ -1,7 +1,7 @@
 """Runs of `ltx-dist render` in forked children, so that hundreds can be started and killed in minutes.
 
-Starting an interpreter and importing torch and diffusers takes seconds, a tiny batch one. So a parent imports them once,
-runs nothing of torch itself (its threads would not survive a fork), and forks a child a run.
+Starting an interpreter and importing torch and diffusers takes seconds, a tiny batch one. So a parent imports them
+once, runs nothing of torch itself (its threads would not survive a fork), and forks a child a run.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ def import_everything() -> None:
     import ltx_dist.execution.resumption
     import ltx_dist.output.verify  # noqa: F401
 
-    for library, name in (
-        (diffusers, "LTXPipeline"), (diffusers, "AutoencoderKLLTXVideo"), (diffusers, "LTXVideoTransformer3DModel"),
-        (diffusers, "FlowMatchEulerDiscreteScheduler"), (transformers, "T5EncoderModel"), (transformers, "AutoTokenizer"),
-    ):  # fmt: skip
-        getattr(library, name)  # both import their classes when they are asked for
+    # Both libraries import a class when it is asked for.
+    for name in (
+        "LTXPipeline",
+        "AutoencoderKLLTXVideo",
+        "LTXVideoTransformer3DModel",
+        "FlowMatchEulerDiscreteScheduler",
+    ):
+        getattr(diffusers, name)
+    for name in ("T5EncoderModel", "AutoTokenizer"):
+        getattr(transformers, name)
 
 
 def save_checkpoint(folder: Path) -> Path:

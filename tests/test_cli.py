@@ -106,6 +106,31 @@ def test_clips_that_fail_are_told_of_and_exit_3(prompts: Path, tmp_path: Path, c
     assert not list(out.glob("*.mp4"))
 
 
+CANARY = "canary-7f3a9c"
+
+
+def test_nothing_of_the_environment_gets_into_the_output(
+    prompts: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Not of a clip that is done, nor of one that failed, nor of a run that did."""
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "SOME_PASSWORD", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, CANARY)
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", checkpoint, broken], check=True)
+    tiny.save_vae(broken / "vae", "0.9.5", latent_channels=8)
+    printed = ""
+    for index, weights in enumerate((checkpoint, broken)):
+        out = tmp_path / f"out-{index}"
+        events = ["--json-events", str(tmp_path / f"events-{index}.jsonl")]
+        result = render(prompts, out, weights, "--set", "recovery.keep_latents=true", *events)
+        assert result.exit_code == (0, 3)[index], result.output
+        printed += result.output
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and broken not in path.parents]
+    kinds = {path.suffix for path in files}
+    assert kinds >= {".mp4", ".json", ".html", ".jsonl", ".safetensors"} and CANARY not in printed
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+
+
 def test_every_mistake_is_reported_at_once_before_anything_is_loaded(tmp_path: Path):
     path = tmp_path / "prompts.csv"
     path.write_text("prompt,height,num_frames,colour\na,130,25,\nb,128,24,\n")

@@ -85,10 +85,10 @@ def open_folder(path: Path, make: bool = False) -> int:
                     os.mkdir(part, dir_fd=descriptor)
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
         except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP):  # POSIX leaves open which of the two
-                raise
-            reason = "a link or a file where a folder of ours should be; remove it"
-            raise NotADirectoryError(errno.ENOTDIR, reason, str(Path(*parts[:depth]))) from None
+            reason = error.strerror
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):  # POSIX leaves open which of the two
+                reason = "a link or a file where a folder of ours should be; remove it"
+            raise OSError(error.errno, reason, str(Path(*parts[:depth]))) from None
         finally:
             os.close(descriptor)
         descriptor = inner
@@ -130,7 +130,7 @@ def _written(path: Path, data: bytes, scratch: Path | None) -> Iterator[tuple[st
             with suppress(OSError):
                 os.unlink(name, dir_fd=source)
     except NotADirectoryError:
-        raise  # names the link
+        raise  # names the link, or the file, that is in the way
     except OSError as error:
         reason = f"{error.strerror} ({len(data)} bytes to write{_room(path)})"
         raise OSError(error.errno, reason, str(path)) from error

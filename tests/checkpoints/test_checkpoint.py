@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,30 @@ def test_pickles_are_refused_unopened(folder: Path, name: str) -> None:
     weights.rename(weights.with_name(name))
     assert f"text_encoder: safetensors only: {name} is a pickle" in error(folder)
     assert "convert" in error(folder)
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self._marker), "w")
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer", "vae"])
+@pytest.mark.parametrize("ending", ["bin", "pt", "pth", "ckpt", "pkl", "pt2", "safetensors"])
+def test_code_in_weights_never_runs(folder: Path, tmp_path: Path, component: str, ending: str) -> None:
+    marker = tmp_path / "marker"
+    trap = pickle.dumps(Trap(marker))
+    pickle.loads(trap).close()
+    assert marker.exists(), "the trap works"
+    marker.unlink()
+    (weights,) = (folder / component).glob("*.safetensors")
+    weights.unlink()
+    weights.with_suffix(f".{ending}").write_bytes(trap)
+    assert f"{component}" in error(folder) and not marker.exists()
 
 
 def test_a_component_without_weights_is_named(folder: Path) -> None:

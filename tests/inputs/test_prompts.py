@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -256,7 +257,9 @@ def list_or_value_error(name: str, content: bytes) -> None:
         )
 
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+"""benchmarks/chaos.py asks for thousands."""
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ENDINGS = st.sampled_from(["p.txt", "p.csv", "p.jsonl", "p.yaml"])
 KEYS = st.sampled_from(["prompt", "name", "height", "num_frames", "frame_rate", "seed", "guidance_scale"]) | st.text()
 JSON = st.recursive(

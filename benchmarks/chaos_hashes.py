@@ -1,0 +1,150 @@
+"""The same clips, however they are rendered: equal hashes. And a second run on a folder, told who holds it.
+
+python benchmarks/chaos_hashes.py [--without-ray]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from forked import (
+    ROOT,
+    digests,
+    exit_code,
+    import_everything,
+    render_command,
+    run,
+    save_checkpoint,
+    start,
+    write_prompts,
+)
+
+NUM_CLIPS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--without-ray", action="store_true")
+    with_ray = not parser.parse_args().without_ray
+    with tempfile.TemporaryDirectory(prefix="ltx-hashes-") as folder:
+        root = Path(folder)
+        os.environ["LTX_DIST_CACHE"] = str(root / "cache")
+        import_everything()
+        equal_however_rendered(root, with_ray)
+        equal_under_load()
+        second_run(root)
+        rotten(root)
+
+
+def equal_however_rendered(root: Path, with_ray: bool) -> None:
+    checkpoint, prompts, log = save_checkpoint(root / "checkpoint"), root / "prompts.jsonl", root / "log"
+    write_prompts(prompts, NUM_CLIPS)
+    shuffled = root / "shuffled.jsonl"
+    lines = prompts.read_text().splitlines(keepends=True)
+    random.Random(1).shuffle(lines)
+    shuffled.write_text("".join(lines))
+
+    def command(name: str, source: Path = prompts, *more: str) -> list[str]:
+        return render_command(source, root / name, checkpoint, *more)
+
+    assert run(command("local"), log) == 0, log.read_text()
+    assert run(command("shuffled", shuffled), log) == 0, log.read_text()
+    child = start(command("resumed"), log)
+    while len(list((root / "resumed").glob("*.mp4"))) < 3:
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    assert exit_code(child) == -signal.SIGKILL and run(command("resumed", shuffled), log) == 0, log.read_text()
+    names = ["local", "shuffled", "resumed"]
+    if with_ray:
+        for count in (1, 2):
+            name = f"ray-{count}"
+            more = ["--executor", "ray", "--set", f"placement.devices={count}", "--set", "placement.layout=replicated"]
+            more = more if count > 1 else [*more[:4], "--set", "placement.layout=shared"]
+            words = command(name, shuffled if count > 1 else prompts, *more)
+            done = subprocess.run(
+                [sys.executable, "-m", "ltx_dist.cli", *words], cwd=ROOT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            names.append(name)
+    expected = digests(root / "local")
+    assert len(expected) == NUM_CLIPS and all(digests(root / name) == expected for name in names)
+    print(f"{NUM_CLIPS} clips, {', '.join(names)}: equal hashes", flush=True)
+
+
+def equal_under_load() -> None:
+    from ltx_dist.config import OutputConfig
+    from ltx_dist.output.video import encode_video
+
+    frames = np.random.default_rng(0).integers(0, 255, (17, 128, 192, 3), dtype=np.uint8)
+    spin = [sys.executable, "-c", "while True: pass"]
+    load = [subprocess.Popen(spin) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        files = {
+            encode_video(
+                frames, height=128, width=192, num_frames=17, frame_rate=24.0, output=OutputConfig(), metadata={}
+            ).mp4_sha256
+            for _ in range(20)
+        }
+    finally:
+        for process in load:
+            process.kill()
+            process.wait()
+    assert len(files) == 1, files
+    print(f"the mp4 of equal frames, 20 times with {len(load)} busy processes beside: 1 hash", flush=True)
+
+
+def second_run(root: Path) -> None:
+    """In an interpreter of its own, as a user starts it."""
+    from ltx_dist.output.lock import folder_lock
+
+    command = render_command(root / "prompts.jsonl", root / "local", root / "checkpoint")
+    with folder_lock(root / "local"):
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "ltx_dist.cli", *command], cwd=ROOT, capture_output=True, text=True
+        )
+        seconds = time.monotonic() - started
+    assert done.returncode == 2 and f"process id {os.getpid()} on " in done.stderr, done.stderr
+    assert seconds <= 2 or os.getloadavg()[0] > 3, seconds
+    print(f"a second run: exit 2 after {seconds:.1f} s: {done.stderr.strip()}", flush=True)
+
+
+def rotten(root: Path) -> None:
+    """A third of the clips is damaged, each in one of three ways; found, and only they are rendered again."""
+    from ltx_dist.output.verify import verify_folder
+
+    out, rng = root / "local", random.Random(2)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
+    expected, chosen = digests(out), rng.sample(sorted(before), NUM_CLIPS // 3)
+    for index, path in enumerate(chosen):
+        content = bytearray(path.read_bytes())
+        if index % 3 == 0:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        elif index % 3 == 1:
+            del content[rng.randrange(len(content)) :]
+        else:
+            content[:] = bytes(len(content))
+        path.write_bytes(content)
+    found = {verdict.name for verdict in verify_folder(out) if verdict.renders}
+    assert found == {path.stem for path in chosen}, found
+    log = root / "log"
+    assert run(render_command(root / "prompts.jsonl", out, root / "checkpoint"), log) == 0, log.read_text()
+    assert digests(out) == expected
+    again = {path for path in before if path.stat().st_mtime_ns != before[path]} - set(chosen)
+    assert not again, again
+    print(
+        f"flipped, cut and zeroed: {len(found)} of {len(chosen)} found, and only they were rendered again", flush=True
+    )
+
+
+if __name__ == "__main__":
+    main()
