@@ -29,7 +29,7 @@ sys.path.insert(0, str(TESTS))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
 os.environ |= {
     "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1",
-    "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "20",
     "RAY_health_check_initial_delay_ms": "500", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }  # fmt: skip
 for name in ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS"):
