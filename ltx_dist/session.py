@@ -1,0 +1,53 @@
+"""What one run is about: which batch, where to, on what, who may stop it, and how it talks to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from ltx_dist.batch import PlacedBatch
+from ltx_dist.execution.stopping import Stop
+from ltx_dist.output.place import Output
+from ltx_dist.types import RenderRequest
+from ltx_dist.wording import count
+
+MAX_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Made when everything about the input is right and the output folder is ours."""
+
+    placed: PlacedBatch
+    out: Output
+    uses_ray: bool
+    console: Console
+    stop: Stop
+
+    def note(self, line: str) -> None:
+        """Something a person may want to act on; the run goes on."""
+        say(self.console, line, "yellow")
+
+    def announce(self, remaining: Sequence[RenderRequest]) -> None:
+        """What is about to be rendered, with what and on what; what is there already, and what will be replaced."""
+        batch, placement = self.placed.batch, self.placed.placement
+        num_workers = len(placement.workers)
+        where = "in this process" if not self.uses_ray else "as Ray actors" if num_workers > 1 else "as a Ray actor"
+        model = f"{batch.checkpoint.name} ({batch.preset.version}, {self.placed.precision})"
+        workers = f"{placement.layout}: {count(num_workers, 'worker')} {where}"
+        say(self.console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
+        if left_out := batch.left_out:
+            names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
+            self.note(f"{count(len(left_out), 'clip')} without latents, not decoded again: {names}")
+        if num_there := len(batch.requests) - len(remaining):
+            say(self.console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
+        if num_replaced := sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining):
+            self.note(f"{num_replaced} there from other settings, or damaged; will be replaced")
+
+
+def say(console: Console, line: str, style: str = "") -> None:
+    """One line, however long: a log is read by programs, too."""
+    console.print(Text(line, style), soft_wrap=True)
