@@ -129,9 +129,11 @@ def kills(bench: Bench, short: bool) -> dict[str, Any]:
                 results += renderer.turn()
                 pids = list(pids_of(executor).values())
                 next_kill = next_kill or (time.monotonic() + 2 if pids else None)
-                if pids and next_kill and time.monotonic() >= next_kill:
-                    os.kill(rng.choice(pids), signal.SIGKILL)
-                    num_kills, next_kill = num_kills + 1, time.monotonic() + 2
+                if next_kill and time.monotonic() >= next_kill:
+                    next_kill = time.monotonic() + 2
+                    if pids:  # else this one is let go: a kill that waits for a worker would hit each as it comes up
+                        os.kill(rng.choice(pids), signal.SIGKILL)
+                        num_kills += 1
         finally:
             executor.shutdown()
     done = sum(result.status == "done" for result in results)
@@ -173,9 +175,12 @@ def poison(bench: Bench, short: bool) -> dict[str, Any]:
                 executor.shutdown()
         failed = [result.request.request_id for result in results if result.status == "failed"]
         attempts = sum(c.assignment.request_id == "7" and c.failure is Failure.CRASH for c in renderer.completions)
+        bad = sum(c.assignment.worker_id == "w1" and c.failure is Failure.CRASH for c in renderer.completions)
         figures[name] = {"done": len(results) - len(failed), "failed": failed, "attempts": attempts, "workers": left}
-        right = ["w0", "w2"] if worker_class.is_bad else ["w0", "w1", "w2"]
-        figures["ok"] &= failed == ["7"] and len(results) == 20 and attempts == 3 and set(left) <= set(right)
+        figures[name]["crashes_of_w1"] = bad
+        # A batch may be over before a bad worker has had the three crashes that it is dropped for.
+        is_right = {"w0", "w2"} <= set(left) and (bad < 3 or not worker_class.is_bad or "w1" not in left)
+        figures["ok"] &= failed == ["7"] and len(results) == 20 and attempts == 3 and is_right
     return figures
 
 
