@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -13,8 +14,10 @@ from ltx_dist.execution.stopping import LEAST_SECONDS, LEAVE_SECONDS, stop_on_si
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_the_first_signal_only_asks(number: signal.Signals):
-    before = signal.getsignal(number)
+def test_the_first_signal_only_asks(number: signal.Signals, request: pytest.FixtureRequest):
+    request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
+    before = signal.default_int_handler  # under nohup SIGHUP would be ignored, and stay so
+    signal.signal(number, before)
     with stop_on_signals(60.0) as stop:
         assert not stop.is_asked
         signal.raise_signal(number)
