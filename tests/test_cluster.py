@@ -121,7 +121,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     wait_until(lambda: len(cluster.workers()) == 3)
     assert len({worker["node_id"] for worker in cluster.workers()}) >= 2, "Ray spreads what asks for no GPU as it likes"
     first.send_signal(signal.SIGINT)
-    stdout, stderr = first.communicate(timeout=60)
+    stdout, stderr = first.communicate(timeout=240)
     assert first.returncode == 75 and "the job goes on" in stdout and "Traceback" not in stderr, stderr
     assert f"{NUM_CLIPS} clips submitted" in heard and "3 workers as Ray actors" in heard
     job_id = heard.split(":")[0]
@@ -133,7 +133,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     assert "running already" in read_until(again, "following it")
     code, stdout, stderr = cluster.run("stop", job_id)
     assert code == 0 and f"{job_id}  STOPPED  exit code 75" in stdout, stderr
-    stdout, stderr = again.communicate(timeout=60)
+    stdout, stderr = again.communicate(timeout=240)
     assert again.returncode == 75 and "STOPPED  exit code 75" in stdout, stdout + stderr
     stopped = record(out)
     assert stopped["exit_code"] == 75 and stopped["done"] + stopped["failed"] + stopped["remaining"] == NUM_CLIPS  # type: ignore
