@@ -45,7 +45,7 @@ class ModelConfig(_Section):
     text_encoder_quantization: Literal["none", "int8", "int4"] = Field(
         "none",
         description="T5 in half or a quarter of its memory, by bitsandbytes on a GPU and torchao on a CPU; "
-        "needs `pip install 'ltx-dist[quantize]'`.",
+        "needs `pip install '.[quantize]'` in the checkout.",
     )
 
 
@@ -234,7 +234,7 @@ def _candidates(dotted: str) -> list[str]:
     """What a wrong key may have been meant for: a key of its section, else a section or any section's key."""
     section = dotted.partition(".")[0]
     in_section = [key for key in _known_keys() if key.startswith(f"{section}.")]
-    meant = [key for key in _known_keys() if key.endswith(f".{dotted}")]
+    meant = [key for key in _known_keys() if key.endswith(f".{dotted.rpartition('.')[2]}")]
     return in_section or meant or list(RenderConfig.model_fields)
 
 

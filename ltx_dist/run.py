@@ -60,7 +60,7 @@ def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | N
                 inventory = held.enter_context(_cluster(address))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop))
     except OutputError as error:
-        say(console, f"the output could not be written: {error}", "red")
+        say(console, f"the output could not be written: {error}; make room or take another, and run it again", "red")
         return EXIT_OUTPUT
     except (WorkerStartError, SystemicError) as error:
         say(console, f"stopped, nothing can be rendered with this: {error}", "red")

@@ -98,7 +98,7 @@ def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint
     assert torch.equal(small, latents(Storage("float8"), (Stage.DENOISE,)))
 
 
-@pytest.mark.skipif(find_spec("torchao") is None, reason="needs ltx-dist[quantize]")
+@pytest.mark.skipif(find_spec("torchao") is None, reason="needs the extra quantize")
 def test_an_int8_text_encoder_takes_half_the_memory_of_its_layers_and_says_the_same(checkpoint: Checkpoint) -> None:
     plain = load_text_encoder(checkpoint, torch.bfloat16)
     small = load_text_encoder(checkpoint, torch.bfloat16, "int8")
@@ -113,7 +113,7 @@ def test_an_int8_text_encoder_takes_half_the_memory_of_its_layers_and_says_the_s
 @pytest.mark.skipif(find_spec("torchao") is not None, reason="the extra is installed")
 def test_what_is_not_installed_is_named_with_the_extra(checkpoint: Checkpoint) -> None:
     worker = Worker("cpu:0", STAGES, "cpu", threads=1)
-    with pytest.raises(WorkerStartError, match=r"int8 needs torchao; pip install 'ltx-dist\[quantize\]'"):
+    with pytest.raises(WorkerStartError, match=r"int8 needs torchao; in the checkout: pip install '.\[quantize\]'"):
         StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", OutputConfig(), Storage(text_encoder="int8")))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import Config, Set
+from ltx_dist.wording import count
 
 if TYPE_CHECKING:
     from ltx_dist.config import RenderConfig
@@ -37,7 +38,7 @@ def doctor(
     for finding in examine(_checks(config, set_ or [], output, address or os.environ.get("RAY_ADDRESS"))):
         counts[finding.status] += 1
         print(_line(finding), flush=True)
-    print(f"{counts[Status.FAILURE]} failures, {counts[Status.WARNING]} warnings")
+    print(f"{count(counts[Status.FAILURE], 'failure')}, {count(counts[Status.WARNING], 'warning')}")
     sys.exit(EXIT_FAILURES if counts[Status.FAILURE] else 0)
 
 

@@ -63,6 +63,8 @@ def verify(folder: Folder) -> None:
     print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
     if rendered := [verdict.name for verdict in bad if verdict.renders]:
         print(f"the command that made this folder would render {count(len(rendered), 'clip')}: {', '.join(rendered)}")
+    if mended := len(bad) - len(rendered):
+        print(f"and write {count(mended, 'sidecar')} anew, from what the mp4s say of themselves")
     if bad:
         sys.exit(3)
 

@@ -67,8 +67,18 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
                 runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT)},
             )
     except LOST as error:
-        raise ValueError(f"the cluster did not take the job: {_first_line(error)}") from None
+        raise ValueError(f"the cluster did not take the job: {_first_line(error)}{_remedy(error)}") from None
     return submission_id, True
+
+
+def _remedy(error: BaseException) -> str:
+    """The head's agent takes a while to come up, and never does where another Ray of the machine holds its port."""
+    if "No available agent" not in str(error):
+        return ""
+    return (
+        "; its job agent is not up: wait a minute, or where two Rays share a machine start one with "
+        "`ray start --dashboard-agent-listen-port` and a free port"
+    )
 
 
 def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:

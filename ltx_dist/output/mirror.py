@@ -181,11 +181,11 @@ def _open(url: str) -> tuple[Any, str]:
         file_system, root = url_to_fs(url)
     except ImportError as error:
         extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
-        remedy = f"pip install 'ltx-dist[{extra}]'" if extra else str(error)
-        raise ValueError(f"-o {url}: what reads {protocol}:// is not installed; {remedy}") from None
+        remedy = f"in the checkout: pip install '.[{extra}]'" if extra else str(error)
+        raise ValueError(f"{url}: what reads {protocol}:// is not installed; {remedy}") from None
     except ValueError:
         raise ValueError(
-            f"-o {url}: {protocol}:// is not known; use a folder, s3://, gs:// or another of fsspec's"
+            f"{url}: {protocol}:// is not known; use a folder, s3://, gs:// or another of fsspec's"
         ) from None
     return file_system, str(root).rstrip("/")
 

@@ -18,7 +18,8 @@ def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> di
     library = "bitsandbytes" if device.type == "cuda" else "torchao"
     if find_spec(library) is None:
         raise ValueError(
-            f"model.text_encoder_quantization: {quantization} needs {library}; pip install 'ltx-dist[quantize]'"
+            f"model.text_encoder_quantization: {quantization} needs {library}; "
+            "in the checkout: pip install '.[quantize]'"
         )
     if device.type != "cuda":
         assert quantization == "int8", "refused before a worker is made: torchao keeps 4 bits in 8 on a CPU"
