@@ -16,6 +16,11 @@ if ! command -v chromium chromium-browser google-chrome >/dev/null; then
   command -v chromium >/dev/null || echo "test: no Chromium, and it cannot be installed here: tests/test_page.py is skipped"
 fi
 
+# The live view is tested in a real terminal.
+if ! command -v tmux >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends tmux; } >/dev/null 2>&1 || true
+fi
+
 # Fake GPUs need CUDA_VISIBLE_DEVICES unset: even an empty one hides them from Ray.
 unset CUDA_VISIBLE_DEVICES RAY_ADDRESS
 export RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1
