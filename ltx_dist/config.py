@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
-
-from ltx_dist.reading import StrictLoader, read_text, yaml_errors
-from ltx_dist.wording import did_you_mean, explain, printable
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pinned", "shared", "replicated", "elastic"]
@@ -101,6 +95,19 @@ class DefaultsConfig(_Section):
     timesteps: list[float] | None = None
     seed: int = Field(0, ge=0, lt=2**63)
 
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def remember(self, origins: Mapping[str, str]) -> None:
+        """Where each dotted key was given: `my.yaml:7`, or `--set defaults.width=130`."""
+        self._origins.update(origins)
+
+    def named(self, key: str) -> str:
+        """The key and where it was given, for an error that shows only once a checkpoint is known."""
+        origin = self._origins.get(f"defaults.{key}", "")
+        if origin.startswith("--set"):
+            return origin
+        return f"{origin}: defaults.{key}" if origin else f"defaults.{key}"
+
 
 class DecodeConfig(_Section):
     """In which pieces the VAE decodes. Settled once for a batch; pieces change the pixels a little."""
@@ -175,85 +182,3 @@ class RenderConfig(_Section):
     output: OutputConfig = OutputConfig()
     recovery: RecoveryConfig = RecoveryConfig()
     cache: CacheConfig = CacheConfig()
-
-
-MAX_CONFIG_BYTES = 1 << 20
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfig:
-    """The config of a YAML file with dotted overrides (`placement.layout=pinned`, the value in YAML) on top.
-
-    Raises ValueError with a line for every error of the file and of the overrides.
-    """
-    problems: list[str] = []
-    document: dict[str, Any] = {}
-    if path is not None:
-        try:
-            document = _read_config(path)
-            problems += _problems(document, str(path))
-        except ValueError as error:
-            problems.append(str(error))
-    for override in overrides:
-        try:
-            section, key, value = _parse_override(override)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        problems += _problems({section: {key: value}}, f"--set {override}", with_key=False)
-        if not problems:
-            document[section] = {**document.get(section, {}), key: value}
-    if problems:
-        raise ValueError("\n".join(problems))
-    return RenderConfig.model_validate(document)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    text = read_text(path, MAX_CONFIG_BYTES)
-    with yaml_errors(str(path), text):
-        document = yaml.load(text, StrictLoader)
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ValueError(f"{path}: not a mapping; write sections: {', '.join(RenderConfig.model_fields)}")
-    # `placement:` with every line below it commented out is an empty section, not an error.
-    return {str(section): values for section, values in document.items() if values is not None}
-
-
-def _parse_override(override: str) -> tuple[str, str, Any]:
-    dotted, equals, text = override.partition("=")
-    if not equals:
-        raise ValueError(f"--set {override}: no value; write section.key=value")
-    if dotted not in _known_keys():
-        raise ValueError(f"--set {override}: unknown key{did_you_mean(dotted, _candidates(dotted))}")
-    with yaml_errors(f"--set {override}", text, with_line=False):
-        section, _, key = dotted.partition(".")
-        return section, key, yaml.load(text, StrictLoader)
-
-
-def _candidates(dotted: str) -> list[str]:
-    """What a wrong key may have been meant for: a key of its section, else a section or any section's key."""
-    section = dotted.partition(".")[0]
-    in_section = [key for key in _known_keys() if key.startswith(f"{section}.")]
-    meant = [key for key in _known_keys() if key.endswith(f".{dotted.rpartition('.')[2]}")]
-    return in_section or meant or list(RenderConfig.model_fields)
-
-
-def _known_keys() -> list[str]:
-    sections = {name: field.annotation for name, field in RenderConfig.model_fields.items()}
-    return [f"{name}.{key}" for name, model in sections.items() for key in model.model_fields]  # type: ignore[union-attr]
-
-
-def _problems(document: Mapping[str, Any], label: str, with_key: bool = True) -> list[str]:
-    try:
-        RenderConfig.model_validate(document)
-    except ValidationError as error:
-        return [f"{label}: {_explain_key(details, with_key)}" for details in error.errors()]
-    return []
-
-
-def _explain_key(error: ErrorDetails, with_key: bool) -> str:
-    dotted = ".".join(str(part) for part in error["loc"])
-    section = RenderConfig.model_fields.get(str(error["loc"][0]))
-    field = section.annotation.model_fields.get(dotted.partition(".")[2]) if section else None  # type: ignore[union-attr]
-    message = explain(error, field, _candidates(dotted), dotted)
-    return f"{printable(dotted)}: {message}" if with_key else message

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "checkpoints": {"checkpoints", "reading", "wording", "user_cache"},
     "inputs": {"inputs", "types", "config", "presets", "checkpoints", "reading", "wording"},
     "stages": {"stages", "types", "checkpoints"},
-    "output": {"output", "scheduling", "types", "config"},
+    "output": {"output", "scheduling", "types", "config", "config_file"},
     "doctor": {"doctor", "checkpoints", "presets", "config", "output", "execution"},
 }
 """Rooms of ltx_dist that a room's files may import; the execution room and the files at the top may import all."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ltx_dist.config import RenderConfig, load_config
+from ltx_dist.config import RenderConfig
+from ltx_dist.config_file import load_config
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -55,12 +56,12 @@ def test_an_int_is_accepted_where_a_float_is_asked(tmp_path: Path) -> None:
 
 
 def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.yaml", "placement: {layuot: pinned, layout: pined}\noutput: {crf: 99}\nmodle: {}\n")
+    path = write(tmp_path / "x.yaml", "placement: {layuot: pinned, layout: pined}\noutput:\n  crf: 99\nmodle: {}\n")
     assert errors(path, "placement.devices=zero", "placement.layuot=shared") == [
-        f"{path}: placement.layout: 'pined' is not one of 'auto', 'pinned', 'shared', 'replicated' or 'elastic'",
-        f"{path}: placement.layuot: unknown key; did you mean placement.layout?",
-        f"{path}: output.crf: 99 is too large; it must be at least 0 and at most 51",
-        f"{path}: modle: unknown key; did you mean model?",
+        f"{path}:1: placement.layout: 'pined' is not one of 'auto', 'pinned', 'shared', 'replicated' or 'elastic'",
+        f"{path}:1: placement.layuot: unknown key; did you mean placement.layout?",
+        f"{path}:3: output.crf: 99 is too large; it must be at least 0 and at most 51",
+        f"{path}:4: modle: unknown key; did you mean model?",
         "--set placement.devices=zero: 'zero' is not a whole number; it must be at least 1 and at most 4096",
         "--set placement.layuot=shared: unknown key; did you mean placement.layout?",
     ]
@@ -69,11 +70,11 @@ def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("placement: 3", ": placement: 3 is not a mapping of settings"),
-        ("layout: pinned", ": layout: unknown key; did you mean placement.layout?"),
-        ("defaults: {height: true}", ": defaults.height: true is not a whole number"),
-        ("defaults: {height: 12.5}", ": defaults.height: 12.5 is not a whole number"),
-        ("defaults: {negative_prompt: no}", ": defaults.negative_prompt: false is not text; put it in quotes"),
+        ("placement: 3", ":1: placement: 3 is not a mapping of settings"),
+        ("layout: pinned", ":1: layout: unknown key; did you mean placement.layout?"),
+        ("defaults: {height: true}", ":1: defaults.height: true is not a whole number"),
+        ("defaults: {height: 12.5}", ":1: defaults.height: 12.5 is not a whole number"),
+        ("defaults: {negative_prompt: no}", ":1: defaults.negative_prompt: false is not text; put it in quotes"),
         ("- a", ": not a mapping; write sections: model, placement, defaults, decode, output, recovery, cache"),
         ("model:\n  version: [", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: &a 1\nb: *a", ":2: not valid YAML: aliases (*name) are not allowed; write the value out"),

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
-from ltx_dist.config import load_config
+from ltx_dist.config_file import load_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAMES = ["6gb", "cluster", "demo", "eight-gpu", "rtx4090", "three-gpu-pinned", "two-gpu"]

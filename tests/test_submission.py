@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 import yaml
 
-from ltx_dist.config import load_config
+from ltx_dist.config_file import load_config
 from ltx_dist.execution.job_server import check_job_server
 from ltx_dist.submission import prepare
 

@@ -79,7 +79,7 @@ class _Settings:
         self.config: RenderConfig | None = None
 
     def check(self) -> Iterator[Finding]:
-        from ltx_dist.config import load_config
+        from ltx_dist.config_file import load_config
         from ltx_dist.doctor.finding import failure, ok
 
         try:

@@ -37,7 +37,7 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join
 
 def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
     """Raises ValueError with a line for every mistake in the file and the overrides."""
-    from ltx_dist.config import load_config
+    from ltx_dist.config_file import load_config
 
     return load_config(path, overrides or [])
 

@@ -40,6 +40,7 @@ class _Resolver:
     def __init__(self, defaults: DefaultsConfig, preset: Preset, checkpoint: Checkpoint) -> None:
         self.problems: list[Problem] = []
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
+        self._named = defaults.named
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
         of_preset = {key: getattr(preset, key) for key in DefaultsConfig.model_fields if key != "seed"}
         if of_preset["timesteps"] is None:
@@ -79,7 +80,7 @@ class _Resolver:
         for key in Row.model_fields:
             message = self._wrong_fallback.get(key)
             if message and key in self._defaults:
-                of_defaults.append(f"defaults.{key}: {message}")
+                of_defaults.append(f"{self._named(key)}: {message}")
             elif message:
                 remedy = f"in the prompt file or as defaults.{key}"
                 of_preset.append(f"preset {self._preset.version}: {key}: {message} {remedy}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.config import RenderConfig, load_config
+from ltx_dist.config import RenderConfig
+from ltx_dist.config_file import load_config
 from ltx_dist.output.files import INTERNAL, to_json, write_atomically
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_prompts import CHECKPOINT, DEFAULTS, PRESET
 
-from ltx_dist.config import load_config
+from ltx_dist.config_file import load_config
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.types import RenderRequest
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import DefaultsConfig
+from ltx_dist.config_file import load_config
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.presets import PRESETS
 from ltx_dist.types import RenderRequest
@@ -287,3 +288,16 @@ def test_any_rows_give_requests_or_a_value_error(name: str, rows: list[dict[str,
 def test_any_cells_give_requests_or_a_value_error(header: str, rows: list[list[str]]) -> None:
     lines = (",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
     list_or_value_error("p.csv", "\n".join([header, *lines]).encode())
+
+
+def test_what_is_wrong_with_a_default_says_where_the_default_was_given(tmp_path: Path) -> None:
+    config, prompts = tmp_path / "c.yaml", tmp_path / "p.txt"
+    config.write_text("# sizes\ndefaults:\n  width: 130\n")
+    prompts.write_text("a cat\na dog\n")
+    defaults = load_config(config, ["defaults.height=33"]).defaults
+    with pytest.raises(ValueError) as caught:
+        read_prompts(str(prompts), defaults, PRESET, CHECKPOINT)
+    assert str(caught.value).splitlines() == [
+        "--set defaults.height=33: 33 is not a multiple of 32; use 32 or 64",
+        f"{config}:3: defaults.width: 130 is not a multiple of 32; use 128 or 160",
+    ]
