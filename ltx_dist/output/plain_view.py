@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,9 @@ from ltx_dist.types import Completion, RenderResult, Stage
 SUMMARY_EVERY = 30.0
 """Seconds between two lines of the batch: a log of a day stays readable, and silence means trouble."""
 
+LOADING_AFTER = 5.0
+"""Seconds without any work after which a line says why: reading T5 from a network's disk takes minutes."""
+
 
 class PlainView:
     """`tick` is to be called about every second, in any thread."""
@@ -22,7 +26,7 @@ class PlainView:
         self, tally: Tally, console: Console, clock: Clock, queue_lengths: Callable[[], Mapping[Stage, int]]
     ) -> None:
         self._tally, self._console, self._clock, self._queue_lengths = tally, console, clock, queue_lengths
-        self._due = clock() + SUMMARY_EVERY
+        self._due, self._loading_due = clock() + SUMMARY_EVERY, clock() + LOADING_AFTER
         self._lock = threading.Lock()
 
     def stage_ended(self, completion: Completion) -> None:
@@ -35,6 +39,10 @@ class PlainView:
 
     def tick(self) -> None:
         with self._lock:
+            if self._clock() >= self._loading_due:
+                self._loading_due = math.inf
+                if not self._tally.has_begun:
+                    self._print(self._tally.so_far({}))
             if self._clock() >= self._due:
                 self._due = self._clock() + SUMMARY_EVERY
                 self._print(self._tally.so_far(self._queue_lengths()))

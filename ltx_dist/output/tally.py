@@ -9,7 +9,7 @@ from ltx_dist.types import Completion, RenderResult, Stage
 
 SHORT_NAMES = {Stage.ENCODE_TEXT: "encode", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 NAME_WIDTH = 28
-"""Names are padded to this so that the columns line up."""
+"""Names are padded to this, or to the longest so far, so that the columns line up."""
 
 Clock = Callable[[], float]
 
@@ -27,6 +27,12 @@ class Tally:
         self._pace = Pace(total - already_done, planned_ends)
         self._started = self._last_ended = clock()
         self._began: float | None = None
+        self._name_width = NAME_WIDTH
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a stage has ended in this run."""
+        return self._began is not None or self.ended > self.already_done
 
     @property
     def ended(self) -> int:
@@ -44,7 +50,9 @@ class Tally:
         self.failed += result.status == "failed"
         counter = f"[{self.ended:>{len(str(self.total))}}/{self.total}]"
         outcome = _seconds_by_stage(result) if result.status == "done" else _first_line(result.error or "")
-        name = _shortened(clean(result.request.request_id), longest_name).ljust(min(NAME_WIDTH, longest_name))
+        name = _shortened(clean(result.request.request_id), longest_name)
+        self._name_width = max(self._name_width, len(name))
+        name = name.ljust(min(self._name_width, longest_name))
         return f"{counter} {name}  {result.status:<6}  {outcome}".rstrip()
 
     def elapsed(self) -> float:
@@ -75,6 +83,8 @@ class Tally:
 
     def so_far(self, queued: Mapping[Stage, int]) -> str:
         """One line for a log, while the batch goes on."""
+        if not self.has_begun:
+            return f"-- {duration(self.elapsed())}: the workers load their models, or are at the first stage"
         parts = [f"{self.ended} of {self.total} ended, {self.failed} failed", self.pace(), waiting(queued)]
         return f"-- {duration(self.elapsed())}: " + "; ".join(part for part in parts if part)
 

@@ -121,7 +121,8 @@ def test_plain_tells_of_the_batch_every_half_minute() -> None:
             view.clip_ended(result("001"))
         view.tick()
     assert [line for line in printed(console).splitlines() if line.startswith("--")] == [
-        "-- 30 s: 0 of 24 ended, 0 failed; waiting: 13 encode, 2 denoise, 0 decode",
+        "-- 5 s: the workers load their models, or are at the first stage",
+        "-- 30 s: the workers load their models, or are at the first stage",
         "-- 1 min 00 s: 1 of 24 ended, 0 failed; 90 clips/h, 15 min 00 s left; waiting: 13 encode, 2 denoise, 0 decode",
         "-- 1 min 30 s: 1 of 24 ended, 0 failed; 90 clips/h, 14 min 30 s left; waiting: 13 encode, 2 denoise, 0 decode",
     ]
