@@ -13,7 +13,7 @@ from ltx_dist.scheduling.placement import Placement
 from ltx_dist.scheduling.planner import Forecast, advice
 from ltx_dist.scheduling.simulator import predict
 from ltx_dist.scheduling.timeline import gantt
-from ltx_dist.types import UNTILED
+from ltx_dist.types import UNTILED, DecodeTiling
 from ltx_dist.wording import count
 
 MAX_SHOWN = 12
@@ -45,10 +45,11 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     console.print()
     console.print(_workers_table(batch, best.placement, precision))
     if best.placement.tiling != UNTILED:
-        size, frames = best.placement.tiling.tile_size or "-", best.placement.tiling.tile_frames or "-"
-        console.print(f"Decoding in pieces of {size} pixels and {frames} frames", highlight=False)
+        console.print(f"Decoding in pieces of {_pieces(best.placement.tiling)}", highlight=False)
     for stage, bound in best.placement.max_queued.items():
-        console.print(f"At most {bound} clips wait for {stage}", highlight=False)
+        console.print(
+            f"At most {count(bound, 'clip')} {'waits' if bound == 1 else 'wait'} for {stage}", highlight=False
+        )
     console.print("Order of work as predicted, from formulas and earlier runs on such devices:", highlight=False)
     costs = batch.costs(precision)
     shown = best.order.request_ids[:MAX_SHOWN]
@@ -56,6 +57,14 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     print(gantt(predict(best.placement, shown, costs), workers, width=min(console.width, 120)))
     if len(batch.requests) > MAX_SHOWN:
         console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
+
+
+def _pieces(tiling: DecodeTiling) -> str:
+    sides = [
+        f"{tiling.tile_size} pixels" if tiling.tile_size else "",
+        f"{tiling.tile_frames} frames" if tiling.tile_frames else "",
+    ]
+    return " and ".join(filter(None, sides))
 
 
 def _layouts_table(found: list[Forecast]) -> Table:

@@ -18,6 +18,9 @@ from ltx_dist.types import STAGES, Stage
 SHORTER = 0.01
 """A layout must save this share of the makespan to be taken before a plainer one."""
 
+WELL_FILLED = 0.8
+"""A device that is busy for less of the makespan than this could have done more clips in it."""
+
 PLAINEST_FIRST: tuple[Literal["auto", "elastic", "pinned"], ...] = ("auto", "elastic", "pinned")
 """What is planned for `auto`. To place `auto` itself is the plainest: shared on one device, replicated on several."""
 
@@ -125,6 +128,11 @@ def advice(best: Forecast) -> str:
         sliced = sum(worker.residency == "time_sliced" for worker in workers)
         if sliced:
             return f"{sliced} of {len(workers)} devices must swap weights: smaller weights or more memory save that."
+        idlest = min(best.busy.get(worker.worker_id, 0.0) for worker in workers)
+        if idlest < WELL_FILLED:
+            return (
+                f"A clip is one device's work, and these cannot fill all to the end ({idlest:.0%}): more would be free."
+            )
         return "All devices are busy to the end: only another or a faster device would shorten this batch."
     hosts = [worker for worker in workers if best.bound.by in worker.stages]
     noun = NOUNS[best.bound.by]
