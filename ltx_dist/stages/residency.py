@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ltx_dist.stages.host_memory import HostBuffers
+
 
 class ResidentModule:
     """A module whose weights stay in host memory and are copied to the device while they are needed.
 
-    For a GPU they are pinned, once and tensor by tensor, so that a copy runs at the speed of the bus and beside other
-    work. On a CPU device the two are the same memory, and both moves cost nothing. `uploads` counts the copies.
+    For a GPU they are moved to page-locked memory, once and tensor by tensor. On a CPU device the two are the same
+    memory, and both moves cost nothing. `uploads` counts the copies.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
@@ -18,8 +20,11 @@ class ResidentModule:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._arrived: torch.cuda.Event | None = None
         self._host: dict[str, torch.Tensor] = {}
-        for name, tensor in self._tensors():
-            tensor.data = self._host[name] = pinned(tensor.data) if self._stream else tensor.data
+        buffers = HostBuffers([tensor.nbytes for _, tensor in self._tensors()], pin=True) if self._stream else None
+        for index, (name, tensor) in enumerate(self._tensors()):
+            if buffers is not None:
+                tensor.data = moved(tensor.data, buffers[index])
+            self._host[name] = tensor.data
         self.is_resident = False
         self.uploads = 0
 
@@ -64,6 +69,8 @@ class ResidentModule:
         return [*self._module.named_parameters(), *self._module.named_buffers()]
 
 
-def pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in page-locked memory, which alone is copied to a GPU beside other work and at full speed."""
-    return tensor if tensor.is_pinned() else tensor.pin_memory()
+def moved(tensor: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+    """A copy of the tensor that lies in a buffer (uint8) of its size."""
+    view = buffer.view(tensor.dtype).view(tensor.shape)
+    view.copy_(tensor)
+    return view

@@ -15,10 +15,7 @@ from typing import Any
 
 import torch
 
-from ltx_dist.stages.residency import pinned
-
-ALIGNMENT = 256
-"""Bytes at which tensors begin in a buffer, as torch's own allocator would place them."""
+from ltx_dist.stages.host_memory import ALIGNMENT, HostBuffers
 
 
 class StreamedModule:
@@ -29,7 +26,10 @@ class StreamedModule:
 
     def __init__(self, module: torch.nn.Module, blocks: Sequence[torch.nn.Module], device: torch.device) -> None:
         self._device = device
-        self._blocks = [_FlatBlock(block, pin=device.type == "cuda") for block in blocks]
+        self._blocks = [_FlatBlock(block) for block in blocks]
+        buffers = HostBuffers([block.num_bytes for block in self._blocks], pin=device.type == "cuda")
+        for index, block in enumerate(self._blocks):
+            block.move_to(buffers[index])
         streamed = {id(tensor) for block in self._blocks for tensor in block.tensors}
         everything = [*module.parameters(), *module.buffers()]
         self._around = [tensor for tensor in everything if id(tensor) not in streamed]
@@ -127,15 +127,19 @@ class _Slot:
 class _FlatBlock:
     """All tensors of a block in one buffer of host memory, and views of it, or of its copy, as the block's weights."""
 
-    def __init__(self, block: torch.nn.Module, pin: bool) -> None:
+    host: torch.Tensor
+
+    def __init__(self, block: torch.nn.Module) -> None:
         self.tensors = [*block.parameters(), *block.buffers()]
         self._layout: list[tuple[int, torch.dtype, torch.Size]] = []
         self.num_bytes = 0
         for tensor in self.tensors:
             self._layout.append((self.num_bytes, tensor.dtype, tensor.shape))
             self.num_bytes += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-        host = torch.empty(self.num_bytes, dtype=torch.uint8)
-        self.host = pinned(host) if pin else host
+
+    def move_to(self, host: torch.Tensor) -> None:
+        """Copy all tensors into the buffer (uint8, num_bytes), which they are views of from here on."""
+        self.host = host
         for tensor, view in zip(self.tensors, self._views(self.host), strict=True):
             view.copy_(tensor.data)
             tensor.data = view  # one by one, so that no second copy of the block is held
