@@ -33,7 +33,7 @@ from ltx_dist.execution.ray_executor import RayExecutor
 from ltx_dist.execution.renderer import Renderer
 from ltx_dist.scheduling.costs import Work
 from ltx_dist.scheduling.inventory import DeviceInfo
-from ltx_dist.scheduling.ordering import best_order
+from ltx_dist.scheduling.ordering import best_order, rest_in_order
 from ltx_dist.scheduling.placement import Placement
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.timeline import makespan
@@ -81,7 +81,9 @@ class StageOfRows:
 def run_ours(executor: RayExecutor, placement: Placement, works: dict[str, Work]) -> float:
     costs = known_costs(works)
     order = best_order(placement, list(works), costs).request_ids
-    renderer = Renderer(Scheduler(placement, costs), executor)
+    renderer = Renderer(
+        Scheduler(placement, costs), executor, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
+    )
     for result in renderer.render([replay_request(name, works[name]) for name in order]):
         assert result.status == "done", result.error
     return makespan(renderer.completions)

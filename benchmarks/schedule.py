@@ -31,7 +31,7 @@ from ltx_dist.scheduling.costs import PredictedCosts, Work
 from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.losses import losses, measured_bound
-from ltx_dist.scheduling.ordering import best_order
+from ltx_dist.scheduling.ordering import best_order, rest_in_order
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict, simulate
@@ -118,7 +118,9 @@ def run(executor: RayExecutor | None, placement: Placement, works: dict[str, Wor
 def on_actors(
     executor: RayExecutor, placement: Placement, works: dict[str, Work], order: Sequence[str], costs: PredictedCosts
 ) -> list[Completion]:
-    renderer = Renderer(Scheduler(placement, costs), executor)
+    renderer = Renderer(
+        Scheduler(placement, costs), executor, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
+    )
     for result in renderer.render([replay_request(name, works[name]) for name in order]):
         assert result.status == "done", result.error
     return renderer.completions
@@ -133,7 +135,9 @@ def on_virtual_clock(
         seconds = seconds_on(workers[assignment.worker_id], SLOWER, works[assignment.request_id])
         return seconds[STAGES.index(assignment.stage)]
 
-    return simulate(placement, order, duration, costs)
+    return simulate(
+        placement, order, duration, costs, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
+    )
 
 
 def prediction(

@@ -17,7 +17,7 @@ from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.watching import Warnings, Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
 from ltx_dist.scheduling.cliff import CliffGuard
-from ltx_dist.scheduling.ordering import best_order
+from ltx_dist.scheduling.ordering import best_order, rest_in_order
 from ltx_dist.scheduling.pace import planned_ends
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.session import Session
@@ -53,6 +53,7 @@ def render_requests(
             on_notice=session.note,
             is_stopped=lambda: session.stop.is_asked,
             bounds=lambda: crew.placement.max_queued,
+            reorder=lambda scheduler: rest_in_order(scheduler, crew.placement.workers, costs),
         )
         run.completions, run.costs = renderer.completions, costs
         ordered = best_order(placed.placement, [request.request_id for request in requests], costs)

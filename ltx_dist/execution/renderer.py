@@ -35,7 +35,7 @@ class Renderer:
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
     workers that come and go. is_stopped: asked at every turn; then nothing new is begun. bounds: of the queues, asked
-    when a worker joins.
+    when a worker joins. reorder: the order of what waits, asked when that of now has become stale.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Renderer:
         on_notice: Callable[[str], None] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
         bounds: Callable[[], Mapping[Stage, int]] | None = None,
+        reorder: Callable[[Scheduler], Sequence[str]] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -56,6 +57,7 @@ class Renderer:
         self._on_notice = on_notice
         self._is_stopped = is_stopped
         self._bounds = bounds
+        self._reorder = reorder
         self._clock = clock
         self._policy = FailurePolicy()
         self._deadlines = Deadlines()
@@ -98,6 +100,7 @@ class Renderer:
         self._end_hung_workers()
         if not self._is_stopped():
             self._submit()
+            self._put_in_order()
         if not self._scheduler.is_finished:
             self._policy.check_systemic()
         return results
@@ -194,6 +197,11 @@ class Renderer:
         while assignments := self._scheduler.schedule(expects_workers=self._executor.waiting_for is not None):
             for assignment in assignments:
                 self._start(assignment)
+
+    def _put_in_order(self) -> None:
+        """After the workers have got their next work: choosing an order takes from milliseconds to a second."""
+        if self._reorder is not None and self._scheduler.is_order_stale:
+            self._scheduler.reorder(self._reorder(self._scheduler))
 
     def _start(self, assignment: Assignment) -> None:
         request = self._by_id[assignment.request_id]

@@ -94,13 +94,15 @@ class Unknown:
 class PredictedCosts:
     """By request its `Work`; by stage the bytes of its weights; by (device, stage) how much slower than the table.
 
-    The corrections are those kept from earlier runs, until this run has seen the stage on such a device.
+    The corrections are those kept from earlier runs, until this run has seen the stage on such a device. A device of
+    which nothing is known is taken to be off as the others of this run are: the model's operations are, not the device.
     """
 
     work_of: Mapping[str, Work]
     weight_bytes: Mapping[Stage, int]
     corrections: dict[DeviceStage, float] = field(default_factory=dict[DeviceStage, float])
     _seen: dict[DeviceStage, deque[float]] = field(default_factory=dict[DeviceStage, "deque[float]"])
+    _elsewhere: dict[Stage, float] = field(default_factory=dict[Stage, float])
     _planned: dict[DeviceStage, float] = field(default_factory=dict[DeviceStage, float])
 
     def work(self, request_id: str, stage: Stage) -> float:
@@ -108,8 +110,7 @@ class PredictedCosts:
 
     def rate(self, worker: Worker, stage: Stage) -> float:
         """Operations a second."""
-        kind = device_kind(worker)
-        return self._table_rate(worker, stage) / self.corrections.get((kind, stage), 1.0)
+        return self._table_rate(worker, stage) / self._correction((device_kind(worker), stage))
 
     def swap_seconds(self, worker: Worker, stage: Stage) -> float:
         """Weights only travel to the device: they never change, so nothing is copied back."""
@@ -127,8 +128,9 @@ class PredictedCosts:
         key = device_kind(worker), stage
         seen = self._seen.setdefault(key, deque(maxlen=KEPT))
         seen.append(completion.report.seconds / predicted)
-        planned = self._planned.setdefault(key, self.corrections.get(key, 1.0))
+        planned = self._planned.setdefault(key, self._correction(key))
         self.corrections[key] = now = statistics.median(seen)
+        self._elsewhere[stage] = statistics.median(self.corrections[other] for other in self._seen if other[1] is stage)
         if max(now, planned) <= (1 + DRIFT) * min(now, planned):
             return False
         self._planned[key] = now
@@ -137,6 +139,9 @@ class PredictedCosts:
     def learned(self) -> dict[DeviceStage, float]:
         """The corrections that this run has seen itself."""
         return {key: self.corrections[key] for key in self._seen}
+
+    def _correction(self, key: DeviceStage) -> float:
+        return self.corrections.get(key) or self._elsewhere.get(key[1], 1.0)
 
     def _table_rate(self, worker: Worker, stage: Stage) -> float:
         rate = device_rate(worker)

@@ -53,7 +53,10 @@ class Kind:
 
 
 class Fleet:
-    """Keeps workers by kind, idle ones by group, and what each stage earns a kind."""
+    """Keeps workers by kind, idle ones by group, and what each stage earns a kind.
+
+    fed_by: of a stage, the workers that run the next one and depend on others for what it makes.
+    """
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
@@ -65,6 +68,7 @@ class Fleet:
         self._group_of: dict[str, Group] = {}
         self._number: dict[str, int] = {}
         self.capacity = [0.0, 0.0, 0.0]
+        self.fed_by = dict.fromkeys(STAGES, 0)
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._workers
@@ -110,6 +114,9 @@ class Fleet:
             counts[kind.rates] = counts.get(kind.rates, 0) + kind.count
         prices = fluid(left, counts).prices
         self.capacity = [sum(rate[stage] * count for rate, count in counts.items()) for stage in range(3)]
+        self.fed_by = {
+            stage: sum(kind.count for kind in kinds if _only_follows(kind.worker, stage)) for stage in STAGES
+        }
         for kind in kinds:
             earned = [price * rate for price, rate in zip(prices, kind.rates, strict=True)]
             kind.rank = {s: (earned[STAGES.index(s)] < TIE * max(earned), -STAGES.index(s)) for s in kind.worker.stages}
@@ -166,6 +173,10 @@ class Fleet:
         position = STAGES.index(stage)
         rate = self.kind(worker).rates[position]
         return (kind for kind in self._kinds if kind.rates[position] > rate and kind.count)
+
+
+def _only_follows(worker: Worker, stage: Stage) -> bool:
+    return stage.following in worker.stages and stage not in worker.stages
 
 
 def _trait(worker: Worker) -> Trait:

@@ -7,11 +7,12 @@ decoder (1.14 times the bound on 8 devices). Simulating all of them takes millis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ltx_dist.scheduling.costs import Costs
-from ltx_dist.scheduling.placement import Placement
+from ltx_dist.scheduling.costs import Costs, seconds
+from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict
 from ltx_dist.scheduling.timeline import makespan
 from ltx_dist.types import STAGES, Completion, Stage
@@ -41,8 +42,17 @@ class Ordered:
         return makespan(self.completions) * self.scale
 
 
-def best_order(placement: Placement, request_ids: Sequence[str], costs: Costs) -> Ordered:
-    """The order with the shortest predicted makespan; that of submission unless another is worth it."""
+def best_order(
+    placement: Placement,
+    request_ids: Sequence[str],
+    costs: Costs,
+    at: Mapping[str, Stage] | None = None,
+    begun: Sequence[str] = (),
+) -> Ordered:
+    """The order with the shortest predicted makespan; that of submission unless another is worth it.
+
+    at: the stage at which each request goes on, where not all begin alike. begun: requests that come before them all.
+    """
     size = max(MAX_SIMULATED, CLIPS_A_WORKER * len(placement.workers))
     step = -(-len(request_ids) // size) or 1
     rules = _rules(placement, costs)
@@ -51,11 +61,43 @@ def best_order(placement: Placement, request_ids: Sequence[str], costs: Costs) -
     found: list[Ordered] = []
     for name, rule in rules.items():
         simulated = rule(request_ids[::step])
-        completions = predict(placement, simulated, costs)
+        completions = predict(placement, [*begun, *simulated], costs, at)
         found.append(Ordered(name, (), tuple(completions), len(request_ids) / max(len(simulated), 1)))
     submitted, shortest = found[0], min(found, key=lambda ordered: ordered.seconds)
     chosen = shortest if shortest.seconds < (1 - WORTH_IT) * submitted.seconds else submitted
     return Ordered(chosen.name, tuple(rules[chosen.name](request_ids)), chosen.completions, chosen.scale)
+
+
+def rest_in_order(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> list[str]:
+    """The requests that wait, in the order that is best from here on: that of now unless another is worth it.
+
+    workers: of the run; those that are gone are left out. What is on the devices now is counted by what is left of it.
+    """
+    there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
+    waiting, running = scheduler.waiting(), scheduler.running()
+    at = {**{assignment.request_id: assignment.stage for assignment in running}, **waiting}
+    hosted = {stage for worker in there.values() for stage in worker.stages}
+    if not waiting or not hosted.issuperset(STAGES[min(map(STAGES.index, at.values())) :]):
+        return list(waiting)  # nothing to simulate until a worker is back
+    left: dict[tuple[str, Stage], float] = {}
+    for assignment, since in running.items():
+        request_id, stage = assignment.request_id, assignment.stage
+        whole = seconds(costs, request_id, stage, there[assignment.worker_id])
+        left[request_id, stage] = max(0.0, 1 - since / whole) if whole else 0.0
+    placement = Placement("what is left", tuple(there.values()), scheduler.max_queued)
+    begun = [assignment.request_id for assignment in running]
+    return list(best_order(placement, list(waiting), _Partly(costs, left), at, begun).request_ids)
+
+
+class _Partly:
+    """Costs of requests that have a share of a stage behind them: `left` is what is not."""
+
+    def __init__(self, costs: Costs, left: Mapping[tuple[str, Stage], float]) -> None:
+        self._costs, self._left = costs, left
+        self.rate, self.swap_seconds, self.observe = costs.rate, costs.swap_seconds, costs.observe
+
+    def work(self, request_id: str, stage: Stage) -> float:
+        return self._costs.work(request_id, stage) * self._left.get((request_id, stage), 1.0)
 
 
 Rule = Callable[[Sequence[str]], list[str]]

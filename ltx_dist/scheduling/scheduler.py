@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ltx_dist.scheduling.costs import Costs, Unknown, seconds
@@ -26,8 +26,9 @@ class Retry:
 
 class Scheduler:
     """Each idle worker takes, of the stages it hosts with work ready and room downstream, the one that needs no swap,
-    earns most (see `Fleet.plan`: where workers are alike, all earn the same), is furthest downstream, and of it the
-    request that was submitted first.
+    feeds workers that may soon wait and cannot do it themselves, earns most (see `Fleet.plan`: where workers are alike,
+    all earn the same), is furthest downstream, and of it the request that is first in order: as submitted, until
+    `reorder` says another.
 
     The queue in front of every stage but the first is bounded by `placement.max_queued`; work in flight in the stage
     before it counts, so a finished stage always has room for its output. A wave of a time-sliced worker is nothing
@@ -59,9 +60,10 @@ class Scheduler:
     def __init__(self, placement: Placement, costs: Costs | None = None) -> None:
         self._costs = costs or Unknown()
         self._fleet = Fleet(self._costs)
-        self._max_queued = dict(placement.max_queued)
+        self.max_queued = dict(placement.max_queued)
         self._ready: dict[Stage, list[tuple[int, str]]] = {stage: [] for stage in STAGES}
         self._in_flight: dict[str, Assignment] = {}
+        self._begun: dict[str, float] = {}
         self._decoded: list[Assignment] = []
         self._encoding: dict[str, set[str]] = {}
         self._num_encoding = 0
@@ -69,6 +71,7 @@ class Scheduler:
         self._running: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self._loaded: dict[str, Stage | None] = {}
         self._order: dict[str, int] = {}
+        self._is_order_stale = False
         self._retries: list[Retry] = []
         self._fresh: set[str] = set()
         self._reserved: dict[str, str] = {}
@@ -95,6 +98,29 @@ class Scheduler:
     def num_queued(self, stage: Stage) -> int:
         """Requests ready for the stage and not yet taken by a worker."""
         return len(self._ready[stage]) + sum(retry.stage is stage for retry in self._retries)
+
+    @property
+    def is_order_stale(self) -> bool:
+        """Whether workers have come or gone, or costs have drifted, since the order of the requests was chosen."""
+        return self._is_order_stale
+
+    def waiting(self) -> dict[str, Stage]:
+        """Requests that wait in the queues and the stage of each, in the order in which they are given out."""
+        entries = sorted((order, name, stage) for stage in STAGES for order, name in self._ready[stage])
+        return {name: stage for _, name, stage in entries}
+
+    def running(self) -> dict[Assignment, float]:
+        """What is on the devices, and for how many seconds it has been there."""
+        return {assignment: self._now - self._begun[name] for name, assignment in self._in_flight.items()}
+
+    def reorder(self, request_ids: Sequence[str]) -> None:
+        """From now on these come in this order: they exchange their places among themselves, and no other moves."""
+        places = sorted(self._order[request_id] for request_id in request_ids)
+        self._order.update(zip(request_ids, places, strict=True))
+        for stage, queue in self._ready.items():
+            self._ready[stage] = [(self._order[request_id], request_id) for _, request_id in queue]
+            heapq.heapify(self._ready[stage])
+        self._is_order_stale = False
 
     def add(self, request_ids: Iterable[str], first: Stage = STAGES[0]) -> None:
         """Submit requests, in this order, each to begin at stage `first`: a resumed one has the stages before it.
@@ -136,6 +162,7 @@ class Scheduler:
         self._land(assignment, stays_reserved=decoded)  # until its mp4 is made, too
         if self._costs.observe(completion, self._fleet[assignment.worker_id]):
             self._planned_with = 0.0
+            self._is_order_stale = True
         if assignment.stage in STAGES:
             self._count_left(assignment.request_id, (assignment.stage,), -1)
         if decoded:
@@ -171,8 +198,9 @@ class Scheduler:
     def add_worker(self, worker: Worker, max_queued: Mapping[Stage, int] | None = None) -> None:
         """A worker is there and idle: a new one, or one that was removed. `max_queued`: the bounds from now on."""
         if max_queued is not None:
-            self._max_queued = dict(max_queued)
+            self.max_queued = dict(max_queued)
         self._welcome([worker])
+        self._is_order_stale = True
 
     def remove_worker(self, worker_id: str) -> None:
         """A worker is gone. What it was running has ended before this; frames not begun to encode go with it."""
@@ -181,6 +209,7 @@ class Scheduler:
         self._fresh.discard(worker_id)
         self._reserved.pop(worker_id, None)
         self._planned_with = 0.0
+        self._is_order_stale = True
         for assignment in [waiting for waiting in self._decoded if waiting.worker_id == worker_id]:
             self._decoded.remove(assignment)
             self._encoding[worker_id].remove(assignment.request_id)
@@ -235,6 +264,7 @@ class Scheduler:
         else:
             assert self._in_flight.get(worker_id) == assignment, f"{assignment} is not in flight"
             del self._in_flight[worker_id]
+            del self._begun[worker_id]
             self._running[assignment.stage] -= 1
         if self._reserved.get(worker_id) == assignment.request_id and not stays_reserved:
             del self._reserved[worker_id]
@@ -283,13 +313,22 @@ class Scheduler:
             for stage in worker.stages
             if self._ready[stage] and self._has_room_after(stage, group) and not self._outlasts_the_rest(worker, stage)
         ]
-        return min(eligible, key=lambda stage: (group.loaded not in (None, stage), rank[stage]), default=None)
+        return min(
+            eligible,
+            key=lambda stage: (group.loaded not in (None, stage), not self._feeds_others(stage), rank[stage]),
+            default=None,
+        )
+
+    def _feeds_others(self, stage: Stage) -> bool:
+        """Whether workers that cannot do this stage themselves may soon wait for what it makes."""
+        following = stage.following
+        return following is not None and len(self._ready[following]) < self._fleet.fed_by[stage]
 
     def _has_room_after(self, stage: Stage, group: Group) -> bool:
         following = stage.following
         if following is None:
             return group.has_slot
-        return len(self._ready[following]) + self._running[stage] < self._max_queued[following]
+        return len(self._ready[following]) + self._running[stage] < self.max_queued[following]
 
     def _outlasts_the_rest(self, worker: Worker, stage: Stage) -> bool:
         """Whether this worker would still be at the next request when faster ones had ended it and all the others."""
@@ -311,6 +350,7 @@ class Scheduler:
     def _assign(self, worker: Worker, stage: Stage, request_id: str) -> Assignment:
         assignment = Assignment(request_id, stage, worker.worker_id)
         self._in_flight[worker.worker_id] = assignment
+        self._begun[worker.worker_id] = self._now
         self._running[stage] += 1
         self._loaded[worker.worker_id] = stage
         self._fresh.discard(worker.worker_id)

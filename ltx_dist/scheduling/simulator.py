@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ltx_dist.scheduling.costs import Costs, seconds
 from ltx_dist.scheduling.placement import Placement, Worker
@@ -17,15 +17,20 @@ def simulate(
     duration: Callable[[Assignment], float],
     costs: Costs | None = None,
     swap: Callable[[Worker, Stage], float] | None = None,
+    at: Mapping[str, Stage] | None = None,
+    reorder: Callable[[Scheduler], Sequence[str]] | None = None,
 ) -> list[Completion]:
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
     costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
-    hold. Requests begin at the first stage that a worker hosts: those before it are done.
+    hold. Requests begin at the first stage that a worker hosts, or where `at` has them: what is before is done.
+    reorder: asked for the order of what waits when it has become stale, as in `Renderer`.
     """
     scheduler = Scheduler(placement, costs)
     hosted = {stage for worker in placement.workers for stage in worker.stages}
-    scheduler.add(request_ids, next(stage for stage in STAGES if stage in hosted))
+    first = next(stage for stage in STAGES if stage in hosted)
+    for request_id in request_ids:
+        scheduler.add([request_id], at.get(request_id, first) if at else first)
     loads = _Loads(placement, swap)
     completions: list[Completion] = []
     running: list[tuple[float, int, Assignment, float, float]] = []
@@ -41,10 +46,14 @@ def simulate(
         completion = Completion(assignment, began, now, StageReport(now - began, load))
         completions.append(completion)
         scheduler.update(completion)
+        if reorder is not None and scheduler.is_order_stale:
+            scheduler.reorder(reorder(scheduler))
     return completions
 
 
-def predict(placement: Placement, request_ids: Iterable[str], costs: Costs) -> list[Completion]:
+def predict(
+    placement: Placement, request_ids: Iterable[str], costs: Costs, at: Mapping[str, Stage] | None = None
+) -> list[Completion]:
     """The completions that the costs predict. mp4s made beside a device are not counted."""
     workers = {worker.worker_id: worker for worker in placement.workers}
 
@@ -53,7 +62,7 @@ def predict(placement: Placement, request_ids: Iterable[str], costs: Costs) -> l
             return 0.0
         return seconds(costs, assignment.request_id, assignment.stage, workers[assignment.worker_id])
 
-    return simulate(placement, request_ids, duration, costs=_Fixed(costs), swap=costs.swap_seconds)
+    return simulate(placement, request_ids, duration, costs=_Fixed(costs), swap=costs.swap_seconds, at=at)
 
 
 class _Loads:

@@ -105,6 +105,19 @@ def test_a_worker_that_joins_takes_work():
     assert "new" in {c.assignment.worker_id for c in renderer.completions}
 
 
+def test_what_waits_is_put_in_order_when_a_worker_joins():
+    executor = FakeExecutor(replicated(1))
+    renderer = make_renderer(executor, replicated(1), reorder=lambda scheduler: list(scheduler.waiting())[::-1])
+    renderer.begin(REQUESTS)
+    renderer.turn()
+    executor.join(Worker("new", STAGES, "cpu"))
+    executor.starts["new"] = 1
+    results = []
+    while len(results) < len(REQUESTS):
+        results += [result.request.request_id for result in renderer.turn()]
+    assert sorted(results) == list("abcd") and results.index("d") < results.index("c")
+
+
 def test_a_stop_publishes_what_is_nearly_there_and_begins_nothing():
     stopped: list[bool] = []
     executor = FakeExecutor(replicated(1, video_slots=1))

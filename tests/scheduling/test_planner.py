@@ -7,9 +7,12 @@ import pytest
 from ltx_dist.scheduling.costs import PredictedCosts
 from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
-from ltx_dist.scheduling.ordering import AS_SUBMITTED, best_order
+from ltx_dist.scheduling.ordering import AS_SUBMITTED, best_order, rest_in_order
 from ltx_dist.scheduling.placement import Wishes, place
 from ltx_dist.scheduling.planner import advice, forecast, forecasts
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.simulator import simulate
+from ltx_dist.scheduling.timeline import makespan
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
 E, D, V = STAGES
@@ -115,6 +118,60 @@ def test_what_clips_take_corrects_the_prediction_and_asks_for_a_new_plan():
     assert predicted.work("r001", D) / predicted.rate(worker, D) == pytest.approx(2 * before)
     assert predicted.work("r001", V) / predicted.rate(worker, V) == pytest.approx(52 / (165 * 0.35))
     assert predicted.learned() == {("NVIDIA GeForce RTX 4090", Stage.DENOISE): pytest.approx(2.0)}
+
+
+def test_a_device_that_was_not_seen_is_taken_to_be_off_as_the_others_are():
+    predicted = costs([FULL] * 2)
+    seen, other = place(Wishes(), Inventory((gpu("GeForce RTX 4090", 80), gpu("H100", 80)), 16), DEMAND).workers
+    before = predicted.rate(other, D)
+    predicted.observe(done("r000", D, seen.worker_id, 3 * FULL[1] / predicted.rate(seen, D)), seen)
+    assert predicted.rate(other, D) == pytest.approx(before / 3)
+    predicted.observe(done("r001", D, other.worker_id, 2 * FULL[1] / before), other)
+    assert predicted.rate(other, D) == pytest.approx(before / 2)
+
+
+def done(request_id: str, stage: Stage, worker_id: str, seconds: float) -> Completion:
+    return Completion(Assignment(request_id, stage, worker_id), 0.0, seconds, StageReport(seconds))
+
+
+def drifting(slower: float) -> tuple[float, float]:
+    """Makespans of a batch whose decodes take `slower` times what is predicted: in the order begun with, and anew."""
+    placement = place(Wishes(layout="pinned", video_slots=0), Inventory((gpu("H100", 80),) * 6, 16), DEMAND)
+    works = [(1e12, 24e12 * (8 + 30 * (i % 2)), 52e12 * (1 + i % 3)) for i in range(24)]
+    workers = {worker.worker_id: worker for worker in placement.workers}
+
+    def run(reorders: bool) -> float:
+        predicted = costs(works)
+        truth = costs(works)
+
+        def takes(assignment: Assignment) -> float:
+            seconds = truth.work(assignment.request_id, assignment.stage)
+            seconds /= truth.rate(workers[assignment.worker_id], assignment.stage)
+            return seconds * (slower if assignment.stage is V else 1.0)
+
+        order = best_order(placement, list(predicted.work_of), predicted).request_ids
+        reorder = (lambda scheduler: rest_in_order(scheduler, placement.workers, predicted)) if reorders else None
+        completions = simulate(placement, order, takes, predicted, reorder=reorder)
+        assert len(completions) == 3 * len(works)
+        return makespan(completions)
+
+    return run(False), run(True)
+
+
+def test_a_batch_is_put_in_another_order_when_costs_drift():
+    as_begun, reordered = drifting(slower=0.3)
+    assert reordered < 0.95 * as_begun
+    as_begun, reordered = drifting(slower=1.0)
+    assert reordered == as_begun, "nothing has drifted"
+
+
+def test_what_waits_keeps_its_order_while_a_stage_has_no_worker():
+    predicted = costs([FULL, DISTILLED, FULL])
+    placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 3, 16), DEMAND)
+    scheduler = Scheduler(placement, predicted)
+    scheduler.add(predicted.work_of)
+    scheduler.remove_worker("cuda:1")
+    assert rest_in_order(scheduler, placement.workers, predicted) == list(predicted.work_of)
 
 
 def test_a_forecast_of_nothing():

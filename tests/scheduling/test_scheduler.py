@@ -329,6 +329,11 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
             assert assignment.stage in (*hosted[assignment.worker_id], Stage.ENCODE_VIDEO)
         running += new
         assert scheduler.schedule() == [], "a second look finds no more work"
+        if rng.random() < 0.1:
+            rest = list(scheduler.waiting())
+            rng.shuffle(rest)
+            scheduler.reorder(rest)
+            assert list(scheduler.waiting()) == rest
         on_devices = [a for a in running if a.stage in STAGES]
         assert len({a.worker_id for a in on_devices}) == len(on_devices), "a device runs one assignment at a time"
         videos = Counter(a.worker_id for a in running if a.stage is Stage.ENCODE_VIDEO)
@@ -383,6 +388,43 @@ def test_a_card_that_can_only_decode_gets_the_decodes():
         (assignment, *_) = scheduler.schedule()
         scheduler.update(end(assignment))
     assert Assignment("a", V, "w1") in scheduler.schedule()
+
+
+def test_workers_that_cannot_encode_are_fed_before_anything_is_decoded():
+    scheduler = Scheduler(make_placement((E, V), (D,), (D,), max_queued=9))
+    scheduler.add(list("abcde"))
+    ran: list[tuple[Stage, str]] = []
+    while len(ran) < 4:
+        for assignment in scheduler.schedule():
+            if assignment.worker_id == "w0":
+                ran.append((assignment.stage, assignment.request_id))
+                scheduler.update(end(assignment))
+            elif assignment.request_id == "a":
+                scheduler.update(end(assignment))
+    assert ran == [(E, "a"), (E, "b"), (E, "c"), (E, "d")], "two wait for two transformers before the decode of a"
+
+
+def test_what_waits_exchanges_places_and_nothing_else_moves():
+    scheduler = Scheduler(make_placement((E,), (D,), (V,), max_queued=9))
+    scheduler.add(list("abcdef"))
+    (encode_a,) = scheduler.schedule()
+    assert list(scheduler.waiting()) == list("bcdef") and list(scheduler.running()) == [encode_a]
+    scheduler.reorder(["f", "d", "b"])
+    assert list(scheduler.waiting()) == ["f", "c", "d", "e", "b"]
+    scheduler.update(end(encode_a))
+    assert {a.request_id for a in scheduler.schedule()} == {"a", "f"}
+
+
+def test_an_order_is_stale_once_workers_come_or_go():
+    scheduler = Scheduler(make_placement(STAGES, STAGES))
+    scheduler.add(list("abc"))
+    assert not scheduler.is_order_stale
+    scheduler.add_worker(Worker("late", STAGES, "cpu", 2))
+    assert scheduler.is_order_stale
+    scheduler.reorder(list(scheduler.waiting()))
+    assert not scheduler.is_order_stale
+    scheduler.remove_worker("late")
+    assert scheduler.is_order_stale
 
 
 def test_a_worker_that_joins_gets_work_at_once():
