@@ -48,7 +48,8 @@ class RayMetrics:
         runs[assignment.stage] += 1
         if runs[assignment.stage] > 1:
             self._retries.inc(1, stage)
-        self._busy.inc(report.seconds + report.load_seconds, {"worker": assignment.worker_id})
+        if seconds := report.seconds + report.load_seconds:  # a worker that died tells of none, and Ray refuses a 0
+            self._busy.inc(seconds, {"worker": assignment.worker_id})
         if went_wrong(completion):
             self._failures.inc(1, stage)
         else:

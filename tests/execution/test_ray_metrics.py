@@ -19,6 +19,7 @@ from ltx_dist.types import (
     Assignment,
     Completion,
     EncodedVideo,
+    Failure,
     RenderRequest,
     RenderResult,
     Stage,
@@ -50,6 +51,8 @@ def export() -> str:
         for stage, error in ((Stage.DENOISE, "out of memory"), (Stage.DENOISE, None), (Stage.DECODE, None)):
             report = StageReport(1.5, load_seconds=0.5, error=error, peak_bytes=7)
             metrics.stage_ended(Completion(Assignment("a-clip", stage, "cuda:0"), 0.0, 1.5, report))
+        died = StageReport(0.0, error="its worker died")
+        metrics.stage_ended(Completion(Assignment("other", Stage.ENCODE_TEXT, "cuda:1"), 0.0, 1.5, died, Failure.CRASH))
         metrics.clip_ended(RenderResult(REQUEST, "done", (), EncodedVideo(b"", 17, 64, 96, "", "")))
         return _page(ray.nodes()[0]["MetricsExportPort"])
     finally:
