@@ -8,6 +8,7 @@ from pathlib import Path
 from ltx_dist.batch import Batch
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.inputs.kept_request import kept_request
 from ltx_dist.output.files import INTERNAL
 from ltx_dist.output.run_record import read_run_record
 from ltx_dist.output.settings import read_settings
@@ -23,7 +24,8 @@ KEEP = "recovery.keep_latents=true"
 def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     """The clips of a folder whose latents are there, with the settings they were rendered with but for `overrides`.
 
-    Raises ValueError for an override of anything that decides the latents, and when not one clip has any.
+    Raises ValueError for an override of anything that decides the latents, for a file that is not as `Spool` writes
+    them, and when not one clip has any.
     """
     for override in overrides:
         if not override.startswith(MAY_CHANGE):
@@ -36,7 +38,8 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     config = read_settings(folder, [*overrides, KEEP])
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
     spool = folder / INTERNAL / "spool"
-    spooled = spooled_requests(spool)
+    requests = [kept_request(path, told, checkpoint) for path, told in spooled_requests(spool).items()]
+    spooled = {request.request_id: request for request in requests}
     names = _names(folder) or tuple(spooled)
     batch = Batch(config, checkpoint, preset_for(config.model.version, checkpoint), (), names)
     digest = checkpoint_digest(checkpoint)

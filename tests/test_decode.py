@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import tiny
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
 from ltx_dist.execution import components
 from ltx_dist.output.lock import folder_lock
+from ltx_dist.output.tensor_file import pack, read_facts
 from ltx_dist.output.verify import verify_folder
 from ltx_dist.types import Stage
 
@@ -151,6 +153,17 @@ def test_what_cannot_be_decoded_is_told_with_the_remedy(out: Path, checkpoint: P
         (out / ".ltx-dist" / "config.json").write_text(json.dumps(config))
     result = run("decode", out, "--set", "output.crf=35")
     assert result.exit_code == 2 and message in result.output.replace("\n", " "), result.output
+
+
+def test_a_crafted_file_of_latents_is_refused(out: Path):
+    """Its request would be written outside of the folder."""
+    path = spool(out) / "002-two.safetensors"
+    told = json.loads(read_facts(path)["request"]) | {"request_id": "../escaped"}
+    tensors = load_file(path)
+    path.write_bytes(pack("k", tensors, {"embeds_dtype": "float32", "request": json.dumps(told)}))
+    result = run("decode", out, "--set", "output.crf=35")
+    assert result.exit_code == 2 and "request_id: '../escaped' is not the file's name" in result.output
+    assert not list(out.parent.glob("escaped*"))
 
 
 @pytest.mark.parametrize("override", ["model.precision=bfloat16", "defaults.seed=3", "recovery.spool_gb=1", "crf=3"])

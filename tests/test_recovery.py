@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,17 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
+from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.cli import app
 from ltx_dist.execution.background_writer import BackgroundWriter
+from ltx_dist.inputs.kept_request import kept_request
 from ltx_dist.output.files import OutputError
 from ltx_dist.output.spool import Spool, spooled_requests
 from ltx_dist.render_key import latents_key
 from ltx_dist.types import Latents, RenderRequest
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
+TAKES_TIMESTEPS = Checkpoint("c", Path("c"), "LTXConditionPipeline", 32, 8, True, 128, {}, {})
 LATENTS = Latents(torch.randn(1, 16, 2, 2, 2), torch.Generator().manual_seed(5).get_state(), "bfloat16")
 
 
@@ -101,7 +104,32 @@ def test_a_kept_file_tells_its_request(tmp_path: Path):
     spool = make_spool(tmp_path)
     spool.keep(timed, "k", LATENTS)
     keep(spool, "clip")
-    assert spooled_requests(tmp_path / "spool") == {"clip": REQUEST, "timed": timed}
+    of_files = spooled_requests(tmp_path / "spool").items()
+    assert [kept_request(path, told, TAKES_TIMESTEPS) for path, told in of_files] == [REQUEST, timed]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"request_id": "../../evil"}, "request_id: '../../evil' is not the file's name"),
+        ({"request_id": ["clip"]}, "request_id: ['clip'] is not the file's name"),
+        ({"height": 65}, "height: 65 is not a multiple of 32; use 64 or 96"),
+        ({"num_inference_steps": "2"}, "num_inference_steps: "),
+        ({"prompt": "a\x1b[2J"}, "prompt: has the control character U+001B"),
+        ({"extra": 1}, "does not tell a whole request"),
+    ],
+)
+def test_a_crafted_file_is_refused_by_name(tmp_path: Path, change: dict[str, object], message: str):
+    path = tmp_path / "clip.safetensors"
+    with pytest.raises(ValueError) as refused:
+        kept_request(path, json.dumps(asdict(REQUEST) | change), TAKES_TIMESTEPS)
+    assert str(refused.value).startswith(f"{path}: {message}") and "remove the file" in str(refused.value)
+
+
+def test_a_file_whose_request_is_no_json_is_refused(tmp_path: Path):
+    for told in ("", "[", "[" * 100_000, "3"):
+        with pytest.raises(ValueError, match="does not tell a whole request"):
+            kept_request(tmp_path / "clip.safetensors", told, TAKES_TIMESTEPS)
 
 
 def test_a_disk_error_is_told_at_the_next_call_and_at_the_end(tmp_path: Path):

@@ -72,19 +72,7 @@ class Spool:
         return self._folder / f"{request_id}{ENDING}"
 
 
-def spooled_requests(folder: Path) -> dict[str, RenderRequest]:
-    """The requests whose latents lie in a spool's folder, by id, as they were when these were made."""
-    found: dict[str, RenderRequest] = {}
-    for path in sorted(folder.glob(f"*{ENDING}")):
-        facts = read_facts(path)
-        if facts and "request" in facts:
-            request = request_from_json(json.loads(facts["request"]))
-            found[request.request_id] = request
-    return found
-
-
-def request_from_json(settings: dict[str, object]) -> RenderRequest:
-    """A request out of what `asdict` and JSON made of it: a list was a tuple."""
-    timesteps = settings.get("timesteps")
-    fixed = settings | {"timesteps": tuple(timesteps) if isinstance(timesteps, list) else None}
-    return RenderRequest(**fixed)  # type: ignore[arg-type]
+def spooled_requests(folder: Path) -> dict[Path, str]:
+    """The files of a spool's folder that are whole, and the request that each tells: JSON, not checked."""
+    facts = {path: read_facts(path) or {} for path in sorted(folder.glob(f"*{ENDING}"))}
+    return {path: told["request"] for path, told in facts.items() if "request" in told}
