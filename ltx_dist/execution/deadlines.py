@@ -25,6 +25,7 @@ KEPT = 31
 @dataclass(slots=True)
 class _Watch:
     size: float
+    num_steps: int
     since: float | None
     step: int = 0
 
@@ -52,12 +53,15 @@ class Deadlines:
 
     def begin(self, assignment: Assignment, request: RenderRequest, now: float) -> None:
         size = float(request.width * request.height * request.num_frames)
-        self._watched[assignment] = _Watch(size, now if assignment.worker_id in self._up else None)
+        since = now if assignment.worker_id in self._up else None
+        self._watched[assignment] = _Watch(size, request.num_inference_steps, since)
 
     def end(self, completion: Completion) -> None:
         watch = self._watched.pop(completion.assignment)
-        if completion.failure is None and completion.assignment.stage is not Stage.DENOISE:
-            self._seen[completion.assignment.stage].append((completion.report.seconds, watch.size))
+        if completion.failure is None:
+            # Steps are seen under way only where they are slower than workers are asked; this tells of the others, too.
+            moves = watch.num_steps if completion.assignment.stage is Stage.DENOISE else 1
+            self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.size))
 
     def saw(self, states: Iterable[WorkerState], now: float) -> None:
         """What workers say they are at."""

@@ -54,3 +54,12 @@ def test_quick_stages_have_a_minute():
     deadlines.end(Completion(encode, 0.0, 0.1, StageReport(0.1)))
     deadlines.begin(encode, make_request("a"), 0.0)
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
+
+
+def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, make_request("a"), 0.0)
+    deadlines.end(Completion(DENOISE, 0.0, 0.4, StageReport(0.4)))
+    deadlines.begin(DENOISE, make_request("a"), 0.0)
+    assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
