@@ -102,6 +102,7 @@ def _run(session: Session) -> int:
             run.exit_code = EXIT_DONE
             return EXIT_DONE  # and the record of the run that made these clips stays
         with output_errors():
+            session.warn_of_shortage(remaining)
             write_run(run, out)
         return _finish(session, remaining, publisher, resumption, run)
 

@@ -11,7 +11,8 @@ from rich.text import Text
 from ltx_dist.batch import PlacedBatch
 from ltx_dist.execution.stopping import Stop
 from ltx_dist.output.place import Output
-from ltx_dist.types import RenderRequest
+from ltx_dist.output.room import latents_bytes, mp4_bytes, shortage, spool_peak
+from ltx_dist.types import RenderRequest, Stage
 from ltx_dist.wording import count
 
 MAX_NAMED = 20
@@ -46,6 +47,19 @@ class Session:
             say(self.console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
         if num_replaced := sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining):
             self.note(f"{num_replaced} there from other settings, or damaged; will be replaced")
+
+    def warn_of_shortage(self, remaining: Sequence[RenderRequest]) -> None:
+        """If what is left to write is not likely to fit. May raise OSError."""
+        batch, recovery = self.placed.batch, self.placed.batch.config.recovery
+        channels = batch.checkpoint.latent_channels
+        ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
+        # What goes to a URL is staged for moments; what is decoded again has its latents on disk already.
+        mp4s = 0.0 if self.out.mirror else sum(mp4_bytes(request, batch.config.output.crf) for request in remaining)
+        latents = [] if batch.decoded_again else [latents_bytes(request, channels, *ratios) for request in remaining]
+        at_a_time = self.placed.placement.max_queued.get(Stage.DECODE, 0) + len(self.placed.placement.workers)
+        spool = spool_peak(latents, at_a_time, recovery.keep_latents, recovery.spool_gb * 1e9)
+        if line := shortage(self.out.folder, mp4s, spool):
+            self.note(f"warning: {line}")
 
 
 def say(console: Console, line: str, style: str = "") -> None:
