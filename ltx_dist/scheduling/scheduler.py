@@ -273,8 +273,10 @@ class Scheduler:
     def _take_retries(self, expects_workers: bool) -> list[Assignment]:
         taken: list[Assignment] = []
         for retry in list(self._retries):
-            fits = (worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers))
-            if (worker := next(fits, None)) is not None:
+            fits = [worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers)]
+            if retry.alone:  # the fresh one may have come when others are idle, too
+                fits.sort(key=lambda worker: worker.worker_id not in self._fresh)
+            if worker := next(iter(fits), None):
                 self._retries.remove(retry)
                 taken.append(self._assign(worker, retry.stage, retry.request_id))
                 if retry.alone:
