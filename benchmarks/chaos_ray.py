@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,10 @@ def local_cluster(num_gpus: int) -> Iterator[None]:
 
 def charged_most(renderer: Renderer) -> int:
     charges = Counter(
-        c.assignment.request_id for c in renderer.completions if c.failure in (Failure.CRASH, Failure.HANG)
+        name
+        for c in renderer.completions
+        for name in c.assignment.request_ids
+        if c.failure in (Failure.CRASH, Failure.HANG)
     )
     return max(charges.values(), default=0)
 
@@ -148,11 +151,11 @@ class Saboteur(StageWorker):
 
     is_bad = False
 
-    def run(self, stage: Stage, request: RenderRequest, payload: Any) -> Any:
+    def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
         is_bad = self.is_bad and self._spec.worker.worker_id == "w1"
-        if stage is Stage.DENOISE and (request.request_id == "7" or is_bad):
+        if stage is Stage.DENOISE and (any(request.request_id == "7" for request in requests) or is_bad):
             os._exit(139)
-        return super().run(stage, request, payload)
+        return super().run(stage, requests, *payloads)
 
 
 class BadSaboteur(Saboteur):
@@ -174,7 +177,7 @@ def poison(bench: Bench, short: bool) -> dict[str, Any]:
             finally:
                 executor.shutdown()
         failed = [result.request.request_id for result in results if result.status == "failed"]
-        attempts = sum(c.assignment.request_id == "7" and c.failure is Failure.CRASH for c in renderer.completions)
+        attempts = sum(c.assignment.clips == "7" and c.failure is Failure.CRASH for c in renderer.completions)
         bad = sum(c.assignment.worker_id == "w1" and c.failure is Failure.CRASH for c in renderer.completions)
         figures[name] = {"done": len(results) - len(failed), "failed": failed, "attempts": attempts, "workers": left}
         figures[name]["crashes_of_w1"] = bad

@@ -193,7 +193,7 @@ def run(worker: StageWorker, requests: list[RenderRequest], measured: Measured) 
     clips = dict.fromkeys(payloads, 0.0)
     for stage in STAGES:
         for request in requests:
-            output, report = worker.run(stage, request, payloads[request.request_id])
+            output, report = worker.run(stage, [request], payloads[request.request_id])
             if report.error:
                 raise (
                     torch.OutOfMemoryError(report.error) if "OutOfMemory" in report.error else ValueError(report.error)

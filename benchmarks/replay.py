@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ltx_dist.scheduling.costs import Work
+from ltx_dist.scheduling.costs import Work, pass_seconds
 from ltx_dist.scheduling.placement import Worker
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
@@ -66,4 +66,4 @@ class Replayed:
     def seconds(self, assignment: Assignment, worker: Worker) -> float:
         if assignment.stage is Stage.ENCODE_VIDEO:
             return 0.0
-        return self.work(assignment.request_id, assignment.stage) / self.rate(worker, assignment.stage)
+        return pass_seconds(self, assignment, worker)

@@ -7,6 +7,7 @@ renderer, Ray's actors, and payloads of the size that travels.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +64,9 @@ class ReplayWorker:
     def __init__(self, spec: ReplaySpec) -> None:
         self._spec = spec
 
-    def run(self, stage: Stage, request: RenderRequest, payload: Any) -> tuple[Any, StageReport]:
+    def run(self, stage: Stage, requests: Sequence[RenderRequest], payload: Any) -> tuple[Any, StageReport]:
         started = time.perf_counter()
+        (request,) = requests
         seconds = seconds_on(self._spec.worker, self._spec.slower, _carried(request))[STAGES.index(stage)]
         content: Any = np.zeros(PAYLOAD_BYTES[stage], np.uint8)
         if stage is Stage.DECODE:

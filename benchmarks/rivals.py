@@ -58,7 +58,7 @@ class DataParallel:
         for request in requests:
             time.sleep(self._reload_seconds)
             for stage in STAGES:
-                self._worker.run(stage, request, None)
+                self._worker.run(stage, [request], None)
         return started, time.time()
 
 

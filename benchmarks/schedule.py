@@ -132,7 +132,8 @@ def on_virtual_clock(
     workers = {worker.worker_id: worker for worker in placement.workers}
 
     def duration(assignment: Assignment) -> float:
-        seconds = seconds_on(workers[assignment.worker_id], SLOWER, works[assignment.request_id])
+        (name,) = assignment.request_ids
+        seconds = seconds_on(workers[assignment.worker_id], SLOWER, works[name])
         return seconds[STAGES.index(assignment.stage)]
 
     return simulate(

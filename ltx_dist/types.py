@@ -6,7 +6,7 @@ Decoded frames (120-660 MB) stay in the worker that decodes them, so there is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
@@ -161,11 +161,25 @@ StageOutput = Conditioning | Latents | EncodedVideo
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One stage of one request on one worker: the unit the scheduler decides and an executor runs."""
+    """One stage on one worker, in one pass: of one request, or of several alike that share it.
 
-    request_id: str
+    The unit the scheduler decides and an executor runs.
+    """
+
+    request_ids: tuple[str, ...]
     stage: Stage
     worker_id: str
+
+    @property
+    def parts(self) -> tuple[Assignment, ...]:
+        """The same a request each: how a pass ends that is not over for all of its requests in the same way."""
+        return tuple(replace(self, request_ids=(request_id,)) for request_id in self.request_ids)
+
+    @property
+    def clips(self) -> str:
+        """Its requests in words: `a`, or `a and 3 more`."""
+        first, *others = self.request_ids
+        return f"{first} and {len(others)} more" if others else first
 
 
 class Failure(str, Enum):
@@ -192,7 +206,8 @@ class Failure(str, Enum):
 class StageReport:
     """What a worker says of an assignment it ran; small, so it always travels to the driver.
 
-    seconds: in the stage itself, on the worker's monotonic clock. load_seconds: weights read or moved before it.
+    seconds: in the stage itself, on the worker's monotonic clock; of all its requests together. load_seconds: weights
+        read or moved before it. latents_sha256: of each request, in their order, where the stage has latents.
     peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
     rung: what it took after there was no memory for the stage as planned (execution/ladder.py); None if there was.
     device_lost: the error has left the worker's device unusable, so the worker must not be given anything again.
@@ -201,7 +216,7 @@ class StageReport:
     seconds: float
     load_seconds: float = 0.0
     error: str | None = None
-    latents_sha256: str | None = None
+    latents_sha256: tuple[str, ...] = ()
     peak_bytes: int | None = None
     device_lost: bool = False
     rung: str | None = None
@@ -248,14 +263,14 @@ class RenderResult:
 class WorkerState:
     """What a worker is doing now, for people to watch. `stage` is None while it waits.
 
-    step of num_steps: denoising steps done; 0 of 0 in the other stages. components: those whose weights are on the
-    device. memory_bytes: what the worker has allocated on its device; on a CPU the memory of its process; None where
-    nobody counts.
+    request_ids: those that share what it does. step of num_steps: denoising steps done; 0 of 0 in the other stages.
+    components: those whose weights are on the device. memory_bytes: what the worker has allocated on its device; on a
+    CPU the memory of its process; None where nobody counts.
     """
 
     worker_id: str
     stage: Stage | None = None
-    request_id: str | None = None
+    request_ids: tuple[str, ...] = ()
     step: int = 0
     num_steps: int = 0
     components: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ltx_dist.execution.executor import Joined, Left
@@ -73,13 +73,13 @@ class FakeExecutor:
         self._ended: list[Completion] = []
         self._changes: list[Joined | Left] = [Joined(worker) for worker in placement.workers]
 
-    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
+    def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         if assignment.worker_id not in self.up:
             self.running[assignment] = _Running(self.now, self.now, Failure.QUEUED)
             self._complete(assignment, Failure.QUEUED, "its worker is gone")
             return
         ending = self._ending(assignment)
-        seconds = NEVER if ending is Failure.HANG else SECONDS[assignment.stage]
+        seconds = NEVER if ending is Failure.HANG else SECONDS[assignment.stage] * len(requests)
         self.running[assignment] = _Running(self.now, self.now + seconds, ending)
         self.started.append((assignment, assignment.worker_id in self._clean))
         self._clean.discard(assignment.worker_id)

@@ -126,8 +126,8 @@ def _call(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, output_
 def render_split(checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype) -> tuple[Latents, np.ndarray]:
     steps: list[int] = []
     with torch.inference_mode():
-        conditioning = TextEncoder(checkpoint, dtype, "cpu").encode(request)
-        latents = Denoiser(checkpoint, dtype, "cpu").denoise(request, conditioning, steps.append)
+        conditioning = TextEncoder(checkpoint, dtype, "cpu").encode([request])[0]
+        latents = Denoiser(checkpoint, dtype, "cpu").denoise([request], [conditioning], steps.append)[0]
         frames = np.stack(list(VideoDecoder(checkpoint, dtype, "cpu").decode(request, latents)))
     assert steps == list(range(1, request.num_inference_steps + 1))
     return latents, frames
@@ -173,7 +173,11 @@ def digests(results: dict[str, RenderResult]) -> dict[str, tuple[str | None, ...
     """Latents, frames and mp4 of each request."""
     assert {result.status for result in results.values()} == {"done"}, results
     return {
-        request_id: (result.completions[1].report.latents_sha256, result.video.frames_sha256, result.video.mp4_sha256)
+        request_id: (
+            result.completions[1].report.latents_sha256[0],
+            result.video.frames_sha256,
+            result.video.mp4_sha256,
+        )
         for request_id, result in results.items()
     }
 

@@ -87,8 +87,8 @@ def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint
         residency = "streamed" if streamed else "resident"
         worker = Worker("cpu:0", STAGES, "cpu", residency=residency, threads=1, streamed=streamed)
         stage_worker = StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", OutputConfig(), storage))
-        conditioning, _ = stage_worker.run(Stage.ENCODE_TEXT, REQUEST, None)
-        output, report = stage_worker.run(Stage.DENOISE, REQUEST, conditioning)
+        conditioning, _ = stage_worker.run(Stage.ENCODE_TEXT, [REQUEST], None)
+        output, report = stage_worker.run(Stage.DENOISE, [REQUEST], conditioning)
         assert report.error is None, report.error
         return output.latents  # type: ignore[union-attr]
 

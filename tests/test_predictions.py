@@ -41,7 +41,7 @@ def test_what_a_run_took_is_known_to_the_next(tmp_path: Path, monkeypatch: pytes
     costs = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
     costs.work_of = {"a": (1e12, 1e15, 1e12)}
     predicted = costs.work("a", Stage.DENOISE) / costs.rate(WORKER, Stage.DENOISE)
-    costs.observe(Completion(Assignment("a", Stage.DENOISE, "cuda:0"), 0, 1, StageReport(3 * predicted)), WORKER)
+    costs.observe(Completion(Assignment(("a",), Stage.DENOISE, "cuda:0"), 0, 1, StageReport(3 * predicted)), WORKER)
     keep_corrections(costs, checkpoint, "bfloat16")
     again = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
     assert again.corrections == {("NVIDIA L40S", Stage.DENOISE): pytest.approx(3.0)}
@@ -56,6 +56,6 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.
     costs = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
     assert costs.corrections == {}
     costs.work_of = {"a": (1e12, 1e15, 1e12)}
-    costs.observe(Completion(Assignment("a", Stage.DENOISE, "cuda:0"), 0, 1, StageReport(1.0)), WORKER)
+    costs.observe(Completion(Assignment(("a",), Stage.DENOISE, "cuda:0"), 0, 1, StageReport(1.0)), WORKER)
     keep_corrections(costs, checkpoint, "bfloat16")
     assert "NVIDIA L40S" in json.loads((tmp_path / "costs.json").read_text())

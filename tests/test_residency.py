@@ -47,7 +47,7 @@ def spec(checkpoint: Checkpoint, worker: Worker) -> WorkerSpec:
 def run_through(worker: StageWorker, request: RenderRequest = REQUEST) -> tuple[Latents, Any]:
     outputs: list[Any] = [None]
     for stage in STAGES:
-        output, report = worker.run(stage, request, outputs[-1])
+        output, report = worker.run(stage, [request], outputs[-1])
         assert report.error is None, report.error
         outputs.append(output)
     return outputs[2], outputs[3]
@@ -68,7 +68,7 @@ def test_components_take_turns(checkpoint: Checkpoint) -> None:
         worker = StageWorker(spec(checkpoint, WAYS[name]))
         payload = None
         for stage in STAGES:
-            payload, report = worker.run(stage, REQUEST, payload)
+            payload, report = worker.run(stage, [REQUEST], payload)
             assert report.error is None
             assert worker._components.on_device() == (stage,), "one component on the device at a time"
             if name == "read again":

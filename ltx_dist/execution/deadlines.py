@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ltx_dist.types import Assignment, Completion, RenderRequest, Stage, WorkerState
@@ -22,9 +22,21 @@ KEPT = 31
 """Of each stage, so many times make the median."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What a pass has to do: clips in it, and the pixels times frames of its largest."""
+
+    number: int
+    size: float
+
+    def most(self, seconds: float, other: _Load) -> float:
+        """Seconds this may take where another load took so many: attention grows with the square of a clip's size."""
+        return seconds * max(1.0, self.size / other.size) ** 2 * max(1.0, self.number / other.number)
+
+
 @dataclass(slots=True)
 class _Watch:
-    size: float
+    load: _Load
     num_steps: int
     since: float | None
     step: int = 0
@@ -33,14 +45,14 @@ class _Watch:
 class Deadlines:
     """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung.
 
-    Denoising moves with every step; the other stages move when they end. `size` is pixels times frames: a larger clip
-    than those seen is granted the square of the ratio, which bounds attention.
+    Denoising moves with every step; the other stages move when they end. A larger clip than those seen, and more clips
+    in a pass, are granted more, see `_Load`.
     """
 
     def __init__(self) -> None:
         self._watched: dict[Assignment, _Watch] = {}
         self._up: set[str] = set()
-        self._seen: dict[Stage, deque[tuple[float, float]]] = {stage: deque(maxlen=KEPT) for stage in Stage}
+        self._seen: dict[Stage, deque[tuple[float, _Load]]] = {stage: deque(maxlen=KEPT) for stage in Stage}
 
     def joined(self, worker_id: str, now: float) -> None:
         self._up.add(worker_id)
@@ -51,28 +63,28 @@ class Deadlines:
     def left(self, worker_id: str) -> None:
         self._up.discard(worker_id)
 
-    def begin(self, assignment: Assignment, request: RenderRequest, now: float) -> None:
-        size = float(request.width * request.height * request.num_frames)
+    def begin(self, assignment: Assignment, requests: Sequence[RenderRequest], now: float) -> None:
+        size = max(float(request.width * request.height * request.num_frames) for request in requests)
         since = now if assignment.worker_id in self._up else None
-        self._watched[assignment] = _Watch(size, request.num_inference_steps, since)
+        self._watched[assignment] = _Watch(_Load(len(requests), size), requests[0].num_inference_steps, since)
 
     def end(self, completion: Completion) -> None:
         watch = self._watched.pop(completion.assignment)
         if completion.failure is None:
             # Steps are seen under way only where they are slower than workers are asked; this tells of the others, too.
             moves = watch.num_steps if completion.assignment.stage is Stage.DENOISE else 1
-            self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.size))
+            self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.load))
 
     def saw(self, states: Iterable[WorkerState], now: float) -> None:
         """What workers say they are at."""
         for state in states:
-            if state.stage is not Stage.DENOISE or state.request_id is None:
+            if state.stage is not Stage.DENOISE:
                 continue
-            watch = self._watched.get(Assignment(state.request_id, state.stage, state.worker_id))
+            watch = self._watched.get(Assignment(state.request_ids, state.stage, state.worker_id))
             if watch is None or watch.since is None or state.step <= watch.step:
                 continue
             if watch.step:  # the first step has the swap of weights in it
-                self._seen[Stage.DENOISE].append(((now - watch.since) / (state.step - watch.step), watch.size))
+                self._seen[Stage.DENOISE].append(((now - watch.since) / (state.step - watch.step), watch.load))
             watch.step, watch.since = state.step, now
 
     def under_way(self) -> Iterable[Assignment]:
@@ -82,15 +94,15 @@ class Deadlines:
         """Assignments that have not moved for longer than they may, each with a line about it."""
         found: list[tuple[Assignment, str]] = []
         for assignment, watch in self._watched.items():
-            allowed = self._allowed(assignment.stage, watch.size)
+            allowed = self._allowed(assignment.stage, watch.load)
             if watch.since is not None and now - watch.since > allowed:
                 what = f"step {watch.step + 1}" if assignment.stage is Stage.DENOISE else "its end"
                 waited = f"waited {now - watch.since:.0f} s for {what}, where {allowed:.0f} s is the most"
-                found.append((assignment, f"hung in {assignment.stage} of {assignment.request_id}: {waited}"))
+                found.append((assignment, f"hung in {assignment.stage} of {assignment.clips}: {waited}"))
         return found
 
-    def _allowed(self, stage: Stage, size: float) -> float:
+    def _allowed(self, stage: Stage, load: _Load) -> float:
         seen = self._seen[stage]
         if not seen:
             return FIRST_SECONDS
-        return max(LEAST_SECONDS, FACTOR * statistics.median(s * max(1.0, size / other) ** 2 for s, other in seen))
+        return max(LEAST_SECONDS, FACTOR * statistics.median(load.most(seconds, other) for seconds, other in seen))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,8 +37,8 @@ class Left:
 class Executor(Protocol):
     """Keeps each request's latest stage output itself: conditioning and latents never pass through the caller."""
 
-    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
-        """Start, or remember to start, a stage. The worker has no other assignment in flight but of mp4s.
+    def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
+        """Start, or remember to start, a stage of these requests. The worker has no other in flight but of mp4s.
 
         On a worker that is gone, which the caller may not know yet, it ends as QUEUED.
         """

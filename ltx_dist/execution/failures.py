@@ -7,6 +7,11 @@
 | QUEUED: its worker died before it began | no | goes on at its stage | is replaced |
 | NODE_LOST, or preempted | no | goes on at its stage | gone; a node that joins brings new ones |
 | INPUT_LOST with a node | no | goes on at its last stage on disk, else at the first | stays |
+| ERROR of a pass that several shared | no | once more, in a pass of its own | stays |
+| CRASH, HANG of such a pass | each, once | another worker, in a pass of its own | is replaced |
+
+Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is never shared again. Of a
+worker it counts as one failure, not as one a clip.
 
 What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
 in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
@@ -44,13 +49,14 @@ class Verdict:
     """What becomes of a clip after a failure: `error` set, it has failed; else it goes on.
 
     from_disk: not at the stage of the failure but at the last one whose output is on disk, else at the first.
-    avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker.
+    avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker. shares: a pass with others.
     """
 
     error: str | None = None
     from_disk: bool = False
     avoid: frozenset[str] = frozenset()
     alone: bool = False
+    shares: bool = True
 
 
 @dataclass(slots=True)
@@ -60,6 +66,7 @@ class _Record:
     charged: int = 0
     errors: int = 0
     losses: int = 0
+    shares: bool = True
     failed_on: set[str] = field(default_factory=set)
 
 
@@ -68,45 +75,46 @@ class FailurePolicy:
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
-        self._streaks: dict[tuple[str, Stage], list[str]] = {}
+        self._streaks: dict[tuple[str, Stage], list[tuple[str, ...]]] = {}
         self._first_failures: list[str] | None = []
 
     def succeeded(self, completion: Completion, is_done: bool) -> None:
         """A stage ended well; `is_done`: its clip, too."""
         self._streaks.pop((completion.assignment.worker_id, completion.assignment.stage), None)
         if is_done:
-            self._records.pop(completion.assignment.request_id, None)
+            for request_id in completion.assignment.request_ids:
+                self._records.pop(request_id, None)
             self._first_failures = None  # what can be done once is not wrong with all
 
-    def judge(self, completion: Completion, hosts: Collection[str]) -> Verdict:
-        """What becomes of the clip. `hosts`: the workers there are for this stage, this one among them or not."""
+    def judge(self, completion: Completion, request_id: str, hosts: Collection[str]) -> Verdict:
+        """What becomes of one of its clips. `hosts`: the workers there are for the stage, with this one or not."""
         assignment, failure = completion.assignment, completion.failure
         assert failure is not None, completion
-        record = self._records.setdefault(assignment.request_id, _Record())
+        record = self._records.setdefault(request_id, _Record())
         if failure in (Failure.QUEUED, Failure.NODE_LOST, Failure.INPUT_LOST):
             record.losses += 1
             if record.losses >= MAX_LOSSES:
-                return self._fail(completion, f"given up after {MAX_LOSSES} losses: {completion.error}")
-            return Verdict(
-                from_disk=failure is Failure.INPUT_LOST,
-                avoid=self._avoid(record),
-                alone=record.charged == MAX_ATTEMPTS - 1,
-            )
-        record.failed_on.add(assignment.worker_id)
-        self._blame(assignment, len(record.failed_on) > 1)
-        if failure is Failure.ERROR:
-            record.errors += 1
-            if record.errors >= MAX_ERRORS or record.failed_on.issuperset(hosts):
-                return self._fail(completion, completion.error)
-        else:
+                return self._fail(completion, request_id, f"given up after {MAX_LOSSES} losses: {completion.error}")
+            return self._again(record, from_disk=failure is Failure.INPUT_LOST)
+        is_shared = len(assignment.request_ids) > 1
+        record.shares = record.shares and not is_shared
+        if not (failure is Failure.ERROR and is_shared):
+            record.failed_on.add(assignment.worker_id)
+        self._blame(assignment, was_elsewhere=not is_shared and len(record.failed_on) > 1)
+        if failure is not Failure.ERROR:
             record.charged += 1
             if record.charged >= MAX_ATTEMPTS:
-                return self._fail(completion, f"given up after {MAX_ATTEMPTS} attempts: {completion.error}")
-        return Verdict(avoid=self._avoid(record), alone=record.charged == MAX_ATTEMPTS - 1)
+                why = f"given up after {MAX_ATTEMPTS} attempts: {completion.error}"
+                return self._fail(completion, request_id, why)
+        elif not is_shared:
+            record.errors += 1
+            if record.errors >= MAX_ERRORS or record.failed_on.issuperset(hosts):
+                return self._fail(completion, request_id, completion.error)
+        return self._again(record)
 
     def is_bad(self, worker_id: str) -> bool:
         """Whether so many different clips have failed at one stage on a worker in a row that it must be the worker."""
-        return any(len(clips) >= MAX_STREAK for (name, _), clips in self._streaks.items() if name == worker_id)
+        return any(len(passes) >= MAX_STREAK for (name, _), passes in self._streaks.items() if name == worker_id)
 
     def check_systemic(self) -> None:
         """Raises SystemicError when the first clips to end have all failed alike. To be asked while clips are open."""
@@ -114,23 +122,24 @@ class FailurePolicy:
         if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
 
-    def _avoid(self, record: _Record) -> frozenset[str]:
+    def _again(self, record: _Record, from_disk: bool = False) -> Verdict:
         """For the last attempt a fresh process is worth more than another device."""
-        return frozenset() if record.charged == MAX_ATTEMPTS - 1 else frozenset(record.failed_on)
+        is_last = record.charged == MAX_ATTEMPTS - 1
+        avoid = frozenset[str]() if is_last else frozenset(record.failed_on)
+        return Verdict(from_disk=from_disk, avoid=avoid, alone=is_last, shares=record.shares)
 
     def _blame(self, assignment: Assignment, was_elsewhere: bool) -> None:
-        request_id = assignment.request_id
-        if was_elsewhere:  # two workers: it is the clip
+        if was_elsewhere:  # two workers: it is the clip, also where it was in a pass with others
+            (request_id,) = assignment.request_ids
             for streak in self._streaks.values():
-                if request_id in streak:
-                    streak.remove(request_id)
+                streak[:] = [failed for failed in streak if request_id not in failed]
             return
         streak = self._streaks.setdefault((assignment.worker_id, assignment.stage), [])
-        if request_id not in streak:
-            streak.append(request_id)
+        if assignment.request_ids not in streak:
+            streak.append(assignment.request_ids)
 
-    def _fail(self, completion: Completion, error: str | None) -> Verdict:
-        del self._records[completion.assignment.request_id]
+    def _fail(self, completion: Completion, request_id: str, error: str | None) -> Verdict:
+        del self._records[request_id]
         if self._first_failures is not None and len(self._first_failures) < SYSTEMIC:
             self._first_failures.append(_signature(completion))
         return Verdict(error=error or "unknown")

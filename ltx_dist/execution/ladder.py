@@ -28,9 +28,14 @@ class Rung:
         return self.float8 or self.tiling != planned
 
 
-def rungs(stage: Stage, planned: DecodeTiling, exact: bool) -> list[Rung]:
-    """Every attempt, the first as planned. `exact` leaves out those that would give other pixels."""
+def rungs(stage: Stage, planned: DecodeTiling, exact: bool, is_shared: bool = False) -> list[Rung]:
+    """Every attempt, the first as planned. `exact` leaves out those that would give other pixels.
+
+    A shared pass has few: after it each of its requests is run by itself, which takes less memory than any other rung.
+    """
     first = Rung(tiling=planned)
+    if is_shared:
+        return [first, replace(first, name="cache emptied")]
     ladder = [first, replace(first, name="cache emptied"), replace(first, name="alone", alone=True)]
     if stage is not Stage.DECODE:
         ladder.append(replace(first, name="streamed", alone=True, streamed=True))

@@ -33,23 +33,23 @@ class LocalExecutor:
     def __init__(self, specs: Sequence[WorkerSpec]) -> None:
         self._epoch = time.monotonic()
         self._workers = {spec.worker.worker_id: StageWorker(spec) for spec in specs}
-        self._submitted: deque[tuple[Assignment, RenderRequest]] = deque()
+        self._submitted: deque[tuple[Assignment, Sequence[RenderRequest]]] = deque()
         self._outputs: dict[str, StageOutput] = {}
         self._threads = ThreadPoolExecutor(max(1, sum(spec.worker.video_slots for spec in specs)))
         self._ended: list[Completion] = []
         self._changes: list[Joined | Left] = [Joined(spec.worker) for spec in specs]
         self._videos: dict[Future[tuple[EncodedVideo | None, StageReport]], tuple[Assignment, float]] = {}
 
-    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
+    def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         if assignment.worker_id not in self._workers:
             now = time.monotonic() - self._epoch
             report = StageReport(0.0, error=f"worker {assignment.worker_id} is gone")
             self._ended.append(Completion(assignment, now, now, report, Failure.QUEUED))
         elif assignment.stage is Stage.ENCODE_VIDEO:
-            future = self._threads.submit(self._workers[assignment.worker_id].finish_video, request)
+            future = self._threads.submit(self._workers[assignment.worker_id].finish_video, *requests)
             self._videos[future] = assignment, time.monotonic() - self._epoch
         else:
-            self._submitted.append((assignment, request))
+            self._submitted.append((assignment, requests))
 
     def wait(self, timeout: float) -> list[Completion]:
         """Runs the oldest assignment to its end, however long that takes; without one, waits for an mp4."""
@@ -64,13 +64,14 @@ class LocalExecutor:
         self._ended = []
         return completions
 
-    def _run(self, assignment: Assignment, request: RenderRequest) -> Completion:
+    def _run(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> Completion:
         started = time.monotonic() - self._epoch
-        worker = self._workers[assignment.worker_id]
-        output, report = worker.run(assignment.stage, request, self._outputs.get(request.request_id))
-        if output is not None:
-            self._outputs[request.request_id] = output
-        video = output if isinstance(output, EncodedVideo) else None
+        payloads = [self._outputs.get(request.request_id) for request in requests]
+        *outputs, report = self._workers[assignment.worker_id].run(assignment.stage, requests, *payloads)
+        if report.error is None:
+            made = zip(assignment.request_ids, outputs, strict=True)
+            self._outputs |= {name: output for name, output in made if output is not None}
+        video = next((output for output in outputs if isinstance(output, EncodedVideo)), None)
         finished = time.monotonic() - self._epoch
         started += report.load_seconds
         return Completion(assignment, started, finished, report, failure_of(report), video)

@@ -36,8 +36,10 @@ FETCH_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class _Call:
+    """outputs: a reference for each of the assignment's requests."""
+
     assignment: Assignment
-    output: Any
+    outputs: Sequence[Any]
     submitted: float
 
 
@@ -59,17 +61,19 @@ class RayExecutor:
         self._states = {spec.worker.worker_id: WorkerState(spec.worker.worker_id) for spec in specs}
         self._state_calls: dict[Any, str] = {}
 
-    def submit(self, assignment: Assignment, request: RenderRequest) -> None:
+    def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         actor = self._workers.actors.get(assignment.worker_id)
         if actor is None:  # found dead since the scheduler was told of it
-            self._orphans.append((_Call(assignment, None, self._now()), Failure.QUEUED))
+            self._orphans.append((_Call(assignment, (), self._now()), Failure.QUEUED))
             return
         if assignment.stage is Stage.ENCODE_VIDEO:
-            output, report = actor.finish_video.options(num_returns=2, concurrency_group="video").remote(request)
+            refs = actor.finish_video.options(num_returns=2, concurrency_group="video").remote(*requests)
         else:
-            payload = self._outputs.get(assignment.request_id)
-            output, report = actor.run.options(num_returns=2).remote(assignment.stage, request, payload)
-        self._calls[report] = _Call(assignment, output, self._now())
+            # Payloads are arguments of their own: Ray fetches those for the actor, but none that lie in a list.
+            payloads = [self._outputs.get(request.request_id) for request in requests]
+            refs = actor.run.options(num_returns=len(requests) + 1).remote(assignment.stage, requests, *payloads)
+        *outputs, report = refs
+        self._calls[report] = _Call(assignment, outputs, self._now())
 
     def wait(self, timeout: float) -> list[Completion]:
         # The first call waits for any, the second takes all that are there: with num_returns=len alone, Ray would
@@ -133,7 +137,7 @@ class RayExecutor:
             makes_video = call.assignment.stage in (Stage.DECODE, Stage.ENCODE_VIDEO)
             video: EncodedVideo | None = None
             if makes_video and report.error is None:
-                video = ray.get(call.output, timeout=FETCH_SECONDS)
+                video = ray.get(call.outputs[0], timeout=FETCH_SECONDS)
         except RayActorError as error:
             self._orphans.append((call, None))
             self._workers.bury(call.assignment.worker_id, error)
@@ -149,7 +153,7 @@ class RayExecutor:
         # Only durations cross machines, so clocks of different nodes need not agree.
         started = max(call.submitted, finished - report.seconds)
         if report.error is None and not makes_video:
-            self._outputs[call.assignment.request_id] = call.output
+            self._outputs |= dict(zip(call.assignment.request_ids, call.outputs, strict=True))
         return Completion(
             call.assignment, started, finished, report, failure_of(report), video, submitted=call.submitted
         )

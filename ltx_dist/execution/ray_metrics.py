@@ -34,6 +34,8 @@ class RayMetrics:
         # Ray exports a histogram's sum as that of its buckets' middles, so busy shares need a count of their own.
         self._busy = Counter("ltx_busy_seconds", "Seconds of work, and of loading weights before it.", ("worker",))
         self._seconds = Histogram("ltx_stage_seconds", "Seconds of work.", SECONDS, ("stage", "worker"))
+        # Over the count of ltx_stage_seconds: clips that share a pass.
+        self._passed = Counter("ltx_stage_clips", "Clips that went through a stage.", ("stage", "worker"))
         self._loading = Histogram(
             "ltx_load_seconds", "Seconds of loading weights before.", SECONDS, ("stage", "worker")
         )
@@ -44,16 +46,18 @@ class RayMetrics:
         assignment, report = completion.assignment, completion.report
         stage = {"stage": str(assignment.stage)}
         place = stage | {"worker": assignment.worker_id}
-        runs = self._runs.setdefault(assignment.request_id, Counts())
-        runs[assignment.stage] += 1
-        if runs[assignment.stage] > 1:
-            self._retries.inc(1, stage)
+        for request_id in assignment.request_ids:
+            runs = self._runs.setdefault(request_id, Counts())
+            runs[assignment.stage] += 1
+            if runs[assignment.stage] > 1:
+                self._retries.inc(1, stage)
         if seconds := report.seconds + report.load_seconds:  # a worker that died tells of none, and Ray refuses a 0
             self._busy.inc(seconds, {"worker": assignment.worker_id})
         if went_wrong(completion):
             self._failures.inc(1, stage)
         else:
             self._seconds.observe(report.seconds, place)
+            self._passed.inc(len(assignment.request_ids), place)
         if report.load_seconds > 0:
             self._loading.observe(report.load_seconds, place)
         if report.peak_bytes is not None:

@@ -93,7 +93,7 @@ class Renderer:
         elif not self._scheduler.num_in_flight and not self._executor.waiting_for:
             self._raise_without_workers()
         completions = self._executor.wait(TICK_SECONDS)
-        results = [result for c in completions if (result := self._take_in(c)) is not None]
+        results = [result for completion in completions for result in self._take_in(completion)]
         for change in self._executor.changes():
             self._change(change)
         self._drop_bad_workers(completions)
@@ -105,22 +105,26 @@ class Renderer:
             self._policy.check_systemic()
         return results
 
-    def _take_in(self, completion: Completion) -> RenderResult | None:
-        """What an ended assignment changes; the result of its request if that is over."""
+    def _take_in(self, completion: Completion) -> list[RenderResult]:
+        """What an ended assignment changes; the results of those of its requests that are over."""
         self._record(completion)
         assignment = completion.assignment
-        request = self._by_id[assignment.request_id]
         if completion.failure is None:
             is_done = self._scheduler.update(completion)
             self._policy.succeeded(completion, is_done)
-            return self._result(request, completion, None) if is_done else None
-        verdict = self._policy.judge(completion, self._scheduler.hosts(assignment.stage))
-        if verdict.error is not None:
-            self._scheduler.fail(assignment)
-        else:
-            stage = self._goes_on_at(request, assignment.stage, verdict.from_disk)
-            self._scheduler.retry(assignment, stage, verdict.avoid, verdict.alone)
-        return None if verdict.error is None else self._result(request, completion, verdict.error)
+            return [self._result(name, completion, None) for name in assignment.request_ids if is_done]
+        hosts = self._scheduler.hosts(assignment.stage)
+        results: list[RenderResult] = []
+        for part in assignment.parts:
+            (name,) = part.request_ids
+            verdict = self._policy.judge(completion, name, hosts)
+            if verdict.error is not None:
+                self._scheduler.fail(part)
+                results.append(self._result(name, completion, verdict.error))
+                continue
+            stage = self._goes_on_at(self._by_id[name], part.stage, verdict.from_disk)
+            self._scheduler.retry(part, stage, verdict.avoid, verdict.alone, verdict.shares)
+        return results
 
     def _goes_on_at(self, request: RenderRequest, stage: Stage, from_disk: bool) -> Stage:
         """Frames are lost with their worker, latents are not; with a node, only what is on disk is left."""
@@ -204,12 +208,17 @@ class Renderer:
             self._scheduler.reorder(self._reorder(self._scheduler))
 
     def _start(self, assignment: Assignment) -> None:
-        request = self._by_id[assignment.request_id]
-        if not self._restore(request):
-            self._scheduler.retry(assignment, self._first_stage(request))
-            return
-        self._deadlines.begin(assignment, request, self._clock())
-        self._executor.submit(assignment, request)
+        requests: list[RenderRequest] = []
+        for part in assignment.parts:
+            request = self._by_id[part.request_ids[0]]
+            if self._restore(request):
+                requests.append(request)
+            else:
+                self._scheduler.retry(part, self._first_stage(request))
+        if requests:
+            assignment = replace(assignment, request_ids=tuple(request.request_id for request in requests))
+            self._deadlines.begin(assignment, requests, self._clock())
+            self._executor.submit(assignment, requests)
 
     def _restore(self, request: RenderRequest) -> bool:
         """Hand the executor what is on disk of a request, if that is where its input is. False: it is there no more."""
@@ -227,17 +236,19 @@ class Renderer:
         assignment = completion.assignment
         self._deadlines.end(completion)
         if self._resumption is not None and assignment.stage in KEPT and completion.error is None:
-            fetch = self._executor.fetcher(assignment.request_id)
-            self._resumption.keep(self._by_id[assignment.request_id], assignment.stage, fetch)
+            for name in assignment.request_ids:
+                self._resumption.keep(self._by_id[name], assignment.stage, self._executor.fetcher(name))
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
         if self._on_completion is not None:
             self._on_completion(self.completions[-1])
-        self._history.setdefault(completion.assignment.request_id, []).append(completion)
+        for name in assignment.request_ids:
+            self._history.setdefault(name, []).append(completion)
 
-    def _result(self, request: RenderRequest, completion: Completion, error: str | None) -> RenderResult:
-        self._executor.release(request.request_id)
-        completions = tuple(self._history.pop(request.request_id, ()))
+    def _result(self, request_id: str, completion: Completion, error: str | None) -> RenderResult:
+        request = self._by_id[request_id]
+        self._executor.release(request_id)
+        completions = tuple(self._history.pop(request_id, ()))
         if error is not None:
             return RenderResult(request, "failed", completions, error=error)
         return RenderResult(request, "done", completions, completion.video)

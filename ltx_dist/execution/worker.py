@@ -7,9 +7,10 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,7 +27,6 @@ from ltx_dist.scheduling.placement import Worker
 from ltx_dist.types import (
     COMPONENT_OF_STAGE,
     PLAIN,
-    Conditioning,
     EncodedVideo,
     Latents,
     RenderRequest,
@@ -36,6 +36,9 @@ from ltx_dist.types import (
     Storage,
     WorkerState,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class WorkerSpec:
 
 
 class StageWorker:
-    """Loads the components of its stages, and no others, when it is made; then runs one stage of one request a call.
+    """Loads the components of its stages, and no others, when it is made; then runs one stage a call, of one request or
+    of several that share a pass.
 
     Raises WorkerStartError naming the component: a file that is missing or wrong, a device without room.
     """
@@ -74,33 +78,35 @@ class StageWorker:
                 raise WorkerStartError(_start_failure(spec, stage, error)) from error
 
     def run(
-        self, stage: Stage, request: RenderRequest, payload: StageOutput | None
-    ) -> tuple[StageOutput | None, StageReport]:
-        """The stage's output and its report; on any error, None and a report that carries it.
+        self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None
+    ) -> tuple[Unpack[tuple[StageOutput | None, ...]], StageReport]:
+        """Outputs of the stage, one a request with its payload, and a report; on any error Nones and a report with it.
 
         This is the one place where a stage's errors are caught: a failed clip must not stop the others.
         """
         self._set_threads()
-        self._state = WorkerState(self._spec.worker.worker_id, stage, request.request_id)
+        self._state = WorkerState(self._spec.worker.worker_id, stage, _names(requests))
         arrived = started = time.perf_counter()
-        output, latents_sha256, error, rung = None, None, None, None
+        outputs: Sequence[StageOutput | None] = [None] * len(requests)
+        digests: tuple[str, ...] = ()
+        error, rung = None, None
         try:
             with torch.inference_mode():
                 self._components.ready(stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
-                output, latents_sha256, rung = self._climb(stage, request, payload)
+                outputs, digests, rung = self._climb(stage, requests, payloads)
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = caught
         finally:
             self._state = WorkerState(self._spec.worker.worker_id)
         device_lost = error is not None and is_lost(self._device, error)
-        return output, StageReport(
+        return *outputs, StageReport(
             seconds=time.perf_counter() - started,
             load_seconds=started - arrived,
             error=None if error is None else _describe(error),
-            latents_sha256=latents_sha256,
+            latents_sha256=digests,
             peak_bytes=None if device_lost else peak_bytes(self._device),
             device_lost=device_lost,
             rung=rung,
@@ -124,16 +130,16 @@ class StageWorker:
         return replace(self._state, components=on_device, memory_bytes=memory_in_use(self._device))
 
     def _climb(
-        self, stage: Stage, request: RenderRequest, payload: StageOutput | None
-    ) -> tuple[StageOutput | None, str | None, str | None]:
-        """Output, digest of latents and the ladder's rung that it took; raises the last attempt's error."""
+        self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None]
+    ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], str | None]:
+        """Outputs, digests of latents and the ladder's rung that it took; raises the last attempt's error."""
         shortage: torch.OutOfMemoryError | None = None
-        for rung in rungs(stage, self._spec.worker.tiling, self._spec.exact):
+        for rung in rungs(stage, self._spec.worker.tiling, self._spec.exact, len(requests) > 1):
             try:
                 if shortage is not None:
-                    print(f"{request.request_id}: no memory for {stage}; again: {rung.name}", file=sys.stderr)
+                    print(f"{', '.join(_names(requests))}: no memory for {stage}; again: {rung.name}", file=sys.stderr)
                     self._components.prepare(stage, rung)
-                return *self._run_stage(stage, request, payload, rung), rung.name
+                return *self._run_stage(stage, requests, payloads, rung), rung.name
             except torch.OutOfMemoryError as error:
                 # Without its frames, which hold the tensors that took the memory.
                 shortage = error.with_traceback(None)
@@ -143,22 +149,22 @@ class StageWorker:
         raise shortage
 
     def _run_stage(
-        self, stage: Stage, request: RenderRequest, payload: StageOutput | None, rung: Rung
-    ) -> tuple[StageOutput | None, str | None]:
+        self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None], rung: Rung
+    ) -> tuple[Sequence[StageOutput | None], tuple[str, ...]]:
         runs = self._components.ready(stage)
         if stage is Stage.ENCODE_TEXT:
-            return runs.encode(request), None
+            return runs.encode(requests), ()
         if stage is Stage.DENOISE:
-            assert isinstance(payload, Conditioning)
-            latents = runs.denoise(request, payload, self._on_step(request))
-            if not latents.latents.isfinite().all():
+            found: list[Latents] = runs.denoise(requests, payloads, self._on_step(requests))
+            if not all(latents.latents.isfinite().all() for latents in found):
                 raise FloatingPointError("the latents are not finite; model.precision=bfloat16 or float32 may help")
-            return latents, _sha256(latents)
-        assert isinstance(payload, Latents)
+            return found, tuple(map(_sha256, found))
+        (request,), (latents,) = requests, payloads
+        assert isinstance(latents, Latents)
         # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
-        latents_sha256 = _sha256(payload)
-        frames = runs.decode(request, payload, rung.tiling)
-        return self._decode(request, frames, latents_sha256), latents_sha256
+        latents_sha256 = _sha256(latents)
+        frames = runs.decode(request, latents, rung.tiling)
+        return [self._decode(request, frames, latents_sha256)], (latents_sha256,)
 
     def _decode(self, request: RenderRequest, frames: Frames, latents_sha256: str) -> EncodedVideo | None:
         """The mp4, or None when it is made in a slot and `finish_video` will return it."""
@@ -189,11 +195,11 @@ class StageWorker:
             facts={"render_key": key, "latents_sha256": latents_sha256},
         )
 
-    def _on_step(self, request: RenderRequest) -> Callable[[int], None]:
+    def _on_step(self, requests: Sequence[RenderRequest]) -> Callable[[int], None]:
+        worker_id, names, num_steps = self._spec.worker.worker_id, _names(requests), requests[0].num_inference_steps
+
         def on_step(step: int) -> None:
-            self._state = WorkerState(
-                self._spec.worker.worker_id, Stage.DENOISE, request.request_id, step, request.num_inference_steps
-            )
+            self._state = WorkerState(worker_id, Stage.DENOISE, names, step, num_steps)
 
         return on_step
 
@@ -201,6 +207,10 @@ class StageWorker:
         # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.
         if self._spec.worker.threads is not None:
             torch.set_num_threads(self._spec.worker.threads)
+
+
+def _names(requests: Sequence[RenderRequest]) -> tuple[str, ...]:
+    return tuple(request.request_id for request in requests)
 
 
 def _sha256(latents: Latents) -> str:

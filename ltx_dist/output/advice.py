@@ -47,11 +47,12 @@ def advice(record: Mapping[str, Any]) -> str:
 
 
 def _sums(completions: list[Completion]) -> tuple[dict[str, float], dict[Stage, float]]:
-    """Seconds of work by clip and by stage."""
+    """Seconds of work by clip, which has its part of a pass that it shared, and by stage."""
     by_clip: dict[str, float] = {}
     by_stage: dict[Stage, float] = {}
     for completion in completions:
         assignment, seconds = completion.assignment, completion.report.seconds
-        by_clip[assignment.request_id] = by_clip.get(assignment.request_id, 0.0) + seconds
+        for request_id in assignment.request_ids:
+            by_clip[request_id] = by_clip.get(request_id, 0.0) + seconds / len(assignment.request_ids)
         by_stage[assignment.stage] = by_stage.get(assignment.stage, 0.0) + seconds
     return by_clip, by_stage

@@ -15,7 +15,10 @@ VERBS = {Stage.ENCODE_TEXT: "encode text", Stage.DENOISE: "denoise", Stage.DECOD
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One completion on a lane; `x`, `width` and `load` (before `x`) are percent of the makespan."""
+    """One completion on a lane; `x`, `width` and `load` (before `x`) are percent of the makespan.
+
+    name: of its first clip.
+    """
 
     name: str
     stage: Stage
@@ -36,7 +39,7 @@ def lanes_of(
     by_worker = {
         worker: sorted(lane, key=lambda c: c.started - c.finished) for worker, lane in lanes(completions).items()
     }
-    began = list(dict.fromkeys(c.assignment.request_id for c in completions))
+    began = list(dict.fromkeys(name for c in completions for name in c.assignment.request_ids))
     order = {name: position for position, name in enumerate(began)}
     drawn = [
         (worker, [_bar(c, origin, total, order) for c in by_worker.get(worker["worker_id"], [])])
@@ -47,19 +50,21 @@ def lanes_of(
 
 def _bar(completion: Completion, origin: float, total: float, order: Mapping[str, int]) -> Bar:
     assignment, scale = completion.assignment, 100 / max(total, 1e-6)
+    first, *others = assignment.request_ids
     x = (completion.started - origin) * scale
     seconds, load = completion.report.seconds, completion.report.load_seconds
-    parts = [assignment.request_id, VERBS[assignment.stage], precise_duration(seconds)]
+    parts = [first, VERBS[assignment.stage], precise_duration(seconds)]
+    parts += [f"in one pass with {', '.join(others)}"] * bool(others)
     parts += [f"loading {precise_duration(load)}"] * (load >= 0.005)
     parts.append(f"from {precise_duration(completion.started - origin)} on {assignment.worker_id}")
     parts += [clean(completion.error or "worker lost")] * went_wrong(completion)
     return Bar(
-        name=assignment.request_id,
+        name=first,
         stage=assignment.stage,
         x=round(x, 4),
         width=round(seconds * scale, 4),
         load=round(min(load * scale, x), 4),
-        shade=order[assignment.request_id] % 2,
+        shade=order[first] % 2,
         label=" · ".join(parts),
         failed=went_wrong(completion),
     )
@@ -69,6 +74,6 @@ def _lane_heads(workers: Sequence[Mapping[str, Any]], lane_names: Container[str]
     """The workers, each followed by its host's lane of mp4s where it has one."""
     for worker in workers:
         yield worker
-        name = lane_of(Assignment("", Stage.ENCODE_VIDEO, worker["worker_id"]))
+        name = lane_of(Assignment((), Stage.ENCODE_VIDEO, worker["worker_id"]))
         if name in lane_names:
             yield {**worker, "worker_id": name, "stages": [Stage.ENCODE_VIDEO]}

@@ -3,7 +3,8 @@
 Each has `event`, `time` (UTC), and:
 
     batch_started   submitted, already_done, layout, workers (worker_id, stages, device)
-    stage_ended     as in run.json's `events`: request_id, stage, worker_id, started, finished, load_seconds, error
+    stage_ended     as in run.json's `events`: request_id, stage, worker_id, started, finished, load_seconds, error,
+                    shared_with
     clip_done       published: request_id, mp4 (its name in the output), mp4_sha256
     clip_failed     for good: request_id, error
     batch_ended     done, failed, remaining, exit_code; a run that was killed has none

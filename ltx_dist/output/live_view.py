@@ -134,7 +134,7 @@ def _worker_cells(state: WorkerState, width: int) -> list[RenderableType]:
     known = state.components or state.memory_bytes is not None  # nothing is, until its models are loaded
     idle = Text("waits" if known else "starts", "dim")
     stage = idle if state.stage is None else Text(SHORT_NAMES[state.stage])
-    cells: list[RenderableType] = [Text(clean(state.worker_id), "cyan"), stage, Text(clean(state.request_id or ""))]
+    cells: list[RenderableType] = [Text(clean(state.worker_id), "cyan"), stage, Text(clean(_clips(state)))]
     if width >= NARROW:
         cells.append(ProgressBar(state.num_steps, state.step) if state.num_steps else "")
     cells.append(Text(f"{state.step}/{state.num_steps}" if state.num_steps else "", "dim"))
@@ -142,6 +142,12 @@ def _worker_cells(state: WorkerState, width: int) -> list[RenderableType]:
         memory = "" if state.memory_bytes is None else f"{state.memory_bytes / 1e9:.1f} GB"
         cells += [Text(_components(state.components, width), "dim"), Text(memory, "dim")]
     return cells
+
+
+def _clips(state: WorkerState) -> str:
+    """`a`, or `+3 a` where others share the pass: a long name is cut at its end."""
+    first, *others = state.request_ids or ("",)
+    return f"+{len(others)} {first}" if others else first
 
 
 def _components(components: Sequence[str], width: int) -> str:

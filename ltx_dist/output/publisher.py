@@ -161,12 +161,18 @@ def _stage(completion: Completion) -> dict[str, Any]:
         "load_seconds": report.load_seconds,
         "peak_bytes": report.peak_bytes,
     }
+    if completion.assignment.request_ids[1:]:
+        stage["clips_in_pass"] = len(completion.assignment.request_ids)
     return stage if report.rung is None else stage | {"after_no_memory": report.rung}
 
 
 def _latents_sha256(result: RenderResult) -> str | None:
     """Of the last denoising that ended well: its latents are the ones decoded."""
-    digests = [c.report.latents_sha256 for c in result.completions if c.report.latents_sha256]
+    digests = [
+        c.report.latents_sha256[c.assignment.request_ids.index(result.request.request_id)]
+        for c in result.completions
+        if c.report.latents_sha256
+    ]
     return digests[-1] if digests else None
 
 

@@ -95,7 +95,7 @@ def build_run_record(
     makespan_seconds: from there to the end of the last. lower_bound_seconds: what no order of the same work could
     beat, see `measured_bound`; lower_bound_by: the stage or the clip that says so; makespan_over_bound: the distance.
     losses: where the makespan went, see `Losses`. busy_share: of the makespan, by worker. events: one a completion, by
-    start. costs tell how workers of several kinds compare.
+    start; shared_with: the other clips of its pass. costs tell how workers of several kinds compare.
     exit_code is None while the run is going on, and for good where it was killed.
     """
     workers = placement.workers
@@ -157,7 +157,7 @@ def recorded_completions(record: dict[str, Any]) -> list[Completion]:
     """The events of a run as completions again: their times, without the videos."""
     return [
         Completion(
-            Assignment(event["request_id"], Stage(event["stage"]), event["worker_id"]),
+            Assignment((event["request_id"], *event.get("shared_with", ())), Stage(event["stage"]), event["worker_id"]),
             event["started"],
             event["finished"],
             StageReport(event["finished"] - event["started"], event["load_seconds"], event.get("error")),
@@ -174,14 +174,17 @@ def worker_of(worker: Worker) -> dict[str, Any]:
 
 def event_of(completion: Completion) -> dict[str, Any]:
     assignment = completion.assignment
+    first, *others = assignment.request_ids
     event: dict[str, Any] = {
-        "request_id": assignment.request_id,
+        "request_id": first,
         "stage": str(assignment.stage),
         "worker_id": assignment.worker_id,
         "started": completion.started,
         "finished": completion.finished,
         "load_seconds": completion.report.load_seconds,
     }
+    if others:
+        event["shared_with"] = others
     if completion.error is not None:
         event["error"] = completion.error
     if completion.failure is not None:

@@ -101,11 +101,19 @@ class Tally:
 
 
 def _seconds_by_stage(result: RenderResult) -> str:
-    """`2.4 s  encode 0.02 denoise 1.9 decode 0.4`: work and loading, without the time spent waiting for a worker."""
-    seconds = {c.assignment.stage: c.report.seconds for c in result.completions}
+    """`2.4 s  encode 0.02 denoise 1.9 of 4 decode 0.4`: work and loading, without the time spent waiting for a worker.
+
+    Of a pass that several clips shared all of its time, and how many they were.
+    """
+    last = {c.assignment.stage: c for c in result.completions}
     total = sum(c.report.seconds + c.report.load_seconds for c in result.completions)
-    stages = " ".join(f"{SHORT_NAMES[stage]} {_number(value)}" for stage, value in seconds.items())
+    stages = " ".join(f"{SHORT_NAMES[stage]} {_number(c.report.seconds)}{_shared(c)}" for stage, c in last.items())
     return f"{_number(total)} s  {stages}"
+
+
+def _shared(completion: Completion) -> str:
+    number = len(completion.assignment.request_ids)
+    return f" of {number}" if number > 1 else ""
 
 
 def waiting(queued: Mapping[Stage, int]) -> str:

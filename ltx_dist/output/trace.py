@@ -41,7 +41,11 @@ def chrome_trace(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _slices(event: Mapping[str, Any], thread: int) -> list[dict[str, Any]]:
     """The work of an event, and before it the loading of weights where there was any."""
-    clip, stage, load = event["request_id"], event["stage"], event["load_seconds"]
+    clip, stage, load = (
+        ", ".join([event["request_id"], *event.get("shared_with", ())]),
+        event["stage"],
+        event["load_seconds"],
+    )
     if stage == Stage.ENCODE_VIDEO:
         return _beside(event)
     details = {key: event[key] for key in ("error", "failure") if key in event}

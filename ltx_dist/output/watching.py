@@ -59,7 +59,7 @@ class Warnings:
     def clip_ended(self, result: RenderResult) -> None:
         for completion in result.completions:
             if completion.report.rung is not None:
-                stage, name = completion.assignment.stage, completion.assignment.request_id
+                stage, name = completion.assignment.stage, result.request.request_id
                 line = f"{stage} of {name} found no memory as planned and was made so: {completion.report.rung}"
                 self._run.warnings.append(line)
                 self._say(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ltx_dist.scheduling.costs import DEVICE_RATES, PredictedCosts, device_kind, seconds
+from ltx_dist.scheduling.costs import DEVICE_RATES, PredictedCosts, device_kind, pass_seconds
 from ltx_dist.scheduling.placement import Worker
 from ltx_dist.types import STAGES, Completion, Stage
 
@@ -46,7 +46,7 @@ class CliffGuard:
         worker = next((worker for worker in self.workers() if worker.worker_id == assignment.worker_id), None)
         if worker is None or completion.error is not None or assignment.stage not in STAGES:
             return None
-        where = f"{assignment.stage} of {assignment.request_id} on {worker.worker_id}"
+        where = f"{assignment.stage} of {assignment.clips} on {worker.worker_id}"
         peak, capacity = report.peak_bytes, worker.capacity
         if peak is not None and capacity is not None and peak > capacity:
             return self._once(
@@ -65,7 +65,7 @@ class CliffGuard:
 
     def _expected(self, worker: Worker, completion: Completion) -> float:
         stage, kind = completion.assignment.stage, device_kind(worker)
-        expected = seconds(self.predicted, completion.assignment.request_id, stage, worker)
+        expected = pass_seconds(self.predicted, completion.assignment, worker)
         in_table = worker.device == "cuda" and any(name in worker.device_name for name in DEVICE_RATES)
         if in_table or (kind, stage) in self.predicted.corrections or expected <= 0:
             return max(expected, 1e-9)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ltx_dist.scheduling.placement import Worker
-from ltx_dist.types import STAGES, Completion, Stage
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 Work = tuple[float, float, float]
 """What the stages of one clip take, in the order of STAGES: operations, or seconds on a device of rate 1."""
@@ -119,10 +119,10 @@ class PredictedCosts:
     def observe(self, completion: Completion, worker: Worker) -> bool:
         assignment = completion.assignment
         stage = assignment.stage
-        work = self.work_of.get(assignment.request_id)
-        if completion.error is not None or completion.worker_lost or stage not in STAGES or work is None:
+        works = [self.work_of[name] for name in assignment.request_ids if name in self.work_of]
+        if completion.error is not None or completion.worker_lost or stage not in STAGES or not works:
             return False
-        predicted = work[STAGES.index(stage)] / self._table_rate(worker, stage)
+        predicted = sum(work[STAGES.index(stage)] for work in works) / self._table_rate(worker, stage)
         if predicted <= 0:
             return False
         key = device_kind(worker), stage
@@ -168,6 +168,11 @@ def device_rate(worker: Worker) -> DeviceRate:
 def seconds(costs: Costs, request_id: str, stage: Stage, worker: Worker) -> float:
     """Predicted, weights on the device."""
     return costs.work(request_id, stage) / costs.rate(worker, stage)
+
+
+def pass_seconds(costs: Costs, assignment: Assignment, worker: Worker) -> float:
+    """Predicted of an assignment: what its requests take one by one. That a pass may gain more, completions tell."""
+    return sum(seconds(costs, request_id, assignment.stage, worker) for request_id in assignment.request_ids)
 
 
 def total_work(costs: Costs, request_ids: list[str]) -> Work:

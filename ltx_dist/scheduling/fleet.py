@@ -6,6 +6,7 @@ A cluster has few kinds and may have a thousand workers: nothing here looks at e
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,6 +28,7 @@ class Trait(NamedTuple):
     threads: int | None
     residency: Residency
     video_slots: int
+    batch_size: int
 
 
 class Group(NamedTuple):
@@ -66,6 +68,7 @@ class Fleet:
         self._kind_of: dict[str, Kind] = {}
         self._idle: dict[Group, list[tuple[int, str]]] = {}
         self._group_of: dict[str, Group] = {}
+        self._num_idle: Counter[Group] = Counter()
         self._number: dict[str, int] = {}
         self.capacity = [0.0, 0.0, 0.0]
         self.fed_by = dict.fromkeys(STAGES, 0)
@@ -93,7 +96,7 @@ class Fleet:
             kind.count += 1
 
     def remove(self, worker_id: str) -> None:
-        self._group_of.pop(worker_id, None)
+        self._leave_group(worker_id)
         del self._workers[worker_id]
         self._kind_of[worker_id].count -= 1
 
@@ -126,7 +129,9 @@ class Fleet:
         worker = self._workers[worker_id]
         group = Group(self._kind_of[worker_id].number, loaded if worker.residency != "resident" else None, has_slot)
         if self._group_of.get(worker_id) != group:
+            self._leave_group(worker_id)
             self._group_of[worker_id] = group
+            self._num_idle[group] += 1
             heapq.heappush(self._idle.setdefault(group, []), (self._number[worker_id], worker_id))
 
     def hosts(self, stage: Stage) -> frozenset[str]:
@@ -162,11 +167,24 @@ class Fleet:
 
     def set_busy(self, worker_id: str, now: float, end: float) -> None:
         """The worker has work, predicted to end then."""
-        del self._group_of[worker_id]
+        self._leave_group(worker_id)
         ends = self._kind_of[worker_id].ends
         while ends and ends[0] <= now:
             heapq.heappop(ends)
         heapq.heappush(ends, end)
+
+    def _leave_group(self, worker_id: str) -> None:
+        if (group := self._group_of.pop(worker_id, None)) is not None:
+            self._num_idle[group] -= 1
+            if not self._num_idle[group]:
+                del self._num_idle[group]
+
+    def num_hosts(self, stage: Stage) -> int:
+        return sum(kind.count for kind in self._kinds if stage in kind.worker.stages)
+
+    def num_idle(self, stage: Stage) -> int:
+        """Waiting workers that host a stage."""
+        return sum(n for group, n in self._num_idle.items() if stage in self._kinds[group.kind].worker.stages)
 
     def faster(self, worker: Worker, stage: Stage) -> Iterator[Kind]:
         """Kinds that do the stage in less time than this worker."""
@@ -180,4 +198,6 @@ def _only_follows(worker: Worker, stage: Stage) -> bool:
 
 
 def _trait(worker: Worker) -> Trait:
-    return Trait(worker.stages, worker.device_name, worker.threads, worker.residency, worker.video_slots)
+    return Trait(
+        worker.stages, worker.device_name, worker.threads, worker.residency, worker.video_slots, worker.batch_size
+    )

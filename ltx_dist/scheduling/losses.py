@@ -35,7 +35,8 @@ def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker],
     """The lower bound of the work that was done, as long as it took, on these workers.
 
     What a stage took on one kind of worker is converted for another by their rates. Only work that ended well counts:
-    what was done twice or in vain need not have been. Loading weights is left out.
+    what was done twice or in vain need not have been. Requests that shared a pass took an equal part of it each.
+    Loading weights is left out.
     """
     by_id = {worker.worker_id: worker for worker in workers}
     works: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
@@ -44,8 +45,9 @@ def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker],
         worker = by_id.get(assignment.worker_id)
         if went_wrong(completion) or assignment.stage not in STAGES or worker is None:
             continue
-        work = completion.report.seconds * costs.rate(worker, assignment.stage)
-        works[assignment.request_id][STAGES.index(assignment.stage)] = work
+        work = completion.report.seconds * costs.rate(worker, assignment.stage) / len(assignment.request_ids)
+        for request_id in assignment.request_ids:
+            works[request_id][STAGES.index(assignment.stage)] = work
     found: list[Work] = [(work[0], work[1], work[2]) for work in works.values()]
     hosted = [worker for worker in workers if any(stage in STAGES for stage in worker.stages)]
     return lower_bound(found, hosted, costs) if found else Bound(0.0, "all work")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ltx_dist.scheduling.costs import Costs, seconds
+from ltx_dist.scheduling.costs import Costs, pass_seconds
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict
@@ -75,17 +75,17 @@ def rest_in_order(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
     """
     there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
     waiting, running = scheduler.waiting(), scheduler.running()
-    at = {**{assignment.request_id: assignment.stage for assignment in running}, **waiting}
+    begun = [request_id for assignment in running for request_id in assignment.request_ids]
+    at = {**{name: assignment.stage for assignment in running for name in assignment.request_ids}, **waiting}
     hosted = {stage for worker in there.values() for stage in worker.stages}
     if not waiting or not hosted.issuperset(STAGES[min(map(STAGES.index, at.values())) :]):
         return list(waiting)  # nothing to simulate until a worker is back
     left: dict[tuple[str, Stage], float] = {}
     for assignment, since in running.items():
-        request_id, stage = assignment.request_id, assignment.stage
-        whole = seconds(costs, request_id, stage, there[assignment.worker_id])
-        left[request_id, stage] = max(0.0, 1 - since / whole) if whole else 0.0
+        whole = pass_seconds(costs, assignment, there[assignment.worker_id])
+        share = max(0.0, 1 - since / whole) if whole else 0.0
+        left |= {(request_id, assignment.stage): share for request_id in assignment.request_ids}
     placement = Placement("what is left", tuple(there.values()), scheduler.max_queued)
-    begun = [assignment.request_id for assignment in running]
     return list(best_order(placement, list(waiting), _Partly(costs, left), at, begun).request_ids)
 
 

@@ -52,5 +52,6 @@ def planned_ends(completions: Iterable[Completion], scale: float = 1.0) -> list[
     """When each clip of a plan ends, ascending, from its first work; scale: clips that each of them stands for."""
     completions = list(completions)
     origin = first_start(completions)
-    last = {c.assignment.request_id: c.finished for c in sorted(completions, key=lambda c: c.finished)}
+    ended = sorted(completions, key=lambda completion: completion.finished)
+    last = {name: completion.finished for completion in ended for name in completion.assignment.request_ids}
     return sorted(scale * (finished - origin) for finished in last.values())

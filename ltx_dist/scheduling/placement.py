@@ -33,6 +33,7 @@ class Worker:
     streamed: stages whose component's blocks pass through the device one by one. keeps_host_copy: weights that leave
         the device stay in the host's memory; where that is too small they are read again. tiling: of DECODE.
     peak_bytes: what is predicted to be on the device at most. capacity: its bytes, None where they are not known.
+    batch_size: clips of equal shape that may share a pass of its text encoder or transformer.
     video_slots: clips whose frames may be on the worker's host while x264 makes their mp4s beside the device's work;
         0 where the device is the host: there nothing would be gained, and decoding ends with the mp4.
     """
@@ -44,6 +45,7 @@ class Worker:
     residency: Residency = "resident"
     threads: int | None = None
     num_gpus: float = 0.0
+    batch_size: int = 1
     video_slots: int = 0
     device_name: str = CPU
     node_id: str | None = None

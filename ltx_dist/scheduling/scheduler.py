@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+from math import ceil, inf
 
-from ltx_dist.scheduling.costs import Costs, Unknown, seconds
+from ltx_dist.scheduling.costs import Costs, Unknown, pass_seconds
 from ltx_dist.scheduling.fleet import Fleet, Group
 from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.queues import Alike, ReadyQueue, Retry, all_alike
+from ltx_dist.scheduling.video_slots import VideoSlots
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """A request that goes on at `stage`: on a worker that is not in `avoid`, if another hosts the stage; `alone`, with
-    nothing beside it, on a worker that has run nothing yet, if one is expected. These come before the queues.
-    """
-
-    request_id: str
-    stage: Stage
-    avoid: frozenset[str] = frozenset()
-    alone: bool = False
+SHARED: frozenset[Stage] = frozenset({Stage.ENCODE_TEXT, Stage.DENOISE})
+"""Stages of which several requests may share a pass. Decoding takes the most memory, and one clip fills a device."""
 
 
 class Scheduler:
@@ -48,26 +42,29 @@ class Scheduler:
     there beside the worker's next assignment, at once and without a queue. A decode is not begun while all slots are
     taken, and each is freed by a completion that will come, so the argument above holds.
 
+    Requests that are `alike` may share a pass of SHARED stages, `batch_size` of their worker at most: the first that is
+    ready and the next ones like it. Only those that are ready, so nothing waits for more to come; only as many as have
+    room downstream, so the bounds hold; and none that another idle worker could begin now, see `_share`. It is one at
+    least, so the argument above holds.
+
     An assignment ends in one of three ways: `update` if it went well, `retry`, or `fail`; which of the two is not
-    decided here. A request that is retried goes to the front of its queue, which may exceed the bound by one; with
-    conditions on its worker it waits beside the queues and is given out first, so it waits for no more than the next
-    idle worker that hosts its stage, or for one that is expected.
+    decided here. A shared one may end in `parts`, of which each goes its own way; its worker is idle after the last. A
+    request that is retried goes to the front of its queue, which may exceed the bound by one; with conditions on its
+    pass it waits beside the queues and is given out first, so it waits for no more than the next idle worker that
+    hosts its stage, or for one that is expected.
 
     A decision takes a few steps on heaps, whatever the size of the batch or the number of workers of a kind.
     Time is what completions tell.
     """
 
-    def __init__(self, placement: Placement, costs: Costs | None = None) -> None:
+    def __init__(self, placement: Placement, costs: Costs | None = None, alike: Alike = all_alike) -> None:
         self._costs = costs or Unknown()
         self._fleet = Fleet(self._costs)
         self.max_queued = dict(placement.max_queued)
-        self._ready: dict[Stage, list[tuple[int, str]]] = {stage: [] for stage in STAGES}
+        self._ready = {stage: ReadyQueue(partial(alike, stage)) for stage in STAGES}
         self._in_flight: dict[str, Assignment] = {}
         self._begun: dict[str, float] = {}
-        self._decoded: list[Assignment] = []
-        self._encoding: dict[str, set[str]] = {}
-        self._num_encoding = 0
-        self._makes_videos: dict[str, bool] = {}
+        self._videos = VideoSlots()
         self._running: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self._loaded: dict[str, Stage | None] = {}
         self._order: dict[str, int] = {}
@@ -77,6 +74,7 @@ class Scheduler:
         self._reserved: dict[str, str] = {}
         self._num_open = 0
         self._left = dict.fromkeys(STAGES, 0.0)
+        self._num_left = dict.fromkeys(STAGES, 0)
         self._planned_with = 0.0
         self._now = 0.0
         self._welcome(placement.workers)
@@ -88,7 +86,7 @@ class Scheduler:
 
     @property
     def num_in_flight(self) -> int:
-        return len(self._in_flight) + self._num_encoding
+        return len(self._in_flight) + self._videos.num_taken
 
     @property
     def unhosted_stage(self) -> Stage | None:
@@ -106,7 +104,7 @@ class Scheduler:
 
     def waiting(self) -> dict[str, Stage]:
         """Requests that wait in the queues and the stage of each, in the order in which they are given out."""
-        entries = sorted((order, name, stage) for stage in STAGES for order, name in self._ready[stage])
+        entries = sorted((order, name, stage) for stage in STAGES for order, name in self._ready[stage].entries())
         return {name: stage for _, name, stage in entries}
 
     def running(self) -> dict[Assignment, float]:
@@ -117,9 +115,8 @@ class Scheduler:
         """From now on these come in this order: they exchange their places among themselves, and no other moves."""
         places = sorted(self._order[request_id] for request_id in request_ids)
         self._order.update(zip(request_ids, places, strict=True))
-        for stage, queue in self._ready.items():
-            self._ready[stage] = [(self._order[request_id], request_id) for _, request_id in queue]
-            heapq.heapify(self._ready[stage])
+        for queue in self._ready.values():
+            queue.rank_anew(self._order)
         self._is_order_stale = False
 
     def add(self, request_ids: Iterable[str], first: Stage = STAGES[0]) -> None:
@@ -132,8 +129,8 @@ class Scheduler:
             assert request_id not in self._order, request_id
             self._order[request_id] = len(self._order)
             self._num_open += 1
-            self._count_left(request_id, STAGES[STAGES.index(first) :], +1)
-            self._enqueue(request_id, first)
+            self._count_left([request_id], STAGES[STAGES.index(first) :], +1)
+            self._enqueue([request_id], first)
         self._planned_with = 0.0
 
     def schedule(self, expects_workers: bool = False) -> list[Assignment]:
@@ -151,49 +148,57 @@ class Scheduler:
 
     def finish_videos(self) -> list[Assignment]:
         """Only what `schedule` would begin of the mp4s whose frames are there: for a run that begins nothing new."""
-        assignments, self._decoded = self._decoded, []
-        return assignments
+        return self._videos.begin()
 
     def update(self, completion: Completion) -> bool:
-        """An assignment ended well. Whether its request is done with it."""
+        """An assignment ended well. Whether its requests are done with it."""
         assignment = completion.assignment
         self._now = max(self._now, completion.finished)
-        decoded = assignment.stage is Stage.DECODE and self._makes_videos[assignment.worker_id]
+        decoded = assignment.stage is Stage.DECODE and self._videos.makes_videos(assignment.worker_id)
         self._land(assignment, stays_reserved=decoded)  # until its mp4 is made, too
         if self._costs.observe(completion, self._fleet[assignment.worker_id]):
             self._planned_with = 0.0
             self._is_order_stale = True
         if assignment.stage in STAGES:
-            self._count_left(assignment.request_id, (assignment.stage,), -1)
+            self._count_left(assignment.request_ids, (assignment.stage,), -1)
         if decoded:
-            self._encode_video(assignment)
+            self._videos.fill(assignment)
+            self._release(assignment.worker_id)
             return False
         following = assignment.stage.following
         if following is None:
-            self._num_open -= 1
+            self._num_open -= len(assignment.request_ids)
             return True
-        self._enqueue(assignment.request_id, following)
+        self._enqueue(assignment.request_ids, following)
         return False
 
     def retry(
-        self, assignment: Assignment, stage: Stage, avoid: frozenset[str] = frozenset(), alone: bool = False
+        self,
+        assignment: Assignment,
+        stage: Stage,
+        avoid: frozenset[str] = frozenset(),
+        alone: bool = False,
+        shares: bool = True,
     ) -> None:
-        """An assignment did not end well, and its request goes on at `stage`: this one, or one before it."""
+        """An assignment did not end well, and its request goes on at `stage`: this one, or one before it.
+
+        shares: a pass with others, if there are some like it then.
+        """
         self._land(assignment)
         end = STAGES.index(assignment.stage) if assignment.stage in STAGES else len(STAGES)
-        self._count_left(assignment.request_id, STAGES[STAGES.index(stage) : end], +1)
-        if avoid or alone:
-            self._retries.append(Retry(assignment.request_id, stage, avoid, alone))
-            self._retries.sort(key=lambda retry: self._order[retry.request_id])
-        else:
-            self._enqueue(assignment.request_id, stage)
+        self._count_left(assignment.request_ids, STAGES[STAGES.index(stage) : end], +1)
+        if shares and not avoid and not alone:
+            self._enqueue(assignment.request_ids, stage)
+            return
+        self._retries += [Retry(request_id, stage, avoid, alone) for request_id in assignment.request_ids]
+        self._retries.sort(key=lambda retry: self._order[retry.request_id])
 
     def fail(self, assignment: Assignment) -> None:
         """An assignment did not end well, and its request is over."""
         self._land(assignment)
         if assignment.stage in STAGES:
-            self._count_left(assignment.request_id, STAGES[STAGES.index(assignment.stage) :], -1)
-        self._num_open -= 1
+            self._count_left(assignment.request_ids, STAGES[STAGES.index(assignment.stage) :], -1)
+        self._num_open -= len(assignment.request_ids)
 
     def add_worker(self, worker: Worker, max_queued: Mapping[Stage, int] | None = None) -> None:
         """A worker is there and idle: a new one, or one that was removed. `max_queued`: the bounds from now on."""
@@ -210,13 +215,9 @@ class Scheduler:
         self._reserved.pop(worker_id, None)
         self._planned_with = 0.0
         self._is_order_stale = True
-        for assignment in [waiting for waiting in self._decoded if waiting.worker_id == worker_id]:
-            self._decoded.remove(assignment)
-            self._encoding[worker_id].remove(assignment.request_id)
-            self._num_encoding -= 1
-            self._count_left(assignment.request_id, (Stage.DECODE,), +1)
-            self._enqueue(assignment.request_id, Stage.DECODE)
-        assert not self._encoding[worker_id], worker_id
+        lost = self._videos.remove(worker_id)
+        self._count_left(lost, (Stage.DECODE,), +1)
+        self._enqueue(lost, Stage.DECODE)
 
     def has_worker(self, worker_id: str) -> bool:
         return worker_id in self._fleet
@@ -234,8 +235,7 @@ class Scheduler:
     def _welcome(self, workers: Iterable[Worker]) -> None:
         for worker in workers:
             self._fleet.add([worker])
-            self._encoding[worker.worker_id] = set()
-            self._makes_videos[worker.worker_id] = worker.video_slots > 0
+            self._videos.add(worker)
             self._loaded[worker.worker_id] = None
             self._fresh.add(worker.worker_id)
         self._plan()
@@ -248,25 +248,22 @@ class Scheduler:
         self._fleet.plan((encode, denoise, decode))
         self._planned_with = encode + denoise + decode
 
-    def _encode_video(self, decode: Assignment) -> None:
-        self._encoding[decode.worker_id].add(decode.request_id)
-        self._num_encoding += 1
-        self._decoded.append(Assignment(decode.request_id, Stage.ENCODE_VIDEO, decode.worker_id))
-        self._release(decode.worker_id)
-
     def _land(self, assignment: Assignment, stays_reserved: bool = False) -> None:
-        """The assignment is in flight no more, and its worker idle if it runs no other."""
-        worker_id = assignment.worker_id
+        """The assignment, or a part of one, is in flight no more, and its worker idle if it runs nothing else."""
+        worker_id, ended = assignment.worker_id, assignment.request_ids
         if assignment.stage is Stage.ENCODE_VIDEO:
-            assert assignment.request_id in self._encoding[worker_id], f"{assignment} is not in flight"
-            self._encoding[worker_id].remove(assignment.request_id)
-            self._num_encoding -= 1
+            self._videos.end(assignment)
         else:
-            assert self._in_flight.get(worker_id) == assignment, f"{assignment} is not in flight"
-            del self._in_flight[worker_id]
-            del self._begun[worker_id]
-            self._running[assignment.stage] -= 1
-        if self._reserved.get(worker_id) == assignment.request_id and not stays_reserved:
+            running = self._in_flight.get(worker_id)
+            assert running is not None and running.stage is assignment.stage, f"{assignment} is not in flight"
+            assert set(ended) <= set(running.request_ids), f"{assignment} is not in flight"
+            self._running[assignment.stage] -= len(ended)
+            if rest := tuple(request_id for request_id in running.request_ids if request_id not in ended):
+                self._in_flight[worker_id] = replace(running, request_ids=rest)
+            else:
+                del self._in_flight[worker_id]
+                del self._begun[worker_id]
+        if self._reserved.get(worker_id) in ended and not stays_reserved:
             del self._reserved[worker_id]
         self._release(worker_id)
 
@@ -278,33 +275,29 @@ class Scheduler:
                 fits.sort(key=lambda worker: worker.worker_id not in self._fresh)
             if worker := next(iter(fits), None):
                 self._retries.remove(retry)
-                taken.append(self._assign(worker, retry.stage, retry.request_id))
+                taken.append(self._assign(worker, retry.stage, (retry.request_id,)))
                 if retry.alone:
                     self._reserved[worker.worker_id] = retry.request_id
         return taken
 
     def _may_take(self, worker: Worker, retry: Retry, expects_workers: bool) -> bool:
         name, stage = worker.worker_id, retry.stage
-        if stage not in worker.stages or (stage is Stage.DECODE and not self._has_slot(worker)):
+        if stage not in worker.stages or (stage is Stage.DECODE and not self._videos.has_slot(name)):
             return False
-        if retry.alone and (self._encoding[name] or (expects_workers and name not in self._fresh)):
+        if retry.alone and (self._videos.is_in_use(name) or (expects_workers and name not in self._fresh)):
             return False
         return name not in retry.avoid or self.hosts(stage) <= retry.avoid
-
-    def _has_slot(self, worker: Worker) -> bool:
-        return not worker.video_slots or len(self._encoding[worker.worker_id]) < worker.video_slots
 
     def _release(self, worker_id: str) -> None:
         """The worker is idle, unless it has work; its slots may have changed."""
         if worker_id not in self._in_flight and worker_id not in self._reserved:
-            has_slot = self._has_slot(self._fleet[worker_id])
-            self._fleet.set_idle(worker_id, self._loaded[worker_id], has_slot)
+            self._fleet.set_idle(worker_id, self._loaded[worker_id], self._videos.has_slot(worker_id))
 
     def _take_all(self, group: Group, worker: Worker | None) -> list[Assignment]:
         """Work for the workers of the group, the first of which is given, while there is some for them."""
         taken: list[Assignment] = []
         while worker is not None and (stage := self._choose(worker, group)) is not None:
-            taken.append(self._take(worker, stage))
+            taken.append(self._take(worker, stage, group))
             worker = self._fleet.first(group)
         return taken
 
@@ -313,7 +306,7 @@ class Scheduler:
         eligible = [
             stage
             for stage in worker.stages
-            if self._ready[stage] and self._has_room_after(stage, group) and not self._outlasts_the_rest(worker, stage)
+            if self._ready[stage] and self._room_after(stage, group) > 0 and self._most(worker, stage) >= 1
         ]
         return min(
             eligible,
@@ -326,42 +319,59 @@ class Scheduler:
         following = stage.following
         return following is not None and len(self._ready[following]) < self._fleet.fed_by[stage]
 
-    def _has_room_after(self, stage: Stage, group: Group) -> bool:
+    def _room_after(self, stage: Stage, group: Group) -> int:
+        """How many requests may be begun that would have room for their output."""
         following = stage.following
         if following is None:
-            return group.has_slot
-        return len(self._ready[following]) + self._running[stage] < self.max_queued[following]
+            return int(group.has_slot)
+        return self.max_queued[following] - len(self._ready[following]) - self._running[stage]
 
-    def _outlasts_the_rest(self, worker: Worker, stage: Stage) -> bool:
-        """Whether this worker would still be at the next request when faster ones had ended it and all the others."""
+    def _most(self, worker: Worker, stage: Stage) -> float:
+        """How many requests like the next this worker ends before faster ones would have ended them and all others."""
         faster = list(self._fleet.faster(worker, stage))
         if not faster:
-            return False
-        position, request_id = STAGES.index(stage), self._ready[stage][0][1]
-        work, rate = self._costs.work(request_id, stage), self._fleet.kind(worker).rates[position]
+            return inf
+        position = STAGES.index(stage)
+        work, rate = self._costs.work(self._ready[stage].first, stage), self._fleet.kind(worker).rates[position]
         others_free = min(
             (max(kind.ends[0] - self._now, 0.0) if kind.ends else 0.0) + work / kind.rates[position] for kind in faster
         )
         others_end = self._left[stage] / (self._fleet.capacity[position] - rate)
-        return work / rate > max(others_free, others_end)
+        return max(others_free, others_end) * rate / work if work else inf
 
-    def _take(self, worker: Worker, stage: Stage) -> Assignment:
-        _, request_id = heapq.heappop(self._ready[stage])
-        return self._assign(worker, stage, request_id)
+    def _share(self, worker: Worker, stage: Stage, group: Group) -> int:
+        """How many requests may share the worker's next pass.
 
-    def _assign(self, worker: Worker, stage: Stage, request_id: str) -> Assignment:
-        assignment = Assignment(request_id, stage, worker.worker_id)
+        Of what can be begun now it leaves idle workers theirs, and of all that is left every worker its own: else some
+        would be idle at the end while one has several to do.
+        """
+        if stage not in SHARED or worker.batch_size == 1:
+            return 1
+        now = min(len(self._ready[stage]), self._room_after(stage, group))
+        left = self._num_left[stage] - self._running[stage]
+        fair = min(ceil(now / self._fleet.num_idle(stage)), ceil(left / self._fleet.num_hosts(stage)))
+        return max(1, min(worker.batch_size, fair, int(min(self._most(worker, stage), now))))
+
+    def _take(self, worker: Worker, stage: Stage, group: Group) -> Assignment:
+        return self._assign(worker, stage, self._ready[stage].take(self._share(worker, stage, group)))
+
+    def _assign(self, worker: Worker, stage: Stage, request_ids: tuple[str, ...]) -> Assignment:
+        assignment = Assignment(request_ids, stage, worker.worker_id)
         self._in_flight[worker.worker_id] = assignment
         self._begun[worker.worker_id] = self._now
-        self._running[stage] += 1
+        self._running[stage] += len(request_ids)
         self._loaded[worker.worker_id] = stage
         self._fresh.discard(worker.worker_id)
-        self._fleet.set_busy(worker.worker_id, self._now, self._now + seconds(self._costs, request_id, stage, worker))
+        self._fleet.set_busy(worker.worker_id, self._now, self._now + pass_seconds(self._costs, assignment, worker))
         return assignment
 
-    def _enqueue(self, request_id: str, stage: Stage) -> None:
-        heapq.heappush(self._ready[stage], (self._order[request_id], request_id))
+    def _enqueue(self, request_ids: Iterable[str], stage: Stage) -> None:
+        for request_id in request_ids:
+            self._ready[stage].push(self._order[request_id], request_id)
 
-    def _count_left(self, request_id: str, stages: Iterable[Stage], sign: int) -> None:
-        for stage in stages:
-            self._left[stage] += sign * self._costs.work(request_id, stage)
+    def _count_left(self, request_ids: Iterable[str], stages: Iterable[Stage], sign: int) -> None:
+        stages = tuple(stages)
+        for request_id in request_ids:
+            for stage in stages:
+                self._left[stage] += sign * self._costs.work(request_id, stage)
+                self._num_left[stage] += sign

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ltx_dist.scheduling.costs import Costs, seconds
+from ltx_dist.scheduling.costs import Costs, pass_seconds
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
@@ -60,7 +60,7 @@ def predict(
     def duration(assignment: Assignment) -> float:
         if assignment.stage is Stage.ENCODE_VIDEO:
             return 0.0
-        return seconds(costs, assignment.request_id, assignment.stage, workers[assignment.worker_id])
+        return pass_seconds(costs, assignment, workers[assignment.worker_id])
 
     return simulate(placement, request_ids, duration, costs=_Fixed(costs), swap=costs.swap_seconds, at=at)
 

@@ -93,8 +93,9 @@ def overlaps(completions: Sequence[Completion]) -> list[Overlap]:
 def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80, unit: str = "s") -> str:
     """A row a worker, a letter a stage, time from left to right; under it the makespan and the busy shares.
 
-    The picture begins with the first work. Clips are numbered in the order in which their work began. A stage shorter
-    than a cell takes a whole one, from the longer stage it lies next to. `unit` is what the times are in.
+    The picture begins with the first work. Clips are numbered in the order in which their work began; D4+2 is the
+    fourth with two others in its pass. A stage shorter than a cell takes a whole one, from the longer stage it lies
+    next to. `unit` is what the times are in.
     """
     by_worker = lanes(_from_zero(completions))
     rows = [name for worker in workers for name in (worker, f"{worker} mp4") if name == worker or name in by_worker]
@@ -120,8 +121,8 @@ def _numbers(completions: Sequence[Completion]) -> dict[str, int]:
     """1, 2, 3 ... in the order of each request's first start; by name where two began together."""
     began: dict[str, float] = {}
     for completion in completions:
-        name = completion.assignment.request_id
-        began[name] = min(completion.started, began.get(name, completion.started))
+        for name in completion.assignment.request_ids:
+            began[name] = min(completion.started, began.get(name, completion.started))
     return {name: i for i, name in enumerate(sorted(began, key=lambda name: (began[name], name)), start=1)}
 
 
@@ -131,7 +132,7 @@ def _shared_seconds(a: Completion, b: Completion) -> float:
 
 def _independent(a: Completion, b: Completion) -> bool:
     one, other = a.assignment, b.assignment
-    return one.request_id != other.request_id and one.worker_id != other.worker_id
+    return not set(one.request_ids) & set(other.request_ids) and one.worker_id != other.worker_id
 
 
 def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dict[str, int]) -> str:
@@ -154,9 +155,10 @@ def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dic
 def _stretch(completion: Completion | None, length: int, numbers: dict[str, int]) -> str:
     if completion is None:
         return IDLE * length
-    name = f"{LETTERS[completion.assignment.stage]}{numbers[completion.assignment.request_id]}"
+    letter, shared = LETTERS[completion.assignment.stage], sorted(numbers[n] for n in completion.assignment.request_ids)
+    name = f"{letter}{shared[0]}" + f"+{len(shared) - 1}" * (len(shared) > 1)
     # A number cut short is another clip's number: all of it or only the letter.
-    bar = (name if len(name) <= length else name[0]).ljust(length, BAR)
+    bar = (name if len(name) <= length else letter).ljust(length, BAR)
     return bar[:-1] + FAILED if went_wrong(completion) else bar
 
 

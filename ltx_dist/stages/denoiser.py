@@ -31,13 +31,18 @@ class Denoiser:
         """What it can be streamed in."""
         return self.module.transformer_blocks
 
-    def denoise(self, request: RenderRequest, conditioning: Conditioning, on_step: Callable[[int], None]) -> Latents:
-        """Latents on the CPU. `on_step` is called with the number of steps done, after each.
+    def denoise(
+        self, requests: Sequence[RenderRequest], conditionings: Sequence[Conditioning], on_step: Callable[[int], None]
+    ) -> list[Latents]:
+        """Latents of each on the CPU. `on_step` is called with the number of steps done, after each.
 
-        The clip has a CPU generator of its own, so the noise depends neither on the device nor on other clips.
+        All requests share the passes: they differ in prompts, seeds and nothing else that the transformer is told. Each
+        has a CPU generator of its own, so the noise depends neither on the device nor on other clips. What a pass of
+        several computes differs in the low bits from a pass of one: kernels choose their blocks by the size.
         """
         pipeline = self._new_pipeline()
-        generator = torch.Generator("cpu").manual_seed(request.seed)
+        request = requests[0]
+        generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
 
         def report_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             on_step(step + 1)
@@ -52,24 +57,29 @@ class Denoiser:
             timesteps=None if request.timesteps is None else list(request.timesteps),
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
-            generator=generator,
-            prompt_embeds=self._to_device(conditioning.prompt_embeds),
-            prompt_attention_mask=self._to_device(conditioning.prompt_attention_mask),
-            negative_prompt_embeds=self._to_device(conditioning.negative_prompt_embeds),
-            negative_prompt_attention_mask=self._to_device(conditioning.negative_prompt_attention_mask),
+            generator=generators,
+            prompt_embeds=self._stacked([c.prompt_embeds for c in conditionings]),
+            prompt_attention_mask=self._stacked([c.prompt_attention_mask for c in conditionings]),
+            negative_prompt_embeds=self._stacked([c.negative_prompt_embeds for c in conditionings]),
+            negative_prompt_attention_mask=self._stacked([c.negative_prompt_attention_mask for c in conditionings]),
             output_type="latent",
             return_dict=False,
             callback_on_step_end=report_step,
             callback_on_step_end_tensor_inputs=[],
         )
-        return Latents(
-            latents=self._unpacked(pipeline, latents, request).float().cpu().contiguous(),
-            generator_state=generator.get_state(),
-            embeds_dtype=str(conditioning.prompt_embeds.dtype).removeprefix("torch."),
-        )
+        unpacked = self._unpacked(pipeline, latents, request).float().cpu()
+        return [
+            Latents(
+                # A copy: a view would keep the others of the pass, and all of them would travel with it.
+                latents=one.clone(memory_format=torch.contiguous_format),
+                generator_state=generator.get_state(),
+                embeds_dtype=str(conditioning.prompt_embeds.dtype).removeprefix("torch."),
+            )
+            for one, generator, conditioning in zip(unpacked.split(1), generators, conditionings, strict=True)
+        ]
 
     def _new_pipeline(self) -> Any:
-        """A pipeline of its own for each clip, because the noise scheduler keeps the step it is at."""
+        """A pipeline of its own for each call, because the noise scheduler keeps the step it is at."""
         pipeline = self._pipeline_class(
             scheduler=copy.deepcopy(self._noise_scheduler),
             vae=self._geometry,
@@ -80,12 +90,15 @@ class Denoiser:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _to_device(self, tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.to(self._device)
+    def _stacked(self, tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+        """On the device, one row a request; None without guidance."""
+        there = [tensor for tensor in tensors if tensor is not None]
+        assert len(there) in (0, len(tensors)), "guidance is on for all or for none"
+        return torch.cat(there).to(self._device) if there else None
 
     @staticmethod
     def _unpacked(pipeline: Any, latents: torch.Tensor, request: RenderRequest) -> torch.Tensor:
-        """(1, C, F, H, W): `LTXPipeline` returns its latents as a sequence of patches, `LTXConditionPipeline` not."""
+        """(requests, C, F, H, W): `LTXPipeline` returns patches in a row, `LTXConditionPipeline` this shape."""
         if latents.ndim == 5:
             return latents
         return pipeline._unpack_latents(

@@ -26,22 +26,35 @@ class TextEncoder:
         self._pipeline = pipeline_class(checkpoint)(
             scheduler=None, vae=None, text_encoder=self.module, tokenizer=load_tokenizer(checkpoint), transformer=None
         )
-        self._encode_negative = lru_cache(CACHED_NEGATIVE_PROMPTS)(self._encode)
+        self._encode_negative = lru_cache(CACHED_NEGATIVE_PROMPTS)(self._encode_one)
 
     @property
     def blocks(self) -> Sequence[torch.nn.Module]:
         """What it can be streamed in."""
         return self.module.encoder.block
 
-    def encode(self, request: RenderRequest) -> Conditioning:
-        """Embeddings on the CPU. The two prompts are two passes, as in diffusers; the negative one is remembered."""
-        embeds, mask = self._encode(request.prompt, request.max_sequence_length)
-        if not request.do_classifier_free_guidance:
-            return Conditioning(embeds, mask, None, None)
-        return Conditioning(embeds, mask, *self._encode_negative(request.negative_prompt, request.max_sequence_length))
+    def encode(self, requests: Sequence[RenderRequest]) -> list[Conditioning]:
+        """Embeddings of each on the CPU. Their prompts, padded to one length, share a pass.
 
-    def _encode(self, text: str, max_sequence_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        The negative prompt is a pass of its own, as in diffusers, and remembered.
+        """
+        embeds, mask = self._encode([request.prompt for request in requests], requests[0].max_sequence_length)
+        return [
+            Conditioning(embeds[row : row + 1].clone(), mask[row : row + 1].clone(), *self._negative(request))
+            for row, request in enumerate(requests)
+        ]
+
+    def _negative(self, request: RenderRequest) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if not request.do_classifier_free_guidance:
+            return None, None
+        return self._encode_negative(request.negative_prompt, request.max_sequence_length)
+
+    def _encode_one(self, text: str, max_sequence_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._encode([text], max_sequence_length)
+
+    def _encode(self, texts: list[str], max_sequence_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(texts, max_sequence_length, caption_channels) and (texts, max_sequence_length)."""
         embeds, mask, _, _ = self._pipeline.encode_prompt(
-            text, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=self._device
+            texts, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=self._device
         )
         return embeds.cpu(), mask.cpu()

@@ -9,16 +9,16 @@ from fakes import make_request
 from ltx_dist.execution.deadlines import FIRST_SECONDS, LEAST_SECONDS, Deadlines
 from ltx_dist.types import Assignment, Completion, Stage, StageReport, WorkerState
 
-DENOISE = Assignment("a", Stage.DENOISE, "w0")
+DENOISE = Assignment(("a",), Stage.DENOISE, "w0")
 
 
 def step(number: int) -> WorkerState:
-    return WorkerState("w0", Stage.DENOISE, "a", number, 8)
+    return WorkerState("w0", Stage.DENOISE, ("a",), number, 8)
 
 
 def test_a_worker_that_still_loads_is_not_hung():
     deadlines = Deadlines()
-    deadlines.begin(DENOISE, make_request("a"), 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
     assert deadlines.overdue(1e9) == []
     deadlines.joined("w0", 1e9)
     assert deadlines.overdue(1e9 + FIRST_SECONDS) == [] and deadlines.overdue(1e9 + FIRST_SECONDS + 1)
@@ -27,7 +27,7 @@ def test_a_worker_that_still_loads_is_not_hung():
 def test_every_step_grants_its_own_time():
     deadlines = Deadlines()
     deadlines.joined("w0", 0.0)
-    deadlines.begin(DENOISE, make_request("a"), 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
     for number in range(1, 5):
         deadlines.saw([step(number)], 20.0 * number)
     assert deadlines.overdue(80 + 5 * 20.0) == [], "five times the median step"
@@ -39,27 +39,27 @@ def test_a_larger_clip_than_those_seen_is_granted_more():
     deadlines = Deadlines()
     deadlines.joined("w0", 0.0)
     small, large = make_request("s"), replace(make_request("l"), width=128, height=128)
-    decode = Assignment("s", Stage.DECODE, "w0")
-    deadlines.begin(decode, small, 0.0)
+    decode = Assignment(("s",), Stage.DECODE, "w0")
+    deadlines.begin(decode, [small], 0.0)
     deadlines.end(Completion(decode, 0.0, 30.0, StageReport(30.0)))
-    deadlines.begin(replace(decode, request_id="l"), large, 0.0)
+    deadlines.begin(replace(decode, request_ids=("l",)), [large], 0.0)
     assert deadlines.overdue(5 * 30 * 16.0) == [] and deadlines.overdue(5 * 30 * 16.0 + 1)
 
 
 def test_quick_stages_have_a_minute():
     deadlines = Deadlines()
     deadlines.joined("w0", 0.0)
-    encode = Assignment("a", Stage.ENCODE_TEXT, "w0")
-    deadlines.begin(encode, make_request("a"), 0.0)
+    encode = Assignment(("a",), Stage.ENCODE_TEXT, "w0")
+    deadlines.begin(encode, [make_request("a")], 0.0)
     deadlines.end(Completion(encode, 0.0, 0.1, StageReport(0.1)))
-    deadlines.begin(encode, make_request("a"), 0.0)
+    deadlines.begin(encode, [make_request("a")], 0.0)
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
 
 
 def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
     deadlines = Deadlines()
     deadlines.joined("w0", 0.0)
-    deadlines.begin(DENOISE, make_request("a"), 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
     deadlines.end(Completion(DENOISE, 0.0, 0.4, StageReport(0.4)))
-    deadlines.begin(DENOISE, make_request("a"), 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)

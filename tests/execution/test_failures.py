@@ -35,15 +35,13 @@ def render(executor: FakeExecutor, placement: Placement, num_clips: int) -> dict
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_a_poison_clip_fails_alone_after_three_attempts(failure: Failure, num_workers: int):
     def ending(assignment: Assignment) -> Failure | None:
-        return failure if assignment.request_id == "7" and assignment.stage is Stage.DENOISE else None
+        return failure if assignment.clips == "7" and assignment.stage is Stage.DENOISE else None
 
     executor = FakeExecutor(replicated(num_workers), ending)
     results = render(executor, replicated(num_workers), 20)
     assert [name for name, result in results.items() if result.status == "failed"] == ["7"]
     assert (results["7"].error or "").startswith("given up after 3 attempts: ")
-    attempts = [
-        (a.worker_id, fresh) for a, fresh in executor.started if a.request_id == "7" and a.stage is Stage.DENOISE
-    ]
+    attempts = [(a.worker_id, fresh) for a, fresh in executor.started if a.clips == "7" and a.stage is Stage.DENOISE]
     assert len(attempts) == 3 and attempts[-1][1], "the last of them on a fresh worker"
     assert attempts[0][0] != attempts[1][0] or num_workers == 1, "the second on another"
 
@@ -71,7 +69,7 @@ def test_of_a_poison_clip_and_a_bad_worker_each_is_blamed_for_its_own():
     def ending(assignment: Assignment) -> Failure | None:
         if assignment.stage is not Stage.DENOISE:
             return None
-        return Failure.CRASH if assignment.request_id == "7" or assignment.worker_id == "w1" else None
+        return Failure.CRASH if assignment.clips == "7" or assignment.worker_id == "w1" else None
 
     executor = FakeExecutor(replicated(3), ending)
     results = render(executor, replicated(3), 20)
@@ -81,7 +79,7 @@ def test_of_a_poison_clip_and_a_bad_worker_each_is_blamed_for_its_own():
 
 def test_the_only_worker_of_a_stage_is_never_dropped():
     def ending(assignment: Assignment) -> Failure | None:
-        return Failure.ERROR if assignment.request_id in "1234" else None
+        return Failure.ERROR if assignment.clips in "1234" else None
 
     results = render(FakeExecutor(replicated(1), ending), replicated(1), 10)
     assert Counter(result.status for result in results.values()) == {"done": 6, "failed": 4}
@@ -91,7 +89,7 @@ def test_a_batch_in_which_everything_fails_alike_stops_early():
     executor = FakeExecutor(replicated(2), lambda a: Failure.ERROR if a.stage is Stage.DENOISE else None)
     with pytest.raises(SystemicError, match="the first 5 clips all failed alike: denoise: boom"):
         render(executor, replicated(2), 100)
-    assert len({a.request_id for a, _ in executor.started}) < 20
+    assert len({a.clips for a, _ in executor.started}) < 20
 
 
 def test_a_batch_of_few_clips_that_all_fail_is_finished():
@@ -100,34 +98,34 @@ def test_a_batch_of_few_clips_that_all_fail_is_finished():
 
 
 def end(name: str, failure: Failure, error: str = "boom") -> Completion:
-    return Completion(Assignment(name, Stage.DENOISE, "w0"), 0.0, 1.0, StageReport(1.0, error=error), failure)
+    return Completion(Assignment((name,), Stage.DENOISE, "w0"), 0.0, 1.0, StageReport(1.0, error=error), failure)
 
 
 @pytest.mark.parametrize("failure", [Failure.QUEUED, Failure.NODE_LOST, Failure.INPUT_LOST])
 def test_what_no_clip_can_help_is_not_charged_and_yet_bounded(failure: Failure):
     policy = FailurePolicy()
-    verdicts = [policy.judge(end("a", failure), {"w0", "w1"}) for _ in range(MAX_LOSSES)]
+    verdicts = [policy.judge(end("a", failure), "a", {"w0", "w1"}) for _ in range(MAX_LOSSES)]
     assert all(verdict.error is None and not verdict.alone for verdict in verdicts[:-1])
     assert verdicts[-1].error == f"given up after {MAX_LOSSES} losses: boom"
     assert verdicts[0].from_disk == (failure is Failure.INPUT_LOST)
 
 
 def test_an_error_gets_a_second_opinion_where_there_is_one():
-    assert FailurePolicy().judge(end("a", Failure.ERROR), {"w0"}).error == "boom"
+    assert FailurePolicy().judge(end("a", Failure.ERROR), "a", {"w0"}).error == "boom"
     policy = FailurePolicy()
-    assert policy.judge(end("a", Failure.ERROR), {"w0", "w1"}).avoid == {"w0"}
-    assert policy.judge(end("a", Failure.ERROR), {"w0", "w1"}).error == "boom"
+    assert policy.judge(end("a", Failure.ERROR), "a", {"w0", "w1"}).avoid == {"w0"}
+    assert policy.judge(end("a", Failure.ERROR), "a", {"w0", "w1"}).error == "boom"
 
 
 def test_errors_that_differ_in_their_numbers_are_alike():
     policy = FailurePolicy()
     for i in range(SYSTEMIC):
-        policy.judge(end(f"{i}", Failure.ERROR, f"ValueError: shape {i}\nof {i}"), {"w0"})
+        policy.judge(end(f"{i}", Failure.ERROR, f"ValueError: shape {i}\nof {i}"), f"{i}", {"w0"})
     with pytest.raises(SystemicError, match="shape #"):
         policy.check_systemic()
     policy = FailurePolicy()
     for i in range(SYSTEMIC):
-        policy.judge(end(f"{i}", Failure.ERROR, "ValueError: a" if i else "OSError: b"), {"w0"})
+        policy.judge(end(f"{i}", Failure.ERROR, "ValueError: a" if i else "OSError: b"), f"{i}", {"w0"})
     policy.check_systemic()
 
 
@@ -135,7 +133,7 @@ def test_a_hung_stage_is_ended_at_its_deadline():
     hung = []
 
     def ending(assignment: Assignment) -> Failure | None:
-        if assignment.stage is Stage.DECODE and assignment.request_id == "9" and not hung:
+        if assignment.stage is Stage.DECODE and assignment.clips == "9" and not hung:
             hung.append(assignment)
             return Failure.HANG
         return None
@@ -268,11 +266,14 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
         if self.executor is None or self.over:
             return
         charged = Counter(
-            c.assignment.request_id for c in self.renderer.completions if c.failure in (Failure.CRASH, Failure.HANG)
+            name
+            for c in self.renderer.completions
+            for name in c.assignment.request_ids
+            if c.failure in (Failure.CRASH, Failure.HANG)
         )
         assert all(count <= 3 for count in charged.values()), charged
         assert self.scheduler.is_finished == (len(self.results) == len(self.names))
-        running = Counter(a.request_id for a in self.executor.running)
+        running = Counter(name for a in self.executor.running for name in a.request_ids)
         assert all(count == 1 for count in running.values()), "no clip runs twice at a time"
         assert not running.keys() & self.results.keys(), "nothing runs for a clip that is over"
 

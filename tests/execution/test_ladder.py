@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,12 @@ class Short(StageWorker):
         super().__init__(spec)
         self._short, self._short_id, self._times = stage, request_id, times
 
-    def _run_stage(self, stage: Stage, request: RenderRequest, payload: Any, rung: Any) -> Any:
-        if (stage, request.request_id) == (self._short, self._short_id) and self._times > 0:
+    def _run_stage(self, stage: Stage, requests: Sequence[RenderRequest], payloads: Any, rung: Any) -> Any:
+        is_short = stage is self._short and any(request.request_id == self._short_id for request in requests)
+        if is_short and self._times > 0:
             self._times -= 1
             raise torch.OutOfMemoryError("injected")
-        return super()._run_stage(stage, request, payload, rung)
+        return super()._run_stage(stage, requests, payloads, rung)
 
 
 def render(checkpoint: Checkpoint, stage: Stage, times: int, exact: bool = False) -> Iterator[Any]:

@@ -63,10 +63,10 @@ def test_steps_are_seen_while_a_stage_runs_and_outputs_stay_out_of_the_driver(ra
     worker_id = REPLICATED.workers[0].worker_id
     try:
         request = make_request(0, num_inference_steps=400)
-        executor.submit(Assignment("clip-0", Stage.ENCODE_TEXT, worker_id), request)
+        executor.submit(Assignment(("clip-0",), Stage.ENCODE_TEXT, worker_id), [request])
         assert wait_for_one(executor).error is None
         assert ray.available_resources().get("GPU", 0) == 1, "each of the two workers holds a GPU of its own"
-        executor.submit(Assignment("clip-0", Stage.DENOISE, worker_id), request)
+        executor.submit(Assignment(("clip-0",), Stage.DENOISE, worker_id), [request])
         steps = set()
         while not (completions := executor.wait(0.02)):
             steps |= {state.step for state in executor.worker_states() if state.stage is Stage.DENOISE}

@@ -35,13 +35,13 @@ def test_encode_and_decode_run_inside_the_denoise_of_other_clips():
     assert [result.request.request_id for result in results] == ["a", "b", "c", "d"]
     assert all(result.status == "done" and result.video == VIDEO for result in results)
     assert makespan(renderer.completions) == 1 + 4 * 10 + 3, "only the first encode and the last decode are exposed"
-    hidden = {(o.other.assignment.request_id, o.other.assignment.stage) for o in overlaps(renderer.completions)}
+    hidden = {(o.other.assignment.clips, o.other.assignment.stage) for o in overlaps(renderer.completions)}
     assert {("a", Stage.DECODE), ("b", Stage.DECODE), ("c", Stage.DECODE), ("d", Stage.ENCODE_TEXT)} <= hidden
 
 
 def test_one_failed_clip_does_not_stop_the_others():
     def ending(assignment: Assignment) -> Failure | None:
-        return Failure.ERROR if assignment.request_id == "b" and assignment.stage is Stage.DENOISE else None
+        return Failure.ERROR if assignment.clips == "b" and assignment.stage is Stage.DENOISE else None
 
     executor = FakeExecutor(PINNED, ending)
     results = {r.request.request_id: r for r in make_renderer(executor).render(REQUESTS)}
@@ -130,7 +130,7 @@ def test_a_stop_publishes_what_is_nearly_there_and_begins_nothing():
             if any(a.stage is Stage.DECODE for a in executor.running):
                 stopped.append(True)
     assert done == ["a"], "its frames were nearly there"
-    assert {a.request_id for a, _ in executor.started} == {"a"}
+    assert {a.clips for a, _ in executor.started} == {"a"}
 
 
 class FakeResumption:
@@ -173,7 +173,7 @@ class KeepingExecutor(FakeExecutor):
 def run_resumed(resumption: FakeResumption, executor: KeepingExecutor) -> list[tuple[str, Stage]]:
     renderer = make_renderer(executor, resumption=resumption)
     assert {result.status for result in renderer.render(REQUESTS)} == {"done"}
-    return [(c.assignment.request_id, c.assignment.stage) for c in renderer.completions]
+    return [(c.assignment.clips, c.assignment.stage) for c in renderer.completions]
 
 
 def test_each_request_goes_on_after_the_latest_output_that_is_there():
@@ -196,7 +196,7 @@ def test_a_lost_input_is_taken_from_disk_again():
     lost: list[Assignment] = []
 
     def ending(assignment: Assignment) -> Failure | None:
-        if assignment.request_id == "a" and assignment.stage is Stage.DECODE and not lost:
+        if assignment.clips == "a" and assignment.stage is Stage.DECODE and not lost:
             lost.append(assignment)
             return Failure.INPUT_LOST
         return None

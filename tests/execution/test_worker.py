@@ -38,12 +38,12 @@ def make_worker(
 
 def test_a_request_goes_through_the_three_stages(checkpoint: Checkpoint):
     worker = make_worker(checkpoint)
-    conditioning, report = worker.run(Stage.ENCODE_TEXT, REQUEST, None)
+    conditioning, report = worker.run(Stage.ENCODE_TEXT, [REQUEST], None)
     assert report.error is None and report.seconds > 0
-    latents, report = worker.run(Stage.DENOISE, REQUEST, conditioning)
+    latents, report = worker.run(Stage.DENOISE, [REQUEST], conditioning)
     assert isinstance(latents, Latents) and latents.latents.shape == (1, tiny.LATENT_CHANNELS, 2, 2, 2)
-    assert len(report.latents_sha256) == 64
-    video, report = worker.run(Stage.DECODE, REQUEST, latents)
+    assert [len(digest) for digest in report.latents_sha256] == [64]
+    video, report = worker.run(Stage.DECODE, [REQUEST], latents)
     assert isinstance(video, EncodedVideo) and (video.num_frames, video.height, video.width) == (9, 64, 64)
     assert report.peak_bytes is None, "a CPU does not count"
 
@@ -82,7 +82,7 @@ def test_weights_that_are_not_those_of_the_config_are_refused(
 def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
     worker = make_worker(checkpoint, (Stage.DECODE,))
     broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
-    output, report = worker.run(Stage.DECODE, REQUEST, broken)
+    output, report = worker.run(Stage.DECODE, [REQUEST], broken)
     assert output is None and report.error.startswith("RuntimeError: ")
     assert worker.state().stage is None, "the worker is free again"
 
@@ -91,9 +91,9 @@ def test_with_slots_the_device_is_free_before_the_mp4_is_there(checkpoint: Check
     inline, beside = make_worker(checkpoint), make_worker(checkpoint, video_slots=1)
     payload = None
     for stage in (Stage.ENCODE_TEXT, Stage.DENOISE):
-        payload, _ = inline.run(stage, REQUEST, payload)
-    expected, _ = inline.run(Stage.DECODE, REQUEST, payload)
-    nothing, report = beside.run(Stage.DECODE, REQUEST, payload)
+        payload, _ = inline.run(stage, [REQUEST], payload)
+    expected, _ = inline.run(Stage.DECODE, [REQUEST], payload)
+    nothing, report = beside.run(Stage.DECODE, [REQUEST], payload)
     assert nothing is None and report.error is None
     video, report = beside.finish_video(REQUEST)
     assert report.error is None and video == expected
@@ -102,12 +102,12 @@ def test_with_slots_the_device_is_free_before_the_mp4_is_there(checkpoint: Check
 def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in(checkpoint: Checkpoint):
     worker = make_worker(checkpoint, (Stage.DECODE,), video_slots=1)
     broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
-    _, report = worker.run(Stage.DECODE, REQUEST, broken)
+    _, report = worker.run(Stage.DECODE, [REQUEST], broken)
     assert report.error.startswith("RuntimeError: "), "decoding itself"
     short = Latents(
         torch.zeros(1, tiny.LATENT_CHANNELS, 1, 2, 2), torch.Generator("cpu").manual_seed(0).get_state(), "float32"
     )
-    _, report = worker.run(Stage.DECODE, REQUEST, short)
+    _, report = worker.run(Stage.DECODE, [REQUEST], short)
     assert report.error is None
     video, report = worker.finish_video(REQUEST)
     assert video is None and "1 frames of 9" in report.error
@@ -116,7 +116,7 @@ def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in
 def test_states_tell_of_steps(checkpoint: Checkpoint):
     worker = make_worker(checkpoint, (Stage.ENCODE_TEXT, Stage.DENOISE))
     seen = []
-    on_step = worker._on_step(REQUEST)
+    on_step = worker._on_step([REQUEST])
     for step in (1, 2):
         on_step(step)
         seen.append((worker.state().stage, worker.state().step, worker.state().num_steps))

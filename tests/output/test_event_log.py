@@ -29,7 +29,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 def test_a_batch_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
     path, run = tmp_path / "events.jsonl", RunProgress(RUN.placement, RUN.names, {}, skipped=1)
     with closing(EventLog(path, noon)) as log, log.batch(run):
-        log.stage_ended(Completion(Assignment("a", Stage.DENOISE, "cpu:0"), 1.0, 3.0, StageReport(2.0)))
+        log.stage_ended(Completion(Assignment(("a",), Stage.DENOISE, "cpu:0"), 1.0, 3.0, StageReport(2.0)))
         log.clip_ended(result("a\nü"))
         run.done = 1
         assert len(lines(path)) == 3, "each line is there at once"

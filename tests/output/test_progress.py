@@ -32,9 +32,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 COMPONENTS = ("text_encoder", "transformer", "vae")
 STATES = [
-    WorkerState("cuda:0", Stage.DENOISE, "019-a-[bold]red[/bold]-circle", 5, 8, COMPONENTS, 15_912_000_000),
-    WorkerState("a-worker-with-a-very-long-name", Stage.ENCODE_TEXT, "x" * 200, components=("text_encoder",)),
-    WorkerState("cuda:2", Stage.DECODE, "018-" + 22 * "圆", components=("vae",), memory_bytes=640_000_000),
+    WorkerState("cuda:0", Stage.DENOISE, ("019-a-[bold]red[/bold]-circle",), 5, 8, COMPONENTS, 15_912_000_000),
+    WorkerState("a-worker-with-a-very-long-name", Stage.ENCODE_TEXT, ("x" * 200,), components=("text_encoder",)),
+    WorkerState("cuda:2", Stage.DECODE, ("018-" + 22 * "圆",), components=("vae",), memory_bytes=640_000_000),
     WorkerState("cuda:3", components=("transformer",), memory_bytes=0),
     WorkerState("cuda:4"),
 ]
@@ -53,7 +53,7 @@ class Clock:
 def result(request_id: str, error: str | None = None) -> RenderResult:
     request = RenderRequest(request_id, "a prompt", "", 64, 96, 17, 24.0, 8, 3.0, 0.0, 7, 0.0, None, 64)
     completions = tuple(
-        Completion(Assignment(request_id, stage, "gpu-0"), 0.0, 1.0, StageReport(seconds, load_seconds=0.02))
+        Completion(Assignment((request_id,), stage, "gpu-0"), 0.0, 1.0, StageReport(seconds, load_seconds=0.02))
         for stage, seconds in zip(STAGES, (0.02, 1.9, 0.4), strict=True)
     )
     if error is not None:
@@ -184,7 +184,7 @@ def test_the_pace_is_that_of_the_work_not_of_loading() -> None:
     tally = Tally(12, 2, clock)
     assert (tally.eta(), tally.pace()) == (None, "")
     clock.now += 20  # the models are loaded
-    tally.stage_ended(Completion(Assignment("003", Stage.ENCODE_TEXT, "gpu-0"), 19.0, 20.0, StageReport(1.0)))
+    tally.stage_ended(Completion(Assignment(("003",), Stage.ENCODE_TEXT, "gpu-0"), 19.0, 20.0, StageReport(1.0)))
     clock.now += 5
     tally.add(result("003"))
     assert tally.eta() == 54

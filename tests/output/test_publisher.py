@@ -46,14 +46,14 @@ def video(colour: int = 90) -> EncodedVideo:
 
 
 def completion(stage: Stage, worker_id: str, seconds: float, **report: object) -> Completion:
-    return Completion(Assignment(REQUEST.request_id, stage, worker_id), 0.0, seconds, StageReport(seconds, **report))  # type: ignore[arg-type]
+    return Completion(Assignment((REQUEST.request_id,), stage, worker_id), 0.0, seconds, StageReport(seconds, **report))  # type: ignore[arg-type]
 
 
 def done(colour: int = 90) -> RenderResult:
     completions = (
         completion(Stage.ENCODE_TEXT, "gpu-0", 0.1, load_seconds=1.5),
         replace(completion(Stage.DENOISE, "gpu-1", 0.2), failure=Failure.CRASH),
-        completion(Stage.DENOISE, "gpu-2", 2.0, latents_sha256="ab" * 32, peak_bytes=123),
+        completion(Stage.DENOISE, "gpu-2", 2.0, latents_sha256=("ab" * 32,), peak_bytes=123),
         completion(Stage.DECODE, "gpu-0", 0.5),
     )
     return RenderResult(REQUEST, "done", completions, video=video(colour))

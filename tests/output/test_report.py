@@ -71,7 +71,7 @@ def _completion(
     name: str, stage: Stage, worker_id: str, started: float, seconds: float, error: str | None = None
 ) -> Completion:
     report = StageReport(seconds, load_seconds=0.05, error=error)
-    return Completion(Assignment(name, stage, worker_id), started, started + seconds, report)
+    return Completion(Assignment((name,), stage, worker_id), started, started + seconds, report)
 
 
 def _sidecar(name: str, prompt: str, completions: Sequence[Completion], error: str | None) -> dict[str, object]:

@@ -25,7 +25,7 @@ PLACEMENT = Placement(
 
 def event(request_id: str, stage: Stage, worker_id: str, started: float, finished: float) -> Completion:
     report = StageReport(finished - started, load_seconds=0.25)
-    return Completion(Assignment(request_id, stage, worker_id), started, finished, report)
+    return Completion(Assignment((request_id,), stage, worker_id), started, finished, report)
 
 
 COMPLETIONS = [

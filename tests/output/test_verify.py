@@ -103,7 +103,7 @@ WORKER = Worker("cpu:0", STAGES, "cpu", 0)
 def write_run(folder: Path) -> bytes:
     run = RunProgress(Placement("shared", (WORKER,), dict.fromkeys(STAGES, 1)), tuple("abcde"), {}, skipped=3)
     run.unfinished = {"d", "e"}
-    run.completions = [Completion(Assignment("a", Stage.DENOISE, "cpu:0"), 0.0, 1.0, StageReport(1.0))]
+    run.completions = [Completion(Assignment(("a",), Stage.DENOISE, "cpu:0"), 0.0, 1.0, StageReport(1.0))]
     run.write(folder)
     return (folder / "run.json").read_bytes()
 

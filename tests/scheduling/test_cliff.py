@@ -22,7 +22,7 @@ def guard(worker: Worker) -> CliffGuard:
 
 def ended(worker: Worker, name: str, took: float, peak: float | None = None, error: str | None = None) -> Completion:
     report = StageReport(took, peak_bytes=None if peak is None else int(peak), error=error)
-    return Completion(Assignment(name, D, worker.worker_id), 0.0, took, report)
+    return Completion(Assignment((name,), D, worker.worker_id), 0.0, took, report)
 
 
 def test_what_takes_about_as_long_as_predicted_is_not_mentioned() -> None:

@@ -18,7 +18,7 @@ A, B = Worker("a", (E, V), "cuda"), Worker("b", (D,), "cuda")
 def ran(request_id, stage, worker, submitted, started, finished, load=0.0, failure=None) -> Completion:
     report = StageReport(finished - started, load, None if failure is None else "x")
     return Completion(
-        Assignment(request_id, stage, worker.worker_id), started, finished, report, failure, submitted=submitted
+        Assignment((request_id,), stage, worker.worker_id), started, finished, report, failure, submitted=submitted
     )
 
 

@@ -45,7 +45,7 @@ def test_some_clips_of_the_plan_stand_for_all() -> None:
 
 def test_the_ends_of_a_plan_count_from_its_first_work() -> None:
     def completion(name: str, stage: Stage, started: float, finished: float) -> Completion:
-        return Completion(Assignment(name, stage, "gpu-0"), started, finished, StageReport(finished - started))
+        return Completion(Assignment((name,), stage, "gpu-0"), started, finished, StageReport(finished - started))
 
     plan = [
         completion("b", Stage.DENOISE, 3.0, 5.0),

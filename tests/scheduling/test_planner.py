@@ -113,7 +113,7 @@ def test_what_clips_take_corrects_the_prediction_and_asks_for_a_new_plan():
     worker = place(Wishes(), Inventory((gpu("GeForce RTX 4090", 80),), 16), DEMAND).workers[0]
     before = predicted.work("r000", D) / predicted.rate(worker, D)
     assert before == pytest.approx(80 * 24 / 97.35, rel=1e-3), "80 passes at the 97 TFLOP/s that were measured"
-    seen = Completion(Assignment("r000", D, worker.worker_id), 0.0, 0.0, StageReport(2 * before))
+    seen = Completion(Assignment(("r000",), D, worker.worker_id), 0.0, 0.0, StageReport(2 * before))
     assert predicted.observe(seen, worker) and not predicted.observe(seen, worker)
     assert predicted.work("r001", D) / predicted.rate(worker, D) == pytest.approx(2 * before)
     assert predicted.work("r001", V) / predicted.rate(worker, V) == pytest.approx(52 / (165 * 0.35))
@@ -131,7 +131,7 @@ def test_a_device_that_was_not_seen_is_taken_to_be_off_as_the_others_are():
 
 
 def done(request_id: str, stage: Stage, worker_id: str, seconds: float) -> Completion:
-    return Completion(Assignment(request_id, stage, worker_id), 0.0, seconds, StageReport(seconds))
+    return Completion(Assignment((request_id,), stage, worker_id), 0.0, seconds, StageReport(seconds))
 
 
 def drifting(slower: float) -> tuple[float, float]:
@@ -145,7 +145,7 @@ def drifting(slower: float) -> tuple[float, float]:
         truth = costs(works)
 
         def takes(assignment: Assignment) -> float:
-            seconds = truth.work(assignment.request_id, assignment.stage)
+            seconds = truth.work(assignment.clips, assignment.stage)
             seconds /= truth.rate(workers[assignment.worker_id], assignment.stage)
             return seconds * (slower if assignment.stage is V else 1.0)
 

@@ -43,7 +43,7 @@ def run_one_at_a_time(scheduler: Scheduler) -> list[tuple[Stage, str]]:
     order = []
     while not scheduler.is_finished:
         (assignment,) = scheduler.schedule()
-        order.append((assignment.stage, assignment.request_id))
+        order.append((assignment.stage, assignment.clips))
         scheduler.update(end(assignment))
     return order
 
@@ -66,10 +66,10 @@ def test_downstream_work_comes_first():
     scheduler.add(["a", "b", "c"])
     (encode_a,) = scheduler.schedule()
     scheduler.update(end(encode_a))
-    denoise_a, encode_b = sorted(scheduler.schedule(), key=lambda a: a.request_id)
+    denoise_a, encode_b = sorted(scheduler.schedule(), key=lambda a: a.clips)
     scheduler.update(end(denoise_a))
     scheduler.update(end(encode_b))
-    assert Assignment("a", V, "w0") in scheduler.schedule(), "w0 could encode c, and decodes a"
+    assert Assignment(("a",), V, "w0") in scheduler.schedule(), "w0 could encode c, and decodes a"
 
 
 def test_queues_are_bounded_and_count_work_in_flight():
@@ -78,11 +78,11 @@ def test_queues_are_bounded_and_count_work_in_flight():
     (encode_a,) = scheduler.schedule()
     assert scheduler.schedule() == []
     scheduler.update(end(encode_a))
-    denoise_a, encode_b = sorted(scheduler.schedule(), key=lambda a: a.request_id)
+    denoise_a, encode_b = sorted(scheduler.schedule(), key=lambda a: a.clips)
     scheduler.update(end(encode_b))
     assert scheduler.schedule() == [], "b waits for the transformer, so c is not encoded yet"
     scheduler.update(end(denoise_a))
-    assert sorted((a.request_id, a.stage) for a in scheduler.schedule()) == [("a", V), ("b", D), ("c", E)]
+    assert sorted((a.clips, a.stage) for a in scheduler.schedule()) == [("a", V), ("b", D), ("c", E)]
 
 
 def test_submission_order_decides_within_a_stage():
@@ -91,7 +91,7 @@ def test_submission_order_decides_within_a_stage():
     encode_a, encode_b = scheduler.schedule()
     scheduler.update(end(encode_b))
     scheduler.update(end(encode_a))
-    assert Assignment("a", D, "w2") in scheduler.schedule()
+    assert Assignment(("a",), D, "w2") in scheduler.schedule()
 
 
 def test_a_failed_request_ends_alone():
@@ -110,9 +110,9 @@ def test_a_lost_workers_request_goes_to_the_front_of_its_queue():
             if assignment.stage is E:
                 scheduler.update(end(assignment))
     assert scheduler.num_queued(D) == 1
-    lose(scheduler, Assignment("a", D, "w1"))
-    scheduler.update(end(Assignment("b", D, "w2")))
-    assert Assignment("a", D, "w2") in scheduler.schedule()
+    lose(scheduler, Assignment(("a",), D, "w1"))
+    scheduler.update(end(Assignment(("b",), D, "w2")))
+    assert Assignment(("a",), D, "w2") in scheduler.schedule()
 
 
 def test_a_retry_avoids_the_workers_it_failed_on_while_there_are_others():
@@ -131,7 +131,7 @@ def test_a_retry_comes_before_all_that_waits():
     scheduler.add(["a", "b"])
     (encode,) = scheduler.schedule()
     scheduler.retry(encode, E, avoid=frozenset({"w9"}))
-    assert scheduler.schedule() == [Assignment("a", E, "w0")]
+    assert scheduler.schedule() == [Assignment(("a",), E, "w0")]
 
 
 def test_the_last_attempt_waits_for_a_fresh_worker_if_one_is_expected():
@@ -141,9 +141,9 @@ def test_the_last_attempt_waits_for_a_fresh_worker_if_one_is_expected():
     scheduler.retry(a, E, alone=True)
     scheduler.remove_worker(a.worker_id)
     scheduler.update(end(b))
-    assert {x.request_id for x in scheduler.schedule(expects_workers=True)} == {"b"}, "w1 is not fresh"
+    assert {x.clips for x in scheduler.schedule(expects_workers=True)} == {"b"}, "w1 is not fresh"
     scheduler.add_worker(Worker("w0", STAGES, "cpu"))
-    assert scheduler.schedule() == [Assignment("a", E, "w0")]
+    assert scheduler.schedule() == [Assignment(("a",), E, "w0")]
 
 
 def test_nothing_runs_beside_the_last_attempt_until_its_mp4_is_made():
@@ -154,11 +154,11 @@ def test_nothing_runs_beside_the_last_attempt_until_its_mp4_is_made():
         scheduler.update(end(assignment))
     (decode,) = scheduler.schedule()
     scheduler.retry(decode, V, alone=True)
-    assert scheduler.schedule() == [Assignment("a", V, "w0")]
-    scheduler.update(end(Assignment("a", V, "w0")))
-    assert scheduler.schedule() == [Assignment("a", Stage.ENCODE_VIDEO, "w0")], "b waits"
-    assert scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w0")))
-    assert scheduler.schedule() == [Assignment("b", E, "w0")]
+    assert scheduler.schedule() == [Assignment(("a",), V, "w0")]
+    scheduler.update(end(Assignment(("a",), V, "w0")))
+    assert scheduler.schedule() == [Assignment(("a",), Stage.ENCODE_VIDEO, "w0")], "b waits"
+    assert scheduler.update(end(Assignment(("a",), Stage.ENCODE_VIDEO, "w0")))
+    assert scheduler.schedule() == [Assignment(("b",), E, "w0")]
 
 
 def test_a_worker_that_joins_is_used():
@@ -166,7 +166,7 @@ def test_a_worker_that_joins_is_used():
     scheduler.add(["a", "b"])
     assert len(scheduler.schedule()) == 1
     scheduler.add_worker(Worker("new", STAGES, "cpu"), {D: 4, V: 4})
-    assert scheduler.schedule() == [Assignment("b", E, "new")]
+    assert scheduler.schedule() == [Assignment(("b",), E, "new")]
 
 
 def test_a_stage_without_workers_is_told_and_its_requests_stay_open():
@@ -219,8 +219,8 @@ def test_a_device_goes_on_while_its_host_makes_the_mp4():
     for _ in STAGES:
         (assignment,) = scheduler.schedule()
         assert not scheduler.update(end(assignment))
-    assert scheduler.schedule() == [Assignment("a", Stage.ENCODE_VIDEO, "w0"), Assignment("b", E, "w0")]
-    assert scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w0"))), "that was its last stage"
+    assert scheduler.schedule() == [Assignment(("a",), Stage.ENCODE_VIDEO, "w0"), Assignment(("b",), E, "w0")]
+    assert scheduler.update(end(Assignment(("a",), Stage.ENCODE_VIDEO, "w0"))), "that was its last stage"
 
 
 def test_no_decode_begins_while_all_video_slots_are_taken():
@@ -229,13 +229,13 @@ def test_no_decode_begins_while_all_video_slots_are_taken():
     for request_id in "ab":
         for stage in (E, D):
             scheduler.schedule()
-            scheduler.update(end(Assignment(request_id, stage, "w0")))
+            scheduler.update(end(Assignment((request_id,), stage, "w0")))
     scheduler.schedule()
-    scheduler.update(end(Assignment("a", V, "w1")))
-    assert Assignment("a", Stage.ENCODE_VIDEO, "w1") in scheduler.schedule()
+    scheduler.update(end(Assignment(("a",), V, "w1")))
+    assert Assignment(("a",), Stage.ENCODE_VIDEO, "w1") in scheduler.schedule()
     assert scheduler.num_queued(V) == 1, "b waits for the slot"
-    scheduler.update(end(Assignment("a", Stage.ENCODE_VIDEO, "w1")))
-    assert Assignment("b", V, "w1") in scheduler.schedule()
+    scheduler.update(end(Assignment(("a",), Stage.ENCODE_VIDEO, "w1")))
+    assert Assignment(("b",), V, "w1") in scheduler.schedule()
 
 
 def test_frames_that_are_lost_with_their_worker_are_decoded_again():
@@ -243,7 +243,7 @@ def test_frames_that_are_lost_with_their_worker_are_decoded_again():
     scheduler.add(["a"])
     for stage in (E, D):
         scheduler.schedule()
-        scheduler.update(end(Assignment("a", stage, "w0")))
+        scheduler.update(end(Assignment(("a",), stage, "w0")))
     (decode,) = scheduler.schedule()
     scheduler.update(end(decode))
     (video,) = scheduler.schedule()
@@ -352,14 +352,14 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
             lose(scheduler, assignment, *others)
         elif rng.random() < failure_rate:
             scheduler.fail(assignment)
-            ended.append(assignment.request_id)
+            ended.append(assignment.clips)
         elif rng.random() < loss_rate:
             num_lost += 1
             retry_stage = V if assignment.stage is Stage.ENCODE_VIDEO else assignment.stage
             avoid = frozenset({assignment.worker_id}) if rng.random() < 0.5 else frozenset()
             scheduler.retry(assignment, rng.choice([E, retry_stage]), avoid, alone=rng.random() < 0.5)
         elif scheduler.update(end(assignment)):
-            ended.append(assignment.request_id)
+            ended.append(assignment.clips)
     assert len(set(ended)) == len(ended) and set(ended) <= set(ids), "one terminal result each"
     assert not running
     if scheduler.is_finished:
@@ -375,7 +375,7 @@ def mixed(*workers: tuple[str, tuple[Stage, ...]]) -> Placement:
 def test_a_slow_card_leaves_the_last_clip_to_a_fast_one():
     scheduler = Scheduler(mixed(("fast", STAGES), ("slow", STAGES)), Speeds({"fast": 10.0, "slow": 1.0}))
     scheduler.add(["a", "b"])
-    assert [(a.request_id, a.worker_id) for a in scheduler.schedule()] == [("a", "w0")]
+    assert [(a.clips, a.worker_id) for a in scheduler.schedule()] == [("a", "w0")]
     many = Scheduler(mixed(("fast", STAGES), ("slow", STAGES)), Speeds({"fast": 10.0, "slow": 1.0}))
     many.add(map(str, range(40)))
     assert len(many.schedule()) == 2, "it takes one where there is enough for both"
@@ -387,7 +387,7 @@ def test_a_card_that_can_only_decode_gets_the_decodes():
     for _ in (E, D):
         (assignment, *_) = scheduler.schedule()
         scheduler.update(end(assignment))
-    assert Assignment("a", V, "w1") in scheduler.schedule()
+    assert Assignment(("a",), V, "w1") in scheduler.schedule()
 
 
 def test_workers_that_cannot_encode_are_fed_before_anything_is_decoded():
@@ -397,9 +397,9 @@ def test_workers_that_cannot_encode_are_fed_before_anything_is_decoded():
     while len(ran) < 4:
         for assignment in scheduler.schedule():
             if assignment.worker_id == "w0":
-                ran.append((assignment.stage, assignment.request_id))
+                ran.append((assignment.stage, assignment.clips))
                 scheduler.update(end(assignment))
-            elif assignment.request_id == "a":
+            elif assignment.clips == "a":
                 scheduler.update(end(assignment))
     assert ran == [(E, "a"), (E, "b"), (E, "c"), (E, "d")], "two wait for two transformers before the decode of a"
 
@@ -412,7 +412,7 @@ def test_what_waits_exchanges_places_and_nothing_else_moves():
     scheduler.reorder(["f", "d", "b"])
     assert list(scheduler.waiting()) == ["f", "c", "d", "e", "b"]
     scheduler.update(end(encode_a))
-    assert {a.request_id for a in scheduler.schedule()} == {"a", "f"}
+    assert {a.clips for a in scheduler.schedule()} == {"a", "f"}
 
 
 def test_an_order_is_stale_once_workers_come_or_go():
@@ -433,4 +433,4 @@ def test_a_worker_that_joins_gets_work_at_once():
     scheduler.add(["a", "b"])
     assert len(scheduler.schedule()) == 1
     scheduler.add_worker(Worker("late", STAGES, "cpu", 1), {D: 5, V: 5})
-    assert scheduler.schedule() == [Assignment("b", E, "late")]
+    assert scheduler.schedule() == [Assignment(("b",), E, "late")]

@@ -15,7 +15,7 @@ ENCODE, DENOISE, DECODE = STAGES
 
 
 def run(clip: int, stage: Stage, worker_id: str, started: float, finished: float) -> Completion:
-    return Completion(Assignment(f"{clip:03}", stage, worker_id), started, finished, StageReport(finished - started))
+    return Completion(Assignment((f"{clip:03}",), stage, worker_id), started, finished, StageReport(finished - started))
 
 
 def pinned(num_clips: int) -> list[Completion]:
@@ -45,7 +45,7 @@ def replicated() -> list[Completion]:
 def test_lanes_are_by_worker_and_by_start() -> None:
     found = lanes(reversed(pinned(3)))
     assert list(found) == ["gpu-0", "gpu-1", "gpu-2"]
-    assert [[c.assignment.request_id for c in lane] for lane in found.values()] == [["001", "002", "003"]] * 3
+    assert [[c.assignment.clips for c in lane] for lane in found.values()] == [["001", "002", "003"]] * 3
 
 
 def test_makespan_and_busy_share() -> None:
@@ -68,10 +68,7 @@ def test_time_in_which_two_completions_overlap_counts_once() -> None:
 
 def test_overlaps_are_of_other_requests_on_other_workers() -> None:
     batch = pinned(3)
-    found = [
-        (o.denoise.assignment.request_id, o.other.assignment.request_id, o.other.assignment.stage)
-        for o in overlaps(batch)
-    ]
+    found = [(o.denoise.assignment.clips, o.other.assignment.clips, o.other.assignment.stage) for o in overlaps(batch)]
     assert found == [("001", "002", ENCODE), ("001", "003", ENCODE), ("002", "001", DECODE), ("003", "002", DECODE)]
     assert sum(o.seconds for o in overlaps(batch)) == pytest.approx(0.05 + 0.05 + 0.5 + 0.5)
     assert overlaps([run(1, DENOISE, "w", 0, 4), run(2, ENCODE, "w", 1, 2), run(1, DECODE, "v", 1, 2)]) == []

@@ -1,0 +1,86 @@
+"""What waits: requests ready for a stage, of which those alike can be taken together; and retries beside them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from ltx_dist.types import Stage
+
+Alike = Callable[[Stage, str], Hashable]
+"""Requests for which it says the same of a stage may share a pass of it. What it says means nothing here."""
+
+
+def all_alike(stage: Stage, request_id: str) -> Hashable:
+    """Where no worker takes more than one request at a time there is nothing to tell apart."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A request that goes on at `stage`, in a pass of its own: on a worker that is not in `avoid`, if another hosts the
+    stage; `alone`, with nothing beside it, on a worker that has run nothing yet, if one is expected. These come before
+    the queues.
+    """
+
+    request_id: str
+    stage: Stage
+    avoid: frozenset[str] = frozenset()
+    alone: bool = False
+
+
+class ReadyQueue:
+    """Requests ready for one stage, lowest rank first. Every call takes a few steps on heaps, whatever its length.
+
+    A heap for each kind of request, and one of their firsts; what is no kind's first any more is dropped when met.
+    """
+
+    def __init__(self, key: Callable[[str], Hashable]) -> None:
+        self._key = key
+        self._by_key: dict[Hashable, list[tuple[int, str]]] = {}
+        self._firsts: list[tuple[int, str]] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def first(self) -> str:
+        """There must be one."""
+        while True:
+            entry = self._firsts[0]
+            if self._by_key.get(self._key(entry[1]), [None])[0] == entry:
+                return entry[1]
+            heapq.heappop(self._firsts)
+
+    def push(self, rank: int, request_id: str) -> None:
+        entry = rank, request_id
+        alike = self._by_key.setdefault(self._key(request_id), [])
+        heapq.heappush(alike, entry)
+        self._length += 1
+        if alike[0] == entry:
+            heapq.heappush(self._firsts, entry)
+
+    def entries(self) -> Iterator[tuple[int, str]]:
+        """All of them, each with its rank, in no order."""
+        return chain.from_iterable(self._by_key.values())
+
+    def rank_anew(self, ranks: Mapping[str, int]) -> None:
+        for alike in self._by_key.values():
+            alike[:] = [(ranks[request_id], request_id) for _, request_id in alike]
+            heapq.heapify(alike)
+        self._firsts = sorted(alike[0] for alike in self._by_key.values())
+
+    def take(self, number: int) -> tuple[str, ...]:
+        """The first and the next of its kind, `number` at most; of other kinds none, wherever they stand."""
+        key = self._key(self.first)
+        alike = self._by_key[key]
+        taken = tuple(heapq.heappop(alike)[1] for _ in range(min(number, len(alike))))
+        self._length -= len(taken)
+        if alike:
+            heapq.heappush(self._firsts, alike[0])
+        else:
+            del self._by_key[key]
+        return taken
