@@ -78,7 +78,7 @@ class Tally:
             return f"{duration(self._pace.planned_seconds)} planned"
         parts = [f"{_rate(rate)} clips/h"] if rate is not None else []
         if eta is not None and self.ended < self.total:
-            parts.append(f"{duration(eta)} left")
+            parts.append(f"{duration(eta)} left" if eta else "later than planned")
         return ", ".join(parts)
 
     def so_far(self, queued: Mapping[Stage, int]) -> str:
