@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 PROMPTS = ["a red ball rolls over grass", "waves in the evening"]
 SETTINGS = {
     "model.precision": "bfloat16",
+    "model.vae_precision": "float32",  # a CPU without bfloat16 instructions takes over 10 minutes a clip in that
     "model.version": "0.9.5",
     "defaults.width": 256,
     "defaults.height": 256,

@@ -54,7 +54,7 @@ class Batch:
         """Raises ValueError when the devices cannot carry the layout that was asked for."""
         placement = self.forecasts(inventory, needed)[0].placement
         on_cpu = any(worker.device == "cpu" and Stage.ENCODE_TEXT in worker.stages for worker in placement.workers)
-        if on_cpu and self.storage.text_encoder == "int4":
+        if on_cpu and self.config.model.text_encoder_quantization == "int4":
             raise ValueError(
                 "model.text_encoder_quantization: int4 saves nothing on a CPU: torchao keeps 4 bits in 8; use int8"
             )
@@ -69,7 +69,8 @@ class Batch:
 
     def costs(self, precision: str) -> PredictedCosts:
         """Predicted for all requests."""
-        return predicted_costs(self.checkpoint, precision, self.requests, self.component_bytes(precision))
+        weights, storage = self.component_bytes(precision), self.storage(precision)
+        return predicted_costs(self.checkpoint, precision, self.requests, weights, storage)
 
     def precision(self, inventory: Inventory) -> str:
         """The dtype of the weights on the device, by name."""
@@ -78,15 +79,17 @@ class Batch:
         on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
         return "float32" if on_cpu else "bfloat16"
 
-    @property
-    def storage(self) -> Storage:
-        return Storage(self.config.model.transformer_storage, self.config.model.text_encoder_quantization)
+    def storage(self, precision: str) -> Storage:
+        """A VAE's precision that is the model's is none of its own: both ask for the same clips."""
+        model = self.config.model
+        vae = "same" if model.vae_precision in ("auto", precision) else model.vae_precision
+        return Storage(model.transformer_storage, model.text_encoder_quantization, vae)
 
     def demand(self, precision: str) -> Demand:
         """What the batch asks of its devices. Raises ValueError for a tile that is none."""
         configs = {name: component_config(self.checkpoint, name) for name in COMPONENT_OF_STAGE.values()}
         parameters, blocks = blocks_of(configs)
-        if self.storage.text_encoder != "none":
+        if self.storage(precision).text_encoder != "none":
             del blocks["text_encoder"]  # a quantised layer is more than tensors: it does not pass through in blocks
         block_bytes = {name: self._stored(name, count, count, precision) for name, count in parameters.items()}
         ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
@@ -94,7 +97,13 @@ class Batch:
         decode = self.config.decode
         return Demand(
             Models(
-                self.component_bytes(precision), block_bytes, blocks, configs, BYTES_PER_PARAMETER[precision], ratios
+                self.component_bytes(precision),
+                block_bytes,
+                blocks,
+                configs,
+                BYTES_PER_PARAMETER[precision],
+                ratios,
+                BYTES_PER_PARAMETER[self.storage(precision).vae_precision(precision)],
             ),
             shapes,
             tuple(candidate_tilings(decode.tile_size, decode.tile_frames, shapes, ratios)),
@@ -112,8 +121,11 @@ class Batch:
 
     def _stored(self, component: str, count: int, in_blocks: int, precision: str) -> int:
         """Bytes of so many parameters, of which those in blocks may be stored in fewer bits."""
-        stored = {"text_encoder": self.storage.text_encoder, "transformer": self.storage.transformer}.get(component)
-        if stored in (None, "none", "same"):
+        storage = self.storage(precision)
+        if component == "vae":
+            return component_bytes(count, storage.vae_precision(precision))
+        stored = {"text_encoder": storage.text_encoder, "transformer": storage.transformer}[component]
+        if stored in ("none", "same"):
             return component_bytes(count, precision)
         return quantized_bytes(in_blocks, stored) + component_bytes(count - in_blocks, precision)
 
@@ -131,6 +143,10 @@ class PlacedBatch:
     precision: str
     digest: dict[str, str]
     encoder_device: str
+
+    @property
+    def storage(self) -> Storage:
+        return self.batch.storage(self.precision)
 
     def hosting(self, needed: tuple[Stage, ...]) -> PlacedBatch:
         """The same with workers for these stages alone, where the devices can carry that.
@@ -169,14 +185,14 @@ class PlacedBatch:
             batch.checkpoint.pipeline_class,
             self.precision,
             batch.config.output,
-            batch.storage,
+            self.storage,
             self.placement.tiling,
         )
 
     def latents_key(self, request: RenderRequest) -> str:
         """What kept latents must have been made with to be decoded."""
         batch = self.batch
-        return latents_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, batch.storage)
+        return latents_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, self.storage)
 
     def embedding_keys(self, request: RenderRequest) -> tuple[str, ...]:
         """What cached embeddings must have been made with, for the prompt and with guidance the negative prompt."""
@@ -186,7 +202,7 @@ class PlacedBatch:
             self.digest,
             batch.checkpoint.pipeline_class,
             precision=self.precision,
-            quantization=batch.storage.text_encoder,
+            quantization=self.storage.text_encoder,
             device=self.encoder_device,
             versions=_encoder_versions(),
         )

@@ -32,6 +32,11 @@ class ModelConfig(_Section):
     precision: Literal["auto", Precision] = Field(
         "auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
     )
+    vae_precision: Literal["auto", Precision] = Field(
+        "auto",
+        description="dtype of the VAE alone, as `pipe.vae.to(...)`; `auto` is that of `precision`. float32 is what a "
+        "CPU without bfloat16 instructions decodes fast in.",
+    )
     transformer_storage: Literal["same", "float8"] = Field(
         "same",
         description="`float8` halves the transformer's memory: 8-bit weights, cast to `precision` layer by layer.",

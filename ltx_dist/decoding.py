@@ -15,8 +15,10 @@ from ltx_dist.output.settings import read_settings
 from ltx_dist.presets import preset_for
 from ltx_dist.render_key import latents_key
 
-MAY_CHANGE = ("decode.", "output.", "placement.")
-"""Sections whose settings do not decide the latents."""
+MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
+"""Sections, and a setting, that do not decide the latents."""
+
+NAMED = "decode.*, output.*, placement.* and model.vae_precision"
 
 KEEP = "recovery.keep_latents=true"
 
@@ -30,8 +32,8 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     for override in overrides:
         if not override.startswith(MAY_CHANGE):
             raise ValueError(
-                f"--set {override}: not a setting of decoding; these are {', '.join(f'{s}*' for s in MAY_CHANGE)}: "
-                f"anything else needs the clips rendered again"
+                f"--set {override}: not a setting of decoding; these are {NAMED}: anything else needs the clips "
+                f"rendered again"
             )
     from ltx_dist.output.spool import Spool, spooled_requests
 
@@ -42,14 +44,14 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     spooled = {request.request_id: request for request in requests}
     names = _names(folder) or tuple(spooled)
     batch = Batch(config, checkpoint, preset_for(config.model.version, checkpoint), (), names)
-    digest = checkpoint_digest(checkpoint)
+    digest, precision = checkpoint_digest(checkpoint), config.model.precision
     found = Spool(spool, folder / INTERNAL / "tmp", 0)
     kept = tuple(
         request
         for name in names
         if (request := spooled.get(name)) is not None
         and found.holds(
-            name, latents_key(request, digest, checkpoint.pipeline_class, config.model.precision, batch.storage)
+            name, latents_key(request, digest, checkpoint.pipeline_class, precision, batch.storage(precision))
         )
     )
     if not kept:

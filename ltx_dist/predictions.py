@@ -13,7 +13,7 @@ from ltx_dist.output.files import write_atomically
 from ltx_dist.scheduling.costs import DeviceStage, PredictedCosts, Work
 from ltx_dist.scheduling.flops import decode_flops, denoise_flops, encode_text_flops
 from ltx_dist.scheduling.memory import Config
-from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage
+from ltx_dist.types import COMPONENT_OF_STAGE, PLAIN, STAGES, RenderRequest, Stage, Storage
 from ltx_dist.user_cache import user_cache
 
 MAX_CORRECTION = 1e4
@@ -21,7 +21,11 @@ MAX_CORRECTION = 1e4
 
 
 def predicted_costs(
-    checkpoint: Checkpoint, precision: str, requests: Iterable[RenderRequest], weights: Mapping[str, int]
+    checkpoint: Checkpoint,
+    precision: str,
+    requests: Iterable[RenderRequest],
+    weights: Mapping[str, int],
+    storage: Storage = PLAIN,
 ) -> PredictedCosts:
     """Of these requests, corrected by what runs of such a model on such devices took. weights: bytes a component."""
     configs = {component: component_config(checkpoint, component) for component in COMPONENT_OF_STAGE.values()}
@@ -35,12 +39,12 @@ def predicted_costs(
             known[shape] = _work(configs, ratios, *shape)
         works[request.request_id] = known[shape]
     by_stage = {stage: weights[COMPONENT_OF_STAGE[stage]] for stage in STAGES}
-    return PredictedCosts(works, by_stage, _CostStore(checkpoint, precision).load())
+    return PredictedCosts(works, by_stage, _CostStore(checkpoint, precision, storage).load())
 
 
-def keep_corrections(costs: PredictedCosts, checkpoint: Checkpoint, precision: str) -> None:
+def keep_corrections(costs: PredictedCosts, checkpoint: Checkpoint, precision: str, storage: Storage = PLAIN) -> None:
     """For the next plan. A cache that cannot be written is as good as none."""
-    _CostStore(checkpoint, precision).save(costs.learned())
+    _CostStore(checkpoint, precision, storage).save(costs.learned())
 
 
 def _work(
@@ -65,10 +69,12 @@ def _work(
 class _CostStore:
     """`costs.json` beside the digests: by device, then by stage, precision and size of the model."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, storage: Storage) -> None:
         self._path = user_cache() / "costs.json"
+        precisions = {Stage.DECODE: storage.vae_precision(precision)}
         self._model = {
-            f"{stage} {precision} {checkpoint.num_parameters[COMPONENT_OF_STAGE[stage]]}": stage for stage in STAGES
+            f"{stage} {precisions.get(stage, precision)} {checkpoint.num_parameters[COMPONENT_OF_STAGE[stage]]}": stage
+            for stage in STAGES
         }
 
     def load(self) -> dict[DeviceStage, float]:

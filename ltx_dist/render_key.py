@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from ltx_dist.config import OutputConfig
 from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, RenderRequest, Storage
@@ -57,13 +57,16 @@ def latents_key(
         "checkpoint": dict(checkpoint_digest),
         "pipeline_class": pipeline_class,
         "precision": precision,
-    } | _unless_default(storage, UNTILED)
+    } | _unless_default(replace(storage, vae="same"), UNTILED)
     return _sha256(document)
 
 
 def _unless_default(storage: Storage, tiling: DecodeTiling) -> dict[str, object]:
     """Nothing for what clips were made with before these settings existed, so that they keep their keys."""
-    document: dict[str, object] = {} if storage == PLAIN else {"storage": asdict(storage)}
+    document: dict[str, object] = {} if storage.vae == "same" else {"vae_precision": storage.vae}
+    bits = {"transformer": storage.transformer, "text_encoder": storage.text_encoder}
+    if bits != {"transformer": PLAIN.transformer, "text_encoder": PLAIN.text_encoder}:
+        document |= {"storage": bits}
     return document if tiling == UNTILED else document | {"tiling": asdict(tiling)}
 
 

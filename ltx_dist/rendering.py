@@ -82,7 +82,7 @@ def render_requests(
             with PublishingThread(publish) as publishing:
                 for result in renderer.render([by_id[name] for name in ordered.request_ids]):
                     publishing.put(result)
-    keep_corrections(costs, placed.batch.checkpoint, placed.precision)
+    keep_corrections(costs, placed.batch.checkpoint, placed.precision, placed.storage)
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:

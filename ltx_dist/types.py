@@ -100,13 +100,19 @@ TILE_OVERLAP_FRAMES = 8
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How weights lie on the device where not in the model's precision: both change the pixels.
+    """How weights lie on the device where not in the model's precision: each changes the pixels.
 
     transformer: `float8` keeps linear layers in 8 bits, cast up as they are used. text_encoder: its linear layers.
+    vae: its own precision, in which it also computes; `same` where that is the model's. It does not decide the latents.
     """
 
     transformer: Literal["same", "float8"] = "same"
     text_encoder: Literal["none", "int8", "int4"] = "none"
+    vae: Literal["same", "float32", "bfloat16", "float16"] = "same"
+
+    def vae_precision(self, precision: str) -> str:
+        """The VAE's, where the model's is `precision`."""
+        return precision if self.vae == "same" else self.vae
 
 
 PLAIN = Storage()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from test_parity import make_request, render_monolithic, render_split
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, open_checkpoint
@@ -102,6 +106,60 @@ def test_a_decode_worker_holds_no_encoder(made, version: str, form: str) -> None
     assert held == checkpoint.num_loaded()["vae"] < checkpoint.num_parameters["vae"]
     assert not [name for name, _ in vae.named_parameters() if name.startswith("encoder")]
     assert vae.to("cpu").dtype == torch.float32
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "shards"])
+@pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5"])
+def test_no_tensor_of_the_vae_encoder_is_asked_for(
+    made, version: str, form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ltx_dist.stages import decoder_weights, loading
+
+    checkpoint = made(version, "folder" if form == "shards" else form)
+    expected = loading.load_vae_decoder(checkpoint, torch.float32).state_dict()
+    if form == "shards":
+        whole = diffusers.AutoencoderKLLTXVideo.from_pretrained(checkpoint.folder("vae"))
+        whole.save_pretrained(tmp_path / "vae", max_shard_size="100KB")
+        assert len(list((tmp_path / "vae").glob("*.safetensors"))) > 2
+        checkpoint = replace(checkpoint, path=tmp_path)
+    asked: list[str] = []
+
+    class Recorded:
+        """safe_open, and the names of the tensors that it was asked for."""
+
+        def __init__(self, *arguments: object, **named: object) -> None:
+            self._file = safe_open(*arguments, **named)
+
+        def __enter__(self) -> Recorded:
+            self._file.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._file.__exit__(*error)
+
+        def keys(self) -> list[str]:
+            return self._file.keys()
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            asked.append(name)
+            return self._file.get_tensor(name)
+
+    monkeypatch.setattr(decoder_weights, "safe_open", Recorded)
+    loaded = loading.load_vae_decoder(checkpoint, torch.float32).state_dict()
+    assert loaded.keys() == expected.keys() and all(torch.equal(loaded[name], expected[name]) for name in loaded)
+    assert len(asked) == len(loaded) and not [name for name in asked if "encoder" in name.replace("decoder", "")]
+
+
+def test_weights_of_another_vae_are_refused(made, tmp_path: Path) -> None:
+    from ltx_dist.stages.loading import load_vae_decoder
+
+    checkpoint = made("0.9.1", "folder")
+    shutil.copytree(checkpoint.folder("vae"), tmp_path / "vae")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    for change, kind in (({"latent_channels": 8}, "mismatched"), ({"timestep_conditioning": False}, "unexpected")):
+        (tmp_path / "vae" / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=f"{kind} tensors, such as .*: the config is of other weights"):
+            load_vae_decoder(replace(checkpoint, path=tmp_path), torch.float32)
 
 
 @pytest.mark.parametrize("version", ARCHITECTURES)

@@ -120,6 +120,16 @@ def test_other_tiles_are_other_frames_of_the_same_latents(out: Path):
         assert after["frames_sha256"] != before[name]["frames_sha256"]
 
 
+def test_another_precision_of_the_vae_is_other_frames_of_the_same_latents(out: Path):
+    before = sidecars(out)
+    assert "nothing to do" in run("decode", out, "--set", "model.vae_precision=float32").output, "the model's own"
+    result = run("decode", out, "--set", "model.vae_precision=bfloat16")
+    assert result.exit_code == 0, result.output
+    for name, after in sidecars(out).items():
+        assert after["latents_sha256"] == before[name]["latents_sha256"]
+        assert after["frames_sha256"] != before[name]["frames_sha256"]
+
+
 def test_clips_without_latents_are_named_and_stay(out: Path):
     (spool(out) / "002-two.safetensors").unlink()
     (spool(out) / "003-three.safetensors").write_bytes(b"torn")

@@ -28,7 +28,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.stages.denoiser import Denoiser
 from ltx_dist.stages.text_encoder import TextEncoder
 from ltx_dist.stages.video_decoder import VideoDecoder
-from ltx_dist.types import Latents, RenderRequest, RenderResult, Stage
+from ltx_dist.types import PLAIN, Latents, RenderRequest, RenderResult, Stage, Storage
 
 CHECKPOINTS = [
     ("0.9.0", "LTXPipeline"),
@@ -85,9 +85,15 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def render_monolithic(checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype = torch.float32) -> Oracle:
+def render_monolithic(
+    checkpoint: Checkpoint,
+    request: RenderRequest,
+    dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype | None = None,
+) -> Oracle:
     """diffusers' own call, once for the latents and once for the frames, from the same seed."""
     pipeline = getattr(diffusers, checkpoint.pipeline_class).from_pretrained(checkpoint.path, dtype=dtype)
+    pipeline.vae.to(vae_dtype or dtype)
     pipeline.set_progress_bar_config(disable=True)
     latents = _call(pipeline, request, "latent")
     if latents.ndim == 3:
@@ -123,12 +129,14 @@ def _call(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, output_
     )[0]
 
 
-def render_split(checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype) -> tuple[Latents, np.ndarray]:
+def render_split(
+    checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype, storage: Storage = PLAIN
+) -> tuple[Latents, np.ndarray]:
     steps: list[int] = []
     with torch.inference_mode():
         conditioning = TextEncoder(checkpoint, dtype, "cpu").encode([request])[0]
         latents = Denoiser(checkpoint, dtype, "cpu").denoise([request], [conditioning], steps.append)[0]
-        frames = np.stack(list(VideoDecoder(checkpoint, dtype, "cpu").decode(request, latents)))
+        frames = np.stack(list(VideoDecoder(checkpoint, dtype, "cpu", storage).decode(request, latents)))
     assert steps == list(range(1, request.num_inference_steps + 1))
     return latents, frames
 
@@ -147,6 +155,15 @@ def test_the_split_equals_the_monolithic_pipeline_in_bfloat16(checkpoint: Checkp
     latents, frames = render_split(checkpoint, REQUESTS[0], torch.bfloat16)
     assert torch.equal(latents.latents, expected.latents.float())
     assert np.array_equal(frames, expected.frames)
+
+
+def test_a_vae_of_its_own_precision_is_that_of_the_monolithic_pipeline(checkpoint: Checkpoint):
+    expected = render_monolithic(checkpoint, REQUESTS[0], torch.bfloat16, vae_dtype=torch.float32)
+    latents, frames = render_split(checkpoint, REQUESTS[0], torch.bfloat16, Storage(vae="float32"))
+    assert torch.equal(latents.latents, expected.latents.float())
+    assert np.array_equal(frames, expected.frames)
+    _, in_bfloat16 = render_split(checkpoint, REQUESTS[0], torch.bfloat16)
+    assert not np.array_equal(frames, in_bfloat16)
 
 
 def make_placement(layout: str, devices: int, video_slots: int = 0) -> Placement:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -27,8 +29,10 @@ from ltx_dist.scheduling.memory import (
     transformer_parameters,
 )
 from ltx_dist.scheduling.placement import Worker
-from ltx_dist.stages.loading import load_text_encoder, load_transformer
-from ltx_dist.types import STAGES, DecodeTiling, RenderRequest, Stage, Storage
+from ltx_dist.scheduling.working_sets import decode_bytes
+from ltx_dist.stages import loading
+from ltx_dist.stages.loading import load_text_encoder, load_transformer, load_vae_decoder
+from ltx_dist.types import STAGES, UNTILED, DecodeTiling, RenderRequest, Stage, Storage
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
 
@@ -117,6 +121,35 @@ def test_what_is_not_installed_is_named_with_the_extra(checkpoint: Checkpoint) -
         StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", OutputConfig(), Storage(text_encoder="int8")))
 
 
+def test_the_vae_in_its_own_precision_is_what_is_planned_and_loaded(checkpoint: Checkpoint) -> None:
+    plain, wider = (
+        batch(checkpoint, precision="bfloat16"),
+        batch(checkpoint, precision="bfloat16", vae_precision="float32"),
+    )
+    before, after = plain.component_bytes("bfloat16"), wider.component_bytes("bfloat16")
+    vae = load_vae_decoder(checkpoint, torch.float32)
+    assert after == before | {"vae": 2 * before["vae"]}
+    assert after["vae"] == sum(tensor.nbytes for tensor in vae.state_dict().values())
+    decoding = [one.demand("bfloat16").models.working_set(Stage.DECODE, [REQUEST], UNTILED) for one in (plain, wider)]
+    assert decoding[1] == decode_bytes(vae.config, REQUEST, 4) > decoding[0] == decode_bytes(vae.config, REQUEST, 2)
+    assert wider.storage("float32") == Storage(), "the model's own precision is none of the VAE's own"
+
+
+def test_a_text_encoder_that_is_quantised_is_read_and_not_mapped(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is read when a library quantises it, but without one: every weight arrives, and no page of the file."""
+    monkeypatch.setattr(loading, "quantized", lambda *_: {})
+    read, plain = load_text_encoder(checkpoint, torch.float32, "int8"), load_text_encoder(checkpoint, torch.float32)
+    assert {name: tensor.tolist() for name, tensor in read.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in plain.state_dict().items()
+    }
+    assert str(checkpoint.folder("text_encoder")) in Path("/proc/self/maps").read_text(), "the plain one's"
+    del plain
+    gc.collect()
+    assert str(checkpoint.folder("text_encoder")) not in Path("/proc/self/maps").read_text()
+
+
 def test_int4_is_refused_where_it_would_save_nothing(checkpoint: Checkpoint) -> None:
     with pytest.raises(ValueError, match="^model.text_encoder_quantization: int4 saves nothing on a CPU.*use int8"):
         batch(checkpoint, text_encoder_quantization="int4").placement(Inventory((), 2))
@@ -129,8 +162,14 @@ def test_storage_and_tiling_are_in_the_keys_of_what_they_change_and_defaults_cha
         render_key(*arguments, output),
         render_key(*arguments, output, Storage("float8")),
         render_key(*arguments, output, Storage("same", "int8")),
+        render_key(*arguments, output, Storage(vae="float16")),
+        render_key(*arguments, output, Storage("float8", vae="float16")),
         render_key(*arguments, output, Storage(), DecodeTiling(512, 64)),
     ]
-    assert len(set(renders)) == 4
+    assert len(set(renders)) == 6
+    assert latents_key(*arguments, Storage(vae="float16")) == latents_key(*arguments)
+    assert renders[1].startswith("a7a4aa56ca546b2d"), (
+        "clips that were made before the VAE had a precision keep their keys"
+    )
     assert len({latents_key(*arguments), latents_key(*arguments, Storage("float8"))}) == 2
     assert render_key(*arguments, output, Storage(), DecodeTiling()) == renders[0]

@@ -40,6 +40,6 @@ class Crew:
             self._placed.digest,
             self._placed.precision,
             batch.config.output,
-            batch.storage,
+            self._placed.storage,
             batch.config.recovery.exact,
         )

@@ -62,7 +62,7 @@ class Models:
     """What is known of a batch's models, by component: bytes on the device, of one streamed block, configs.
 
     blocks: how many equal blocks a component can be streamed in; absent for one that cannot. element_bytes: of the
-    activations. ratios: the VAE's pixels and frames a latent.
+    activations, vae_element_bytes: of the VAE's. ratios: the VAE's pixels and frames a latent.
     """
 
     weights: Mapping[str, int]
@@ -71,6 +71,7 @@ class Models:
     configs: Mapping[str, Config] = field(default_factory=dict[str, Config])
     element_bytes: int = 2
     ratios: tuple[int, int] = (32, 8)
+    vae_element_bytes: int = 2
 
     def streamed_bytes(self, component: str) -> int:
         """On the device while a component is streamed: what is not in its blocks, and two of those."""
@@ -86,7 +87,7 @@ class Models:
             return max(working_sets.encode_text_bytes(config, r.max_sequence_length, element) for r in shapes)
         if stage is Stage.DENOISE:
             return max(working_sets.denoise_bytes(config, r, self.ratios, element) for r in shapes)
-        return max(working_sets.decode_bytes(config, r, element, tiling) for r in shapes)
+        return max(working_sets.decode_bytes(config, r, self.vae_element_bytes, tiling) for r in shapes)
 
 
 @dataclass(frozen=True, slots=True)

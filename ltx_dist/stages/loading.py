@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
 from ltx_dist.checkpoints.versions import config_file, read_config
+from ltx_dist.checkpoints.weight_files import weight_files
+from ltx_dist.stages.decoder_weights import decoder_tensors, fill
 from ltx_dist.stages.quantization import quantized
 
 # A bar a component would be printed by every worker at once, over the live view.
@@ -43,9 +47,24 @@ def pipeline_class(checkpoint: Checkpoint) -> type[diffusers.DiffusionPipeline]:
 def load_text_encoder(
     checkpoint: Checkpoint, dtype: torch.dtype, quantization: str = "none", device: torch.device = CPU
 ) -> Any:
-    """In `int8` or `int4` its linear layers are quantised on the device as they are read, one by one."""
-    how = {} if quantization == "none" else quantized(quantization, dtype, device)
-    return _complete(transformers.T5EncoderModel, checkpoint.folder("text_encoder"), dtype, **how)
+    """In `int8` or `int4` its linear layers are quantised on the device as they are read, one by one.
+
+    Read, then, and not mapped: the pages of a mapped file would stay in memory until the last layer is done, 9.5 GB of
+    them beside the 4.9 GB they are made into.
+    """
+    folder = checkpoint.folder("text_encoder")
+    if quantization == "none":
+        return _complete(transformers.T5EncoderModel, folder, dtype)
+    how = quantized(quantization, dtype, device)
+    config = transformers.T5Config.from_pretrained(folder, local_files_only=True)
+    with ExitStack() as files:
+        tensors = {
+            name: file.get_slice(name)
+            for path in weight_files(folder, "text_encoder")
+            for file in [files.enter_context(safe_open(path, framework="pt", backend="pread"))]
+            for name in file.keys()  # noqa: SIM118 (not a dict)
+        }
+        return _complete(transformers.T5EncoderModel, None, dtype, config=config, state_dict=tensors, **how)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -73,12 +92,18 @@ def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, storage: str = 
 def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
     """The VAE without its encoder, which is half of it and which rendering from text never runs.
 
-    The file is mapped into memory, so weights that are dropped before they are used are not even read; where they are
-    cast to another dtype they pass through host memory once.
+    Raises ValueError when weights and config do not belong together.
     """
-    vae = _load_model(diffusers.AutoencoderKLLTXVideo, checkpoint.source("vae"), dtype)
+    source = checkpoint.source("vae")
+    with torch.device("meta"):
+        if isinstance(source, InFile):
+            config = read_config(source.config_name) | source.changes
+            vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
+        else:
+            vae = diffusers.AutoencoderKLLTXVideo.from_config(diffusers.AutoencoderKLLTXVideo.load_config(source))
     vae.encoder = None
-    return vae
+    fill(vae, decoder_tensors(source, dtype))
+    return vae.eval()
 
 
 def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:

@@ -21,7 +21,7 @@ class VideoDecoder:
     def __init__(
         self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
     ) -> None:
-        self.module = load_vae_decoder(checkpoint, dtype)
+        self.module = load_vae_decoder(checkpoint, dtype if storage.vae == "same" else DTYPES[storage.vae])
         self._device = device
         self._denormalize = pipeline_class(checkpoint)._denormalize_latents
         self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)

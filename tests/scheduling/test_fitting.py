@@ -33,6 +33,7 @@ def full_size(transformer: str = "transformer-2b", element_bytes: int = 2, trans
         configs,
         element_bytes,
         RATIOS,
+        element_bytes,
     )
 
 
