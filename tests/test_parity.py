@@ -93,7 +93,12 @@ def render_monolithic(
 ) -> Oracle:
     """diffusers' own call, once for the latents and once for the frames, from the same seed."""
     pipeline = getattr(diffusers, checkpoint.pipeline_class).from_pretrained(checkpoint.path, dtype=dtype)
-    pipeline.vae.to(vae_dtype or dtype)
+    if vae_dtype is not None:
+        # As stored, and not as `pipeline.vae.to(vae_dtype)`, which would first have rounded it to `dtype`.
+        pipeline.vae = diffusers.AutoencoderKLLTXVideo.from_pretrained(checkpoint.path / "vae", dtype=vae_dtype)
+        # `LTXConditionPipeline` does not cast to the VAE's dtype before it decodes, and fails.
+        decode = pipeline.vae.decode
+        pipeline.vae.decode = lambda latents, *rest, **named: decode(latents.to(vae_dtype), *rest, **named)
     pipeline.set_progress_bar_config(disable=True)
     latents = _call(pipeline, request, "latent")
     if latents.ndim == 3:
