@@ -77,17 +77,14 @@ def run_bare(prompts: Path, out: Path, processes: int, threads: int | None) -> M
     return Measured(max(r["ended"] for r in reports) - min(r["started"] for r in reports), whole)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def compare(clips: int, rounds: int) -> None:
+    """Run all ways in turns, and print."""
     lines = PROMPTS.read_text().splitlines()
     measured: dict[str, list[Measured]] = {"ours": [], "loop": [], "independent": []}
     with tempfile.TemporaryDirectory() as temporary:
         prompts = Path(temporary) / "prompts.txt"
-        prompts.write_text("\n".join(lines[index % len(lines)] for index in range(arguments.clips)))
-        for round_ in range(arguments.rounds):
+        prompts.write_text("\n".join(lines[index % len(lines)] for index in range(clips)))
+        for round_ in range(rounds):
             folder = Path(temporary) / str(round_)
             folder.mkdir()
             measured["ours"].append(run_ours(prompts, folder / "ours"))
@@ -95,12 +92,20 @@ def main() -> None:
             measured["independent"].append(run_bare(prompts, folder / "independent", CORES, 1))
             last = {name: f"{runs[-1].steady:.1f} s ({runs[-1].whole:.1f})" for name, runs in measured.items()}
             print(f"round {round_ + 1}, steady (whole):", last, flush=True)
-    print(f"\n{arguments.clips} clips on {CORES} cores, medians of {arguments.rounds} rounds; speed against the loop")
+    print(f"\n{clips} demo clips on {CORES} cores, medians of {rounds} rounds; speed against the loop")
     for kind in ("steady", "whole"):
         seconds = {name: statistics.median(getattr(run, kind) for run in runs) for name, runs in measured.items()}
         for name, value in seconds.items():
             print(f"  {kind:<7} {name:<12} {value:6.1f} s  {seconds['loop'] / value:5.2f}x")
         print(f"  {kind:<7} ours against independent processes: {seconds['independent'] / seconds['ours']:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    compare(arguments.clips, arguments.rounds)
 
 
 if __name__ == "__main__":

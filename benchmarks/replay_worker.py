@@ -32,10 +32,14 @@ class ReplaySpec:
     slower: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def replay_request(request_id: str, seconds: Work) -> RenderRequest:
-    """A request that carries its stages' seconds on the reference device, in place of a prompt."""
+def replay_request(request_id: str, seconds: Work, faster: float = 1.0) -> RenderRequest:
+    """A request that carries its stages' seconds on the reference device, in place of a prompt.
+
+    faster: than on GPUs the replay runs. Payloads shrink by it, so copying them takes the share that it has there.
+    """
+    prompt = " ".join(map(repr, (*seconds, faster)))
     return RenderRequest(
-        request_id=request_id, prompt=" ".join(map(repr, seconds)), negative_prompt="", height=480, width=704,
+        request_id=request_id, prompt=prompt, negative_prompt="", height=480, width=704,
         num_frames=121, frame_rate=24.0, num_inference_steps=1, guidance_scale=1.0, guidance_rescale=0.0, seed=0,
         decode_timestep=0.0, decode_noise_scale=None, max_sequence_length=128,
     )  # fmt: skip
@@ -63,12 +67,15 @@ class ReplayWorker:
 
     def __init__(self, spec: ReplaySpec) -> None:
         self._spec = spec
+        self._slowness = seconds_on(spec.worker, spec.slower, (1.0, 1.0, 1.0))
 
     def run(self, stage: Stage, requests: Sequence[RenderRequest], payload: Any) -> tuple[Any, StageReport]:
         started = time.perf_counter()
         (request,) = requests
-        seconds = seconds_on(self._spec.worker, self._spec.slower, _carried(request))[STAGES.index(stage)]
-        content: Any = np.zeros(PAYLOAD_BYTES[stage], np.uint8)
+        encode, denoise, decode, faster = map(float, request.prompt.split())
+        position = STAGES.index(stage)
+        seconds = (encode, denoise, decode)[position] * self._slowness[position]
+        content: Any = np.zeros(int(PAYLOAD_BYTES[stage] / faster), np.uint8)
         if stage is Stage.DECODE:
             content = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
         time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
@@ -76,8 +83,3 @@ class ReplayWorker:
 
     def state(self) -> WorkerState:
         return WorkerState(self._spec.worker.worker_id)
-
-
-def _carried(request: RenderRequest) -> Work:
-    encode, denoise, decode = map(float, request.prompt.split())
-    return encode, denoise, decode

@@ -1,32 +1,43 @@
-"""Ours against what others would write, replayed on actors that sleep as long as the stages take on GPUs.
+"""Ours against what others would write: replayed stages on 3 to 8 devices, the demo's real stages, a GPU's offloading.
 
-    python benchmarks/rivals.py [--quick] [--seconds 6]
+    python benchmarks/rivals.py [--quick] [--seconds 0.16] [--only replayed|demo|offload]
 
-In turns, in one run, on the same actors' code (`replay_worker.py`), with payloads of real size, on 3 to 8 devices:
+All in turns and in one run. Replayed (`replay_worker.py`: the stage times of GPUs, payloads and time compressed alike):
   data parallel  a process a device, each all stages of every n-th clip, in the order of the file. Where the models do
                  not fit a device together, each clip reloads them over a 25 GB/s link
   ray data       `map_batches` with an actor pool a stage, as its guide to batch inference has it: batches of one, a
                  block a row, order not preserved, pools of the sizes that balance the stages. Its encoding and
                  decoding actors are on the same devices as if sharing cost nothing, which favours it
   ours           the planner's layout and order: all stages on each device where they fit, else the best split
-Printed are seconds from the first stage's start to the last one's end, and ours over theirs. `cpu_batch.py` does the
-same with the packaged model's real stages on this machine's cores, against a plain loop and independent processes.
-Needs pyarrow and pandas for Ray Data.
+Printed are seconds from the first stage's start to the last one's end, and ours over theirs. Time is compressed as in
+`schedule.py`; what a call costs Ray then weighs more than on GPUs, for ours and for Ray Data, not for data parallel.
+Demo (`cpu_batch.py`): the packaged model on this machine's cores, against a plain diffusers loop and independent
+processes.
+Offload (`gpu.py`): diffusers' `enable_model_cpu_offload` against ours in waves; only where there is a GPU.
+Ray Data needs pyarrow and pandas: pip install -e '.[benchmarks]' -c constraints.txt
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import logging
 import random
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+import torch
+from cpu_batch import compare
 from replay import draw_works
 from replay_worker import PAYLOAD_BYTES, REFERENCE, ReplaySpec, ReplayWorker, replay_request, seconds_on
-from schedule import RTX_4090, SLOWER, best_split, known_costs, placement_of, scaled
+from schedule import RTX_4090, SLOWER, best_split, compressed, known_costs, placement_of
 
 from ltx_dist.execution import ray_cluster
 from ltx_dist.execution.ray_executor import RayExecutor
@@ -72,40 +83,43 @@ class StageOfRows:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         started = time.time()
         seconds = seconds_on(REFERENCE, SLOWER, tuple(batch["seconds"][0]))[self._position]
-        payload = np.zeros((1, PAYLOAD_BYTES[self._stage]), np.uint8)
+        payload = np.zeros((1, int(PAYLOAD_BYTES[self._stage] / batch["faster"][0])), np.uint8)
         time.sleep(max(0.0, seconds - (time.time() - started)))
         first = batch.get("started", np.array([started]))
-        return {"seconds": batch["seconds"], "payload": payload, "started": first, "ended": np.array([time.time()])}
+        same = {name: batch[name] for name in ("seconds", "faster")}
+        return {**same, "payload": payload, "started": first, "ended": np.array([time.time()])}
 
 
-def run_ours(executor: RayExecutor, placement: Placement, works: dict[str, Work]) -> float:
+def run_ours(executor: RayExecutor, placement: Placement, works: dict[str, Work], faster: float) -> float:
     costs = known_costs(works)
     order = best_order(placement, list(works), costs).request_ids
     renderer = Renderer(
         Scheduler(placement, costs), executor, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
     )
-    for result in renderer.render([replay_request(name, works[name]) for name in order]):
+    for result in renderer.render([replay_request(name, works[name], faster) for name in order]):
         assert result.status == "done", result.error
     return makespan(renderer.completions)
 
 
-def run_data_parallel(devices: int, works: dict[str, Work], reload_seconds: float) -> float:
+def run_data_parallel(devices: int, works: dict[str, Work], faster: float, reload_seconds: float) -> float:
     actors = [ray.remote(num_cpus=0)(DataParallel).remote(reload_seconds) for _ in range(devices)]
     ray.get([actor.render.remote([]) for actor in actors])
-    requests = [replay_request(name, work) for name, work in works.items()]
+    requests = [replay_request(name, work, faster) for name, work in works.items()]
     spans = ray.get([actor.render.remote(requests[i::devices]) for i, actor in enumerate(actors)])
     for actor in actors:
         ray.kill(actor)
     return max(end for _, end in spans) - min(start for start, _ in spans)
 
 
-def run_ray_data(encoders: int, denoisers: int, works: dict[str, Work]) -> float:
+def run_ray_data(encoders: int, denoisers: int, works: dict[str, Work], faster: float) -> float:
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.execution_options.preserve_order = False
-    rows = ray.data.from_items([{"seconds": list(work)} for work in works.values()], override_num_blocks=len(works))
+    items = [{"seconds": list(work), "faster": faster} for work in works.values()]
+    rows = ray.data.from_items(items, override_num_blocks=len(items))
     for stage, pool in zip(STAGES, (encoders, denoisers, encoders), strict=True):
         strategy = ray.data.ActorPoolStrategy(size=pool)
         rows = rows.map_batches(
@@ -116,44 +130,66 @@ def run_ray_data(encoders: int, denoisers: int, works: dict[str, Work]) -> float
     return float(max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="one seed, two cases")
-    parser.add_argument("--seconds", type=float, default=6.0, help="about how long ours is made to take")
-    arguments = parser.parse_args()
+def replayed(seeds: range, cases: Sequence[tuple[str, int, int, bool]], seconds: float) -> None:
+    """Data parallel, Ray Data and ours on actors that sleep; prints each run, and the mean ratios of each case."""
+    if missing := [name for name in ("pyarrow", "pandas") if importlib.util.find_spec(name) is None]:
+        sys.exit(f"Ray Data needs {' and '.join(missing)}: pip install -e '.[benchmarks]' -c constraints.txt")
     ray_cluster.connect(None)
     same = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * 10**9)] * 8, "same")
     specs = [ReplaySpec(worker, SLOWER) for worker in same.workers]
     executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-    run_ours(executor, same, scaled(same, draw_works(32, random.Random(9), "distilled"), 2.0))
-    for case, devices, clips, fits in CASES[1:3] if arguments.quick else CASES:
+    run_ours(executor, same, *compressed(same, draw_works(32, random.Random(9), "distilled"), 2.0))
+    for case, devices, clips, fits in cases:
         ratios: dict[str, list[float]] = {"data parallel": [], "ray data": []}
-        for seed in range(1 if arguments.quick else 2):
-            works = draw_works(clips, random.Random(seed), case)
-            split = best_split(devices, works)
+        for seed in seeds:
+            drawn = draw_works(clips, random.Random(seed), case)
+            split = best_split(devices, drawn)
             universal = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * 10**9)] * devices, "same")
             placement = universal if fits else split
-            full_seconds = sum(map(sum, works.values()))
-            works = scaled(placement, works, arguments.seconds)
-            factor = sum(map(sum, works.values())) / full_seconds
+            works, faster = compressed(placement, drawn, seconds * clips)
             encoders = sum(Stage.DECODE in worker.stages for worker in split.workers)
-            ours = run_ours(executor, placement, works)
-            data_parallel = run_data_parallel(devices, works, 0.0 if fits else RELOAD_SECONDS * factor)
-            ray_data = run_ray_data(encoders, devices - encoders, works)
+            ours = run_ours(executor, placement, works, faster)
+            data_parallel = run_data_parallel(devices, works, faster, 0.0 if fits else RELOAD_SECONDS / faster)
+            ray_data = run_ray_data(encoders, devices - encoders, works, faster)
             ratios["data parallel"].append(ours / data_parallel)
             ratios["ray data"].append(ours / ray_data)
             print(
-                f"  seed {seed}: ours {ours:.2f} s  data parallel {data_parallel:.2f}  ray data {ray_data:.2f}",
+                f"  seed {seed}, time / {faster:.0f}: ours {ours:.2f} s  data parallel {data_parallel:.2f}  "
+                f"ray data {ray_data:.2f}",
                 flush=True,
             )
         means = {name: statistics.mean(values) for name, values in ratios.items()}
         print(
-            f"{case:<14} {devices} devices {clips:>4} clips, time x {factor:.4f}: ours / data parallel "
-            f"{means['data parallel']:.3f}   ours / ray data {means['ray data']:.3f}",
+            f"{case:<14} {devices} devices {clips:>4} clips: ours / data parallel {means['data parallel']:.3f} "
+            f"(aim <= 1.00)   ours / ray data {means['ray data']:.3f} (aim <= 0.90)",
             flush=True,
         )
     executor.shutdown()
     ray_cluster.disconnect()
+
+
+def offload() -> None:
+    """diffusers with model offload on a card of 24 GB, or of so much of a larger one."""
+    if not torch.cuda.is_available():
+        print("model offload: no GPU here, so not run; where there is one, this is `gpu.py --cap-gb 24`")
+        return
+    subprocess.run([sys.executable, str(Path(__file__).with_name("gpu.py")), "--cap-gb", "24"], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="one seed, two cases, one round")
+    parser.add_argument("--seconds", type=float, default=0.16, help="about how long ours takes for each clip")
+    parser.add_argument("--only", choices=["replayed", "demo", "offload"], help="one part instead of all")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    if arguments.only in (None, "replayed"):
+        replayed(range(1 if arguments.quick else 2), CASES[1:3] if arguments.quick else CASES, arguments.seconds)
+    if arguments.only in (None, "demo"):
+        compare(24, 1 if arguments.quick else 3)
+    if arguments.only in (None, "offload"):
+        offload()
+    print(f"{time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ from ltx_dist.types import (
 FETCH_SECONDS = 120.0
 """For a few megabytes from another node; one that takes longer is as good as gone."""
 
+STATE_SECONDS = 0.5
+"""Between two rounds of asking the workers what they are at: what a person can follow."""
+
+STATES_A_SECOND = 100
+"""Asked at most, of however many workers: one takes the driver half a millisecond, and it has a batch to run."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Call:
@@ -60,6 +66,7 @@ class RayExecutor:
         self._changes: list[Joined | Left] = []
         self._states = {spec.worker.worker_id: WorkerState(spec.worker.worker_id) for spec in specs}
         self._state_calls: dict[Any, str] = {}
+        self._next_states = 0.0
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         actor = self._workers.actors.get(assignment.worker_id)
@@ -175,7 +182,7 @@ class RayExecutor:
         ]
 
     def _ask_states(self) -> None:
-        """What each worker is at, as last heard; asks again those that have answered, and never waits."""
+        """What each worker is at, as last heard; now and then asks those that have answered, and never waits."""
         calls = list(self._state_calls)
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
         for call in ready:
@@ -185,6 +192,9 @@ class RayExecutor:
             except RayActorError as error:
                 self._states.pop(worker_id, None)
                 self._workers.bury(worker_id, error)
+        if self._now() < self._next_states:
+            return
+        self._next_states = self._now() + max(STATE_SECONDS, len(self._workers.actors) / STATES_A_SECOND)
         asked = set(self._state_calls.values())
         for worker_id, actor in self._workers.actors.items():
             if worker_id not in asked:

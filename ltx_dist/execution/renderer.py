@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 """How long a wait may last before signals are served."""
 
+HANG_LOOK_SECONDS = 1.0
+"""Between two looks for hung workers, which takes a moment for each: they are given a minute at least."""
+
 KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
 """Stages whose output is of use to a later run."""
 
@@ -61,6 +64,7 @@ class Renderer:
         self._clock = clock
         self._policy = FailurePolicy()
         self._deadlines = Deadlines()
+        self._next_hang_look = 0.0
         self._on_disk: dict[str, Stage] = {}
         self._by_id: dict[str, RenderRequest] = {}
         self._history: dict[str, list[Completion]] = {}
@@ -167,6 +171,9 @@ class Renderer:
 
     def _end_hung_workers(self) -> None:
         now = self._clock()
+        if now < self._next_hang_look:
+            return
+        self._next_hang_look = now + HANG_LOOK_SECONDS
         self._deadlines.saw(self._executor.worker_states(), now)
         for assignment, reason in self._deadlines.overdue(now):
             self._executor.end_worker(assignment.worker_id, Failure.HANG, reason)
