@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -14,15 +17,16 @@ import tiny
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.config import OutputConfig
+from ltx_dist.execution import deadlines
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.ray_executor import RayExecutor
 from ltx_dist.execution.renderer import Renderer
-from ltx_dist.execution.worker import WorkerSpec
+from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import Assignment, Completion, RenderRequest, Stage
+from ltx_dist.types import Assignment, Completion, Failure, RenderRequest, Stage, StageOutput
 
 pytestmark = pytest.mark.ray
 
@@ -46,8 +50,11 @@ def make_request(index: int, num_inference_steps: int = 2) -> RenderRequest:
     )
 
 
-def make_executor(checkpoint: Checkpoint, placement: Placement = REPLICATED) -> RayExecutor:
-    return RayExecutor([WorkerSpec(w, checkpoint, {}, "float32", OutputConfig()) for w in placement.workers])
+def make_executor(
+    checkpoint: Checkpoint, placement: Placement = REPLICATED, worker_class: type[StageWorker] = StageWorker
+) -> RayExecutor:
+    specs = [WorkerSpec(w, checkpoint, {}, "float32", OutputConfig()) for w in placement.workers]
+    return RayExecutor(specs, worker_class)
 
 
 def wait_for_one(executor: RayExecutor) -> Completion:
@@ -92,6 +99,34 @@ def test_a_killed_worker_costs_no_clip(ray_cluster, checkpoint: Checkpoint):
             results.append(result)
         assert {result.status for result in results} == {"done"} and len(results) == 6
         assert any(completion.worker_lost for completion in renderer.completions), "the kill was noticed"
+    finally:
+        executor.shutdown()
+
+
+def test_a_stage_that_never_returns_is_killed_and_charged(
+    ray_cluster, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(deadlines, "LEAST_SECONDS", 3.0)
+    monkeypatch.setattr(deadlines, "FACTOR", 50.0)  # tiny steps vary more than a real model's
+    marker = tmp_path / "hung"
+
+    class Hanging(StageWorker):
+        """The first denoising of clip-3 never returns: a C call that holds the interpreter's lock, deaf to signals."""
+
+        def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
+            if stage is Stage.DENOISE and requests[0].request_id == "clip-3" and not marker.exists():
+                marker.touch()
+                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+                ctypes.PyDLL(None).pause()
+            return super().run(stage, requests, *payloads)
+
+    executor = make_executor(checkpoint, worker_class=Hanging)
+    try:
+        renderer = Renderer(Scheduler(REPLICATED), executor)
+        results = list(renderer.render([make_request(index, num_inference_steps=8) for index in range(6)]))
+        assert {result.status for result in results} == {"done"} and len(results) == 6
+        (lost,) = [completion for completion in renderer.completions if completion.failure]
+        assert (lost.failure, lost.assignment.clips) == (Failure.HANG, "clip-3")
     finally:
         executor.shutdown()
 
