@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -19,47 +22,77 @@ HOSTILE = ["tests/inputs", "tests/output/test_links.py", "tests/checkpoints/test
 FUZZ_EXAMPLES = 3400
 """Of each of three fuzz tests: together over 10,000 prompt files."""
 
-PROOFS: dict[str, list[list[str]]] = {
-    "publish": [[str(TESTS / "output" / "test_fail_points.py")]],
-    "kills": [[str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", str(seed)] for seed in (0, 1)],
-    "storage": [[str(HERE / "chaos_storage.py")]],
-    "hashes": [[str(HERE / "chaos_hashes.py")]],
-    "hostile": [["-m", "pytest", "-q", "--no-header", "--durations=0", "--durations-min=60", *HOSTILE]],
-    "ray": [[str(HERE / "chaos_ray.py")]],
+Proofs = dict[str, Sequence[str]]
+"""Command lines, by name."""
+
+ALONE: Proofs = {
+    "hashes": [str(HERE / "chaos_hashes.py")],
+    "scale": [str(HERE / "chaos_model.py"), "scale"],
 }
-"""By name, commands that run at the same time."""
+"""Each with a figure that takes a quiet machine."""
+
+SIDE_BY_SIDE: Proofs = {
+    "ray": [str(HERE / "chaos_ray.py")],
+    "model": [str(HERE / "chaos_model.py"), "model"],
+    "kills-0": [str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", "0"],
+    "kills-1": [str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", "1"],
+    "stop": [str(HERE / "chaos_stop.py")],
+    "hostile": ["-m", "pytest", "-q", "--no-header", "--durations=0", "--durations-min=60", *HOSTILE],
+    "nodes": [str(HERE / "chaos_nodes.py")],
+    "storage": [str(HERE / "chaos_storage.py")],
+    "publish": [str(TESTS / "output" / "test_fail_points.py")],
+}
+"""Two at a time: those with Ray mostly wait for processes to start. The longest come first."""
+
+PROCESSES: list[subprocess.Popen[str]] = []
+PRINTING = threading.Lock()
+
+
+class NotProvedError(Exception):
+    """A proof that did not hold; all it said is printed."""
 
 
 def main() -> None:
-    names = sys.argv[1:] or [
-        name for name, commands in PROOFS.items() if Path(commands[0][0]).exists() or name == "hostile"
-    ]
-    if unknown := set(names) - set(PROOFS):
-        sys.exit(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}")
+    proofs = ALONE | SIDE_BY_SIDE
+    names = sys.argv[1:] or list(proofs)
+    if unknown := set(names) - set(proofs):
+        sys.exit(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(proofs)}")
     print(f"{os.cpu_count()} cores", flush=True)
     started = time.monotonic()
-    for name in names:
-        prove(name, PROOFS[name])
+    try:
+        for name in names:
+            if name in ALONE:
+                prove(name, ALONE[name])
+        with ThreadPoolExecutor(2) as lanes:
+            futures = [lanes.submit(prove, name, SIDE_BY_SIDE[name]) for name in names if name in SIDE_BY_SIDE]
+            if any(future.exception() for future in wait(futures, return_when=FIRST_EXCEPTION).done):
+                lanes.shutdown(wait=False, cancel_futures=True)
+                for process in PROCESSES:
+                    process.terminate()
+            for future in futures:
+                if not future.cancelled():
+                    future.result()
+    except NotProvedError as error:
+        sys.exit(str(error))
     print(f"all proved in {(time.monotonic() - started) / 60:.1f} minutes")
 
 
-def prove(name: str, commands: list[list[str]]) -> None:
+def prove(name: str, command: Sequence[str]) -> None:
     started = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(HERE.parent), "FUZZ_EXAMPLES": str(FUZZ_EXAMPLES)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command], cwd=HERE.parent, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for command in commands
-    ]  # fmt: skip
-    outputs = [process.communicate()[0].strip() for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        for line in output.splitlines() if process.returncode else output.splitlines()[-20:]:
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=HERE.parent, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    PROCESSES.append(process)
+    stdout, stderr = process.communicate()
+    lines = stdout.strip().splitlines()
+    with PRINTING:
+        for line in [*lines, *stderr.splitlines()] if process.returncode else lines[-20:]:  # Ray tells of every death
             print(f"{name}: {line}", flush=True)
         if process.returncode:
-            sys.exit(f"{name}: NOT PROVED, exit code {process.returncode}")
-    print(f"{name}: proved in {time.monotonic() - started:.0f} s", flush=True)
+            raise NotProvedError(f"{name}: NOT PROVED, exit code {process.returncode}")
+        print(f"{name}: proved in {time.monotonic() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

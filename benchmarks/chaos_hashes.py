@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,19 +66,38 @@ def equal_however_rendered(root: Path, with_ray: bool) -> None:
     assert exit_code(child) == -signal.SIGKILL and run(command("resumed", shuffled), log) == 0, log.read_text()
     names = ["local", "shuffled", "resumed"]
     if with_ray:
-        for count in (1, 2):
-            name = f"ray-{count}"
-            more = ["--executor", "ray", "--set", f"placement.devices={count}", "--set", "placement.layout=replicated"]
-            more = more if count > 1 else [*more[:4], "--set", "placement.layout=shared"]
-            words = command(name, shuffled if count > 1 else prompts, *more)
-            done = subprocess.run(
-                [sys.executable, "-m", "ltx_dist.cli", *words], cwd=ROOT, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            names.append(name)
+        names += over_ray(command, prompts, shuffled, root)
     expected = digests(root / "local")
     assert len(expected) == NUM_CLIPS and all(digests(root / name) == expected for name in names)
     print(f"{NUM_CLIPS} clips, {', '.join(names)}: equal hashes", flush=True)
+
+
+def over_ray(command: Callable[..., list[str]], prompts: Path, shuffled: Path, root: Path) -> list[str]:
+    """Each run with a Ray of its own, as a user starts it; the last is killed and goes on with fewer workers."""
+
+    def begin(name: str, source: Path, num_workers: int) -> subprocess.Popen[str]:
+        layout = "shared" if num_workers == 1 else "replicated"
+        settings = [f"placement.devices={num_workers}", f"placement.layout={layout}", "cache.embeddings=null"]
+        words = [*command(name, source, "--executor", "ray"), *(w for s in settings for w in ("--set", s))]
+        return subprocess.Popen(
+            [sys.executable, "-m", "ltx_dist.cli", *words], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def finish(process: subprocess.Popen[str]) -> None:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+
+    finish(begin("ray-1", prompts, 1))
+    finish(begin("ray-2-shuffled", shuffled, 2))
+    process = begin("ray-resumed", prompts, 2)
+    while len(list((root / "ray-resumed").glob("*.mp4"))) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    finish(begin("ray-resumed", shuffled, 1))
+    return ["ray-1", "ray-2-shuffled", "ray-resumed"]
 
 
 def equal_under_load() -> None:
@@ -114,7 +134,7 @@ def second_run(root: Path) -> None:
         )
         seconds = time.monotonic() - started
     assert done.returncode == 2 and f"process id {os.getpid()} on " in done.stderr, done.stderr
-    assert seconds <= 2 or os.getloadavg()[0] > 3, seconds
+    assert seconds <= 2 or os.getloadavg()[0] > 2, seconds
     print(f"a second run: exit 2 after {seconds:.1f} s: {done.stderr.strip()}", flush=True)
 
 

@@ -12,11 +12,12 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+OURS = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = OURS
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("RAY_ADDRESS", None)
 
@@ -50,7 +51,7 @@ def import_everything() -> None:
 def save_checkpoint(folder: Path) -> Path:
     """In a process of its own: it runs torch."""
     code = f"import tiny, pathlib; tiny.save_checkpoint(pathlib.Path({str(folder)!r}), '0.9.5')"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[:2])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(OURS)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, stderr=subprocess.DEVNULL)
     return folder
 
@@ -99,11 +100,11 @@ def run(arguments: Sequence[str], log: Path) -> int:
     return exit_code(start(arguments, log))
 
 
-def digests(out: Path) -> dict[str, tuple[str, str]]:
-    """frames_sha256 as recorded and the mp4's as it lies there, by clip; every clip whole and recorded."""
+def digests(out: Path, failed: Collection[str] = ()) -> dict[str, tuple[str, str]]:
+    """frames_sha256 as recorded and the mp4's as it lies there, by clip; every other clip whole and recorded."""
     from ltx_dist.output.verify import verify_folder
 
-    bad = [verdict for verdict in verify_folder(out) if verdict.problem]
+    bad = [verdict for verdict in verify_folder(out) if verdict.problem and verdict.name not in failed]
     assert not bad, bad
     found = {}
     for mp4 in sorted(out.glob("*.mp4")):

@@ -1,0 +1,72 @@
+"""The scheduler, the failure policy and the renderer's loop, without processes: anything at any time, and at scale.
+
+    python benchmarks/chaos_model.py [model scale]
+
+`model` is the state machine of tests/execution/test_failures.py, with 1,000 examples of 200 steps in as many processes
+as there are cores. `scale` is 10,000 clips on 64 workers on a virtual clock; a tick is timed on the wall.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from proofs import run_proofs
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+EXAMPLES, STEPS = 1000, 200
+CLIPS, WORKERS = 10_000, 64
+MAX_GROWTH_BYTES = 50e6
+MAX_TICK_SECONDS = 0.020
+
+
+def model() -> str:
+    """T4."""
+    processes = os.cpu_count() or 1
+    share = -(-EXAMPLES // processes)
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(run_machine, range(processes), [share] * processes))
+    return f"{share * processes} examples of {STEPS} steps: no clip lost, one terminal result each"
+
+
+def run_machine(seed: int, examples: int) -> None:
+    """Seeded, so that processes do not draw the same examples. Raises what a counterexample raised."""
+    from execution.test_failures import AnythingAtAnyTime
+    from hypothesis import HealthCheck, settings
+    from hypothesis import seed as seeded
+    from hypothesis.stateful import run_state_machine_as_test
+
+    class Seeded(AnythingAtAnyTime):
+        pass
+
+    run_state_machine_as_test(
+        seeded(seed)(Seeded),
+        settings=settings(max_examples=examples, stateful_step_count=STEPS, deadline=None, database=None,
+                          suppress_health_check=list(HealthCheck)),
+    )  # fmt: skip
+
+
+def scale() -> str:
+    """T5. Timed without tracemalloc, which slows every allocation down; then once more with it."""
+    from execution.test_failures import chaos
+
+    results, ticks, _ = chaos(CLIPS, WORKERS, traced=False)
+    _, _, stayed = chaos(CLIPS, WORKERS)
+    p99 = statistics.quantiles(ticks, n=100)[98]
+    counts = Counter(result.status for result in results.values())
+    assert counts.total() == CLIPS
+    assert stayed <= MAX_GROWTH_BYTES and p99 <= MAX_TICK_SECONDS, (stayed, p99)
+    return (
+        f"{CLIPS} clips on {WORKERS} workers, 1 % crash, 0.1 % hang: {counts['done']} done, {counts['failed']} failed; "
+        f"{stayed / 1e6:.1f} MB stay in the driver; a tick takes {statistics.median(ticks) * 1e3:.2f} ms, "
+        f"{p99 * 1e3:.2f} ms at the 99th percentile, on the wall"
+    )
+
+
+if __name__ == "__main__":
+    run_proofs({"model": model, "scale": scale})

@@ -1,0 +1,61 @@
+"""Which processes a proof has started, directly or not, and which of them are still there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+Born = dict[int, str]
+"""Process id and time of birth: an id alone may be given again."""
+
+
+def descendants(pid: int) -> Born:
+    """Of a process that we started, itself among them."""
+    parents: dict[int, int] = {}
+    born: Born = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        if (fields := _stat(path)) is not None:
+            parents[int(path.parent.name)], born[int(path.parent.name)] = int(fields[1]), fields[19]
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {one: born[one] for one in found if one in born}
+
+
+ACTOR = "ray::StageWorker"
+"""In the title of a worker of ours, whether it loads, runs or waits."""
+
+
+def titled(words: str, pid: int) -> Born:
+    """Of the processes below one that we started those with these words in their command line."""
+    return {one: born for one, born in descendants(pid).items() if words in _title(one)}
+
+
+def survivors(processes: Born, seconds: float) -> int:
+    """How many are still there after so many seconds; looks until none is."""
+    deadline = time.monotonic() + seconds
+    while left := sum(_is_alive(pid, born) for pid, born in processes.items()):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    return left
+
+
+def _is_alive(pid: int, born: str) -> bool:
+    fields = _stat(Path(f"/proc/{pid}/stat"))
+    return fields is not None and fields[19] == born and fields[0] not in ("Z", "X")
+
+
+def _stat(path: Path) -> list[str] | None:
+    """What follows the process's name, from its state on."""
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,19 @@
+"""How a script with several proofs runs: those that are named on its command line, or all."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def run_proofs(proofs: Mapping[str, Callable[..., str]], *arguments: Any) -> None:
+    """Each prints what it saw; the first that does not hold raises, and ends them."""
+    names = sys.argv[1:] or list(proofs)
+    if unknown := set(names) - set(proofs):
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(proofs)}")
+    for name in names:
+        started = time.monotonic()
+        seen = proofs[name](*arguments)
+        print(f"{name}: {seen} ({time.monotonic() - started:.0f} s)", flush=True)
