@@ -19,7 +19,14 @@ from ltx_dist.render_key import embedding_keys, latents_key, render_key
 from ltx_dist.scheduling.costs import PredictedCosts
 from ltx_dist.scheduling.fitting import Demand, Models, blocks_of, candidate_tilings
 from ltx_dist.scheduling.inventory import Inventory
-from ltx_dist.scheduling.memory import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
+from ltx_dist.scheduling.memory import (
+    BYTES_PER_PARAMETER,
+    component_bytes,
+    quantized_bytes,
+    text_encoder_block_parameters,
+    text_encoder_kept_parameters,
+    transformer_block_parameters,
+)
 from ltx_dist.scheduling.placement import Placement, Wishes
 from ltx_dist.scheduling.planner import Forecast, forecasts
 from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage, Storage
@@ -91,7 +98,7 @@ class Batch:
         parameters, blocks = blocks_of(configs)
         if self.storage(precision).text_encoder != "none":
             del blocks["text_encoder"]  # a quantised layer is more than tensors: it does not pass through in blocks
-        block_bytes = {name: self._stored(name, count, count, precision) for name, count in parameters.items()}
+        block_bytes = {name: self._stored(name, count, 1, precision) for name, count in parameters.items()}
         ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
         shapes = tuple({_shape(request): request for request in self.requests}.values())
         decode = self.config.decode
@@ -112,22 +119,29 @@ class Batch:
     def component_bytes(self, precision: str) -> dict[str, int]:
         """Of the weights as they are on the device, by component."""
         configs = {name: component_config(self.checkpoint, name) for name in ("text_encoder", "transformer")}
-        parameters, blocks = blocks_of(configs)
-        in_blocks = {name: count * blocks[name] for name, count in parameters.items()}
+        _, blocks = blocks_of(configs)
         return {
-            name: self._stored(name, count, in_blocks.get(name, 0), precision)
+            name: self._stored(name, count, blocks.get(name, 0), precision)
             for name, count in self.checkpoint.num_loaded().items()
         }
 
-    def _stored(self, component: str, count: int, in_blocks: int, precision: str) -> int:
-        """Bytes of so many parameters, of which those in blocks may be stored in fewer bits."""
+    def _stored(self, component: str, count: int, num_blocks: int, precision: str) -> int:
+        """Bytes of so many parameters, of which those of so many blocks may be stored in fewer bits."""
         storage = self.storage(precision)
         if component == "vae":
             return component_bytes(count, storage.vae_precision(precision))
-        stored = {"text_encoder": storage.text_encoder, "transformer": storage.transformer}[component]
-        if stored in ("none", "same"):
-            return component_bytes(count, precision)
-        return quantized_bytes(in_blocks, stored) + component_bytes(count - in_blocks, precision)
+        config = component_config(self.checkpoint, component)
+        if component == "text_encoder":
+            stored, in_blocks = storage.text_encoder, num_blocks * text_encoder_block_parameters(config)
+            kept = num_blocks * text_encoder_kept_parameters(config)
+        else:
+            stored, in_blocks, kept = storage.transformer, num_blocks * transformer_block_parameters(config), 0
+        fewer = 0 if stored in ("none", "same") else in_blocks - kept
+        return (
+            (quantized_bytes(fewer, stored) if fewer else 0)
+            + component_bytes(kept, "float32" if precision == "float16" else precision)
+            + component_bytes(count - kept - fewer, precision)
+        )
 
 
 @dataclass(frozen=True, slots=True)

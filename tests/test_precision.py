@@ -102,6 +102,18 @@ def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint
     assert torch.equal(small, latents(Storage("float8"), (Stage.DENOISE,)))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_the_plan_of_a_text_encoder_counts_what_float16_cannot_hold(checkpoint: Checkpoint, precision: str) -> None:
+    loaded = load_text_encoder(checkpoint, loading.DTYPES[precision])
+    planned = batch(checkpoint, precision=precision).component_bytes(precision)["text_encoder"]
+    assert planned == sum(parameter.nbytes for parameter in loaded.parameters())
+    in_float32 = {name for name, one in loaded.named_parameters() if one.dtype == torch.float32}
+    if precision == "float16":
+        assert in_float32 and all(".wo." in name for name in in_float32)
+    quantised = batch(checkpoint, precision=precision, text_encoder_quantization="int8").component_bytes(precision)
+    assert quantised["text_encoder"] < planned
+
+
 @pytest.mark.skipif(find_spec("torchao") is None, reason="needs the extra quantize")
 def test_an_int8_text_encoder_takes_half_the_memory_of_its_layers_and_says_the_same(checkpoint: Checkpoint) -> None:
     plain = load_text_encoder(checkpoint, torch.bfloat16)

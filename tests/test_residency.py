@@ -17,9 +17,11 @@ from ltx_dist.execution.worker import StageWorker, WorkerSpec
 from ltx_dist.scheduling.fitting import wave_size
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.stages import text_encoder
+from ltx_dist.stages.loading import load_text_encoder
 from ltx_dist.stages.residency import ResidentModule
 from ltx_dist.stages.streaming import StreamedModule
-from ltx_dist.types import STAGES, Latents, RenderRequest
+from ltx_dist.types import STAGES, Latents, RenderRequest, Storage
 
 E, D, V = STAGES
 CPU = torch.device("cpu")
@@ -86,6 +88,60 @@ def test_a_wave_swaps_three_times(checkpoint: Checkpoint, wave: int) -> None:
     (worker,) = executor._workers.values()
     uploads = sum(mover.uploads for mover in worker._components._movers.values())
     assert uploads == 3 * -(-num_clips // wave)
+
+
+def test_what_fits_beside_a_stage_comes_once_while_that_works(checkpoint: Checkpoint) -> None:
+    way = replace(WAYS["time_sliced"], capacity=10**9, peak_bytes=0)
+    worker = StageWorker(spec(checkpoint, way))
+    conditioning, _ = worker.run(E, [REQUEST], None)
+    assert worker._components.on_device() == (E, D), "denoising is next"
+    for _ in range(3):
+        latents, report = worker.run(D, [REQUEST], conditioning)
+        assert report.error is None and worker._components.on_device() == (D, V)
+    worker.run(V, [REQUEST], latents)
+    assert worker._components.on_device() == (E, V)
+    assert {stage: mover.uploads for stage, mover in worker._components._movers.items()} == {E: 2, D: 1, V: 1}
+
+
+def test_an_upload_that_finds_no_memory_leaves_nothing_on_the_device() -> None:
+    module = torch.nn.Linear(4, 4)
+    before = {name: parameter.data_ptr() for name, parameter in module.named_parameters()}
+    resident, copy = ResidentModule(module, CPU), ResidentModule._copy
+
+    def fail() -> None:
+        module.weight.data = module.weight.data.clone()
+        raise torch.OutOfMemoryError("injected")
+
+    resident._copy = fail
+    with pytest.raises(torch.OutOfMemoryError):
+        resident.upload()
+    assert not resident.is_resident and resident.uploads == 0
+    assert {name: parameter.data_ptr() for name, parameter in module.named_parameters()} == before
+    resident._copy = lambda: copy(resident)
+    resident.upload()
+    assert resident.is_resident and resident.uploads == 1
+
+
+def test_a_quantised_text_encoder_is_never_moved(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes makes its layers on the device, and they refuse to leave: they are dropped and read again."""
+    made: list[torch.nn.Module] = []
+
+    def quantised(*arguments: Any) -> torch.nn.Module:
+        module = load_text_encoder(*arguments[:2])
+        monkeypatch.setattr(module, "to", refuse)
+        made.append(module)
+        return module
+
+    def refuse(*_: object) -> None:
+        raise ValueError("`.to` is not supported for `8-bit` bitsandbytes models")
+
+    monkeypatch.setattr(text_encoder, "load_text_encoder", quantised)
+    for name in ("resident", "time_sliced"):
+        made.clear()
+        worker = StageWorker(replace(spec(checkpoint, WAYS[name]), storage=Storage(text_encoder="int8")))
+        latents = [run_through(worker)[0].latents for _ in range(2)]
+        assert torch.equal(*latents)
+        assert len(made) == (1 if name == "resident" else 2)
 
 
 def test_the_wave_that_the_formula_gives_keeps_swaps_under_5_percent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +59,7 @@ class Components:
                 self._movers[stage] = StreamedModule(made.module, made.blocks, self._device)
             elif self._keeps_host_copy(stage):
                 self._movers[stage] = ResidentModule(made.module, self._device)
-            else:
+            elif not self._is_quantised(stage):  # that one was made on the device; bitsandbytes' layers refuse to move
                 made.module.to(self._device)
         self._stages[stage] = made
 
@@ -69,16 +70,20 @@ class Components:
 
     def ready(self, stage: Stage) -> Any:
         """The stage's object, its weights on the device."""
+        following = self._fits_beside(stage)
         if self._takes_turns:
             for other in [*self._stages]:
-                if other is not stage:
+                if other not in (stage, following):
                     self._send_away(other)
+        if self._device.type == "cuda" and stage not in self.on_device():
+            torch.cuda.empty_cache()  # what left is given back, for pieces of other sizes
         self.load(stage)
-        if (mover := self._movers.get(stage)) is not None:
-            if self._device.type == "cuda" and not mover.is_resident:
-                torch.cuda.empty_cache()
-            mover.upload()
-            self._prefetch_following(stage)
+        if stage in self._movers:
+            self._movers[stage].upload()
+        if following is not None:
+            # The next turn's weights come while this stage computes. Without room after all, they come then.
+            with suppress(torch.OutOfMemoryError):
+                self._movers[following].prefetch()
         return self._stages[stage]
 
     def prepare(self, stage: Stage, rung: Rung) -> None:
@@ -110,8 +115,10 @@ class Components:
 
     def _keeps_host_copy(self, stage: Stage) -> bool:
         """A quantised text encoder does not: its layers hold more than tensors that could be copied to and fro."""
-        quantised = stage is Stage.ENCODE_TEXT and self._storage.text_encoder != "none"
-        return self._takes_turns and self._worker.keeps_host_copy and not quantised
+        return self._takes_turns and self._worker.keeps_host_copy and not self._is_quantised(stage)
+
+    def _is_quantised(self, stage: Stage) -> bool:
+        return stage is Stage.ENCODE_TEXT and self._storage.text_encoder != "none"
 
     def _send_away(self, stage: Stage) -> None:
         if self._worker.keeps_host_copy and stage in self._movers:
@@ -124,13 +131,12 @@ class Components:
         self._movers.pop(stage, None)
         gc.collect()
 
-    def _prefetch_following(self, stage: Stage) -> None:
-        """The next turn's weights come while this stage computes, where both fit beside what it computes with."""
+    def _fits_beside(self, stage: Stage) -> Stage | None:
+        """The stage of the next turn, where its weights fit beside this one's and what it computes with."""
         worker = self._worker
         hosted = [other for other in (*STAGES, *STAGES) if other in worker.stages]
         following = hosted[hosted.index(stage) + 1]
         mover = self._movers.get(following)
-        if self._device.type != "cuda" or worker.capacity is None or following is stage or mover is None:
-            return
-        if mover.num_bytes <= worker.capacity - worker.peak_bytes:
-            mover.prefetch()
+        if worker.capacity is None or following is stage or mover is None:
+            return None
+        return following if mover.num_bytes <= worker.capacity - worker.peak_bytes else None

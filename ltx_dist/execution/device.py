@@ -48,6 +48,14 @@ def memory_in_use(device: torch.device) -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def is_shortage(error: RuntimeError) -> bool:
+    """Whether the device had no memory: said by torch's allocator, or by a library that allocates for itself."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _ALLOCATION_FAILED)
+
+
+_ALLOCATION_FAILED = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
 def is_lost(device: torch.device, error: Exception) -> bool:
     """Whether the error has made the device useless for this process: CUDA then raises again at every call.
 

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import torch
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.config import OutputConfig
 from ltx_dist.execution.components import Components
-from ltx_dist.execution.device import is_lost, memory_in_use, open_device, peak_bytes, reset_peak
+from ltx_dist.execution.device import is_lost, is_shortage, memory_in_use, open_device, peak_bytes, reset_peak
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.ladder import Rung, rungs
 from ltx_dist.execution.video_encoders import Frames, VideoEncoders
@@ -92,7 +93,8 @@ class StageWorker:
         error, rung = None, None
         try:
             with torch.inference_mode():
-                self._components.ready(stage)
+                with suppress(torch.OutOfMemoryError):  # the first rung meets it again
+                    self._components.ready(stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
                 outputs, digests, rung = self._climb(stage, requests, payloads)
@@ -133,14 +135,16 @@ class StageWorker:
         self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None]
     ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], str | None]:
         """Outputs, digests of latents and the ladder's rung that it took; raises the last attempt's error."""
-        shortage: torch.OutOfMemoryError | None = None
+        shortage: RuntimeError | None = None
         for rung in rungs(stage, self._spec.worker.tiling, self._spec.exact, len(requests) > 1):
             try:
                 if shortage is not None:
                     print(f"{', '.join(_names(requests))}: no memory for {stage}; again: {rung.name}", file=sys.stderr)
                     self._components.prepare(stage, rung)
                 return *self._run_stage(stage, requests, payloads, rung), rung.name
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_shortage(error):
+                    raise
                 # Without its frames, which hold the tensors that took the memory.
                 shortage = error.with_traceback(None)
             finally:

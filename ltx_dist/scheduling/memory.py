@@ -66,6 +66,15 @@ def text_encoder_block_parameters(config: Config) -> int:
     return 4 * width * inner + 3 * width * config["d_ff"] + 2 * width
 
 
+def text_encoder_kept_parameters(config: Config) -> int:
+    """Of a block's last layer (`wo`), whose outputs are too large for float16: there it stays in float32.
+
+    bitsandbytes does not quantise it either (`T5PreTrainedModel._keep_in_fp32_modules`); torchao does, so that what is
+    planned for a CPU is a bound.
+    """
+    return config["d_ff"] * config["d_model"]
+
+
 def vae_parameters(config: Config) -> int:
     """Of an AutoencoderKLLTXVideo with the two statistics that it stores beside its weights."""
     return vae_encoder_parameters(config) + vae_decoder_parameters(config) + 2 * config["latent_channels"]

@@ -33,11 +33,21 @@ class ResidentModule:
         return sum(tensor.nbytes for tensor in self._host.values())
 
     def prefetch(self) -> None:
-        """Begin to copy the weights to the device, beside what it computes; returns at once."""
+        """Begin to copy the weights to the device, beside what it computes; returns at once.
+
+        Without room there none are left on it, and torch.OutOfMemoryError is raised.
+        """
         if self.is_resident:
             return
+        try:
+            self._copy()
+        except BaseException:  # half of the weights would be on the device, and the next upload would find them there
+            self.evict()
+            raise
         self.is_resident = True
         self.uploads += 1
+
+    def _copy(self) -> None:
         if self._stream is None:
             return
         with torch.cuda.stream(self._stream):
