@@ -83,16 +83,16 @@ def peak_of(call: Callable[[], Any]) -> int:
     return live.peak
 
 
-def count_encode_text(config: dict[str, Any], tokens: int, dtype: torch.dtype) -> int:
+def count_encode_text(config: dict[str, Any], tokens: int, dtype: torch.dtype, prompts: int = 1) -> int:
     with fake_tensors(dtype):
         encoder = transformers.T5EncoderModel(transformers.T5Config(**config)).eval()
-        ids = torch.zeros(1, tokens, dtype=torch.long)
-        return peak_of(lambda: encoder(ids, attention_mask=torch.ones(1, tokens, dtype=torch.long)))
+        ids = torch.zeros(prompts, tokens, dtype=torch.long)
+        return peak_of(lambda: encoder(ids, attention_mask=torch.ones(prompts, tokens, dtype=torch.long)))
 
 
-def count_denoise(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype) -> int:
+def count_denoise(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype, clips: int = 1) -> int:
     latent = (request.num_frames - 1) // RATIOS[1] + 1, request.height // RATIOS[0], request.width // RATIOS[0]
-    prompts, tokens = 1 + request.do_classifier_free_guidance, latent[0] * latent[1] * latent[2]
+    prompts, tokens = clips * (1 + request.do_classifier_free_guidance), latent[0] * latent[1] * latent[2]
     with fake_tensors(dtype):
         transformer: Any = diffusers.LTXVideoTransformer3DModel.from_config(config)
 

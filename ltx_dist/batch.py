@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.predictions import predicted_costs
 from ltx_dist.presets import Preset, preset_for
 from ltx_dist.render_key import embedding_keys, latents_key, render_key
+from ltx_dist.scheduling.batching import most_together
 from ltx_dist.scheduling.costs import PredictedCosts
 from ltx_dist.scheduling.fitting import Demand, Models, blocks_of, candidate_tilings
 from ltx_dist.scheduling.inventory import Inventory
@@ -92,6 +94,11 @@ class Batch:
         vae = "same" if model.vae_precision in ("auto", precision) else model.vae_precision
         return Storage(model.transformer_storage, model.text_encoder_quantization, vae)
 
+    def latents_key(self, request: RenderRequest, digest: Mapping[str, str], precision: str) -> str:
+        """What kept latents must have been made with to be decoded."""
+        storage, batch_size = self.storage(precision), self.config.denoise.batch_size
+        return latents_key(request, digest, self.checkpoint.pipeline_class, precision, storage, batch_size)
+
     def demand(self, precision: str) -> Demand:
         """What the batch asks of its devices. Raises ValueError for a tile that is none."""
         configs = {name: component_config(self.checkpoint, name) for name in COMPONENT_OF_STAGE.values()}
@@ -100,7 +107,8 @@ class Batch:
             del blocks["text_encoder"]  # a quantised layer is more than tensors: it does not pass through in blocks
         block_bytes = {name: self._stored(name, count, 1, precision) for name, count in parameters.items()}
         ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
-        shapes = tuple({_shape(request): request for request in self.requests}.values())
+        shapes = {_shape(request): request for request in self.requests}
+        together = most_together(self.requests, self.config.denoise.batch_size, _shape)
         decode = self.config.decode
         return Demand(
             Models(
@@ -112,8 +120,10 @@ class Batch:
                 ratios,
                 BYTES_PER_PARAMETER[self.storage(precision).vae_precision(precision)],
             ),
-            shapes,
-            tuple(candidate_tilings(decode.tile_size, decode.tile_frames, shapes, ratios)),
+            tuple(shapes.values()),
+            tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),
+            self.config.denoise.batch_size,
+            {request: together[shape] for shape, request in shapes.items()},
         )
 
     def component_bytes(self, precision: str) -> dict[str, int]:
@@ -201,12 +211,12 @@ class PlacedBatch:
             batch.config.output,
             self.storage,
             self.placement.tiling,
+            batch.config.denoise.batch_size,
         )
 
     def latents_key(self, request: RenderRequest) -> str:
         """What kept latents must have been made with to be decoded."""
-        batch = self.batch
-        return latents_key(request, self.digest, batch.checkpoint.pipeline_class, self.precision, self.storage)
+        return self.batch.latents_key(request, self.digest, self.precision)
 
     def embedding_keys(self, request: RenderRequest) -> tuple[str, ...]:
         """What cached embeddings must have been made with, for the prompt and with guidance the negative prompt."""
@@ -219,6 +229,7 @@ class PlacedBatch:
             quantization=self.storage.text_encoder,
             device=self.encoder_device,
             versions=_encoder_versions(),
+            batch_size=batch.config.denoise.batch_size,
         )
 
 

@@ -114,6 +114,19 @@ class DefaultsConfig(_Section):
         return f"{origin}: defaults.{key}" if origin else f"defaults.{key}"
 
 
+class DenoiseConfig(_Section):
+    """How clips go through the transformer."""
+
+    batch_size: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How many clips of equal size and settings may share a forward pass, and their prompts one of the "
+        "text encoder: for clips too small to fill a device. Above 1 the low bits of a clip depend on its company, "
+        "which `recovery.exact` does not allow.",
+    )
+
+
 class DecodeConfig(_Section):
     """In which pieces the VAE decodes. Settled once for a batch; pieces change the pixels a little."""
 
@@ -183,6 +196,7 @@ class RenderConfig(_Section):
     model: ModelConfig = ModelConfig()
     placement: PlacementConfig = PlacementConfig()
     defaults: DefaultsConfig = DefaultsConfig()
+    denoise: DenoiseConfig = DenoiseConfig()
     decode: DecodeConfig = DecodeConfig()
     output: OutputConfig = OutputConfig()
     recovery: RecoveryConfig = RecoveryConfig()

@@ -44,9 +44,19 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfi
     if problems:
         raise ValueError("\n".join(problems))
     config = RenderConfig.model_validate(document)
+    _refuse_contradictions(config, origins)
     if given := {dotted: where for dotted, where in origins.items() if dotted.startswith("defaults.")}:
         config.defaults.remember(given)  # else `defaults` is the instance that all configs share
     return config
+
+
+def _refuse_contradictions(config: RenderConfig, origins: Mapping[str, str]) -> None:
+    """Raises ValueError for settings that are right by themselves and not together."""
+    if config.recovery.exact and config.denoise.batch_size > 1:
+        raise ValueError(
+            f"{origins['denoise.batch_size']}: denoise.batch_size: {config.denoise.batch_size} changes the low bits of "
+            f"clips, which recovery.exact ({origins['recovery.exact']}) does not allow; use 1, or leave exact out"
+        )
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

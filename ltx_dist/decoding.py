@@ -13,7 +13,6 @@ from ltx_dist.output.files import INTERNAL
 from ltx_dist.output.run_record import read_run_record
 from ltx_dist.output.settings import read_settings
 from ltx_dist.presets import preset_for
-from ltx_dist.render_key import latents_key
 
 MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
 """Sections, and a setting, that do not decide the latents."""
@@ -50,9 +49,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
         request
         for name in names
         if (request := spooled.get(name)) is not None
-        and found.holds(
-            name, latents_key(request, digest, checkpoint.pipeline_class, precision, batch.storage(precision))
-        )
+        and found.holds(name, batch.latents_key(request, digest, precision))
     )
     if not kept:
         remedy = "made with other weights; render them again" if spooled else "kept; render with --keep-latents"

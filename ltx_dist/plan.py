@@ -46,6 +46,11 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     console.print(_workers_table(batch, best.placement, precision))
     if best.placement.tiling != UNTILED:
         console.print(f"Decoding in pieces of {_pieces(best.placement.tiling)}", highlight=False)
+    if (most := max(batch.demand(precision).together.values(), default=1)) > 1:
+        console.print(
+            f"Up to {most} clips of equal size and settings share a pass: counted in memory, not in time",
+            highlight=False,
+        )
     for stage, bound in best.placement.max_queued.items():
         console.print(
             f"At most {count(bound, 'clip')} {'waits' if bound == 1 else 'wait'} for {stage}", highlight=False
@@ -106,7 +111,7 @@ def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
     )
     demand = batch.demand(precision)
     for worker in placement.workers:
-        largest = max(demand.models.working_set(stage, demand.shapes, worker.tiling) for stage in worker.stages)
+        largest = max(demand.working_set(stage, worker.tiling) for stage in worker.stages)
         table.add_row(
             worker.worker_id,
             " ".join(stage.value for stage in worker.stages),

@@ -22,11 +22,13 @@ def render_key(
     output: OutputConfig,
     storage: Storage = PLAIN,
     tiling: DecodeTiling = UNTILED,
+    batch_size: int = 1,
 ) -> str:
     """sha256 hex of everything that decides the clip and of nothing else: not its name, layout, workers or order.
 
-    precision: the dtype of the weights as resolved, never `auto`; the tiling as well. Libraries and devices, whose
-    low bits differ, are the caller's to record beside the key.
+    precision: the dtype of the weights as resolved, never `auto`; the tiling as well. batch_size: how many clips may
+    share a pass. Above 1 it depends on the run which do, so equal keys then mean clips that are equal but for low bits.
+    Libraries and devices, whose low bits differ, are the caller's to record beside the key.
     """
     document = {
         "key_version": KEY_VERSION,
@@ -35,7 +37,7 @@ def render_key(
         "pipeline_class": pipeline_class,
         "precision": precision,
         "output": output.model_dump(mode="json"),
-    } | _unless_default(storage, tiling)
+    } | _unless_default(storage, tiling, batch_size)
     return _sha256(document)
 
 
@@ -49,6 +51,7 @@ def latents_key(
     pipeline_class: str,
     precision: str,
     storage: Storage = PLAIN,
+    batch_size: int = 1,
 ) -> str:
     """sha256 hex of everything that decides the latents and of nothing else: not how they are decoded."""
     document = {
@@ -57,17 +60,18 @@ def latents_key(
         "checkpoint": dict(checkpoint_digest),
         "pipeline_class": pipeline_class,
         "precision": precision,
-    } | _unless_default(replace(storage, vae="same"), UNTILED)
+    } | _unless_default(replace(storage, vae="same"), UNTILED, batch_size)
     return _sha256(document)
 
 
-def _unless_default(storage: Storage, tiling: DecodeTiling) -> dict[str, object]:
+def _unless_default(storage: Storage = PLAIN, tiling: DecodeTiling = UNTILED, batch_size: int = 1) -> dict[str, object]:
     """Nothing for what clips were made with before these settings existed, so that they keep their keys."""
     document: dict[str, object] = {} if storage.vae == "same" else {"vae_precision": storage.vae}
     bits = {"transformer": storage.transformer, "text_encoder": storage.text_encoder}
     if bits != {"transformer": PLAIN.transformer, "text_encoder": PLAIN.text_encoder}:
         document |= {"storage": bits}
-    return document if tiling == UNTILED else document | {"tiling": asdict(tiling)}
+    document |= {} if tiling == UNTILED else {"tiling": asdict(tiling)}
+    return document if batch_size == 1 else document | {"batch_size": batch_size}
 
 
 def embedding_keys(
@@ -78,6 +82,7 @@ def embedding_keys(
     quantization: str,
     device: str,
     versions: Mapping[str, str],
+    batch_size: int = 1,
 ) -> tuple[str, ...]:
     """For the prompt and, with guidance, the negative prompt: sha256 hex of all that decides its text embeddings.
 
@@ -95,7 +100,7 @@ def embedding_keys(
         "quantization": quantization,
         "device": device,
         "versions": dict(versions),
-    }
+    } | _unless_default(batch_size=batch_size)
     return tuple(_sha256({**around, "text": text}) for text in texts)
 
 

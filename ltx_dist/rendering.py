@@ -16,6 +16,7 @@ from ltx_dist.output.publishing import PublishingThread
 from ltx_dist.output.run_record import RunProgress
 from ltx_dist.output.watching import Warnings, Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
+from ltx_dist.scheduling.batching import alike
 from ltx_dist.scheduling.cliff import CliffGuard
 from ltx_dist.scheduling.ordering import best_order, rest_in_order
 from ltx_dist.scheduling.pace import planned_ends
@@ -46,7 +47,7 @@ def render_requests(
     with _closing(resumption, session), _executor(crew, session.uses_ray) as executor:
         watchers, costs = Watchers(), placed.batch.costs(placed.precision)
         renderer = Renderer(
-            Scheduler(placed.placement, costs),
+            Scheduler(placed.placement, costs, alike(placed.batch.requests)),
             executor,
             resumption,
             on_completion=watchers.stage_ended,

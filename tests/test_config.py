@@ -75,7 +75,10 @@ def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
         ("defaults: {height: true}", ":1: defaults.height: true is not a whole number"),
         ("defaults: {height: 12.5}", ":1: defaults.height: 12.5 is not a whole number"),
         ("defaults: {negative_prompt: no}", ":1: defaults.negative_prompt: false is not text; put it in quotes"),
-        ("- a", ": not a mapping; write sections: model, placement, defaults, decode, output, recovery, cache"),
+        (
+            "- a",
+            ": not a mapping; write sections: model, placement, defaults, denoise, decode, output, recovery, cache",
+        ),
         ("model:\n  version: [", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: &a 1\nb: *a", ":2: not valid YAML: aliases (*name) are not allowed; write the value out"),
         ("output:\n  crf: 1\n  crf: 2", ":3: not valid YAML: 'crf' is given twice"),
@@ -96,12 +99,21 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
         ("placement.layout", "no value; write section.key=value"),
         ("output.crf=[", "not valid YAML: expected the node content, but found '<stream end>'"),
         ("model.version=0.9", "0.9 is not text; put it in quotes"),
-        ("zzz.y=1", "unknown key; known are model, placement, defaults, decode, output, recovery, cache"),
+        ("zzz.y=1", "unknown key; known are model, placement, defaults, denoise, decode, output, recovery, cache"),
         ("output=1", "unknown key; known are output.crf, output.preset, output.threads"),
     ],
 )
 def test_an_error_of_an_override_says_what(override: str, message: str) -> None:
     assert errors(None, override) == [f"--set {override}: {message}"]
+
+
+def test_shared_passes_and_exact_clips_contradict_each_other(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.yaml", "recovery:\n  exact: true\n")
+    assert errors(path, "denoise.batch_size=4") == [
+        f"--set denoise.batch_size=4: denoise.batch_size: 4 changes the low bits of clips, which recovery.exact "
+        f"({path}:2) does not allow; use 1, or leave exact out"
+    ]
+    assert load_config(path, ["denoise.batch_size=1"]).recovery.exact
 
 
 def test_a_missing_and_an_undecodable_file(tmp_path: Path) -> None:

@@ -99,6 +99,16 @@ def test_working_set_of_denoising(name: str, guidance: float, element_bytes: int
 
 
 @pytest.mark.parametrize("element_bytes", DTYPES)
+def test_working_set_of_a_shared_pass(element_bytes: int) -> None:
+    text, config, request = read_config("text_encoder"), read_config(TRANSFORMERS[0]), counted.example(256, 256, 25)
+    expected = counted.count_encode_text(text, 128, DTYPES[element_bytes], prompts=4)
+    bound = encode_text_bytes(text, 128, element_bytes, 4)
+    assert expected <= bound <= 1.12 * expected, "some of its tensors serve all prompts"
+    expected = counted.count_denoise(config, request, DTYPES[element_bytes], clips=4)
+    assert denoise_bytes(config, request, (32, 8), element_bytes, 4) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
 @pytest.mark.parametrize("name", VAES)
 def test_working_set_of_decoding(name: str, element_bytes: int) -> None:
     config, request = read_config(name), counted.example(512, 768, 97)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ltx_dist.config import OutputConfig
-from ltx_dist.render_key import render_key
+from ltx_dist.render_key import latents_key, render_key
 from ltx_dist.types import RenderRequest
 
 REQUEST = RenderRequest(
@@ -38,6 +38,18 @@ def key(request: RenderRequest = REQUEST, digest: dict[str, str] = DIGEST, **cha
 def test_the_key_is_a_sha256_and_stays() -> None:
     assert key() == key()
     assert len(bytes.fromhex(key())) == 32
+
+
+def test_keys_are_those_of_before_passes_could_be_shared() -> None:
+    assert key(batch_size=1) == key() == "573a2a21ee8b0a0bc0ec2fa6b26e855c92c853f4ea3f841454e187aad84bb451"
+    assert (
+        latents_key(REQUEST, DIGEST, "LTXPipeline", "float32", batch_size=1)
+        == "10e1ce1471c1e181fbcf67e7cbfbbec6f9d4c14a1564cfc0bc6a10d699c580df"
+    )
+    assert (
+        latents_key(REQUEST, DIGEST, "LTXPipeline", "float32", batch_size=2)
+        != "10e1ce1471c1e181fbcf67e7cbfbbec6f9d4c14a1564cfc0bc6a10d699c580df"
+    )
 
 
 def test_the_name_does_not_change_the_key() -> None:
@@ -74,6 +86,7 @@ def test_order_of_the_digest_does_not_matter_and_its_content_does() -> None:
         {"output": OutputConfig(crf=18)},
         {"output": OutputConfig(preset="slow")},
         {"output": OutputConfig(threads=1)},
+        {"batch_size": 2},
     ],
 )
 def test_all_else_that_decides_the_clip_changes_the_key(changed: dict[str, Any]) -> None:

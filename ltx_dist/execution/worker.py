@@ -187,6 +187,7 @@ class StageWorker:
             spec.output,
             spec.storage,
             spec.worker.tiling,
+            spec.worker.batch_size,
         )
         return encode_video(
             frames,

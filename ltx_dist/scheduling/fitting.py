@@ -27,6 +27,9 @@ Wish = Literal["auto", "resident", "time_sliced", "streamed"]
 Device = Literal["cpu", "cuda"]
 Config = Mapping[str, Any]
 
+ALONE: Mapping[RenderRequest, int] = {}
+"""Where every request has its passes for itself."""
+
 DEVICE_RESERVE: Mapping[Device, int] = {"cuda": 1_000_000_000, "cpu": 800_000_000}
 """Bytes that are gone before anything of ours: the CUDA context, cuBLAS and cuDNN (0.5 to 0.8 GB); on a CPU the
 process with torch, diffusers and transformers imported (0.6 GB)."""
@@ -78,15 +81,27 @@ class Models:
         block = self.block_bytes[component]
         return self.weights[component] - (self.blocks[component] - 2) * block
 
-    def working_set(self, stage: Stage, shapes: Sequence[RenderRequest], tiling: DecodeTiling) -> int:
-        """Of the largest of these requests, as counted, without a device's margin; of none, nothing."""
+    def working_set(
+        self,
+        stage: Stage,
+        shapes: Sequence[RenderRequest],
+        tiling: DecodeTiling,
+        together: Mapping[RenderRequest, int] = ALONE,
+    ) -> int:
+        """Of the largest of these requests, as counted, without a device's margin; of none, nothing.
+
+        together: how many like each may share a pass. Decoded they are one by one.
+        """
         if not shapes:
             return 0
         config, element = self.configs[COMPONENT_OF_STAGE[stage]], self.element_bytes
         if stage is Stage.ENCODE_TEXT:
-            return max(working_sets.encode_text_bytes(config, r.max_sequence_length, element) for r in shapes)
+            return max(
+                working_sets.encode_text_bytes(config, r.max_sequence_length, element, together.get(r, 1))
+                for r in shapes
+            )
         if stage is Stage.DENOISE:
-            return max(working_sets.denoise_bytes(config, r, self.ratios, element) for r in shapes)
+            return max(working_sets.denoise_bytes(config, r, self.ratios, element, together.get(r, 1)) for r in shapes)
         return max(working_sets.decode_bytes(config, r, self.vae_element_bytes, tiling) for r in shapes)
 
 
@@ -105,14 +120,23 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a batch asks of its devices. `shapes`: a request of each size in it; `tilings`: allowed, cheapest first."""
+    """What a batch asks of its devices. `shapes`: a request of each size in it; `tilings`: allowed, cheapest first.
+
+    batch_size: how many may share a pass; together: how many of each of the shapes can come to.
+    """
 
     models: Models
     shapes: tuple[RenderRequest, ...] = ()
     tilings: tuple[DecodeTiling, ...] = (UNTILED,)
+    batch_size: int = 1
+    together: Mapping[RenderRequest, int] = field(default_factory=dict[RenderRequest, int])
 
     def fit(self, device: Device, capacity: int | None, stages: Sequence[Stage], residency: Wish = "auto") -> Fit:
-        return fit(device, capacity, stages, self.models, self.shapes, self.tilings, residency)
+        return fit(device, capacity, stages, self.models, self.shapes, self.tilings, residency, self.together)
+
+    def working_set(self, stage: Stage, tiling: DecodeTiling) -> int:
+        """Of its largest pass, without a device's margin."""
+        return self.models.working_set(stage, self.shapes, tiling, self.together)
 
     def in_tiles(self, tiling: DecodeTiling) -> Demand:
         """The same with this one tiling."""
@@ -130,6 +154,7 @@ def fit(
     shapes: Sequence[RenderRequest],
     tilings: Sequence[DecodeTiling],
     residency: Wish = "auto",
+    together: Mapping[RenderRequest, int] = ALONE,
 ) -> Fit:
     """The first that fits in `capacity` bytes, in order of cost: resident, decoding in tiles, taking turns, streamed.
 
@@ -146,14 +171,14 @@ def fit(
     elif capacity is None:
         allowed = ("resident",) if device == "cpu" else ("time_sliced",)
     whole = capacity if residency != "streamed" else 0
-    ways = [way for way in _ways(device, stages, models, shapes, tilings, whole) if way.residency in allowed]
+    ways = [way for way in _ways(device, stages, models, shapes, tilings, whole, together) if way.residency in allowed]
     if capacity is None:
         return ways[0]
     for way in ways:
         if way.peak_bytes <= capacity:
             return way
     least = min(ways, key=lambda way: way.peak_bytes)
-    raise ValueError(_does_not_fit(device, capacity, stages, models, shapes, least, residency))
+    raise ValueError(_does_not_fit(device, capacity, stages, models, shapes, least, residency, together))
 
 
 def _ways(
@@ -163,6 +188,7 @@ def _ways(
     shapes: Sequence[RenderRequest],
     tilings: Sequence[DecodeTiling],
     whole: int | None,
+    together: Mapping[RenderRequest, int],
 ) -> Iterable[Fit]:
     """Every way in order of cost. `whole`: what a stage must fit in not to be streamed."""
     costs = {tiling: batch_tiling_cost(tiling, shapes, models.ratios) for tiling in tilings}
@@ -170,7 +196,7 @@ def _ways(
     weights = {stage: models.weights[COMPONENT_OF_STAGE[stage]] for stage in stages}
 
     def working(stage: Stage, tiling: DecodeTiling) -> int:
-        return int(models.working_set(stage, shapes, tiling) * MARGIN[device][stage])
+        return int(models.working_set(stage, shapes, tiling, together) * MARGIN[device][stage])
 
     reserve = DEVICE_RESERVE[device]
     for tiling in cheap:
@@ -198,11 +224,12 @@ def _does_not_fit(
     shapes: Sequence[RenderRequest],
     least: Fit,
     residency: str,
+    together: Mapping[RenderRequest, int],
 ) -> str:
     """One line: the largest part, and the remedies that there are for it."""
     margins = MARGIN[device]
     sizes = {
-        stage: int(models.working_set(stage, shapes, least.tiling) * margins[stage])
+        stage: int(models.working_set(stage, shapes, least.tiling, together) * margins[stage])
         + (
             models.streamed_bytes(COMPONENT_OF_STAGE[stage])
             if stage in least.streamed
@@ -216,6 +243,8 @@ def _does_not_fit(
         Stage.DENOISE: "set model.transformer_storage=float8, or render fewer frames or pixels",
         Stage.DECODE: "set decode.tile_size and decode.tile_frames to auto, or render fewer pixels",
     }
+    if max(together.values(), default=1) > 1:
+        remedies |= dict.fromkeys((Stage.ENCODE_TEXT, Stage.DENOISE), "lower denoise.batch_size")
     if residency != "auto":
         return (
             f"placement.residency: {residency} needs at least {gigabytes(least.peak_bytes)} of the device's "

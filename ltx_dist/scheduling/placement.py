@@ -152,6 +152,7 @@ def worker_for(
         residency=way.residency,
         threads=threads if kind == "cpu" else wishes.threads,
         num_gpus=1.0 if kind == "cuda" else 0.0,
+        batch_size=demand.batch_size,
         video_slots=_video_slots(wishes, kind, stages),
         device_name=device.name,
         node_id=device.node_id,
@@ -298,14 +299,16 @@ def _max_queued(
 ) -> dict[Stage, int]:
     """The bound of the queue in front of each stage but the first, whose queue is the batch itself.
 
-    Work in flight in the stage before counts against the bound, so every producer beyond the first adds one: a wave
-    of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself.
+    Work in flight in the stage before counts against the bound, so every producer beyond the first adds a pass: a wave
+    of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself. Unless
+    a wish says so, a wave is no smaller than a pass that may be shared, which could not come about otherwise.
     """
     bounds: dict[Stage, int] = {}
     for previous, stage in pairwise(STAGES):
         producers = [worker for worker in workers if previous in worker.stages]
         consumers = [worker for worker in workers if stage in worker.stages]
         swapping = [worker for worker in consumers if worker.residency != "resident" and len(worker.stages) > 1]
-        wave = wishes.wave or max(map(wave_of, swapping), default=DEFAULT_QUEUE)
-        bounds[stage] = wave * len(consumers) + len(producers) - 1
+        shared = max(worker.batch_size for worker in workers)
+        wave = wishes.wave or max(shared, max(map(wave_of, swapping), default=DEFAULT_QUEUE))
+        bounds[stage] = wave * len(consumers) + shared * (len(producers) - 1)
     return bounds

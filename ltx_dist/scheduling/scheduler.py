@@ -348,8 +348,8 @@ class Scheduler:
         if stage not in SHARED or worker.batch_size == 1:
             return 1
         now = min(len(self._ready[stage]), self._room_after(stage, group))
-        left = self._num_left[stage] - self._running[stage]
-        fair = min(ceil(now / self._fleet.num_idle(stage)), ceil(left / self._fleet.num_hosts(stage)))
+        left = self._num_left[stage] / self._fleet.num_hosts(stage)
+        fair = ceil(min(now / self._fleet.num_idle(stage), left))
         return max(1, min(worker.batch_size, fair, int(min(self._most(worker, stage), now))))
 
     def _take(self, worker: Worker, stage: Stage, group: Group) -> Assignment:

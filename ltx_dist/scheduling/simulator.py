@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ltx_dist.scheduling.costs import Costs, pass_seconds
 from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.scheduling.queues import Alike, all_alike
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
@@ -19,14 +20,15 @@ def simulate(
     swap: Callable[[Worker, Stage], float] | None = None,
     at: Mapping[str, Stage] | None = None,
     reorder: Callable[[Scheduler], Sequence[str]] | None = None,
+    alike: Alike = all_alike,
 ) -> list[Completion]:
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
     costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
     hold. Requests begin at the first stage that a worker hosts, or where `at` has them: what is before is done.
-    reorder: asked for the order of what waits when it has become stale, as in `Renderer`.
+    reorder: asked for the order of what waits when it has become stale, as in `Renderer`. alike: as in `Scheduler`.
     """
-    scheduler = Scheduler(placement, costs)
+    scheduler = Scheduler(placement, costs, alike)
     hosted = {stage for worker in placement.workers for stage in worker.stages}
     first = next(stage for stage in STAGES if stage in hosted)
     for request_id in request_ids:
@@ -54,7 +56,10 @@ def simulate(
 def predict(
     placement: Placement, request_ids: Iterable[str], costs: Costs, at: Mapping[str, Stage] | None = None
 ) -> list[Completion]:
-    """The completions that the costs predict. mp4s made beside a device are not counted."""
+    """The completions that the costs predict. mp4s made beside a device are not counted.
+
+    Requests whose work is equal are taken for alike: settings that change no work keep few of them apart.
+    """
     workers = {worker.worker_id: worker for worker in placement.workers}
 
     def duration(assignment: Assignment) -> float:
@@ -62,7 +67,10 @@ def predict(
             return 0.0
         return pass_seconds(costs, assignment, workers[assignment.worker_id])
 
-    return simulate(placement, request_ids, duration, costs=_Fixed(costs), swap=costs.swap_seconds, at=at)
+    def alike(stage: Stage, request_id: str) -> float:
+        return costs.work(request_id, stage)
+
+    return simulate(placement, request_ids, duration, _Fixed(costs), costs.swap_seconds, at, alike=alike)
 
 
 class _Loads:

@@ -15,16 +15,20 @@ from ltx_dist.types import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, De
 Config = Mapping[str, Any]
 
 
-def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int) -> int:
-    """Of T5 at one prompt: three copies of the position bias and mask, or the gated feed-forward's four tensors."""
+def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int, prompts: int = 1) -> int:
+    """Of T5 at so many prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
     tokens = max_sequence_length
     bias = 3 * config["num_heads"] * tokens**2
     feed_forward = 4 * tokens * config["d_ff"]
-    return (6 * tokens * config["d_model"] + max(bias, feed_forward)) * element_bytes
+    return prompts * (6 * tokens * config["d_model"] + max(bias, feed_forward)) * element_bytes
 
 
-def denoise_bytes(config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int) -> int:
-    """Of the transformer at one step, both prompts at once with guidance. `ratios`: pixels and frames a latent.
+def denoise_bytes(
+    config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int, clips: int = 1
+) -> int:
+    """Of the transformer at one step of so many clips like this, both prompts at once with guidance.
+
+    ratios: pixels and frames a latent.
 
     In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is in
     the feed-forward: 2 tensors four times as wide and 6 of hidden states.
@@ -35,7 +39,7 @@ def denoise_bytes(config: Config, request: RenderRequest, ratios: tuple[int, int
     per_element = 5 * 4 + 6 * 2 if element_bytes == 2 else (2 * 4 + 6) * 4
     text = request.max_sequence_length * (config["caption_channels"] + width) * element_bytes
     latents = tokens * config["in_channels"] * element_bytes
-    return (1 + request.do_classifier_free_guidance) * (tokens * width * per_element + text + latents)
+    return clips * (1 + request.do_classifier_free_guidance) * (tokens * width * per_element + text + latents)
 
 
 def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED) -> int:

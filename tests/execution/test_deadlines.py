@@ -46,6 +46,18 @@ def test_a_larger_clip_than_those_seen_is_granted_more():
     assert deadlines.overdue(5 * 30 * 16.0) == [] and deadlines.overdue(5 * 30 * 16.0 + 1)
 
 
+def test_more_clips_in_a_pass_are_granted_more():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    one, four = Assignment(("s",), Stage.ENCODE_TEXT, "w0"), Assignment(("a", "b", "c", "d"), Stage.ENCODE_TEXT, "w0")
+    deadlines.begin(one, [make_request("s")], 0.0)
+    deadlines.end(Completion(one, 0.0, 30.0, StageReport(30.0)))
+    deadlines.begin(four, [make_request(name) for name in four.request_ids], 0.0)
+    assert deadlines.overdue(5 * 30 * 4.0) == []
+    ((_, line),) = deadlines.overdue(5 * 30 * 4.0 + 1)
+    assert line.startswith("hung in encode_text of a and 3 more: waited 601 s")
+
+
 def test_quick_stages_have_a_minute():
     deadlines = Deadlines()
     deadlines.joined("w0", 0.0)

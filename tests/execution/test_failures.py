@@ -6,6 +6,7 @@ import random
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from fakes import FakeExecutor, make_request, replicated
@@ -181,6 +182,64 @@ def test_a_thousand_clips_on_many_workers_are_all_accounted_for():
     assert stayed < 1000 * 5000, "one small record a clip"
 
 
+def shared(num_workers: int, batch_size: int = 4) -> Placement:
+    placement = replicated(num_workers)
+    workers = tuple(replace(worker, batch_size=batch_size) for worker in placement.workers)
+    return replace(placement, workers=workers, max_queued=dict.fromkeys(placement.max_queued, 4 * num_workers))
+
+
+def passes_of(executor: FakeExecutor, name: str, stage: Stage = Stage.DENOISE) -> list[tuple[str, ...]]:
+    return [a.request_ids for a, _ in executor.started if a.stage is stage and name in a.request_ids]
+
+
+@pytest.mark.parametrize("failure", [Failure.CRASH, Failure.HANG, Failure.ERROR])
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_a_poison_clip_costs_the_others_of_its_pass_one_attempt(failure: Failure, num_workers: int):
+    def ending(assignment: Assignment) -> Failure | None:
+        return failure if "2" in assignment.request_ids and assignment.stage is Stage.DENOISE else None
+
+    placement = shared(num_workers)
+    executor = FakeExecutor(placement, ending)
+    results = render(executor, placement, 24)
+    assert [name for name, result in results.items() if result.status == "failed"] == ["2"]
+    company, *alone = passes_of(executor, "2")
+    assert len(company) > 1 and set(alone) == {("2",)}
+    assert len(alone) == (min(2, num_workers) if failure is Failure.ERROR else 2), "its own errors, or three attempts"
+    for name in set(company) - {"2"}:
+        assert passes_of(executor, name) == [company, (name,)]
+        charged = [c for c in results[name].completions if c.failure is not None]
+        assert len(charged) == 1, "not charged beyond one each"
+    there = executor.up | {worker_id for _, worker_id in executor._loading}
+    assert there == {worker.worker_id for worker in placement.workers}, "and no worker is blamed"
+
+
+def test_of_a_worker_a_shared_pass_is_one_failure():
+    policy = FailurePolicy()
+    assignment = Assignment(("a", "b", "c", "d"), Stage.DENOISE, "w0")
+    completion = Completion(assignment, 0.0, 1.0, StageReport(1.0, error="boom"), Failure.CRASH)
+    for name in assignment.request_ids:
+        verdict = policy.judge(completion, name, {"w0", "w1"})
+        assert verdict.error is None and verdict.avoid == {"w0"} and not verdict.shares
+    assert not policy.is_bad("w0")
+    for name in "ef":
+        policy.judge(end(name, Failure.CRASH), name, {"w0", "w1"})
+    assert policy.is_bad("w0"), "with two others it is the third in a row"
+    elsewhere = Completion(replace(assignment, request_ids=("c",), worker_id="w1"), 0.0, 1.0, completion.report)
+    policy.judge(replace(elsewhere, failure=Failure.CRASH), "c", {"w0", "w1"})
+    assert not policy.is_bad("w0"), "c has shown that it was to blame"
+
+
+def test_a_clip_of_a_failed_pass_is_not_shared_again():
+    policy = FailurePolicy()
+    pair = Completion(
+        Assignment(("a", "b"), Stage.DENOISE, "w0"), 0.0, 1.0, StageReport(1.0, error="boom"), Failure.ERROR
+    )
+    verdict = policy.judge(pair, "a", {"w0"})
+    assert (verdict.error, verdict.shares, verdict.avoid) == (None, False, frozenset())
+    assert not policy.judge(end("a", Failure.QUEUED), "a", {"w0"}).shares
+    assert policy.judge(end("a", Failure.ERROR), "a", {"w0"}).error == "boom", "by itself on the only worker"
+
+
 class AnythingAtAnyTime(RuleBasedStateMachine):
     """The renderer with its scheduler and policy; between two turns workers crash, hang, vanish, return and join."""
 
@@ -192,14 +251,22 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
         self.joined = 0
 
     @precondition(lambda self: self.executor is None)
-    @rule(num_workers=st.integers(1, 4), slots=st.integers(0, 2), num_clips=st.integers(1, 25), pinned=st.booleans())
-    def begin(self, num_workers: int, slots: int, num_clips: int, pinned: bool) -> None:
+    @rule(
+        num_workers=st.integers(1, 4),
+        slots=st.integers(0, 2),
+        num_clips=st.integers(1, 25),
+        pinned=st.booleans(),
+        batch_size=st.integers(1, 4),
+    )
+    def begin(self, num_workers: int, slots: int, num_clips: int, pinned: bool, batch_size: int) -> None:
         placement = replicated(num_workers, slots)
         if pinned:
             workers = tuple(Worker(f"w{i}", (stage,), "cpu", i) for i, stage in enumerate(STAGES))
             placement = Placement("pinned", workers, placement.max_queued)
+        workers = tuple(replace(worker, batch_size=batch_size) for worker in placement.workers)
+        placement = replace(placement, workers=workers)
         self.executor = FakeExecutor(placement)
-        self.scheduler = Scheduler(placement)
+        self.scheduler = Scheduler(placement, alike=lambda stage, name: int(name) % 2)
         self.renderer = Renderer(self.scheduler, self.executor, clock=lambda: self.executor.now)
         self.names = [f"{i}" for i in range(num_clips)]
         self.renderer.begin([make_request(name) for name in self.names])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +18,14 @@ E, D, V = STAGES
 
 
 def make_placement(
-    *stages_of_workers: tuple[Stage, ...], max_queued: int = 2, residency: str = "resident", video_slots: int = 0
+    *stages_of_workers: tuple[Stage, ...],
+    max_queued: int = 2,
+    residency: str = "resident",
+    video_slots: int = 0,
+    batch_size: int = 1,
 ) -> Placement:
     workers = tuple(
-        Worker(f"w{index}", stages, "cpu", index, residency, video_slots=video_slots)
+        Worker(f"w{index}", stages, "cpu", index, residency, video_slots=video_slots, batch_size=batch_size)
         for index, stages in enumerate(stages_of_workers)
     )
     return Placement("test", workers, {D: max_queued, V: max_queued})
@@ -287,6 +291,7 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
     )
     slots = draw(st.integers(0, 2))
     devices = draw(st.sampled_from([["cpu"], ["fast", "cpu", "slow"]]))
+    batch_size = draw(st.integers(1, 4))
     workers = tuple(
         Worker(
             f"w{i}",
@@ -296,6 +301,7 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
             residency,
             video_slots=slots if Stage.DECODE in stages else 0,
             device_name=draw(st.sampled_from(devices)),
+            batch_size=batch_size,
         )
         for i, (stages, residency) in enumerate(zip(hosted, residencies, strict=True))
     )
@@ -308,13 +314,17 @@ def random_batches(draw: st.DrawFn) -> tuple[Placement, int, float, float, rando
 @settings(max_examples=600, deadline=None)
 @given(random_batches())
 def test_every_request_ends_exactly_once_within_the_bounds(batch):
-    """Random layouts, speeds, sizes, failures and orders of completion: no deadlock, bounds kept, one terminal result
-    each while every stage has a worker, and no worker idle while it has eligible work."""
+    """Random layouts, speeds, sizes, passes, failures and orders of completion: no deadlock, bounds kept, only requests
+    alike in a pass, one terminal result each while every stage has a worker, and no worker idle while it has eligible
+    work."""
     placement, num_requests, failure_rate, loss_rate, rng = batch
-    scheduler = Scheduler(
-        placement, Speeds({"fast": 5.0, "slow": 0.2}, {f"r{i}": rng.uniform(0.1, 9) for i in range(25)})
-    )
     ids = [f"r{index}" for index in range(num_requests)]
+    kinds = {name: rng.choice("abc") for name in ids}
+    scheduler = Scheduler(
+        placement,
+        Speeds({"fast": 5.0, "slow": 0.2}, {f"r{i}": rng.uniform(0.1, 9) for i in range(25)}),
+        lambda stage, name: kinds[name],
+    )
     scheduler.add(ids)
     running: list[Assignment] = []
     ended: list[str] = []
@@ -327,6 +337,9 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
             break
         for assignment in new:
             assert assignment.stage in (*hosted[assignment.worker_id], Stage.ENCODE_VIDEO)
+            most = placement.workers[0].batch_size if assignment.stage in (E, D) else 1
+            assert 1 <= len(assignment.request_ids) <= most
+            assert len({kinds[name] for name in assignment.request_ids}) == 1, "only requests alike share a pass"
         running += new
         assert scheduler.schedule() == [], "a second look finds no more work"
         if rng.random() < 0.1:
@@ -334,32 +347,34 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
             rng.shuffle(rest)
             scheduler.reorder(rest)
             assert list(scheduler.waiting()) == rest
+        names = [name for a in running for name in a.request_ids]
+        assert len(set(names)) == len(names), "a request is in one place at a time"
         on_devices = [a for a in running if a.stage in STAGES]
         assert len({a.worker_id for a in on_devices}) == len(on_devices), "a device runs one assignment at a time"
         videos = Counter(a.worker_id for a in running if a.stage is Stage.ENCODE_VIDEO)
         assert all(videos[worker.worker_id] <= worker.video_slots for worker in placement.workers)
         for stage in (D, V):
             before = STAGES[STAGES.index(stage) - 1]
-            in_flight = sum(a.stage is before for a in running)
+            in_flight = sum(len(a.request_ids) for a in running if a.stage is before)
             assert scheduler.num_queued(stage) + in_flight <= placement.max_queued[stage] + num_lost
         assignment = running.pop(rng.randrange(len(running)))
-        lost = rng.random() < loss_rate
-        num_lost += lost
-        if lost:
-            others = [other for other in running if other.worker_id == assignment.worker_id]
-            num_lost += len(others)
+        if rng.random() < loss_rate:
+            lost = [assignment, *(other for other in running if other.worker_id == assignment.worker_id)]
+            num_lost += sum(len(one.request_ids) for one in lost)
             running = [other for other in running if other.worker_id != assignment.worker_id]
-            lose(scheduler, assignment, *others)
-        elif rng.random() < failure_rate:
-            scheduler.fail(assignment)
-            ended.append(assignment.clips)
-        elif rng.random() < loss_rate:
-            num_lost += 1
-            retry_stage = V if assignment.stage is Stage.ENCODE_VIDEO else assignment.stage
-            avoid = frozenset({assignment.worker_id}) if rng.random() < 0.5 else frozenset()
-            scheduler.retry(assignment, rng.choice([E, retry_stage]), avoid, alone=rng.random() < 0.5)
+            lose(scheduler, *lost)
+        elif rng.random() < failure_rate + loss_rate:
+            for part in assignment.parts:  # each goes its own way
+                if rng.random() < failure_rate:
+                    scheduler.fail(part)
+                    ended += part.request_ids
+                    continue
+                num_lost += 1
+                retry_stage = V if part.stage is Stage.ENCODE_VIDEO else part.stage
+                avoid = frozenset({part.worker_id}) if rng.random() < 0.5 else frozenset()
+                scheduler.retry(part, rng.choice([E, retry_stage]), avoid, rng.random() < 0.5, rng.random() < 0.5)
         elif scheduler.update(end(assignment)):
-            ended.append(assignment.clips)
+            ended += assignment.request_ids
     assert len(set(ended)) == len(ended) and set(ended) <= set(ids), "one terminal result each"
     assert not running
     if scheduler.is_finished:
@@ -434,3 +449,86 @@ def test_a_worker_that_joins_gets_work_at_once():
     assert len(scheduler.schedule()) == 1
     scheduler.add_worker(Worker("late", STAGES, "cpu", 1), {D: 5, V: 5})
     assert scheduler.schedule() == [Assignment(("b",), E, "late")]
+
+
+def shape_of(stage: Stage, request_id: str) -> str:
+    return request_id[0]
+
+
+def started(scheduler: Scheduler) -> list[tuple[str, ...]]:
+    return [assignment.request_ids for assignment in scheduler.schedule()]
+
+
+def test_requests_that_are_alike_share_a_pass_and_others_wait_their_turn():
+    scheduler = Scheduler(make_placement(STAGES, max_queued=9, batch_size=3), alike=shape_of)
+    scheduler.add(["a1", "b1", "a2", "a3", "a4"])
+    order = run_one_at_a_time(scheduler)
+    assert order[:4] == [(E, "a1 and 2 more"), (D, "a1 and 2 more"), (V, "a1"), (V, "a2")], "decoded one by one"
+    assert [clips for stage, clips in order if stage is D] == ["a1 and 2 more", "b1", "a4"]
+
+
+def test_no_pass_is_shared_while_there_are_idle_workers_for_each():
+    scheduler = Scheduler(make_placement(*[STAGES] * 4, max_queued=9, batch_size=4))
+    scheduler.add(["a", "b", "c", "d"])
+    assert started(scheduler) == [("a",), ("b",), ("c",), ("d",)]
+    scheduler = Scheduler(make_placement(*[STAGES] * 4, max_queued=99, batch_size=4))
+    scheduler.add(map(str, range(10)))
+    assert list(map(len, started(scheduler))) == [3, 3, 2, 2]
+
+
+def test_at_the_end_every_worker_has_its_part():
+    scheduler = Scheduler(make_placement((D,), (D,), (V,), max_queued=99, batch_size=4))
+    scheduler.add(["a"], D)
+    (first,) = scheduler.schedule()
+    scheduler.add(["b", "c", "d", "e", "f"], D)
+    (second,) = scheduler.schedule()
+    assert second.request_ids == ("b", "c", "d"), "the worker that is busy now will want some of five"
+    scheduler.update(end(first))
+    assert [a.request_ids for a in scheduler.schedule() if a.stage is D] == [("e", "f")]
+
+
+def test_a_shared_pass_has_room_for_all_its_outputs():
+    scheduler = Scheduler(make_placement((E,), (D,), (V,), max_queued=2, batch_size=4))
+    scheduler.add(["a", "b", "c", "d"])
+    assert started(scheduler) == [("a", "b")]
+
+
+def test_nothing_waits_for_company():
+    scheduler = Scheduler(make_placement((E,), (D,), (V,), max_queued=9, batch_size=4))
+    scheduler.add(["a"])
+    (encode,) = scheduler.schedule()
+    scheduler.update(end(encode))
+    scheduler.add(["b"])
+    assert sorted(started(scheduler)) == [("a",), ("b",)]
+
+
+def test_a_slow_card_shares_no_more_than_it_ends_in_time():
+    placement = mixed(("fast", STAGES), ("slow", STAGES))
+    workers = tuple(replace(worker, batch_size=8) for worker in placement.workers)
+    placement = Placement("elastic", workers, {D: 99, V: 99})
+    scheduler = Scheduler(placement, Speeds({"fast": 10.0, "slow": 1.0}))
+    scheduler.add(map(str, range(40)))
+    assert list(map(len, started(scheduler))) == [8, 4], "in 40 / 10 seconds the fast one would have ended all"
+
+
+def test_the_parts_of_a_pass_end_each_in_its_way_and_the_worker_is_idle_after_the_last():
+    scheduler = Scheduler(make_placement(STAGES, max_queued=9, batch_size=3))
+    scheduler.add(["a", "b", "c"])
+    (encode,) = scheduler.schedule()
+    a, b, c = encode.parts
+    scheduler.fail(a)
+    scheduler.retry(b, E, shares=False)
+    assert scheduler.schedule() == [], "c is still there"
+    scheduler.retry(c, E)
+    assert started(scheduler) == [("b",)], "what is not to share comes first, and alone"
+    with pytest.raises(AssertionError, match="not in flight"):
+        scheduler.fail(c)
+
+
+def test_a_new_order_holds_in_every_kind():
+    scheduler = Scheduler(make_placement(STAGES, max_queued=9, batch_size=2), alike=shape_of)
+    scheduler.add(["a1", "b1", "a2", "b2", "a3", "b3"])
+    scheduler.reorder(["b3", "a3", "b2", "a2", "b1", "a1"])
+    assert [clips for stage, clips in run_one_at_a_time(scheduler) if stage is E] == [
+        "b3 and 1 more", "a3 and 1 more", "b1", "a1",
+    ]  # fmt: skip
