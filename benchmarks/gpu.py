@@ -10,6 +10,8 @@ equal. Printed: seconds of each stage, of the whole, peak bytes, the rate of cop
   waves        ours, time-sliced: K clips a turn, weights only travel to the device
   streamed     ours, the transformer block by block
   model offload, group offload   diffusers' enable_model_cpu_offload and enable_group_offload
+
+Then, of clips that are small for the card, whether it pays that several share a pass (`denoise.batch_size`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import shared_passes
 import torch
 
 from ltx_dist.batch import Batch
@@ -43,6 +46,8 @@ HERE = Path(__file__).parent
 VERSIONS = {"2b": "0.9.5", "13b": "0.9.7-13b-dev"}
 SIZES = {"full": ((480, 704, 121), (512, 768, 97)), "tiny": ((64, 64, 9),)}
 KINDS = {"40 steps, guidance 3": (40, 3.0), "8 steps, distilled": (8, 1.0)}
+SMALL = {"full": ((256, 256, 25), (320, 512, 49)), "tiny": ((64, 64, 9),)}
+BATCH_SIZES = (1, 2, 4, 8)
 TINY_KINDS = {"2 steps, guidance 3": (2, 3.0)}
 GIB = 2**30
 
@@ -92,6 +97,29 @@ def main() -> None:
                     for index in range(arguments.clips)
                 ]  # fmt: skip
                 compare(checkpoint, requests, device, capacity)
+        compare_passes(checkpoint, arguments.scale, arguments.model, device, capacity)
+
+
+def compare_passes(checkpoint: Checkpoint, scale: str, model: str, device: torch.device, capacity: int | None) -> None:
+    """Seconds a clip with 1, 2, 4 and 8 in a pass, as far as they fit."""
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+    sizes, steps = (BATCH_SIZES, 8) if scale == "full" else (BATCH_SIZES[:2], 2)
+    for height, width, num_frames in SMALL[scale]:
+        print(f"\n{model} {width}x{height}x{num_frames}, {steps} steps, guidance 3, clips that share a pass")
+        requests = [
+            RenderRequest(
+                f"{i}", f"prompt number {i}", "", height, width, num_frames, 25.0, steps, 3.0, 0.0, i, 0.05, 0.025, 128
+            )
+            for i in range(max(sizes))
+        ]
+        try:
+            worker = planned_worker(checkpoint, requests, device, capacity, precision, "auto", max(sizes))
+            spec = WorkerSpec(worker, checkpoint, {}, precision, OutputConfig())
+            shared_passes.compare(StageWorker(spec), requests, 3, sizes)
+        except ValueError as error:
+            print(f"  {error}")
+        finally:
+            empty(device)
 
 
 def compare(checkpoint: Checkpoint, requests: list[RenderRequest], device: torch.device, capacity: int | None) -> None:
@@ -170,11 +198,11 @@ def planned_worker(
     capacity: int | None,
     precision: str,
     residency: str,
+    batch_size: int = 1,
 ) -> Worker:
     """Raises ValueError when this residency does not fit."""
-    config = RenderConfig.model_validate(
-        {"placement": {"residency": residency, "layout": "shared", "device": device.type, "threads": None}}
-    )
+    placement = {"residency": residency, "layout": "shared", "device": device.type, "threads": None}
+    config = RenderConfig.model_validate({"placement": placement, "denoise": {"batch_size": batch_size}})
     batch = Batch(config, checkpoint, preset_for("auto", checkpoint), tuple(requests))
     gpus = (DeviceInfo(describe(device), capacity or total_memory(device)),) if device.type == "cuda" else ()
     (worker,) = place_one(batch, Inventory(gpus, torch.get_num_threads()), precision)

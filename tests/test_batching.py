@@ -203,5 +203,5 @@ def test_a_killed_run_goes_on_after_what_shared_passes_left(tmp_path: Path):
     assert all(in_pass[name] == len(names) for names in denoised for name in names)
     again = [*arguments, "--set", "denoise.batch_size=1", "--exact"]
     assert CliRunner().invoke(app, again).exit_code == 0
-    changed = [json.loads(path.read_text())["render_key"] for path in folder.glob("*.json") if path.stem != "run"]
+    changed = [json.loads(path.with_suffix(".json").read_text())["render_key"] for path in folder.glob("*.mp4")]
     assert not set(changed) & {sidecar["render_key"] for sidecar in sidecars}, "exact takes none of these for its own"

@@ -20,3 +20,4 @@ def test_it_runs_on_a_cpu_and_finds_equal_latents() -> None:
         assert f"  {way} " in ended.stdout, ended.stdout
     assert "latents are equal in all of them" in ended.stdout
     assert "waves / (E+D+V)" in ended.stdout
+    assert "a clip, so many in a pass, denoise: 1: " in ended.stdout

@@ -1,0 +1,84 @@
+"""Clips that share a forward pass against each by itself: seconds a clip, as `denoise.batch_size` would have it.
+
+    python benchmarks/shared_passes.py [--rounds 3] [--threads 1]
+
+The demo model on a CPU, text encoding and denoising alone (decoding is never shared), batch sizes in turns. Printed for
+each size of clip: seconds a clip at each batch size, what a clip by itself takes over it, and how far latents are from
+those of the clip alone. `benchmarks/gpu.py` prints the same of the full-size models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+
+import torch
+
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.config import OutputConfig
+from ltx_dist.execution.worker import StageWorker, WorkerSpec
+from ltx_dist.scheduling.placement import Worker
+from ltx_dist.types import RenderRequest, Stage
+
+SIZES = ((64, 64, 9), (128, 128, 25), (256, 256, 25))
+BATCH_SIZES = (1, 2, 4, 8)
+SHARED = (Stage.ENCODE_TEXT, Stage.DENOISE)
+
+
+def compare(worker: StageWorker, requests: Sequence[RenderRequest], rounds: int, sizes: Sequence[int]) -> None:
+    """Prints a line for each stage, and one for the latents. The first round only warms up."""
+    seconds: dict[tuple[Stage, int], list[float]] = {(stage, size): [] for stage in SHARED for size in sizes}
+    latents: dict[int, torch.Tensor] = {}
+    for number in range(rounds + 1):
+        for size in sizes:
+            by_stage, latents[size] = in_passes(worker, requests, size)
+            for stage, value in by_stage.items() if number else ():
+                seconds[stage, size].append(value / len(requests))
+    for stage in SHARED:
+        medians = {size: statistics.median(seconds[stage, size]) for size in sizes}
+        parts = [f"{size}: {median:.4f} s ({medians[sizes[0]] / median:.2f}x)" for size, median in medians.items()]
+        print(f"  a clip, so many in a pass, {stage}: {'  '.join(parts)}", flush=True)
+    apart = max((found - latents[sizes[0]]).abs().max().item() for found in latents.values())
+    print(f"  latents of clips that shared a pass are at most {apart:.1e} from those of clips alone")
+
+
+def in_passes(
+    worker: StageWorker, requests: Sequence[RenderRequest], size: int
+) -> tuple[dict[Stage, float], torch.Tensor]:
+    """Seconds of each stage of all requests, `size` in a pass, and their latents, one below the other."""
+    outputs = [None] * len(requests)
+    by_stage: dict[Stage, float] = {}
+    for stage in SHARED:
+        made, by_stage[stage] = [], 0.0
+        for start in range(0, len(requests), size):
+            some = slice(start, start + size)
+            *found, report = worker.run(stage, requests[some], *outputs[some])
+            assert report.error is None, report.error
+            made += found
+            by_stage[stage] += report.seconds
+        outputs = made
+    return by_stage, torch.cat([output.latents for output in outputs])  # type: ignore[union-attr]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    placed = Worker("cpu:0", SHARED, "cpu", threads=arguments.threads, batch_size=max(BATCH_SIZES))
+    worker = StageWorker(WorkerSpec(placed, open_checkpoint("demo"), {}, "float32", OutputConfig()))
+    print(f"demo model, float32, {arguments.threads} thread(s), torch {torch.__version__}, 8 steps, guidance 3")
+    for height, width, num_frames in SIZES:
+        print(f"{width}x{height}x{num_frames}")
+        requests = [
+            RenderRequest(
+                f"{i}", f"prompt number {i}", "", height, width, num_frames, 25.0, 8, 3.0, 0.0, i, 0.05, 0.025, 128
+            )
+            for i in range(max(BATCH_SIZES))
+        ]
+        compare(worker, requests, arguments.rounds, BATCH_SIZES)
+
+
+if __name__ == "__main__":
+    main()
