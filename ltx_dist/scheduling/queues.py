@@ -1,13 +1,17 @@
-"""What waits: requests ready for a stage, of which those alike can be taken together; and retries beside them."""
+"""What waits: requests ready for a stage, of which those alike can be taken together; and retries beside them.
+
+Nothing here knows a worker: who takes what is decided in `scheduler.py`.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
-from ltx_dist.types import Stage
+from ltx_dist.types import STAGES, Stage
 
 Alike = Callable[[Stage, str], Hashable]
 """Requests for which it says the same of a stage may share a pass of it. What it says means nothing here."""
@@ -84,3 +88,67 @@ class ReadyQueue:
         else:
             del self._by_key[key]
         return taken
+
+
+class Queues:
+    """The queue in front of each stage, in the order of requests, and what takes room in it.
+
+    max_queued: how many may wait in front of a stage; requests in flight in the one before count. retries: those that
+    wait beside the queues, first in order first.
+    """
+
+    def __init__(self, max_queued: Mapping[Stage, int], alike: Alike) -> None:
+        self.max_queued = dict(max_queued)
+        self.retries: list[Retry] = []
+        self._ready = {stage: ReadyQueue(partial(alike, stage)) for stage in STAGES}
+        self._running = dict.fromkeys(STAGES, 0)
+        self._order: dict[str, int] = {}
+
+    def add(self, request_id: str) -> None:
+        """The request comes after all there are. It waits nowhere yet."""
+        assert request_id not in self._order, request_id
+        self._order[request_id] = len(self._order)
+
+    def put(self, request_ids: Iterable[str], stage: Stage) -> None:
+        for request_id in request_ids:
+            self._ready[stage].push(self._order[request_id], request_id)
+
+    def put_beside(self, retry: Retry) -> None:
+        self.retries.append(retry)
+        self.retries.sort(key=lambda retry: self._order[retry.request_id])
+
+    def take(self, stage: Stage, number: int) -> tuple[str, ...]:
+        """The first and the next that are like it."""
+        return self._ready[stage].take(number)
+
+    def first(self, stage: Stage) -> str:
+        return self._ready[stage].first
+
+    def num_ready(self, stage: Stage) -> int:
+        return len(self._ready[stage])
+
+    def num_waiting(self, stage: Stage) -> int:
+        """Those beside the queue, too."""
+        return len(self._ready[stage]) + sum(retry.stage is stage for retry in self.retries)
+
+    def begin(self, stage: Stage, number: int) -> None:
+        """So many are in flight at the stage now: each has its place in the next queue."""
+        self._running[stage] += number
+
+    def end(self, stage: Stage, number: int) -> None:
+        self._running[stage] -= number
+
+    def room_after(self, stage: Stage, following: Stage) -> int:
+        return self.max_queued[following] - len(self._ready[following]) - self._running[stage]
+
+    def ready(self) -> dict[str, Stage]:
+        """All in the queues and the stage of each, in order."""
+        entries = sorted((order, name, stage) for stage in STAGES for order, name in self._ready[stage].entries())
+        return {name: stage for _, name, stage in entries}
+
+    def reorder(self, request_ids: Sequence[str]) -> None:
+        """These exchange their places among themselves."""
+        places = sorted(self._order[request_id] for request_id in request_ids)
+        self._order.update(zip(request_ids, places, strict=True))
+        for queue in self._ready.values():
+            queue.rank_anew(self._order)

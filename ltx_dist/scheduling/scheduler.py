@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import ceil, inf
 
 from ltx_dist.scheduling.costs import Costs, Unknown, pass_seconds
 from ltx_dist.scheduling.fleet import Fleet, Group
 from ltx_dist.scheduling.placement import Placement, Worker
-from ltx_dist.scheduling.queues import Alike, ReadyQueue, Retry, all_alike
+from ltx_dist.scheduling.queues import Alike, Queues, Retry, all_alike
 from ltx_dist.scheduling.video_slots import VideoSlots
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
@@ -60,16 +59,12 @@ class Scheduler:
     def __init__(self, placement: Placement, costs: Costs | None = None, alike: Alike = all_alike) -> None:
         self._costs = costs or Unknown()
         self._fleet = Fleet(self._costs)
-        self.max_queued = dict(placement.max_queued)
-        self._ready = {stage: ReadyQueue(partial(alike, stage)) for stage in STAGES}
+        self._queues = Queues(placement.max_queued, alike)
         self._in_flight: dict[str, Assignment] = {}
         self._begun: dict[str, float] = {}
         self._videos = VideoSlots()
-        self._running: dict[Stage, int] = dict.fromkeys(STAGES, 0)
         self._loaded: dict[str, Stage | None] = {}
-        self._order: dict[str, int] = {}
         self._is_order_stale = False
-        self._retries: list[Retry] = []
         self._fresh: set[str] = set()
         self._reserved: dict[str, str] = {}
         self._num_open = 0
@@ -95,7 +90,11 @@ class Scheduler:
 
     def num_queued(self, stage: Stage) -> int:
         """Requests ready for the stage and not yet taken by a worker."""
-        return len(self._ready[stage]) + sum(retry.stage is stage for retry in self._retries)
+        return self._queues.num_waiting(stage)
+
+    @property
+    def max_queued(self) -> Mapping[Stage, int]:
+        return self._queues.max_queued
 
     @property
     def is_order_stale(self) -> bool:
@@ -104,8 +103,7 @@ class Scheduler:
 
     def waiting(self) -> dict[str, Stage]:
         """Requests that wait in the queues and the stage of each, in the order in which they are given out."""
-        entries = sorted((order, name, stage) for stage in STAGES for order, name in self._ready[stage].entries())
-        return {name: stage for _, name, stage in entries}
+        return self._queues.ready()
 
     def running(self) -> dict[Assignment, float]:
         """What is on the devices, and for how many seconds it has been there."""
@@ -113,10 +111,7 @@ class Scheduler:
 
     def reorder(self, request_ids: Sequence[str]) -> None:
         """From now on these come in this order: they exchange their places among themselves, and no other moves."""
-        places = sorted(self._order[request_id] for request_id in request_ids)
-        self._order.update(zip(request_ids, places, strict=True))
-        for queue in self._ready.values():
-            queue.rank_anew(self._order)
+        self._queues.reorder(request_ids)
         self._is_order_stale = False
 
     def add(self, request_ids: Iterable[str], first: Stage = STAGES[0]) -> None:
@@ -126,11 +121,10 @@ class Scheduler:
         is put behind them until it has drained.
         """
         for request_id in request_ids:
-            assert request_id not in self._order, request_id
-            self._order[request_id] = len(self._order)
+            self._queues.add(request_id)
             self._num_open += 1
             self._count_left([request_id], STAGES[STAGES.index(first) :], +1)
-            self._enqueue([request_id], first)
+            self._queues.put([request_id], first)
         self._planned_with = 0.0
 
     def schedule(self, expects_workers: bool = False) -> list[Assignment]:
@@ -169,7 +163,7 @@ class Scheduler:
         if following is None:
             self._num_open -= len(assignment.request_ids)
             return True
-        self._enqueue(assignment.request_ids, following)
+        self._queues.put(assignment.request_ids, following)
         return False
 
     def retry(
@@ -188,10 +182,10 @@ class Scheduler:
         end = STAGES.index(assignment.stage) if assignment.stage in STAGES else len(STAGES)
         self._count_left(assignment.request_ids, STAGES[STAGES.index(stage) : end], +1)
         if shares and not avoid and not alone:
-            self._enqueue(assignment.request_ids, stage)
+            self._queues.put(assignment.request_ids, stage)
             return
-        self._retries += [Retry(request_id, stage, avoid, alone) for request_id in assignment.request_ids]
-        self._retries.sort(key=lambda retry: self._order[retry.request_id])
+        for request_id in assignment.request_ids:
+            self._queues.put_beside(Retry(request_id, stage, avoid, alone))
 
     def fail(self, assignment: Assignment) -> None:
         """An assignment did not end well, and its request is over."""
@@ -203,7 +197,7 @@ class Scheduler:
     def add_worker(self, worker: Worker, max_queued: Mapping[Stage, int] | None = None) -> None:
         """A worker is there and idle: a new one, or one that was removed. `max_queued`: the bounds from now on."""
         if max_queued is not None:
-            self.max_queued = dict(max_queued)
+            self._queues.max_queued = dict(max_queued)
         self._welcome([worker])
         self._is_order_stale = True
 
@@ -217,7 +211,7 @@ class Scheduler:
         self._is_order_stale = True
         lost = self._videos.remove(worker_id)
         self._count_left(lost, (Stage.DECODE,), +1)
-        self._enqueue(lost, Stage.DECODE)
+        self._queues.put(lost, Stage.DECODE)
 
     def has_worker(self, worker_id: str) -> bool:
         return worker_id in self._fleet
@@ -257,7 +251,7 @@ class Scheduler:
             running = self._in_flight.get(worker_id)
             assert running is not None and running.stage is assignment.stage, f"{assignment} is not in flight"
             assert set(ended) <= set(running.request_ids), f"{assignment} is not in flight"
-            self._running[assignment.stage] -= len(ended)
+            self._queues.end(assignment.stage, len(ended))
             if rest := tuple(request_id for request_id in running.request_ids if request_id not in ended):
                 self._in_flight[worker_id] = replace(running, request_ids=rest)
             else:
@@ -269,12 +263,12 @@ class Scheduler:
 
     def _take_retries(self, expects_workers: bool) -> list[Assignment]:
         taken: list[Assignment] = []
-        for retry in list(self._retries):
+        for retry in list(self._queues.retries):
             fits = [worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers)]
             if retry.alone:  # the fresh one may have come when others are idle, too
                 fits.sort(key=lambda worker: worker.worker_id not in self._fresh)
             if worker := next(iter(fits), None):
-                self._retries.remove(retry)
+                self._queues.retries.remove(retry)
                 taken.append(self._assign(worker, retry.stage, (retry.request_id,)))
                 if retry.alone:
                     self._reserved[worker.worker_id] = retry.request_id
@@ -306,7 +300,7 @@ class Scheduler:
         eligible = [
             stage
             for stage in worker.stages
-            if self._ready[stage] and self._room_after(stage, group) > 0 and self._most(worker, stage) >= 1
+            if self._queues.num_ready(stage) and self._room_after(stage, group) > 0 and self._most(worker, stage) >= 1
         ]
         return min(
             eligible,
@@ -317,14 +311,11 @@ class Scheduler:
     def _feeds_others(self, stage: Stage) -> bool:
         """Whether workers that cannot do this stage themselves may soon wait for what it makes."""
         following = stage.following
-        return following is not None and len(self._ready[following]) < self._fleet.fed_by[stage]
+        return following is not None and self._queues.num_ready(following) < self._fleet.fed_by[stage]
 
     def _room_after(self, stage: Stage, group: Group) -> int:
         """How many requests may be begun that would have room for their output."""
-        following = stage.following
-        if following is None:
-            return int(group.has_slot)
-        return self.max_queued[following] - len(self._ready[following]) - self._running[stage]
+        return int(group.has_slot) if stage.following is None else self._queues.room_after(stage, stage.following)
 
     def _most(self, worker: Worker, stage: Stage) -> float:
         """How many requests like the next this worker ends before faster ones would have ended them and all others."""
@@ -332,7 +323,7 @@ class Scheduler:
         if not faster:
             return inf
         position = STAGES.index(stage)
-        work, rate = self._costs.work(self._ready[stage].first, stage), self._fleet.kind(worker).rates[position]
+        work, rate = self._costs.work(self._queues.first(stage), stage), self._fleet.kind(worker).rates[position]
         others_free = min(
             (max(kind.ends[0] - self._now, 0.0) if kind.ends else 0.0) + work / kind.rates[position] for kind in faster
         )
@@ -347,27 +338,23 @@ class Scheduler:
         """
         if stage not in SHARED or worker.batch_size == 1:
             return 1
-        now = min(len(self._ready[stage]), self._room_after(stage, group))
+        now = min(self._queues.num_ready(stage), self._room_after(stage, group))
         left = self._num_left[stage] / self._fleet.num_hosts(stage)
         fair = ceil(min(now / self._fleet.num_idle(stage), left))
         return max(1, min(worker.batch_size, fair, int(min(self._most(worker, stage), now))))
 
     def _take(self, worker: Worker, stage: Stage, group: Group) -> Assignment:
-        return self._assign(worker, stage, self._ready[stage].take(self._share(worker, stage, group)))
+        return self._assign(worker, stage, self._queues.take(stage, self._share(worker, stage, group)))
 
     def _assign(self, worker: Worker, stage: Stage, request_ids: tuple[str, ...]) -> Assignment:
         assignment = Assignment(request_ids, stage, worker.worker_id)
         self._in_flight[worker.worker_id] = assignment
         self._begun[worker.worker_id] = self._now
-        self._running[stage] += len(request_ids)
+        self._queues.begin(stage, len(request_ids))
         self._loaded[worker.worker_id] = stage
         self._fresh.discard(worker.worker_id)
         self._fleet.set_busy(worker.worker_id, self._now, self._now + pass_seconds(self._costs, assignment, worker))
         return assignment
-
-    def _enqueue(self, request_ids: Iterable[str], stage: Stage) -> None:
-        for request_id in request_ids:
-            self._ready[stage].push(self._order[request_id], request_id)
 
     def _count_left(self, request_ids: Iterable[str], stages: Iterable[Stage], sign: int) -> None:
         stages = tuple(stages)
