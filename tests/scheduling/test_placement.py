@@ -157,3 +157,30 @@ def test_the_bound_never_keeps_one_of_several_producers_idle():
 def test_what_cannot_be_placed_is_refused_by_name(wishes, inventory, message):
     with pytest.raises(ValueError, match=message):
         place(wishes, inventory, LTX_2B)
+
+
+def shared_passes(batch_size: int) -> Demand:
+    """Many alike of a size that is large for sharing, and one clip larger than these."""
+    many, one = request(512, 768, 97), request()
+    together = {many: batch_size, one: 1}
+    return Demand(full_size(), (many, one), (UNTILED,), batch_size, together)
+
+
+def test_what_is_planned_holds_the_largest_pass():
+    alone, eight = shared_passes(1), shared_passes(8)
+    assert eight.working_set(D, UNTILED) == pytest.approx(
+        8 * full_size().working_set(D, [request(512, 768, 97)], UNTILED), rel=1e-6
+    ), "eight of the small ones are more than one of the large"
+    assert eight.working_set(V, UNTILED) == alone.working_set(V, UNTILED), "decoded one by one"
+    placement = place(Wishes(layout="pinned"), gpus(3, 80), eight)
+    denoiser = placement.workers[1]
+    assert denoiser.batch_size == 8 and denoiser.peak_bytes > eight.working_set(D, UNTILED) * 1.1
+    with pytest.raises(ValueError, match=r"placement.memory_gb: .* for denoise; lower denoise.batch_size"):
+        place(Wishes(layout="pinned"), gpus(3, 5), eight)
+    place(Wishes(layout="pinned", residency="auto"), gpus(3, 80), alone)
+
+
+def test_a_shared_pass_can_come_about():
+    placement = place(Wishes(layout="pinned"), gpus(4, 80), shared_passes(4))
+    assert placement.max_queued == {D: 8, V: 4 + 4}, "a pass for each that takes, and for each but one that makes"
+    assert place(Wishes(layout="pinned", wave=2), gpus(3, 80), shared_passes(4)).max_queued == {D: 2, V: 2}
