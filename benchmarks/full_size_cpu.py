@@ -27,6 +27,7 @@ SETTINGS = {
     "model.precision": "bfloat16",
     "model.vae_precision": "float32",  # a CPU without bfloat16 instructions takes over 10 minutes a clip in that
     "model.version": "0.9.5",
+    "cache.embeddings": "null",  # each prompt is encoded, whatever ran before
     "defaults.width": 256,
     "defaults.height": 256,
     "defaults.num_frames": 9,

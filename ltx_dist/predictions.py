@@ -39,7 +39,9 @@ def predicted_costs(
             known[shape] = _work(configs, ratios, *shape)
         works[request.request_id] = known[shape]
     by_stage = {stage: weights[COMPONENT_OF_STAGE[stage]] for stage in STAGES}
-    return PredictedCosts(works, by_stage, _CostStore(checkpoint, precision, storage).load())
+    # Layers that are quantised as they are read hold more than tensors that could be copied to and fro.
+    quantised = {Stage.ENCODE_TEXT: checkpoint.weights["text_encoder"]} if storage.text_encoder != "none" else {}
+    return PredictedCosts(works, by_stage, _CostStore(checkpoint, precision, storage).load(), quantised)
 
 
 def keep_corrections(costs: PredictedCosts, checkpoint: Checkpoint, precision: str, storage: Storage = PLAIN) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.predictions import keep_corrections, predicted_costs
 from ltx_dist.scheduling.flops import decode_flops, denoise_flops, encode_text_flops
 from ltx_dist.scheduling.placement import Worker
-from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
+from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport, Storage
 
 WEIGHTS = {"text_encoder": 1, "transformer": 1, "vae": 1}
 WORKER = Worker("cuda:0", STAGES, "cuda", device_name="NVIDIA L40S")
@@ -46,6 +47,20 @@ def test_what_a_run_took_is_known_to_the_next(tmp_path: Path, monkeypatch: pytes
     again = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
     assert again.corrections == {("NVIDIA L40S", Stage.DENOISE): pytest.approx(3.0)}
     assert predicted_costs(checkpoint, "float32", [], WEIGHTS).corrections == {}, "another precision is another model"
+
+
+def test_a_swap_is_a_copy_or_a_reading_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
+    checkpoint = replace(open_checkpoint("demo"), weights={"text_encoder": 9 * 10**9, "transformer": 1, "vae": 1})
+    weights = {"text_encoder": 5 * 10**9, "transformer": 4 * 10**9, "vae": 10**9}
+    plain = predicted_costs(checkpoint, "bfloat16", [], weights)
+    int8 = predicted_costs(checkpoint, "bfloat16", [], weights, Storage(text_encoder="int8"))
+    without_copy = replace(WORKER, keeps_host_copy=False)
+    link = plain.swap_seconds(WORKER, Stage.ENCODE_TEXT)
+    assert link == pytest.approx(5 / 25)
+    assert plain.swap_seconds(without_copy, Stage.ENCODE_TEXT) == pytest.approx(5)
+    assert int8.swap_seconds(WORKER, Stage.ENCODE_TEXT) == pytest.approx(9), "what is quantised is read in full"
+    assert int8.swap_seconds(WORKER, Stage.DENOISE) == plain.swap_seconds(WORKER, Stage.DENOISE)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"NVIDIA L40S": 1}', '{"NVIDIA L40S": {"denoise bfloat16 1": "x"}}'])

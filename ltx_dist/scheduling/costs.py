@@ -57,6 +57,9 @@ KEPT = 31
 DRIFT = 0.25
 """A correction that moved by more than this since it was last planned with asks for a new plan."""
 
+READ_GBS = 1.0
+"""Of a file that may have left the page cache: an estimate, for a plain NVMe disk."""
+
 DeviceStage = tuple[str, Stage]
 
 
@@ -94,6 +97,7 @@ class Unknown:
 class PredictedCosts:
     """By request its `Work`; by stage the bytes of its weights; by (device, stage) how much slower than the table.
 
+    read_again: bytes on disk of weights of which no worker keeps a host copy: they are read for every turn.
     The corrections are those kept from earlier runs, until this run has seen the stage on such a device. A device of
     which nothing is known is taken to be off as the others of this run are: the model's operations are, not the device.
     """
@@ -101,6 +105,7 @@ class PredictedCosts:
     work_of: Mapping[str, Work]
     weight_bytes: Mapping[Stage, int]
     corrections: dict[DeviceStage, float] = field(default_factory=dict[DeviceStage, float])
+    read_again: Mapping[Stage, int] = field(default_factory=dict[Stage, int])
     _seen: dict[DeviceStage, deque[float]] = field(default_factory=dict[DeviceStage, "deque[float]"])
     _elsewhere: dict[Stage, float] = field(default_factory=dict[Stage, float])
     _planned: dict[DeviceStage, float] = field(default_factory=dict[DeviceStage, float])
@@ -114,6 +119,8 @@ class PredictedCosts:
 
     def swap_seconds(self, worker: Worker, stage: Stage) -> float:
         """Weights only travel to the device: they never change, so nothing is copied back."""
+        if stage in self.read_again or not worker.keeps_host_copy:
+            return self.read_again.get(stage, self.weight_bytes[stage]) / (READ_GBS * 1e9)
         return self.weight_bytes[stage] / (device_rate(worker).link_gbs * 1e9)
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
