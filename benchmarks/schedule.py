@@ -36,7 +36,7 @@ from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.losses import losses, measured_bound
 from ltx_dist.scheduling.ordering import best_order, rest_in_order
-from ltx_dist.scheduling.placement import Placement, Wishes, place
+from ltx_dist.scheduling.placement import DEFAULT_QUEUE, Placement, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict, simulate
 from ltx_dist.scheduling.timeline import makespan
@@ -83,7 +83,11 @@ def split(num_devices: int, encoders: int) -> Placement:
     workers = tuple(
         replace(w, stages=(encode, decode) if i < encoders else (denoise,)) for i, w in enumerate(whole.workers)
     )
-    bounds = {denoise: 2 * (num_devices - encoders) + encoders - 1, decode: 2 * encoders + num_devices - encoders - 1}
+    denoisers = num_devices - encoders
+    bounds = {
+        denoise: DEFAULT_QUEUE * denoisers + encoders - 1,
+        decode: DEFAULT_QUEUE * encoders + denoisers - 1,
+    }
     return Placement("pinned", workers, bounds)
 
 

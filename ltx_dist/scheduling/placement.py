@@ -14,8 +14,9 @@ from ltx_dist.types import STAGES, UNTILED, DecodeTiling, Stage
 HOST_SHARE = 0.8
 """Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips under way."""
 
-DEFAULT_QUEUE = 2
-"""Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped."""
+DEFAULT_QUEUE = 6
+"""Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped: with 2,
+stages of alike length but unlike clips keep each other waiting. They are 4 to 9 MB each."""
 
 DEFAULT_WAVE = 8
 """Clips that wait between two stages where a change of stage swaps weights and nothing predicts what that costs."""

@@ -136,7 +136,7 @@ def done(request_id: str, stage: Stage, worker_id: str, seconds: float) -> Compl
 
 def drifting(slower: float) -> tuple[float, float]:
     """Makespans of a batch whose decodes take `slower` times what is predicted: in the order begun with, and anew."""
-    placement = place(Wishes(layout="pinned", video_slots=0), Inventory((gpu("H100", 80),) * 6, 16), DEMAND)
+    placement = place(Wishes(layout="pinned", video_slots=0), Inventory((gpu("H100", 80),) * 8, 16), DEMAND)
     works = [(1e12, 24e12 * (8 + 30 * (i % 2)), 52e12 * (1 + i % 3)) for i in range(24)]
     workers = {worker.worker_id: worker for worker in placement.workers}
 
