@@ -181,6 +181,6 @@ def test_what_is_planned_holds_the_largest_pass():
 
 
 def test_a_shared_pass_can_come_about():
-    placement = place(Wishes(layout="pinned"), gpus(4, 80), shared_passes(4))
-    assert placement.max_queued == {D: 8, V: 4 + 4}, "a pass for each that takes, and for each but one that makes"
+    placement = place(Wishes(layout="pinned"), gpus(4, 80), shared_passes(8))
+    assert placement.max_queued == {D: 16, V: 8 + 8}, "a pass for each that takes, and for each but one that makes"
     assert place(Wishes(layout="pinned", wave=2), gpus(3, 80), shared_passes(4)).max_queued == {D: 2, V: 2}
