@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import ray
+from ray._private import utils as ray_utils
 from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -43,15 +43,29 @@ def connect(address: str | None) -> Inventory:
         options |= {"address": "local", "include_dashboard": False}
     else:
         options["address"] = address
-    handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with _handlers_stay():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, RayError) as error:
         where = "Ray did not start on this machine" if address is None else f"--address: cannot join {address}"
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    except KeyboardInterrupt:  # stopped meanwhile: what has been started of a cluster goes, too
+        ray.shutdown()
+        raise
     return _inventory()
+
+
+@contextmanager
+def _handlers_stay() -> Iterator[None]:
+    """`ray.init` sets a handler for SIGTERM before all else, and a stop in the seconds that follow would exit with 15.
+
+    To put ours back when it returns is too late, and to block the signal would block it in the cluster's processes.
+    """
+    original, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = original
 
 
 def _inventory() -> Inventory:

@@ -9,7 +9,10 @@ import time
 from functools import partial
 
 import pytest
+import ray
+from ray._private import utils as ray_utils
 
+from ltx_dist.execution import ray_cluster
 from ltx_dist.execution.stopping import LEAST_SECONDS, LEAVE_SECONDS, stop_on_signals
 
 
@@ -59,3 +62,15 @@ def test_one_more_while_it_ends_leaves_on_the_spot():
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert process.returncode == 75 and process.stdout == ""
+
+
+def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch):
+    def init(**options: object) -> None:
+        ray_utils.set_sigterm_handler(lambda signum, frame: sys.exit(signum))  # what the real one does first
+        signal.raise_signal(signal.SIGTERM)
+        raise ConnectionError("as far as it goes")
+
+    monkeypatch.setattr(ray, "init", init)
+    with stop_on_signals(3600.0) as stop, pytest.raises(ValueError, match="as far as it goes"):
+        ray_cluster.connect(None)
+    assert stop.is_asked
