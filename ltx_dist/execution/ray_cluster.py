@@ -41,6 +41,8 @@ def connect(address: str | None) -> Inventory:
         # Ray turns its token on by itself, and warns of that with advice to turn it off.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options |= {"address": "local", "include_dashboard": False}
+        # Ray runs workers at niceness 15, behind everything else on the machine: for a render that is what it is for.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     else:
         options["address"] = address
     try:
