@@ -8,7 +8,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -93,8 +92,7 @@ class StageWorker:
         error, rung = None, None
         try:
             with torch.inference_mode():
-                with suppress(torch.OutOfMemoryError):  # the first rung meets it again
-                    self._components.ready(stage)
+                self._bring(stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
                 outputs, digests, rung = self._climb(stage, requests, payloads)
@@ -130,6 +128,14 @@ class StageWorker:
         """Safe to call from another thread while `run` works."""
         on_device = tuple(COMPONENT_OF_STAGE[stage] for stage in self._components.on_device())
         return replace(self._state, components=on_device, memory_bytes=memory_in_use(self._device))
+
+    def _bring(self, stage: Stage) -> None:
+        """Load what the stage needs before its time begins to count; where there is no room the ladder tries again."""
+        try:
+            self._components.ready(stage)
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
 
     def _climb(
         self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None]

@@ -99,6 +99,36 @@ def test_past_the_last_rung_the_clip_fails_alone(checkpoint: Checkpoint, stage: 
     assert "OutOfMemoryError: injected" in results["two"].error
 
 
+@pytest.mark.parametrize(
+    ("error", "climbs"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_memory_that_is_short_while_weights_arrive_leads_to_the_ladder(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, climbs: bool
+) -> None:
+    worker = StageWorker(
+        WorkerSpec(Worker("cpu:0", STAGES, "cpu", threads=1), checkpoint, {}, "float32", OutputConfig())
+    )
+    ready, errors = worker._components.ready, [error, error]
+
+    def short(stage: Stage) -> Any:
+        if errors:
+            raise errors.pop()
+        return ready(stage)
+
+    monkeypatch.setattr(worker._components, "ready", short)
+    conditioning, report = worker.run(E, [REQUESTS[0]], None)
+    if climbs:
+        assert conditioning is not None and report.error is None and report.rung == "cache emptied"
+    else:
+        assert conditioning is None and report.error == f"RuntimeError: {error}"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_list_of_rungs(stage: Stage) -> None:
     assert [rung.name for rung in rungs(stage, UNTILED, exact=False)] == NAMES[stage]
