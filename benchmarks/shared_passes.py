@@ -1,8 +1,9 @@
 """Clips that share a forward pass against each by itself: seconds a clip, as `denoise.batch_size` would have it.
 
-    python benchmarks/shared_passes.py [--rounds 3] [--threads 1]
+    python benchmarks/shared_passes.py [--rounds 3]
 
-The demo model on a CPU, text encoding and denoising alone (decoding is never shared), batch sizes in turns. Printed for
+The demo model in one thread of a CPU, text encoding and denoising alone (decoding is never shared), batch sizes in
+turns; seconds are the thread's own, so that other work on the machine shows as little as it can. Printed for
 each size of clip: seconds a clip at each batch size, what a clip by itself takes over it, and how far latents are from
 those of the clip alone. `benchmarks/gpu.py` prints the same of the full-size models.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -26,13 +28,22 @@ BATCH_SIZES = (1, 2, 4, 8)
 SHARED = (Stage.ENCODE_TEXT, Stage.DENOISE)
 
 
-def compare(worker: StageWorker, requests: Sequence[RenderRequest], rounds: int, sizes: Sequence[int]) -> None:
+Clock = Callable[[], float]
+
+
+def compare(
+    worker: StageWorker,
+    requests: Sequence[RenderRequest],
+    rounds: int,
+    sizes: Sequence[int],
+    clock: Clock = time.perf_counter,
+) -> None:
     """Prints a line for each stage, and one for the latents. The first round only warms up."""
     seconds: dict[tuple[Stage, int], list[float]] = {(stage, size): [] for stage in SHARED for size in sizes}
     latents: dict[int, torch.Tensor] = {}
     for number in range(rounds + 1):
         for size in sizes:
-            by_stage, latents[size] = in_passes(worker, requests, size)
+            by_stage, latents[size] = in_passes(worker, requests, size, clock)
             for stage, value in by_stage.items() if number else ():
                 seconds[stage, size].append(value / len(requests))
     for stage in SHARED:
@@ -44,7 +55,7 @@ def compare(worker: StageWorker, requests: Sequence[RenderRequest], rounds: int,
 
 
 def in_passes(
-    worker: StageWorker, requests: Sequence[RenderRequest], size: int
+    worker: StageWorker, requests: Sequence[RenderRequest], size: int, clock: Clock
 ) -> tuple[dict[Stage, float], torch.Tensor]:
     """Seconds of each stage of all requests, `size` in a pass, and their latents, one below the other."""
     outputs = [None] * len(requests)
@@ -53,10 +64,11 @@ def in_passes(
         made, by_stage[stage] = [], 0.0
         for start in range(0, len(requests), size):
             some = slice(start, start + size)
+            started = clock()
             *found, report = worker.run(stage, requests[some], *outputs[some])
+            by_stage[stage] += clock() - started
             assert report.error is None, report.error
             made += found
-            by_stage[stage] += report.seconds
         outputs = made
     return by_stage, torch.cat([output.latents for output in outputs])  # type: ignore[union-attr]
 
@@ -64,11 +76,10 @@ def in_passes(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    placed = Worker("cpu:0", SHARED, "cpu", threads=arguments.threads, batch_size=max(BATCH_SIZES))
+    placed = Worker("cpu:0", SHARED, "cpu", threads=1, batch_size=max(BATCH_SIZES))
     worker = StageWorker(WorkerSpec(placed, open_checkpoint("demo"), {}, "float32", OutputConfig()))
-    print(f"demo model, float32, {arguments.threads} thread(s), torch {torch.__version__}, 8 steps, guidance 3")
+    print(f"demo model, float32, one thread, torch {torch.__version__}, 8 steps, guidance 3")
     for height, width, num_frames in SIZES:
         print(f"{width}x{height}x{num_frames}")
         requests = [
@@ -77,7 +88,7 @@ def main() -> None:
             )
             for i in range(max(BATCH_SIZES))
         ]
-        compare(worker, requests, arguments.rounds, BATCH_SIZES)
+        compare(worker, requests, arguments.rounds, BATCH_SIZES, time.thread_time)
 
 
 if __name__ == "__main__":
