@@ -1,6 +1,6 @@
 """Ours against what others would write: replayed stages on 3 to 8 devices, the demo's real stages, a GPU's offloading.
 
-    python benchmarks/rivals.py [--quick] [--seconds 0.16] [--only replayed|demo|offload]
+    python benchmarks/rivals.py [--quick] [--seconds 0.9] [--only replayed|demo|offload]
 
 All in turns and in one run. Replayed (`replay_worker.py`: the stage times of GPUs, payloads and time compressed alike):
   data parallel  a process a device, each all stages of every n-th clip, in the order of the file. Where the models do
@@ -146,7 +146,7 @@ def replayed(seeds: range, cases: Sequence[tuple[str, int, int, bool]], seconds:
             split = best_split(devices, drawn)
             universal = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * 10**9)] * devices, "same")
             placement = universal if fits else split
-            works, faster = compressed(placement, drawn, seconds * clips)
+            works, faster = compressed(placement, drawn, seconds * clips / devices)
             encoders = sum(Stage.DECODE in worker.stages for worker in split.workers)
             ours = run_ours(executor, placement, works, faster)
             data_parallel = run_data_parallel(devices, works, faster, 0.0 if fits else RELOAD_SECONDS / faster)
@@ -179,7 +179,7 @@ def offload() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one seed, two cases, one round")
-    parser.add_argument("--seconds", type=float, default=0.16, help="about how long ours takes for each clip")
+    parser.add_argument("--seconds", type=float, default=0.9, help="of a device, for each of its clips, about")
     parser.add_argument("--only", choices=["replayed", "demo", "offload"], help="one part instead of all")
     arguments = parser.parse_args()
     started = time.monotonic()

@@ -1,17 +1,17 @@
 """How far batches on 2 to 8 devices end from what is possible: real Ray actors that replay stage times by sleeping.
 
-    python benchmarks/schedule.py [--quick] [--seconds 0.16] [--virtual]
+    python benchmarks/schedule.py [--quick] [--seconds 0.9] [--virtual]
 
 Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
 at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
 a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Devices differ from the cost model's table by factors that
 it is not told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured.
 
-Time is compressed so that a batch takes about --seconds a clip, and payloads by the same factor, which is printed:
-copying then has the share that it has on GPUs. What a call costs Ray does not shrink, so its share (`Ray`: workers
-waited for what they had been given) is larger here by that factor: every figure is an upper bound. Behind it stands
-the share that the same seconds would be at the speed of GPUs. Seconds go by clips so that the driver's core is not
-what is measured.
+Time is compressed so that a device has about --seconds for each of its clips, and payloads by the same factor, which
+is printed: copying then has the share that it has on GPUs. What a call costs Ray does not shrink, so its share (`Ray`:
+workers waited for what they had been given) is larger here by that factor: every figure is an upper bound. Behind it
+stands the share that the same seconds would be at the speed of GPUs. Seconds go by clips a device so that the driver's
+core is not what is measured. The whole takes about 20 minutes.
 
 --virtual runs the same batches through the same scheduler on a virtual clock: what order and layout alone come to.
 """
@@ -215,19 +215,20 @@ def main() -> None:
         for devices, clips in sizes:
             batches = [draw_works(clips, random.Random(seed), case) for seed in seeds]
             runs = [
-                run(executor, best_split(devices, works), works, arguments.seconds * len(works)) for works in batches
+                run(executor, best_split(devices, works), works, arguments.seconds * len(works) / devices)
+                for works in batches
             ]
             report(f"EV+D split   {case:<14} {devices} devices {clips:>4} clips", runs, runs[0].order)
     for devices in (2, 4, 8):
         universal = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * devices, "same")
         batches = [draw_works(16 * devices, random.Random(seed)) for seed in seeds]
-        runs = [run(executor, universal, works, arguments.seconds * len(works)) for works in batches]
+        runs = [run(executor, universal, works, arguments.seconds * len(works) / devices) for works in batches]
         ups = [speed_up(universal, works, one) for works, one in zip(batches, runs, strict=True)]
         report(f"all on each  mixed          {devices} devices {16 * devices:>4} clips", runs,
                f"{statistics.mean(ups) / devices:.3f} n against one device")  # fmt: skip
     for case in ("mixed", "distilled"):
         batches = [draw_works(64, random.Random(seed), case) for seed in seeds]
-        runs = [run(executor, mixed, works, arguments.seconds * len(works)) for works in batches]
+        runs = [run(executor, mixed, works, arguments.seconds * len(works) / len(MIXED)) for works in batches]
         report(f"mixed cards  {case:<14} {len(MIXED)} devices   64 clips", runs, "bound: linear program")
     print(
         f"{time.monotonic() - started:.0f} s; {len(specs)} actors; payloads of 4, 9 and 5 MB a clip over time's factor"

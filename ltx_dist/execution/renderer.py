@@ -22,6 +22,9 @@ TICK_SECONDS = 0.5
 HANG_LOOK_SECONDS = 1.0
 """Between two looks for hung workers, which takes a moment for each: they are given a minute at least."""
 
+ORDER_PAUSE = 20.0
+"""Times what the last choice of an order took, before the next: workers that end meanwhile wait for it."""
+
 KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
 """Stages whose output is of use to a later run."""
 
@@ -65,6 +68,7 @@ class Renderer:
         self._policy = FailurePolicy()
         self._deadlines = Deadlines()
         self._next_hang_look = 0.0
+        self._next_order = 0.0
         self._on_disk: dict[str, Stage] = {}
         self._by_id: dict[str, RenderRequest] = {}
         self._history: dict[str, list[Completion]] = {}
@@ -211,8 +215,11 @@ class Renderer:
 
     def _put_in_order(self) -> None:
         """After the workers have got their next work: choosing an order takes from milliseconds to a second."""
-        if self._reorder is not None and self._scheduler.is_order_stale:
+        started = self._clock()
+        if self._reorder is not None and self._scheduler.is_order_stale and started >= self._next_order:
             self._scheduler.reorder(self._reorder(self._scheduler))
+            ended = self._clock()
+            self._next_order = ended + ORDER_PAUSE * (ended - started)
 
     def _start(self, assignment: Assignment) -> None:
         requests: list[RenderRequest] = []
