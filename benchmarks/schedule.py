@@ -10,8 +10,9 @@ it is not told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its m
 Time is compressed so that a device has about --seconds for each of its clips, and payloads by the same factor, which
 is printed: copying then has the share that it has on GPUs. What a call costs Ray does not shrink, so its share (`Ray`:
 workers waited for what they had been given) is larger here by that factor: every figure is an upper bound. Behind it
-stands the share that the same seconds would be at the speed of GPUs. Seconds go by clips a device so that the driver's
-core is not what is measured. The whole takes about 20 minutes.
+stands the share that the same seconds would be at the speed of GPUs. So figures of different --seconds do not compare:
+the 25 ms or so that a clip loses on two cores are a sixth of 0.16 s and a thirtieth of 0.9. Seconds go by clips a
+device so that the driver's core is not what is measured. The whole takes about 20 minutes.
 
 --virtual runs the same batches through the same scheduler on a virtual clock: what order and layout alone come to.
 """
@@ -195,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one seed, fewer cases")
     parser.add_argument(
-        "--seconds", type=float, default=0.16, help="about how long a batch takes for each of its clips"
+        "--seconds", type=float, default=0.9, help="about how long a device takes for each of its clips"
     )
     parser.add_argument("--virtual", action="store_true", help="on a virtual clock, without Ray")
     arguments = parser.parse_args()
