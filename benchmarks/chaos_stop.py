@@ -73,9 +73,9 @@ def sigterm(bench: Bench, num_stops: int = 10) -> str:
 
     check()
     while len(seconds) < num_stops:
-        process = start(command)
+        process, moment = start(command), rng.uniform(1, whole)
         try:
-            code = process.wait(timeout=rng.uniform(1, whole))
+            code = process.wait(timeout=moment)
         except subprocess.TimeoutExpired:
             mine = descendants(process.pid)
             process.send_signal(signal.SIGTERM)
@@ -83,7 +83,8 @@ def sigterm(bench: Bench, num_stops: int = 10) -> str:
             code = process.wait(timeout=60)
             seconds.append(time.monotonic() - asked)
             left += survivors(mine, LEFT_SECONDS)
-        assert code in (0, EXIT_STOPPED, -signal.SIGTERM), code  # the last: before there was anything to stop
+        # -SIGTERM: before there was anything to stop.
+        assert code in (0, EXIT_STOPPED, -signal.SIGTERM), f"exit {code} of stop {len(seconds)}, {moment:.1f} s in"
         if (out / "run.json").exists():
             told = record(out)
             assert told["done"] + told["failed"] + told["remaining"] == told["submitted"] == NUM_CLIPS

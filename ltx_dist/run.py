@@ -16,7 +16,7 @@ from ltx_dist.execution.cluster_head import check_head
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.failures import SystemicError
 from ltx_dist.execution.renderer import WorkersLostError
-from ltx_dist.execution.stopping import EXIT_STOPPED, stop_on_signals
+from ltx_dist.execution.stopping import EXIT_STOPPED, Stop, stop_on_signals
 from ltx_dist.output.files import INTERNAL, OutputError, output_errors
 from ltx_dist.output.live_page import write_run
 from ltx_dist.output.lock import folder_lock
@@ -57,7 +57,7 @@ def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | N
             with output_errors():
                 held.enter_context(folder_lock(out.folder))
             if uses_ray:
-                inventory = held.enter_context(_cluster(address))
+                inventory = held.enter_context(_cluster(address, stop))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop))
     except OutputError as error:
         say(console, f"the output could not be written: {error}; make room or take another, and run it again", "red")
@@ -183,12 +183,13 @@ def _drop_latents_of_published(placed: PlacedBatch, out: Output, remaining: list
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[Inventory]:
+def _cluster(address: str | None, stop: Stop) -> Iterator[Inventory]:
     if address is not None and address != "auto":
         check_head(address)  # before Ray is imported: it may have to use a token
     from ltx_dist.execution import ray_cluster
 
-    inventory = ray_cluster.connect(address)
+    with stop.not_interrupted():
+        inventory = ray_cluster.connect(address)
     try:
         yield inventory
     finally:

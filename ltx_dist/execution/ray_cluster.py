@@ -33,7 +33,8 @@ NODE_SECONDS = 60.0
 def connect(address: str | None) -> Inventory:
     """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
 
-    `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are.
+    `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are,
+    and must not raise meanwhile: see `Stop.not_interrupted`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -51,9 +52,6 @@ def connect(address: str | None) -> Inventory:
     except (ConnectionError, RuntimeError, RayError) as error:
         where = "Ray did not start on this machine" if address is None else f"--address: cannot join {address}"
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
-    except KeyboardInterrupt:  # stopped meanwhile: what has been started of a cluster goes, too
-        ray.shutdown()
-        raise
     return _inventory()
 
 

@@ -27,11 +27,25 @@ class Stop:
     def __init__(self) -> None:
         self.is_asked = False
         self._is_ending = False
+        self._may_raise = True
 
     def end(self) -> None:
         """The run is ending: what is left to do, writing `run.json`, is not to be interrupted by the grace."""
         self._is_ending = True
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    @contextmanager
+    def not_interrupted(self) -> Iterator[None]:
+        """In this block the end of the grace ends the process, with EXIT_STOPPED, and raises nothing.
+
+        For `ray.init`: an exception in the midst of its C++ aborts the process. Only where nothing is to be saved yet;
+        the processes of a cluster that it started end with this one, the kernel sees to that.
+        """
+        self._may_raise = False
+        try:
+            yield
+        finally:
+            self._may_raise = True
 
     def _on_signal(self, seconds: float) -> None:
         if self._is_ending:
@@ -43,6 +57,9 @@ class Stop:
 
     def _on_grace_over(self) -> None:
         self.end()
+        if not self._may_raise:
+            print("stopped; run the same command again to go on", flush=True)
+            os._exit(EXIT_STOPPED)
         raise KeyboardInterrupt
 
 
