@@ -91,7 +91,8 @@ def sigterm(bench: Bench, num_stops: int = 10) -> str:
         if code == 0:
             check()
             batches += 1
-    assert left == 0 and start(command).wait() == 0
+    code, said = run_command(command)
+    assert left == 0 and code == 0, (left, code, said)
     check()
     assert max(seconds) <= GRACE_SECONDS, seconds
     return (

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,11 +30,26 @@ class Stop:
         self.is_asked = False
         self._is_ending = False
         self._may_raise = True
+        self._leaving: threading.Timer | None = None
 
     def end(self) -> None:
-        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted by the grace."""
+        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted by the grace.
+
+        If that was asked for and takes too long (Ray waits for processes that are still importing), the process ends:
+        a file is there whole or not at all, and workers end with their driver.
+        """
         self._is_ending = True
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.is_asked and self._leaving is None:
+            self._leaving = threading.Timer(LEAVE_SECONDS, _leave)
+            self._leaving.daemon = True
+            self._leaving.start()
+
+    def close(self) -> None:
+        """It has ended in time."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     @contextmanager
     def not_interrupted(self) -> Iterator[None]:
@@ -58,9 +75,14 @@ class Stop:
     def _on_grace_over(self) -> None:
         self.end()
         if not self._may_raise:
-            print("stopped; run the same command again to go on", flush=True)
-            os._exit(EXIT_STOPPED)
+            _leave()
         raise KeyboardInterrupt
+
+
+def _leave() -> None:
+    show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
+    print(f"{show_cursor}stopped; run the same command again to go on", flush=True)
+    os._exit(EXIT_STOPPED)
 
 
 @contextmanager
@@ -86,6 +108,6 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        stop.close()
         for one, handler in previous.items():
             signal.signal(one, handler)

@@ -79,6 +79,22 @@ def test_where_nothing_may_be_raised_the_end_of_the_grace_ends_the_process():
     assert process.returncode == 75 and process.stdout == "stopped; run the same command again to go on\n"
 
 
+def test_leaving_has_an_end_too():
+    script = (
+        "import signal, time\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(0.0) as stop:\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        time.sleep(60)\n"
+        "        print('not reached')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert process.returncode == 75 and process.stdout == "stopped; run the same command again to go on\n"
+
+
 def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch):
     def init(**options: object) -> None:
         ray_utils.set_sigterm_handler(lambda signum, frame: sys.exit(signum))  # what the real one does first
