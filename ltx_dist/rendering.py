@@ -53,6 +53,7 @@ def render_requests(
             on_completion=watchers.stage_ended,
             on_notice=session.note,
             is_stopped=lambda: session.stop.is_asked,
+            is_over=lambda: session.stop.is_over,
             bounds=lambda: crew.placement.max_queued,
             reorder=lambda scheduler: rest_in_order(scheduler, crew.placement.workers, costs),
         )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from ltx_dist.execution.cluster_head import check_head
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.failures import SystemicError
 from ltx_dist.execution.renderer import WorkersLostError
-from ltx_dist.execution.stopping import EXIT_STOPPED, Stop, stop_on_signals
+from ltx_dist.execution.stopping import EXIT_STOPPED, stop_on_signals
 from ltx_dist.output.files import INTERNAL, OutputError, output_errors
 from ltx_dist.output.live_page import write_run
 from ltx_dist.output.lock import folder_lock
@@ -57,7 +58,8 @@ def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | N
             with output_errors():
                 held.enter_context(folder_lock(out.folder))
             if uses_ray:
-                inventory = held.enter_context(_cluster(address, stop))
+                stop.interrupts = False
+                inventory = held.enter_context(_cluster(address))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop))
     except OutputError as error:
         say(console, f"the output could not be written: {error}; make room or take another, and run it again", "red")
@@ -116,6 +118,7 @@ def _finish(
 ) -> int:
     """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
     run.exit_code = EXIT_INTERNAL
+    session.stop.last_words = partial(_tell_stopped, run, session.out)
     try:
         if resumption is not None:
             render_requests(session, remaining, publisher, resumption, run)
@@ -135,6 +138,11 @@ def _finish(
         with suppress(OSError, OutputError):  # an output that cannot be written was reported already
             write_run(run, session.out)
     return run.exit_code
+
+
+def _tell_stopped(run: RunProgress, out: Output) -> None:
+    run.exit_code = EXIT_STOPPED
+    write_run(run, out)
 
 
 def _progress(placed: PlacedBatch, remaining: list[RenderRequest]) -> RunProgress:
@@ -183,13 +191,12 @@ def _drop_latents_of_published(placed: PlacedBatch, out: Output, remaining: list
 
 
 @contextmanager
-def _cluster(address: str | None, stop: Stop) -> Iterator[Inventory]:
+def _cluster(address: str | None) -> Iterator[Inventory]:
     if address is not None and address != "auto":
         check_head(address)  # before Ray is imported: it may have to use a token
     from ltx_dist.execution import ray_cluster
 
-    with stop.not_interrupted():
-        inventory = ray_cluster.connect(address)
+    inventory = ray_cluster.connect(address)
     try:
         yield inventory
     finally:

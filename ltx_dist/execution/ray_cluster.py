@@ -34,7 +34,7 @@ def connect(address: str | None) -> Inventory:
     """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
 
     `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are,
-    and must not raise meanwhile: see `Stop.not_interrupted`.
+    and must not raise meanwhile: see `Stop`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}

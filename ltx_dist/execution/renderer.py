@@ -40,8 +40,8 @@ class Renderer:
     """Drives a scheduler and an executor. `completions` is everything that ended so far, in order.
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
-    workers that come and go. is_stopped: asked at every turn; then nothing new is begun. bounds: of the queues, asked
-    when a worker joins. reorder: the order of what waits, asked when that of now has become stale.
+    workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
+    bounds: of the queues, asked when a worker joins. reorder: the order of what waits, asked when that of now has become stale.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Renderer:
         on_completion: Callable[[Completion], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = lambda: False,
         bounds: Callable[[], Mapping[Stage, int]] | None = None,
         reorder: Callable[[Scheduler], Sequence[str]] | None = None,
         clock: Clock = time.monotonic,
@@ -62,6 +63,7 @@ class Renderer:
         self._on_completion = on_completion
         self._on_notice = on_notice
         self._is_stopped = is_stopped
+        self._is_over = is_over
         self._bounds = bounds
         self._reorder = reorder
         self._clock = clock
@@ -96,6 +98,8 @@ class Renderer:
 
     def turn(self) -> list[RenderResult]:
         """Wait for something to end, for a moment, and do what follows from it; the requests that are over with it."""
+        if self._is_over():
+            raise KeyboardInterrupt
         if self._is_stopped():
             self._wind_up()
         elif not self._scheduler.num_in_flight and not self._executor.waiting_for:

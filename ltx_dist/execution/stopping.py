@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 EXIT_STOPPED = 75
@@ -24,24 +25,33 @@ LEAST_SECONDS = 0.2
 
 
 class Stop:
-    """Whether the run was asked to stop."""
+    """Whether the run was asked to stop, and whether its grace is over.
+
+    interrupts: whether KeyboardInterrupt is raised when it is. Not with Ray: an exception in the midst of its C++ may
+    abort the process, so the loop of the batch looks at `is_over`. last_words: what is to be said if ending takes too
+    long; called in another thread.
+    """
 
     def __init__(self) -> None:
         self.is_asked = False
+        self.is_over = False
+        self.interrupts = True
+        self.last_words: Callable[[], None] = lambda: None
         self._is_ending = False
-        self._may_raise = True
+        self._over_at = 0.0
         self._leaving: threading.Timer | None = None
 
     def end(self) -> None:
         """The run is ending: what is left to do, writing `run.json`, is not to be interrupted by the grace.
 
-        If that was asked for and takes too long (Ray waits for processes that are still importing), the process ends:
-        a file is there whole or not at all, and workers end with their driver.
+        If that was asked for and takes longer than the grace (Ray waits for processes that are still importing), the
+        process ends: a file is there whole or not at all, and workers end with their driver.
         """
         self._is_ending = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self.is_asked and self._leaving is None:
-            self._leaving = threading.Timer(LEAVE_SECONDS, _leave)
+            left = 0.0 if self.is_over else max(0.0, self._over_at - time.monotonic())
+            self._leaving = threading.Timer(left + LEAVE_SECONDS, self._leave)
             self._leaving.daemon = True
             self._leaving.start()
 
@@ -51,38 +61,28 @@ class Stop:
         if self._leaving is not None:
             self._leaving.cancel()
 
-    @contextmanager
-    def not_interrupted(self) -> Iterator[None]:
-        """In this block the end of the grace ends the process, with EXIT_STOPPED, and raises nothing.
-
-        For `ray.init`: an exception in the midst of its C++ aborts the process. Only where nothing is to be saved yet;
-        the processes of a cluster that it started end with this one, the kernel sees to that.
-        """
-        self._may_raise = False
-        try:
-            yield
-        finally:
-            self._may_raise = True
-
     def _on_signal(self, seconds: float) -> None:
         if self._is_ending:
             os._exit(EXIT_STOPPED)
         if self.is_asked:
             self._on_grace_over()
-        self.is_asked = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        else:
+            self.is_asked = True
+            self._over_at = time.monotonic() + seconds
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _on_grace_over(self) -> None:
+        self.is_over = True
         self.end()
-        if not self._may_raise:
-            _leave()
-        raise KeyboardInterrupt
+        if self.interrupts:
+            raise KeyboardInterrupt
 
-
-def _leave() -> None:
-    show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
-    print(f"{show_cursor}stopped; run the same command again to go on", flush=True)
-    os._exit(EXIT_STOPPED)
+    def _leave(self) -> None:
+        with suppress(Exception):
+            self.last_words()
+        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
+        print(f"{show_cursor}stopped; run the same command again to go on", flush=True)
+        os._exit(EXIT_STOPPED)
 
 
 @contextmanager

@@ -64,19 +64,13 @@ def test_one_more_while_it_ends_leaves_on_the_spot():
     assert process.returncode == 75 and process.stdout == ""
 
 
-def test_where_nothing_may_be_raised_the_end_of_the_grace_ends_the_process():
-    script = (
-        "import signal, time\n"
-        "from ltx_dist.execution.stopping import stop_on_signals\n"
-        "with stop_on_signals(0.0) as stop, stop.not_interrupted():\n"
-        "    signal.raise_signal(signal.SIGTERM)\n"
-        "    try:\n"
-        "        time.sleep(60)\n"
-        "    finally:\n"
-        "        print('not reached')\n"
-    )
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
-    assert process.returncode == 75 and process.stdout == "stopped; run the same command again to go on\n"
+def test_with_ray_nothing_is_raised_and_the_loop_sees_it():
+    with stop_on_signals(0.0) as stop:
+        stop.interrupts = False
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_asked and not stop.is_over
+        time.sleep(2 * LEAST_SECONDS)
+        assert stop.is_over
 
 
 def test_leaving_has_an_end_too():
@@ -84,6 +78,7 @@ def test_leaving_has_an_end_too():
         "import signal, time\n"
         "from ltx_dist.execution.stopping import stop_on_signals\n"
         "with stop_on_signals(0.0) as stop:\n"
+        "    stop.last_words = lambda: print('last words')\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGTERM)\n"
         "        time.sleep(60)\n"
@@ -92,7 +87,8 @@ def test_leaving_has_an_end_too():
         "        print('not reached')\n"
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
-    assert process.returncode == 75 and process.stdout == "stopped; run the same command again to go on\n"
+    assert process.returncode == 75
+    assert process.stdout == "last words\nstopped; run the same command again to go on\n"
 
 
 def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch):
