@@ -41,7 +41,8 @@ class Renderer:
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
     workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
-    bounds: of the queues, asked when a worker joins. reorder: the order of what waits, asked when that of now has become stale.
+    bounds: of the queues, asked when a worker joins. reorder: the order of what waits, asked when that of now has
+    become stale.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,15 +20,19 @@ EXIT_STOPPED = 75
 LEAVE_SECONDS = 2.0
 """Of the grace, for ending workers and writing `run.json`."""
 
+LAST_SECONDS = 0.3
+"""Of the grace, for writing `run.json` alone when ending takes too long."""
+
 LEAST_SECONDS = 0.2
 
 
 class Stop:
-    """Whether the run was asked to stop, and whether its grace is over.
+    """Whether the run was asked to stop, and whether its time to work on is over.
 
     interrupts: whether KeyboardInterrupt is raised when it is. Not with Ray: an exception in the midst of its C++ may
-    abort the process, so the loop of the batch looks at `is_over`. last_words: what is to be said if ending takes too
-    long; called in another thread.
+    abort the process, so the loop of the batch looks at `is_over`. last_words: what is to be said if ending takes
+    longer than the grace (Ray waits for processes that are still importing); called in another thread. Then the process
+    ends: a file is there whole or not at all, and workers end with their driver.
     """
 
     def __init__(self) -> None:
@@ -38,40 +41,22 @@ class Stop:
         self.interrupts = True
         self.last_words: Callable[[], None] = lambda: None
         self._is_ending = False
-        self._over_at = 0.0
-        self._leaving: threading.Timer | None = None
 
     def end(self) -> None:
-        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted by the grace.
-
-        If that was asked for and takes longer than the grace (Ray waits for processes that are still importing), the
-        process ends: a file is there whole or not at all, and workers end with their driver.
-        """
+        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted."""
         self._is_ending = True
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if self.is_asked and self._leaving is None:
-            left = 0.0 if self.is_over else max(0.0, self._over_at - time.monotonic())
-            self._leaving = threading.Timer(left + LEAVE_SECONDS, self._leave)
-            self._leaving.daemon = True
-            self._leaving.start()
-
-    def close(self) -> None:
-        """It has ended in time."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._leaving is not None:
-            self._leaving.cancel()
 
     def _on_signal(self, seconds: float) -> None:
         if self._is_ending:
             os._exit(EXIT_STOPPED)
         if self.is_asked:
-            self._on_grace_over()
+            self._on_time_over()
         else:
             self.is_asked = True
-            self._over_at = time.monotonic() + seconds
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def _on_grace_over(self) -> None:
+    def _on_time_over(self) -> None:
         self.is_over = True
         self.end()
         if self.interrupts:
@@ -98,16 +83,49 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
         stop._on_signal(work_seconds)
 
     def on_alarm(signum: int, frame: Any) -> None:
-        stop._on_grace_over()
+        stop._on_time_over()
 
     asked_by = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
         asked_by.append(signal.SIGHUP)
-    previous = {one: signal.signal(one, on_signal) for one in asked_by}
-    previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
+    with _watched(stop, work_seconds + LEAVE_SECONDS - LAST_SECONDS):
+        previous = {one: signal.signal(one, on_signal) for one in asked_by}
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
+        try:
+            yield stop
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for one, handler in previous.items():
+                signal.signal(one, handler)
+
+
+@contextmanager
+def _watched(stop: Stop, seconds: float) -> Iterator[None]:
+    """The process ends so many seconds after the first signal, whatever the main thread is doing.
+
+    Handlers run in that thread, and wait for the end of a call into C: `ray.init` has some of seconds. What arrived is
+    written to a pipe at once, and read by a thread.
+    """
+    timer = threading.Timer(seconds, stop._leave)
+    timer.daemon = True
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        while (signum := os.read(reader, 1)[0]) == signal.SIGALRM:
+            pass
+        if signum:
+            timer.start()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield stop
+        yield
     finally:
-        stop.close()
-        for one, handler in previous.items():
-            signal.signal(one, handler)
+        signal.set_wakeup_fd(previous)
+        os.write(writer, b"\0")  # no signal; to close the pipe would not do, where a forked process has it, too
+        thread.join()
+        os.close(writer)
+        os.close(reader)
+        timer.cancel()
