@@ -110,20 +110,18 @@ def test_settings_not_given_are_those_of_the_render(out: Path):
     }
 
 
-def test_other_tiles_are_other_frames_of_the_same_latents(out: Path):
+@pytest.mark.parametrize(
+    ("as_made", "other"),
+    [
+        ("decode.tile_size=off", "decode.tile_size=96"),
+        ("model.vae_precision=float32", "model.vae_precision=bfloat16"),
+    ],
+    ids=["tiles", "precision of the VAE"],
+)
+def test_other_decoding_is_other_frames_of_the_same_latents(out: Path, as_made: str, other: str):
     before = sidecars(out)
-    assert "nothing to do" in run("decode", out, "--set", "decode.tile_size=off").output, "that is how they were made"
-    result = run("decode", out, "--set", "decode.tile_size=96")
-    assert result.exit_code == 0, result.output
-    for name, after in sidecars(out).items():
-        assert after["latents_sha256"] == before[name]["latents_sha256"]
-        assert after["frames_sha256"] != before[name]["frames_sha256"]
-
-
-def test_another_precision_of_the_vae_is_other_frames_of_the_same_latents(out: Path):
-    before = sidecars(out)
-    assert "nothing to do" in run("decode", out, "--set", "model.vae_precision=float32").output, "the model's own"
-    result = run("decode", out, "--set", "model.vae_precision=bfloat16")
+    assert "nothing to do" in run("decode", out, "--set", as_made).output, "that is how they were made"
+    result = run("decode", out, "--set", other)
     assert result.exit_code == 0, result.output
     for name, after in sidecars(out).items():
         assert after["latents_sha256"] == before[name]["latents_sha256"]

@@ -91,30 +91,30 @@ def test_a_worker_that_crashed_is_started_anew_and_used():
     assert {result.status for result in results} == {"done"} and executor.starts["w1"] == 2
 
 
-def test_a_worker_that_joins_takes_work():
-    executor = FakeExecutor(replicated(1))
-    bounds = {Stage.DENOISE: 4, Stage.DECODE: 4}
-    renderer = make_renderer(executor, replicated(1), bounds=lambda: bounds)
+def joined_after_a_turn(executor: FakeExecutor, renderer: Renderer) -> list[str]:
+    """The requests as they ended; a second worker came after the first turn."""
     renderer.begin(REQUESTS)
     renderer.turn()
     executor.join(Worker("new", STAGES, "cpu"))
     executor.starts["new"] = 1
-    results = []
+    results: list[str] = []
     while len(results) < len(REQUESTS):
-        results += renderer.turn()
+        results += [result.request.request_id for result in renderer.turn()]
+    return results
+
+
+def test_a_worker_that_joins_takes_work():
+    executor = FakeExecutor(replicated(1))
+    bounds = {Stage.DENOISE: 4, Stage.DECODE: 4}
+    renderer = make_renderer(executor, replicated(1), bounds=lambda: bounds)
+    joined_after_a_turn(executor, renderer)
     assert "new" in {c.assignment.worker_id for c in renderer.completions}
 
 
 def test_what_waits_is_put_in_order_when_a_worker_joins():
     executor = FakeExecutor(replicated(1))
     renderer = make_renderer(executor, replicated(1), reorder=lambda scheduler: list(scheduler.waiting())[::-1])
-    renderer.begin(REQUESTS)
-    renderer.turn()
-    executor.join(Worker("new", STAGES, "cpu"))
-    executor.starts["new"] = 1
-    results = []
-    while len(results) < len(REQUESTS):
-        results += [result.request.request_id for result in renderer.turn()]
+    results = joined_after_a_turn(executor, renderer)
     assert sorted(results) == list("abcd") and results.index("d") < results.index("c")
 
 
