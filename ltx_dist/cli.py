@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -125,7 +126,11 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    finally:
+        # Or Python looks through all that torch and diffusers have made before it ends, for more than a second.
+        gc.freeze()
 
 
 def _render(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,15 +59,20 @@ def connect(address: str | None) -> Inventory:
 
 @contextmanager
 def _handlers_stay() -> Iterator[None]:
-    """`ray.init` sets a handler for SIGTERM before all else, and a stop in the seconds that follow would exit with 15.
+    """`ray.init` sets two handlers for SIGTERM, and neither is to be met.
 
-    To put ours back when it returns is too late, and to block the signal would block it in the cluster's processes.
+    One in Python before all else, with which a stop in the seconds that follow would exit with 15: it is not set at
+    all, because to put ours back is too late, and to block the signal would block it in the cluster's processes. One in
+    C++ (absl's for failures), of which Python does not know: it prints a stack, sets an alarm that aborts, and only
+    then goes on to ours, so ours is set again.
     """
     original, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
     try:
         yield
     finally:
         ray_utils.set_sigterm_handler = original
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _inventory() -> Inventory:

@@ -20,8 +20,8 @@ EXIT_STOPPED = 75
 LEAVE_SECONDS = 2.0
 """Of the grace, for ending workers and writing `run.json`."""
 
-LAST_SECONDS = 0.3
-"""Of the grace, for writing `run.json` alone when ending takes too long."""
+LAST_SECONDS = 0.5
+"""Of the grace, for writing `run.json` alone when ending takes too long, and for the interpreter to end."""
 
 LEAST_SECONDS = 0.2
 
@@ -79,11 +79,13 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
     stop = Stop()
     work_seconds = max(LEAST_SECONDS, grace_seconds - LEAVE_SECONDS)
 
-    def on_signal(signum: int, frame: Any) -> None:
-        stop._on_signal(work_seconds)
-
     def on_alarm(signum: int, frame: Any) -> None:
         stop._on_time_over()
+
+    def on_signal(signum: int, frame: Any) -> None:
+        # While `ray.init` runs, its C++ may have met the signal first, and set an alarm that aborts the process.
+        signal.signal(signal.SIGALRM, on_alarm)
+        stop._on_signal(work_seconds)
 
     asked_by = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored

@@ -101,3 +101,37 @@ def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch)
     with stop_on_signals(3600.0) as stop, pytest.raises(ValueError, match="as far as it goes"):
         ray_cluster.connect(None)
     assert stop.is_asked
+
+
+def test_no_handler_in_c_takes_the_end_of_the_grace():
+    """As Ray's C++ does when a SIGTERM comes while it starts: it sets one for SIGALRM, of which Python is not told."""
+    script = (
+        "import ctypes, signal, time\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(0.0) as stop:\n"
+        "    stop.interrupts = False\n"
+        "    ctypes.CDLL(None).signal(signal.SIGALRM, None)  # SIG_DFL: it ends the process\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    time.sleep(0.5)\n"
+        "    print(stop.is_over)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (process.returncode, process.stdout) == (0, "True\n"), process.stderr
+
+
+@pytest.mark.ray
+def test_with_a_cluster_of_its_own_a_stop_is_taken_by_us_alone():
+    script = (
+        "import signal, time\n"
+        "from ltx_dist.execution import ray_cluster\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(60.0) as stop:\n"
+        "    ray_cluster.connect(None)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    seconds, _ = signal.getitimer(signal.ITIMER_REAL)\n"
+        "    print(stop.is_asked, seconds > 10)\n"
+        "    ray_cluster.disconnect()\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (process.returncode, process.stdout) == (0, "True True\n"), process.stderr
+    assert "SIGTERM received" not in process.stderr, "Ray's own handler prints a stack"
