@@ -1,6 +1,6 @@
 """How far batches on 2 to 8 devices end from what is possible: real Ray actors that replay stage times by sleeping.
 
-    python benchmarks/schedule.py [--quick] [--seconds 0.9] [--virtual]
+    python benchmarks/schedule.py [--quick] [--seconds 4.5] [--virtual]
 
 Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
 at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
@@ -11,8 +11,10 @@ Time is compressed so that a device has about --seconds for each of its clips, a
 is printed: copying then has the share that it has on GPUs. What a call costs Ray does not shrink, so its share (`Ray`:
 workers waited for what they had been given) is larger here by that factor: every figure is an upper bound. Behind it
 stands the share that the same seconds would be at the speed of GPUs. So figures of different --seconds do not compare:
-the 25 ms or so that a clip loses on two cores are a sixth of 0.16 s and a thirtieth of 0.9. Seconds go by clips a
-device so that the driver's core is not what is measured. The whole takes about 20 minutes.
+the 25 ms or so that a clip loses on two cores are a sixth of 0.16 s and a two-hundredth of 4.5.
+
+The seeds of a case run side by side, each with a driver and actors of its own, because actors that sleep leave the
+cores free: so time need not be compressed as much. The whole takes about 20 minutes.
 
 --virtual runs the same batches through the same scheduler on a virtual clock: what order and layout alone come to.
 """
@@ -26,6 +28,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import ray
 from replay import draw_works
 from replay_worker import ReplaySpec, ReplayWorker, operations, replay_request, seconds_on
 
@@ -37,7 +40,7 @@ from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.losses import losses, measured_bound
 from ltx_dist.scheduling.ordering import best_order, rest_in_order
-from ltx_dist.scheduling.placement import DEFAULT_QUEUE, Placement, Wishes, place
+from ltx_dist.scheduling.placement import DEFAULT_QUEUE, Placement, Wishes, Worker, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict, simulate
 from ltx_dist.scheduling.timeline import makespan
@@ -111,50 +114,82 @@ def compressed(placement: Placement, works: dict[str, Work], seconds: float) -> 
     return {name: (work[0] / faster, work[1] / faster, work[2] / faster) for name, work in works.items()}, faster
 
 
-def run(executor: RayExecutor | None, placement: Placement, works: dict[str, Work], seconds: float) -> Measured:
-    """Compress the batch, run it on the executor or on a virtual clock, and compare."""
+@dataclass(frozen=True)
+class Prepared:
+    """A batch in its time scale, and the order that is best by what is known before it. faster: than on GPUs."""
+
+    placement: Placement
+    works: dict[str, Work]
+    faster: float
+    order: str
+    request_ids: tuple[str, ...]
+
+
+def prepared(placement: Placement, works: dict[str, Work], seconds: float) -> Prepared:
     works, faster = compressed(placement, works, seconds)
-    costs = known_costs(works)
-    order = best_order(placement, list(works), costs)
-    completions = (
-        on_virtual_clock(placement, works, order.request_ids, costs)
-        if executor is None
-        else on_actors(executor, placement, works, order.request_ids, costs, faster)
-    )
-    total, bound = makespan(completions), measured_bound(completions, placement.workers, costs)
-    handed = losses(completions, placement.workers).handing_over
-    predicted = prediction(placement, works, order.request_ids, completions)
-    return Measured(total / bound.seconds, total, bound.seconds, handed / total, predicted / total, order.name, faster)
+    order = best_order(placement, list(works), known_costs(works))
+    return Prepared(placement, works, faster, order.name, order.request_ids)
 
 
-def on_actors(
-    executor: RayExecutor,
-    placement: Placement,
-    works: dict[str, Work],
-    order: Sequence[str],
-    costs: PredictedCosts,
-    faster: float,
-) -> list[Completion]:
-    renderer = Renderer(
-        Scheduler(placement, costs), executor, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
-    )
-    for result in renderer.render([replay_request(name, works[name], faster) for name in order]):
-        assert result.status == "done", result.error
-    return renderer.completions
+Run = tuple[list[Completion], PredictedCosts]
+"""What ended when, and the costs as the run has learnt them."""
 
 
-def on_virtual_clock(
-    placement: Placement, works: dict[str, Work], order: Sequence[str], costs: PredictedCosts
-) -> list[Completion]:
-    workers = {worker.worker_id: worker for worker in placement.workers}
+class Driver:
+    """Runs batches on actors of its own."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        specs = [ReplaySpec(worker, SLOWER) for worker in workers]
+        self._executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
+
+    def run(self, batch: Prepared) -> Run:
+        works, workers, costs = batch.works, batch.placement.workers, known_costs(batch.works)
+        renderer = Renderer(
+            Scheduler(batch.placement, costs), self._executor, reorder=lambda rest: rest_in_order(rest, workers, costs)
+        )
+        for result in renderer.render([replay_request(name, works[name], batch.faster) for name in batch.request_ids]):
+            assert result.status == "done", result.error
+        return renderer.completions, costs
+
+
+class Drivers:
+    """One for each batch that runs at a time, in a process of its own."""
+
+    def __init__(self, count: int, workers: Sequence[Worker]) -> None:
+        self._drivers = [ray.remote(num_cpus=0)(Driver).remote(workers) for _ in range(count)]
+
+    def run(self, batches: Sequence[Prepared]) -> list[Run]:
+        calls = [driver.run.remote(batch) for driver, batch in zip(self._drivers, batches, strict=False)]
+        return ray.get(calls)
+
+
+class VirtualClock:
+    def run(self, batches: Sequence[Prepared]) -> list[Run]:
+        return [on_virtual_clock(batch, known_costs(batch.works)) for batch in batches]
+
+
+def on_virtual_clock(batch: Prepared, costs: PredictedCosts) -> Run:
+    workers = {worker.worker_id: worker for worker in batch.placement.workers}
 
     def duration(assignment: Assignment) -> float:
         (name,) = assignment.request_ids
-        seconds = seconds_on(workers[assignment.worker_id], SLOWER, works[name])
+        seconds = seconds_on(workers[assignment.worker_id], SLOWER, batch.works[name])
         return seconds[STAGES.index(assignment.stage)]
 
-    return simulate(
-        placement, order, duration, costs, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
+    completions = simulate(
+        batch.placement, batch.request_ids, duration, costs,
+        reorder=lambda rest: rest_in_order(rest, batch.placement.workers, costs),
+    )  # fmt: skip
+    return completions, costs
+
+
+def measured(batch: Prepared, run: Run) -> Measured:
+    completions, costs = run
+    total, bound = makespan(completions), measured_bound(completions, batch.placement.workers, costs)
+    handed = losses(completions, batch.placement.workers).handing_over
+    predicted = prediction(batch.placement, batch.works, batch.request_ids, completions)
+    return Measured(
+        total / bound.seconds, total, bound.seconds, handed / total, predicted / total, batch.order, batch.faster
     )
 
 
@@ -196,46 +231,50 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one seed, fewer cases")
     parser.add_argument(
-        "--seconds", type=float, default=0.9, help="about how long a device takes for each of its clips"
+        "--seconds", type=float, default=4.5, help="about how long a device takes for each of its clips"
     )
     parser.add_argument("--virtual", action="store_true", help="on a virtual clock, without Ray")
     arguments = parser.parse_args()
     seeds = range(1 if arguments.quick else 5)
     same = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * 8, "same")
     mixed = placement_of("elastic", MIXED, "mixed")
-    specs = [ReplaySpec(worker, SLOWER) for worker in (*same.workers, *mixed.workers)]
-    executor = None
+    workers = (*same.workers, *mixed.workers)
     if not arguments.virtual:
         ray_cluster.connect(None)
-        executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-        warm = replace(same, workers=(*same.workers, *mixed.workers))
-        run(executor, warm, draw_works(64, random.Random(99), "distilled"), 4.0)
+    runner = VirtualClock() if arguments.virtual else Drivers(len(seeds), workers)
+
+    def run(placements: Sequence[Placement], batches: Sequence[dict[str, Work]], a_clip: float) -> list[Measured]:
+        ready = [
+            prepared(placement, works, a_clip * len(works) / len(placement.workers))
+            for placement, works in zip(placements, batches, strict=True)
+        ]
+        return [measured(batch, one) for batch, one in zip(ready, runner.run(ready), strict=True)]
+
+    warm = replace(same, workers=workers)  # the first calls open connections
+    run([warm] * len(seeds), [draw_works(64, random.Random(99), "distilled")] * len(seeds), 0.75)
     started = time.monotonic()
     sizes = [(2, 32), (4, 32), (4, 64), (8, 64), (8, 128)]
     for case in ("distilled",) if arguments.quick else ("40-step", "distilled", "13B distilled"):
         for devices, clips in sizes:
             batches = [draw_works(clips, random.Random(seed), case) for seed in seeds]
-            runs = [
-                run(executor, best_split(devices, works), works, arguments.seconds * len(works) / devices)
-                for works in batches
-            ]
+            runs = run([best_split(devices, works) for works in batches], batches, arguments.seconds)
             report(f"EV+D split   {case:<14} {devices} devices {clips:>4} clips", runs, runs[0].order)
     for devices in (2, 4, 8):
         universal = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * devices, "same")
         batches = [draw_works(16 * devices, random.Random(seed)) for seed in seeds]
-        runs = [run(executor, universal, works, arguments.seconds * len(works) / devices) for works in batches]
+        runs = run([universal] * len(seeds), batches, arguments.seconds)
         ups = [speed_up(universal, works, one) for works, one in zip(batches, runs, strict=True)]
         report(f"all on each  mixed          {devices} devices {16 * devices:>4} clips", runs,
                f"{statistics.mean(ups) / devices:.3f} n against one device")  # fmt: skip
     for case in ("mixed", "distilled"):
         batches = [draw_works(64, random.Random(seed), case) for seed in seeds]
-        runs = [run(executor, mixed, works, arguments.seconds * len(works) / len(MIXED)) for works in batches]
+        runs = run([mixed] * len(seeds), batches, arguments.seconds)
         report(f"mixed cards  {case:<14} {len(MIXED)} devices   64 clips", runs, "bound: linear program")
     print(
-        f"{time.monotonic() - started:.0f} s; {len(specs)} actors; payloads of 4, 9 and 5 MB a clip over time's factor"
+        f"{time.monotonic() - started:.0f} s; {len(workers)} actors a driver, {len(seeds)} drivers; "
+        "payloads of 4, 9 and 5 MB a clip over time's factor"
     )
-    if executor is not None:
-        executor.shutdown()
+    if not arguments.virtual:
         ray_cluster.disconnect()
 
 

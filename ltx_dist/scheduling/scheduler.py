@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import ceil, inf
 
+from ltx_dist.scheduling.choice import Choice, Left
 from ltx_dist.scheduling.costs import Costs, Unknown, pass_seconds
 from ltx_dist.scheduling.fleet import Fleet, Group
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.queues import Alike, Queues, Retry, all_alike
 from ltx_dist.scheduling.video_slots import VideoSlots
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
-
-SHARED: frozenset[Stage] = frozenset({Stage.ENCODE_TEXT, Stage.DENOISE})
-"""Stages of which several requests may share a pass. Decoding takes the most memory, and one clip fills a device."""
 
 
 class Scheduler:
@@ -43,8 +40,8 @@ class Scheduler:
 
     Requests that are `alike` may share a pass of SHARED stages, `batch_size` of their worker at most: the first that is
     ready and the next ones like it. Only those that are ready, so nothing waits for more to come; only as many as have
-    room downstream, so the bounds hold; and none that another idle worker could begin now, see `_share`. It is one at
-    least, so the argument above holds.
+    room downstream, so the bounds hold; and none that another idle worker could begin now (`Choice.number`). It is one
+    at least, so the argument above holds.
 
     An assignment ends in one of three ways: `update` if it went well, `retry`, or `fail`; which of the two is not
     decided here. A shared one may end in `parts`, of which each goes its own way; its worker is idle after the last. A
@@ -60,6 +57,8 @@ class Scheduler:
         self._costs = costs or Unknown()
         self._fleet = Fleet(self._costs)
         self._queues = Queues(placement.max_queued, alike)
+        self._left = Left(self._costs)
+        self._choice = Choice(self._costs, self._fleet, self._queues, self._left)
         self._in_flight: dict[str, Assignment] = {}
         self._begun: dict[str, float] = {}
         self._videos = VideoSlots()
@@ -68,8 +67,6 @@ class Scheduler:
         self._fresh: set[str] = set()
         self._reserved: dict[str, str] = {}
         self._num_open = 0
-        self._left = dict.fromkeys(STAGES, 0.0)
-        self._num_left = dict.fromkeys(STAGES, 0)
         self._planned_with = 0.0
         self._now = 0.0
         self._welcome(placement.workers)
@@ -123,7 +120,7 @@ class Scheduler:
         for request_id in request_ids:
             self._queues.add(request_id)
             self._num_open += 1
-            self._count_left([request_id], STAGES[STAGES.index(first) :], +1)
+            self._left.count([request_id], STAGES[STAGES.index(first) :], +1)
             self._queues.put([request_id], first)
         self._planned_with = 0.0
 
@@ -132,7 +129,7 @@ class Scheduler:
 
         expects_workers: some are on their way, and a retry that is to be alone waits for one.
         """
-        if sum(self._left.values()) < self._planned_with / 2 or not self._planned_with:
+        if self._left.total < self._planned_with / 2 or not self._planned_with:
             self._plan()
         assignments = [*self.finish_videos(), *self._take_retries(expects_workers)]
         while taken := [a for group, worker in self._fleet.idle_groups() for a in self._take_all(group, worker)]:
@@ -154,7 +151,7 @@ class Scheduler:
             self._planned_with = 0.0
             self._is_order_stale = True
         if assignment.stage in STAGES:
-            self._count_left(assignment.request_ids, (assignment.stage,), -1)
+            self._left.count(assignment.request_ids, (assignment.stage,), -1)
         if decoded:
             self._videos.fill(assignment)
             self._release(assignment.worker_id)
@@ -180,7 +177,7 @@ class Scheduler:
         """
         self._land(assignment)
         end = STAGES.index(assignment.stage) if assignment.stage in STAGES else len(STAGES)
-        self._count_left(assignment.request_ids, STAGES[STAGES.index(stage) : end], +1)
+        self._left.count(assignment.request_ids, STAGES[STAGES.index(stage) : end], +1)
         if shares and not avoid and not alone:
             self._queues.put(assignment.request_ids, stage)
             return
@@ -191,7 +188,7 @@ class Scheduler:
         """An assignment did not end well, and its request is over."""
         self._land(assignment)
         if assignment.stage in STAGES:
-            self._count_left(assignment.request_ids, STAGES[STAGES.index(assignment.stage) :], -1)
+            self._left.count(assignment.request_ids, STAGES[STAGES.index(assignment.stage) :], -1)
         self._num_open -= len(assignment.request_ids)
 
     def add_worker(self, worker: Worker, max_queued: Mapping[Stage, int] | None = None) -> None:
@@ -210,7 +207,7 @@ class Scheduler:
         self._planned_with = 0.0
         self._is_order_stale = True
         lost = self._videos.remove(worker_id)
-        self._count_left(lost, (Stage.DECODE,), +1)
+        self._left.count(lost, (Stage.DECODE,), +1)
         self._queues.put(lost, Stage.DECODE)
 
     def has_worker(self, worker_id: str) -> bool:
@@ -238,7 +235,7 @@ class Scheduler:
 
     def _plan(self) -> None:
         """Weigh the stages anew: the workers, what is left to do, or what it is thought to take have changed."""
-        encode, denoise, decode = (max(self._left[stage], 0.0) for stage in STAGES)
+        encode, denoise, decode = (max(self._left.work[stage], 0.0) for stage in STAGES)
         self._fleet.plan((encode, denoise, decode))
         self._planned_with = encode + denoise + decode
 
@@ -290,61 +287,14 @@ class Scheduler:
     def _take_all(self, group: Group, worker: Worker | None) -> list[Assignment]:
         """Work for the workers of the group, the first of which is given, while there is some for them."""
         taken: list[Assignment] = []
-        while worker is not None and (stage := self._choose(worker, group)) is not None:
+        while worker is not None and (stage := self._choice.stage(worker, group, self._now)) is not None:
             taken.append(self._take(worker, stage, group))
             worker = self._fleet.first(group)
         return taken
 
-    def _choose(self, worker: Worker, group: Group) -> Stage | None:
-        rank = self._fleet.kind(worker).rank
-        eligible = [
-            stage
-            for stage in worker.stages
-            if self._queues.num_ready(stage) and self._room_after(stage, group) > 0 and self._most(worker, stage) >= 1
-        ]
-        return min(
-            eligible,
-            key=lambda stage: (group.loaded not in (None, stage), not self._feeds_others(stage), rank[stage]),
-            default=None,
-        )
-
-    def _feeds_others(self, stage: Stage) -> bool:
-        """Whether workers that cannot do this stage themselves may soon wait for what it makes."""
-        following = stage.following
-        return following is not None and self._queues.num_ready(following) < self._fleet.fed_by[stage]
-
-    def _room_after(self, stage: Stage, group: Group) -> int:
-        """How many requests may be begun that would have room for their output."""
-        return int(group.has_slot) if stage.following is None else self._queues.room_after(stage, stage.following)
-
-    def _most(self, worker: Worker, stage: Stage) -> float:
-        """How many requests like the next this worker ends before faster ones would have ended them and all others."""
-        faster = list(self._fleet.faster(worker, stage))
-        if not faster:
-            return inf
-        position = STAGES.index(stage)
-        work, rate = self._costs.work(self._queues.first(stage), stage), self._fleet.kind(worker).rates[position]
-        others_free = min(
-            (max(kind.ends[0] - self._now, 0.0) if kind.ends else 0.0) + work / kind.rates[position] for kind in faster
-        )
-        others_end = self._left[stage] / (self._fleet.capacity[position] - rate)
-        return max(others_free, others_end) * rate / work if work else inf
-
-    def _share(self, worker: Worker, stage: Stage, group: Group) -> int:
-        """How many requests may share the worker's next pass.
-
-        Of what can be begun now it leaves idle workers theirs, and of all that is left every worker its own: else some
-        would be idle at the end while one has several to do.
-        """
-        if stage not in SHARED or worker.batch_size == 1:
-            return 1
-        now = min(self._queues.num_ready(stage), self._room_after(stage, group))
-        left = self._num_left[stage] / self._fleet.num_hosts(stage)
-        fair = ceil(min(now / self._fleet.num_idle(stage), left))
-        return max(1, min(worker.batch_size, fair, int(min(self._most(worker, stage), now))))
-
     def _take(self, worker: Worker, stage: Stage, group: Group) -> Assignment:
-        return self._assign(worker, stage, self._queues.take(stage, self._share(worker, stage, group)))
+        number = self._choice.number(worker, stage, group, self._now)
+        return self._assign(worker, stage, self._queues.take(stage, number))
 
     def _assign(self, worker: Worker, stage: Stage, request_ids: tuple[str, ...]) -> Assignment:
         assignment = Assignment(request_ids, stage, worker.worker_id)
@@ -355,10 +305,3 @@ class Scheduler:
         self._fresh.discard(worker.worker_id)
         self._fleet.set_busy(worker.worker_id, self._now, self._now + pass_seconds(self._costs, assignment, worker))
         return assignment
-
-    def _count_left(self, request_ids: Iterable[str], stages: Iterable[Stage], sign: int) -> None:
-        stages = tuple(stages)
-        for request_id in request_ids:
-            for stage in stages:
-                self._left[stage] += sign * self._costs.work(request_id, stage)
-                self._num_left[stage] += sign
