@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -117,6 +118,10 @@ def _watched(stop: Stop, seconds: float) -> Iterator[None]:
         while (signum := os.read(reader, 1)[0]) == signal.SIGALRM:
             pass
         if signum:
+            # The pipe knows when the signal came. The interpreter's lock may have been held since: to load torch's
+            # libraries takes a second.
+            late = time.time() - os.fstat(reader).st_mtime
+            timer.interval = max(0.0, seconds - max(0.0, late))
             timer.start()
 
     thread = threading.Thread(target=watch, daemon=True)

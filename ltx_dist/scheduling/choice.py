@@ -48,7 +48,6 @@ class Choice:
 
     def stage(self, worker: Worker, group: Group, now: float) -> Stage | None:
         """None where nothing is ready for the worker, or what is ready had better be left to others."""
-        rank = self._fleet.kind(worker).rank
         eligible = [
             stage
             for stage in worker.stages
@@ -56,10 +55,11 @@ class Choice:
             and self._room_after(stage, group) > 0
             and self._most(worker, stage, now) >= 1
         ]
+        if len(eligible) < 2:
+            return eligible[0] if eligible else None
+        rank = self._fleet.kind(worker).rank
         return min(
-            eligible,
-            key=lambda stage: (group.loaded not in (None, stage), not self._feeds_others(stage), rank[stage]),
-            default=None,
+            eligible, key=lambda stage: (group.loaded not in (None, stage), not self._feeds_others(stage), rank[stage])
         )
 
     def number(self, worker: Worker, stage: Stage, group: Group, now: float) -> int:
@@ -86,10 +86,10 @@ class Choice:
 
     def _most(self, worker: Worker, stage: Stage, now: float) -> float:
         """How many requests like the next this worker ends before faster ones would have ended them and all others."""
-        faster = list(self._fleet.faster(worker, stage))
+        position = STAGES.index(stage)
+        faster = self._fleet.faster(worker, position)
         if not faster:
             return inf
-        position = STAGES.index(stage)
         work, rate = self._costs.work(self._queues.first(stage), stage), self._fleet.kind(worker).rates[position]
         others_free = min(
             (max(kind.ends[0] - now, 0.0) if kind.ends else 0.0) + work / kind.rates[position] for kind in faster

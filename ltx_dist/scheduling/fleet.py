@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -43,13 +43,14 @@ class Group(NamedTuple):
 class Kind:
     """worker: any one of them. rates: of STAGES, 0 for what is not hosted. rank: of its stages, smaller is better.
 
-    number: its place among kinds. ends: when work in flight is predicted to end, a heap.
+    number: its place among kinds. speed: the sum of its rates. ends: when work in flight is predicted to end, a heap.
     """
 
     number: int
     worker: Worker
     count: int = 0
     rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    speed: float = 0.0
     rank: dict[Stage, tuple[bool, int]] = field(default_factory=dict[Stage, tuple[bool, int]])
     ends: list[float] = field(default_factory=list[float])
 
@@ -112,6 +113,7 @@ class Fleet:
         kinds = [kind for kind in self._kinds if kind.count]
         for kind in kinds:
             kind.rates = rates(kind.worker, self._costs)
+            kind.speed = sum(kind.rates)
         counts: dict[tuple[float, float, float], int] = {}
         for kind in kinds:
             counts[kind.rates] = counts.get(kind.rates, 0) + kind.count
@@ -145,14 +147,9 @@ class Fleet:
     def is_idle(self, worker_id: str) -> bool:
         return worker_id in self._group_of
 
-    def idle_groups(self) -> Iterator[tuple[Group, Worker]]:
-        """Every group with a worker waiting, and its first; the fastest kinds first, so that the choice is theirs."""
-        for group in sorted(self._idle, key=self._slowness):
-            if (worker := self.first(group)) is not None:
-                yield group, worker
-
-    def _slowness(self, group: Group) -> float:
-        return -sum(self._kinds[group.kind].rates)
+    def idle_groups(self) -> list[Group]:
+        """Every group in which a worker may wait; the fastest kinds first, so that the choice is theirs."""
+        return sorted(self._idle, key=lambda group: -self._kinds[group.kind].speed)
 
     def first(self, group: Group) -> Worker | None:
         """The waiting worker of the group that was added first. Entries of workers that left the group are dropped."""
@@ -186,11 +183,10 @@ class Fleet:
         """Waiting workers that host a stage."""
         return sum(n for group, n in self._num_idle.items() if stage in self._kinds[group.kind].worker.stages)
 
-    def faster(self, worker: Worker, stage: Stage) -> Iterator[Kind]:
-        """Kinds that do the stage in less time than this worker."""
-        position = STAGES.index(stage)
-        rate = self.kind(worker).rates[position]
-        return (kind for kind in self._kinds if kind.rates[position] > rate and kind.count)
+    def faster(self, worker: Worker, position: int) -> Sequence[Kind]:
+        """Kinds that do the stage at this position of STAGES in less time than this worker."""
+        rate = self._kind_of[worker.worker_id].rates[position]
+        return [kind for kind in self._kinds if kind.rates[position] > rate and kind.count]
 
 
 def _only_follows(worker: Worker, stage: Stage) -> bool:

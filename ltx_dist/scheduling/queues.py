@@ -45,10 +45,7 @@ class ReadyQueue:
         self._key = key
         self._by_key: dict[Hashable, list[tuple[int, str]]] = {}
         self._firsts: list[tuple[int, str]] = []
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
+        self.length = 0
 
     @property
     def first(self) -> str:
@@ -63,7 +60,7 @@ class ReadyQueue:
         entry = rank, request_id
         alike = self._by_key.setdefault(self._key(request_id), [])
         heapq.heappush(alike, entry)
-        self._length += 1
+        self.length += 1
         if alike[0] == entry:
             heapq.heappush(self._firsts, entry)
 
@@ -82,7 +79,7 @@ class ReadyQueue:
         key = self._key(self.first)
         alike = self._by_key[key]
         taken = tuple(heapq.heappop(alike)[1] for _ in range(min(number, len(alike))))
-        self._length -= len(taken)
+        self.length -= len(taken)
         if alike:
             heapq.heappush(self._firsts, alike[0])
         else:
@@ -125,11 +122,11 @@ class Queues:
         return self._ready[stage].first
 
     def num_ready(self, stage: Stage) -> int:
-        return len(self._ready[stage])
+        return self._ready[stage].length
 
     def num_waiting(self, stage: Stage) -> int:
         """Those beside the queue, too."""
-        return len(self._ready[stage]) + sum(retry.stage is stage for retry in self.retries)
+        return self._ready[stage].length + sum(retry.stage is stage for retry in self.retries)
 
     def begin(self, stage: Stage, number: int) -> None:
         """So many are in flight at the stage now: each has its place in the next queue."""
@@ -139,7 +136,7 @@ class Queues:
         self._running[stage] -= number
 
     def room_after(self, stage: Stage, following: Stage) -> int:
-        return self.max_queued[following] - len(self._ready[following]) - self._running[stage]
+        return self.max_queued[following] - self._ready[following].length - self._running[stage]
 
     def ready(self) -> dict[str, Stage]:
         """All in the queues and the stage of each, in order."""

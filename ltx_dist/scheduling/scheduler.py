@@ -132,9 +132,11 @@ class Scheduler:
         if self._left.total < self._planned_with / 2 or not self._planned_with:
             self._plan()
         assignments = [*self.finish_videos(), *self._take_retries(expects_workers)]
-        while taken := [a for group, worker in self._fleet.idle_groups() for a in self._take_all(group, worker)]:
-            # What was taken may have made room upstream, for a worker that was asked before.
+        groups, turn, in_vain = self._fleet.idle_groups(), 0, 0
+        while in_vain < len(groups):  # what was taken may have made room upstream, for workers that were asked before
+            taken = self._take_all(groups[turn % len(groups)])
             assignments += taken
+            turn, in_vain = turn + 1, 1 if taken else in_vain + 1
         return assignments
 
     def finish_videos(self) -> list[Assignment]:
@@ -247,13 +249,14 @@ class Scheduler:
         else:
             running = self._in_flight.get(worker_id)
             assert running is not None and running.stage is assignment.stage, f"{assignment} is not in flight"
-            assert set(ended) <= set(running.request_ids), f"{assignment} is not in flight"
             self._queues.end(assignment.stage, len(ended))
-            if rest := tuple(request_id for request_id in running.request_ids if request_id not in ended):
-                self._in_flight[worker_id] = replace(running, request_ids=rest)
-            else:
+            if running.request_ids == ended:
                 del self._in_flight[worker_id]
                 del self._begun[worker_id]
+            else:
+                rest = tuple(request_id for request_id in running.request_ids if request_id not in ended)
+                assert len(rest) + len(ended) == len(running.request_ids), f"{assignment} is not in flight"
+                self._in_flight[worker_id] = replace(running, request_ids=rest)
         if self._reserved.get(worker_id) in ended and not stays_reserved:
             del self._reserved[worker_id]
         self._release(worker_id)
@@ -284,12 +287,14 @@ class Scheduler:
         if worker_id not in self._in_flight and worker_id not in self._reserved:
             self._fleet.set_idle(worker_id, self._loaded[worker_id], self._videos.has_slot(worker_id))
 
-    def _take_all(self, group: Group, worker: Worker | None) -> list[Assignment]:
-        """Work for the workers of the group, the first of which is given, while there is some for them."""
+    def _take_all(self, group: Group) -> list[Assignment]:
+        """Work for workers of the group while there is some for them; the last that was asked has found none."""
         taken: list[Assignment] = []
-        while worker is not None and (stage := self._choice.stage(worker, group, self._now)) is not None:
+        while (worker := self._fleet.first(group)) is not None:
+            stage = self._choice.stage(worker, group, self._now)
+            if stage is None:
+                break
             taken.append(self._take(worker, stage, group))
-            worker = self._fleet.first(group)
         return taken
 
     def _take(self, worker: Worker, stage: Stage, group: Group) -> Assignment:

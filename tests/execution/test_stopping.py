@@ -91,6 +91,25 @@ def test_leaving_has_an_end_too():
     assert process.stdout == "last words\nstopped; run the same command again to go on\n"
 
 
+def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
+    script = (
+        "import time\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(0.0) as stop:\n"
+        "    stop.interrupts = False\n"
+        "    print('ready', flush=True)\n"
+        "    sum(range(2 * 10**8))  # seconds in C during which no other thread can run\n"
+        "    time.sleep(1.0)\n"
+        "    print('not reached')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "not reached" not in stdout
+
+
 def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch):
     def init(**options: object) -> None:
         ray_utils.set_sigterm_handler(lambda signum, frame: sys.exit(signum))  # what the real one does first
