@@ -8,6 +8,7 @@ published by then is not lost either: the next run goes on with it.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+import psutil
 
 EXIT_STOPPED = 75
 
@@ -26,6 +29,9 @@ LAST_SECONDS = 0.5
 
 LEAST_SECONDS = 0.2
 
+TICK_SECONDS = 0.2
+"""How well it is known when a signal came."""
+
 
 class Stop:
     """Whether the run was asked to stop, and whether its time to work on is over.
@@ -33,7 +39,7 @@ class Stop:
     interrupts: whether KeyboardInterrupt is raised when it is. Not with Ray: an exception in the midst of its C++ may
     abort the process, so the loop of the batch looks at `is_over`. last_words: what is to be said if ending takes
     longer than the grace (Ray waits for processes that are still importing); called in another thread. Then the process
-    ends: a file is there whole or not at all, and workers end with their driver.
+    ends, and all that it has started: a file is there whole or not at all.
     """
 
     def __init__(self) -> None:
@@ -66,6 +72,9 @@ class Stop:
     def _leave(self) -> None:
         with suppress(Exception):
             self.last_words()
+        with suppress(Exception):  # a cluster of our own, of which the agents would stay for half a minute
+            for process in psutil.Process().children(recursive=True):
+                process.kill()
         show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
         print(f"{show_cursor}stopped; run the same command again to go on", flush=True)
         os._exit(EXIT_STOPPED)
@@ -115,13 +124,17 @@ def _watched(stop: Stop, seconds: float) -> Iterator[None]:
     os.set_blocking(writer, False)
 
     def watch() -> None:
-        while (signum := os.read(reader, 1)[0]) == signal.SIGALRM:
-            pass
+        woke = time.monotonic()
+        while True:
+            # A second look, because the first may have ended long before this thread could go on.
+            is_written = any(select.select([reader], [], [], wait)[0] for wait in (TICK_SECONDS, 0))
+            late, woke = time.monotonic() - woke, time.monotonic()
+            if is_written and (signum := os.read(reader, 1)[0]) != signal.SIGALRM:
+                break
         if signum:
-            # The pipe knows when the signal came. The interpreter's lock may have been held since: to load torch's
-            # libraries takes a second.
-            late = time.time() - os.fstat(reader).st_mtime
-            timer.interval = max(0.0, seconds - max(0.0, late))
+            # It may have come right after the last tick: loading torch's libraries holds the interpreter's lock for
+            # a second, and this thread with it.
+            timer.interval = max(0.0, seconds - late)
             timer.start()
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 
+import psutil
 import pytest
 import ray
 from ray._private import utils as ray_utils
@@ -97,6 +98,7 @@ def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
         "from ltx_dist.execution.stopping import stop_on_signals\n"
         "with stop_on_signals(0.0) as stop:\n"
         "    stop.interrupts = False\n"
+        "    time.sleep(1.0)\n"
         "    print('ready', flush=True)\n"
         "    sum(range(2 * 10**8))  # seconds in C during which no other thread can run\n"
         "    time.sleep(1.0)\n"
@@ -108,6 +110,41 @@ def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
     process.send_signal(signal.SIGTERM)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "not reached" not in stdout
+
+
+def test_a_signal_that_was_taken_at_once_leaves_the_whole_grace():
+    script = (
+        "import time\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(5.0) as stop:\n"
+        "    stop.interrupts = False\n"
+        "    time.sleep(1.0)\n"
+        "    print('ready', flush=True)\n"
+        "    while not stop.is_over:\n"
+        "        time.sleep(0.01)\n"
+        "    print('had its time')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (0, "had its time\n")
+
+
+def test_leaving_takes_along_what_was_started():
+    script = (
+        "import signal, subprocess, time\n"
+        "from ltx_dist.execution.stopping import stop_on_signals\n"
+        "with stop_on_signals(0.0) as stop:\n"
+        "    stop.interrupts = False\n"
+        "    print(subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=50, check=False)
+    assert process.returncode == 75
+    child = int(process.stdout.split()[0])
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch):
