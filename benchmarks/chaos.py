@@ -32,7 +32,8 @@ ALONE: Proofs = {
 """Each with a figure that takes a quiet machine."""
 
 SIDE_BY_SIDE: Proofs = {
-    "ray": [str(HERE / "chaos_ray.py")],
+    "ray": [str(HERE / "chaos_ray.py"), "kills", "poison", "bad-worker", "roles"],
+    "ray-ends": [str(HERE / "chaos_ray.py"), "node", "driver", "hang"],
     "model": [str(HERE / "chaos_model.py"), "model"],
     "kills-0": [str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", "0"],
     "kills-1": [str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", "1"],
