@@ -4,7 +4,7 @@
 #   launch/setup.sh            what rendering needs
 #   launch/setup.sh dev        what the tests need, too
 #
-# PYTHON chooses the interpreter (3.10 or newer); otherwise it is python3, or the newest python3.N if that is too old. A torch that the constraints
+# PYTHON chooses the interpreter (3.11 or newer); otherwise it is python3, or the newest python3.N if that is too old. A torch that the constraints
 # allow and that is already in .venv is kept: install a CPU or CUDA build there first if you want that one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,12 +12,12 @@ extra=${1:+[$1]}
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"; return
     fi
   done
-  echo "setup: no Python 3.10 or newer found; install python3 (3.10+) or set PYTHON=/path/to/python" >&2
+  echo "setup: no Python 3.11 or newer found; install python3.11 or set PYTHON=/path/to/python" >&2
   return 1
 }
 

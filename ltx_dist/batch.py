@@ -19,7 +19,7 @@ from ltx_dist.presets import Preset, preset_for
 from ltx_dist.render_key import embedding_keys, latents_key, render_key
 from ltx_dist.scheduling.batching import most_together
 from ltx_dist.scheduling.costs import PredictedCosts
-from ltx_dist.scheduling.fitting import Demand, Models, blocks_of, candidate_tilings
+from ltx_dist.scheduling.fitting import Demand, Models, blocks_of
 from ltx_dist.scheduling.inventory import Inventory
 from ltx_dist.scheduling.memory import (
     BYTES_PER_PARAMETER,
@@ -31,6 +31,7 @@ from ltx_dist.scheduling.memory import (
 )
 from ltx_dist.scheduling.placement import Placement, Wishes
 from ltx_dist.scheduling.planner import Forecast, forecasts
+from ltx_dist.scheduling.tilings import candidate_tilings
 from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage, Storage
 
 

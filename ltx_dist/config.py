@@ -58,7 +58,7 @@ class PlacementConfig(_Section):
         "`auto`: each that can be placed is simulated, and the shortest is taken.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` is cuda where a GPU is found.")
-    devices: int | None = Field(None, ge=1, le=4096, description="How many workers at most; all GPUs if not set.")
+    devices: int | None = Field(None, ge=1, le=4096, description="How many workers; every free GPU if not set.")
     memory_gb: float | None = Field(None, gt=0, description="Bytes of one device / 1e9; read from it if not set.")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of each worker's torch.")
     host_memory_gb: float | None = Field(

@@ -25,6 +25,9 @@ CONFIG_FILE = "config.yaml"
 STOP_WAIT_SECONDS = 60
 """Between the first signal and the kill. Ray's own 3 seconds would cut clips off that are nearly done."""
 
+GRACE_SECONDS = STOP_WAIT_SECONDS - 5
+"""`recovery.grace_seconds` of a job, unless the config says another."""
+
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
 """Of the job's driver. Ray would merge lines of its log that differ in their numbers only, as ours do."""
 
@@ -74,7 +77,9 @@ def prepare(prompts: str, config: RenderConfig, output: str) -> Submission:
     here = _is_here(config)
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder) if here else _stand_in(config)
     name, content, requests = _read(prompts, config, checkpoint, here)
-    settings = yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False).encode()
+    chosen = config.model_dump(mode="json", exclude_unset=True)
+    chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
+    settings = yaml.safe_dump(chosen, sort_keys=False).encode()
     arguments = ("ltx-dist", "render", name, "--config", CONFIG_FILE, "--output", output)
     digest = hashlib.sha256(b"\0".join([content, settings, output.encode()])).hexdigest()[:12]
     return Submission({name: content, CONFIG_FILE: settings}, arguments, digest, len(requests), here)

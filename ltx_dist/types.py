@@ -7,14 +7,14 @@ Decoded frames (120-660 MB) stay in the worker that decodes them, so there is no
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """One of the three models in a row, in the order of the pipeline, and then the mp4, which needs none.
 
     ENCODE_VIDEO is a stage of its own only where a worker has `video_slots`: x264 then works on the worker's host while
@@ -25,9 +25,6 @@ class Stage(str, Enum):
     DENOISE = "denoise"
     DECODE = "decode"
     ENCODE_VIDEO = "encode_video"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def following(self) -> Stage | None:
@@ -188,7 +185,7 @@ class Assignment:
         return f"{first} and {len(others)} more" if others else first
 
 
-class Failure(str, Enum):
+class Failure(StrEnum):
     """How an assignment ended that did not end well. What follows from it is decided in `execution/failures.py`.
 
     ERROR: the stage raised, and the worker is as good as before. CRASH: its worker died, or its device raises at every
@@ -203,9 +200,6 @@ class Failure(str, Enum):
     QUEUED = "queued"
     NODE_LOST = "node_lost"
     INPUT_LOST = "input_lost"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Where on this machine the package keeps what it can make again: digests of weights, text embeddings."""
+"""Where on this machine the package keeps what it can make again: digests of weights, text embeddings; and clips on
+their way to a URL."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ def test_the_prompts_and_the_settings_travel_and_nothing_else(prompts: Path):
     assert set(submission.files) == {"prompts.csv", "config.yaml"}
     assert submission.files["prompts.csv"] == prompts.read_bytes()
     settings = yaml.safe_load(submission.files["config.yaml"])
+    assert settings.pop("recovery") == {"grace_seconds": 55}, "what Ray waits for a job that we submit, and less"
     assert settings == {"placement": {"layout": "pinned", "device": "cpu"}, "defaults": {"seed": 7}}
     assert shlex.split(submission.entrypoint) == [
         "ltx-dist", "render", "prompts.csv", "--config", "config.yaml", "--output", "/out/it's mine; $(id)",

@@ -30,6 +30,10 @@ class Snapshot:
     path: Path
 
 
+class NotCachedError(ValueError):
+    """The hub was not reached, or not to be asked."""
+
+
 def is_hub_name(name: str) -> bool:
     """Whether it has the form of one; a folder of that name comes first."""
     return _NAME.fullmatch(name) is not None
@@ -49,9 +53,9 @@ def fetch_snapshot(name: str, files: Sequence[str], field: str) -> Snapshot:
     try:
         path = Path(snapshot_download(repository, revision=match["revision"], allow_patterns=list(files)))
     except LocalEntryNotFoundError:
-        raise ValueError(
+        raise NotCachedError(
             f"{field}: {name}: no such folder, not in the cache ({constants.HF_HUB_CACHE}), and the hub was not "
-            f"reached; where there is network run `hf download {repository}` and take the cache along, or give a folder"
+            "reached; where there is network run `ltx-dist plan` with it and take the cache along, or give a folder"
         ) from None
     except HfHubHTTPError as error:
         said = str(error).strip().partition("\n")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ Set = Annotated[
 ]
 
 
-class ExecutorKind(str, Enum):
+class ExecutorKind(StrEnum):
     """What `--executor` may be."""
 
     AUTO = "auto"

@@ -6,6 +6,7 @@ import json
 import sys
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.checkpoints.hub import NotCachedError
 from ltx_dist.presets import preset_for
 
 
@@ -13,6 +14,9 @@ def main(name: str, text_encoder: str | None, version: str) -> None:
     try:
         checkpoint = open_checkpoint(name, text_encoder)
         preset = preset_for(version, checkpoint)
+    except NotCachedError as error:
+        print(json.dumps({"absent": str(error)}))
+        return
     except ValueError as error:
         print(json.dumps({"wrong": str(error).splitlines()}))
         return

@@ -10,9 +10,9 @@ from importlib import metadata
 from ltx_dist.doctor.finding import Finding, failure, ok, warning
 from ltx_dist.doctor.probe import ProbeError, probe
 
-REINSTALL = "install the pinned packages: launch/setup.sh"
+REINSTALL = "install the pinned packages: `rm -f .venv/.installed*`, then launch/setup.sh"
 
-CUDA_TORCH = "install a CUDA build of torch: `pip install torch --index-url https://download.pytorch.org/whl/cu130`"
+CUDA_TORCH = "install a CUDA build of torch: `pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130`"
 
 BFLOAT16_CAPABILITY = (8, 0)
 """Ampere is the first with bfloat16 in its tensor cores (NVIDIA's CUDA C++ programming guide, compute capabilities)."""

@@ -31,6 +31,12 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
     except ProbeError as error:
         yield failure("checkpoint", f"{name} cannot be opened: {error}", REINSTALL)
         return
+    if "absent" in found:
+        yield warning(
+            "checkpoint",
+            f"{name} is not in this machine's cache",
+            "`ltx-dist plan` or `render` downloads it; without network, take the cache of a machine that has done so",
+        )
     for mistake in found.get("wrong", ()):
         what, _, remedy = mistake.partition("; ")
         yield failure("checkpoint", what, remedy)

@@ -23,7 +23,8 @@ def look_at(address: str | None) -> dict[str, Any]:
         from ltx_dist.execution import ray_jobs
 
         return {"jobs": len(ray_jobs.list_jobs(ray_jobs.connect(server)))}
-    check_head(address)
+    if address != "auto":
+        check_head(address)
     return _look_into(address)
 
 

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -36,9 +35,6 @@ from ltx_dist.types import (
     Storage,
     WorkerState,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ class StageWorker:
 
     def run(
         self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None
-    ) -> tuple[Unpack[tuple[StageOutput | None, ...]], StageReport]:
+    ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
         """Outputs of the stage, one a request with its payload, and a report; on any error Nones and a report with it.
 
         This is the one place where a stage's errors are caught: a failed clip must not stop the others.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_dist.output.event_log import EventLog
 from ltx_dist.output.mirror import Mirror
+from ltx_dist.user_cache import user_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def open_output(output: str, events: EventLog | None = None) -> Output:
 
 
 def staging_folder(url: str) -> Path:
-    """One a URL, in the user's cache: `~/.cache/ltx-dist/s3-bucket-clips-<digest>`. It may be deleted between runs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """One a URL, in the user's cache: `~/.cache/ltx_dist/staged/s3-bucket-clips-<digest>`. It may be deleted between
+    runs."""
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", url)[:60].strip("-")
-    return cache / "ltx-dist" / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    return user_cache() / "staged" / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

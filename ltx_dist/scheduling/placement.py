@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 from ltx_dist.scheduling.fitting import Demand, Device, Residency, Wish
+from ltx_dist.scheduling.hosting import by_use, hosted_by_layout, hosted_by_size
 from ltx_dist.scheduling.inventory import CPU, DeviceInfo, Inventory
 from ltx_dist.types import STAGES, UNTILED, DecodeTiling, Stage
 
@@ -98,8 +99,8 @@ def place(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[St
 
     def host(stages: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
         if layout == "elastic":
-            return _elastic_stages(devices, stages, lambda device, some: _fits(wishes, device, some, demand))
-        return _hosted_stages(layout, len(devices), stages)
+            return hosted_by_size(devices, stages, lambda device, some: _fits(wishes, device, some, demand))
+        return hosted_by_layout(layout, len(devices), stages)
 
     hosted = host(needed)
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
@@ -123,7 +124,7 @@ def with_device(placement: Placement, device: DeviceInfo, number: int, wishes: W
     stages = (Stage.DENOISE,) if placement.layout == "pinned" and Stage.DENOISE in needed else needed
     demand = demand.in_tiles(placement.tiling)
     if placement.layout == "elastic":
-        stages = next((some for some in _by_use(needed) if _fits(wishes, device, some, demand)), needed)
+        stages = next((some for some in by_use(needed) if _fits(wishes, device, some, demand)), needed)
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
     workers = (*placement.workers, worker)
     return Placement(placement.layout, workers, _max_queued(wishes, workers))
@@ -183,64 +184,6 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
         )
     count = 1 if wishes.layout == "shared" else wishes.devices or found
     return list(inventory.gpus[:count])
-
-
-def _hosted_stages(layout: str, num_devices: int, needed: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
-    """The stages of each device. Pinned, denoising gets every device that the other needed stages leave."""
-    if layout in ("shared", "replicated"):
-        return [needed] * num_devices
-    assert layout == "pinned"
-    if num_devices == 1:
-        raise ValueError(
-            "placement.layout: pinned needs at least 2 devices and has 1; "
-            "use shared, or set placement.devices to 2 or more"
-        )
-    if Stage.DENOISE not in needed:
-        return [needed] * num_devices
-    if Stage.ENCODE_TEXT not in needed:
-        return [*[(Stage.DENOISE,)] * (num_devices - 1), (Stage.DECODE,)]
-    if num_devices == 2:
-        return [(Stage.ENCODE_TEXT, Stage.DECODE), (Stage.DENOISE,)]
-    return [(Stage.ENCODE_TEXT,), *[(Stage.DENOISE,)] * (num_devices - 2), (Stage.DECODE,)]
-
-
-def _by_use(needed: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
-    """Sets of stages, the most useful for a device first: denoising takes most of the time, encoding least."""
-    encode, denoise, decode = STAGES
-    order = [STAGES, (denoise, decode), (encode, denoise), (denoise,), (encode, decode), (decode,), (encode,)]
-    return [stages for stages in order if set(stages) <= set(needed)]
-
-
-def _elastic_stages(
-    devices: Sequence[DeviceInfo],
-    needed: tuple[Stage, ...],
-    fits: Callable[[DeviceInfo, tuple[Stage, ...]], bool],
-) -> list[tuple[Stage, ...]]:
-    """For each device what fits it all at once; a stage that then has no device goes to the smallest that can have it.
-
-    Where nothing holds the stage beside others, the smallest device runs all stages in turns.
-    """
-    sets = _by_use(needed)
-    hosted = [next((stages for stages in sets if fits(device, stages)), needed) for device in devices]
-    smallest_first = sorted(range(len(devices)), key=lambda index: devices[index].memory_bytes or 0)
-    for missing in needed:
-        if any(missing in stages for stages in hosted):
-            continue
-        options = [
-            (index, stages)
-            for index in smallest_first
-            for stages in sets
-            if missing in stages and fits(devices[index], stages) and _others_host(hosted, index, stages)
-        ]
-        index, stages = options[0] if options else (smallest_first[0], needed)
-        hosted[index] = stages
-    return hosted
-
-
-def _others_host(hosted: Sequence[tuple[Stage, ...]], index: int, stages: tuple[Stage, ...]) -> bool:
-    """Whether what the device at `index` runs now and would no longer run is run elsewhere."""
-    elsewhere = {stage for i, other in enumerate(hosted) if i != index for stage in other}
-    return all(stage in stages or stage in elsewhere for stage in hosted[index])
 
 
 def _fits(wishes: Wishes, device: DeviceInfo, stages: tuple[Stage, ...], demand: Demand) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ RUN = RunProgress(Placement("shared", (Worker("cpu:0", STAGES, "cpu"),), dict.fr
 
 
 def noon() -> datetime:
-    return datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+    return datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def lines(path: Path) -> list[dict[str, object]]:

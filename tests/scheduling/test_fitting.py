@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.scheduling.fitting import Fit, Models, batch_tiling_cost, blocks_of, candidate_tilings, fit, wave_size
+from ltx_dist.scheduling.fitting import Fit, Models, blocks_of, fit, wave_size
 from ltx_dist.scheduling.memory import text_encoder_parameters, transformer_parameters, vae_decoder_parameters
+from ltx_dist.scheduling.tilings import batch_tiling_cost, candidate_tilings
 from ltx_dist.types import STAGES, UNTILED, DecodeTiling, RenderRequest, Stage
 
 RATIOS = (32, 8)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from test_fitting import RATIOS, full_size, request
 
-from ltx_dist.scheduling.fitting import Demand, Models, candidate_tilings
+from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.placement import Placement, Wishes, place, with_device
+from ltx_dist.scheduling.tilings import candidate_tilings
 from ltx_dist.types import STAGES, UNTILED, Stage
 
 E, D, V = STAGES
