@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.checkpoints.component_config import component_config
+from ltx_dist.checkpoints.component_config import component_config, noise_scheduler_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
@@ -32,7 +32,7 @@ from ltx_dist.scheduling.memory import (
 from ltx_dist.scheduling.placement import Placement, Wishes
 from ltx_dist.scheduling.planner import Forecast, forecasts
 from ltx_dist.scheduling.tilings import candidate_tilings
-from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, RenderRequest, Stage, Storage
+from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, DecodeTiling, RenderRequest, Stage, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +201,8 @@ class PlacedBatch:
             "precision": self.precision,
         }
 
-    def render_key(self, request: RenderRequest) -> str:
-        """What a published clip must have been made with to be kept."""
+    def render_key(self, request: RenderRequest, tiling: DecodeTiling | None = None) -> str:
+        """What a clip of this run is made with. tiling: another than this placement's."""
         batch = self.batch
         return render_key(
             request,
@@ -211,9 +211,25 @@ class PlacedBatch:
             self.precision,
             batch.config.output,
             self.storage,
-            self.placement.tiling,
+            (tiling or self.placement.tiling).of(
+                request.height, request.width, request.num_frames, batch.checkpoint.temporal_compression_ratio
+            ),
             batch.config.denoise.batch_size,
         )
+
+    def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
+        """What a published clip must have been made with to be kept, where `found` is what it says of itself.
+
+        `auto` leaves the tiles to us, and which they are depends on the whole batch and the devices. So a clip that was
+        made in others, on another machine or before a larger clip was added, is as good.
+        """
+        planned, batch = self.render_key(request), self.batch
+        if found is None or found == planned:
+            return planned
+        checkpoint, decode = batch.checkpoint, batch.config.decode
+        ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
+        tilings = candidate_tilings(decode.tile_size, decode.tile_frames, (request,), ratios)
+        return found if any(self.render_key(request, tiling) == found for tiling in tilings) else planned
 
     def latents_key(self, request: RenderRequest) -> str:
         """What kept latents must have been made with to be decoded."""
@@ -237,6 +253,11 @@ class PlacedBatch:
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found."""
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
+    if config.denoise.batch_size > 1 and noise_scheduler_config(checkpoint).get("stochastic_sampling"):
+        raise ValueError(
+            "denoise.batch_size: this checkpoint's noise scheduler draws noise in every step (stochastic_sampling), "
+            "which would depend on the other clips of a pass; use 1"
+        )
     preset = preset_for(config.model.version, checkpoint)
     requests = read_prompts(prompts, config.defaults, preset, checkpoint)
     return Batch(config, checkpoint, preset, tuple(requests))

@@ -16,7 +16,7 @@ class Preset:
     """Defaults of one version, under diffusers' names. Sizes are pixels; frame_rate is frames a second.
 
     timesteps: an explicit schedule, num_inference_steps long. decode_noise_scale None means decode_timestep's value, as
-    in diffusers. source: where the values are from. note: what of the source's settings diffusers' pipelines cannot do.
+    in diffusers. source: where the values are from. note: what of the source's settings is not done here.
     Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a diffusers folder itself says.
     """
 
@@ -87,7 +87,8 @@ _2B_DISTILLED = replace(
     num_inference_steps=8,
     guidance_scale=1.0,
     source=f"{_CONFIGS}/ltxv-2b-0.9.6-distilled.yaml; {_SIZES}",
-    note="made with fresh noise in each step (stochastic_sampling), which diffusers' pipelines do not have",
+    note="made with fresh noise in each step, which a diffusers folder can ask for (stochastic_sampling in its "
+    "scheduler's config); from a single file it is rendered without",
 )
 
 _13B_DEV = replace(
@@ -173,6 +174,11 @@ def assumption(checkpoint: Checkpoint) -> str | None:
     return f"{assumed} is assumed, because nothing tells it from {', '.join(alike)}; to be sure, set model.version"
 
 
+def _telling_part(path: Path) -> str:
+    """The folder's or file's name; in the hub's cache that is a commit, and the model's name stands further up."""
+    return next((part for part in reversed(path.parts) if part.startswith("models--")), path.name)
+
+
 def _candidates(checkpoint: Checkpoint) -> list[str]:
     """The rows that a checkpoint could be of, the likeliest first.
 
@@ -193,7 +199,7 @@ def _candidates(checkpoint: Checkpoint) -> list[str]:
         for row, it in ARCHITECTURES.items()
         if it.vae == "vae-0.9.5" and (it.transformer == "transformer-13b") == is_13b
     ]
-    name = Path(checkpoint.name).name.lower()
+    name = _telling_part(Path(checkpoint.name)).lower()
     named = [row for row in alike if row.partition("-")[0] in name]
     distilled = "distilled" in name or checkpoint.distilled is True
     found = named or alike

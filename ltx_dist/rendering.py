@@ -58,7 +58,8 @@ def render_requests(
             reorder=lambda scheduler: rest_in_order(scheduler, crew.placement.workers, costs),
         )
         run.completions, run.costs = renderer.completions, costs
-        ordered = best_order(placed.placement, [request.request_id for request in requests], costs)
+        at = {request.request_id: resumption.first_stage(request) for request in requests}
+        ordered = best_order(placed.placement, list(at), costs, at)
         by_id = {request.request_id: request for request in requests}
         ends = planned_ends(ordered.completions, ordered.scale)
         page = LivePage()
@@ -81,10 +82,12 @@ def render_requests(
             for watcher in (session.out.mirror, session.out.events, _metrics(session, renderer)):
                 if watcher:
                     watchers.add(watcher)
-            with PublishingThread(publish) as publishing:
-                for result in renderer.render([by_id[name] for name in ordered.request_ids]):
-                    publishing.put(result)
-    keep_corrections(costs, placed.batch.checkpoint, placed.precision, placed.storage)
+            try:
+                with PublishingThread(publish) as publishing:
+                    for result in renderer.render([by_id[name] for name in ordered.request_ids]):
+                        publishing.put(result)
+            finally:  # a run that is stopped has measured, too
+                keep_corrections(costs, placed.batch.checkpoint, placed.precision, placed.storage)
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
@@ -111,7 +114,7 @@ def _executor(crew: Crew, uses_ray: bool) -> Iterator[Executor]:
     if uses_ray:
         from ltx_dist.execution.ray_executor import RayExecutor
 
-        executor: Executor = RayExecutor(crew.specs(), hire=crew.hire)
+        executor: Executor = RayExecutor(crew.specs(), hire=crew.hire, known_nodes=crew.known_nodes)
     else:
         from ltx_dist.execution.local_executor import LocalExecutor
 

@@ -16,6 +16,7 @@ from ltx_dist.devices import local_inventory
 from ltx_dist.execution.cluster_head import check_head
 from ltx_dist.execution.executor import WorkerStartError
 from ltx_dist.execution.failures import SystemicError
+from ltx_dist.execution.ladder import gave_other_pixels
 from ltx_dist.execution.renderer import WorkersLostError
 from ltx_dist.execution.stopping import EXIT_STOPPED, stop_on_signals
 from ltx_dist.output.files import INTERNAL, OutputError, output_errors
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 ExecutorKind = Literal["auto", "local", "ray"]
 
+KEEPS_LATENTS = "keeps-latents"
+"""A file that says latents of finished clips were asked for once: a later run without the wish leaves them there."""
+
 EXIT_DONE = 0
 EXIT_INTERNAL = 1
 EXIT_SOME_FAILED = 3
@@ -49,7 +53,13 @@ def render_batch(batch: Batch, out: Output, kind: ExecutorKind, address: str | N
     """
     inventory = local_inventory()
     if kind == "local":
-        inventory = replace(inventory, gpus=inventory.gpus[:1])  # one process keeps one device busy
+        wishes = batch.config.placement
+        if inventory.gpus and wishes.device != "cpu" and (wishes.devices or 1) > 1:
+            raise ValueError(
+                f"placement.devices: --executor local is one process, which keeps one GPU busy, not {wishes.devices}; "
+                "leave either out"
+            )
+        inventory = replace(inventory, gpus=inventory.gpus[:1])
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         with ExitStack() as held:
@@ -153,14 +163,13 @@ def _progress(placed: PlacedBatch, remaining: list[RenderRequest]) -> RunProgres
 
 
 def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list[RenderRequest]:
-    return [
-        request
-        for request in placed.batch.requests
-        if not _is_there(request, placed.render_key(request), publisher, out)
-    ]
+    return [request for request in placed.batch.requests if not _is_there(request, placed, publisher, out)]
 
 
-def _is_there(request: RenderRequest, key: str, publisher: Publisher, out: Output) -> bool:
+def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
+    if placed.batch.config.recovery.exact and any(map(gave_other_pixels, publisher.rungs_of(request))):
+        return False
+    key = placed.key_to_keep(request, publisher.key_of(request))
     if out.mirror is None:
         return publisher.is_published(request, key)
     if out.mirror.holds(request.request_id, key):
@@ -173,7 +182,10 @@ def _is_there(request: RenderRequest, key: str, publisher: Publisher, out: Outpu
 def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resumption | None:
     """Where each clip goes on; None where none is left."""
     placed, folder = session.placed, session.out.folder
-    if not placed.batch.config.recovery.keep_latents:
+    kept = folder / INTERNAL / KEEPS_LATENTS
+    if placed.batch.config.recovery.keep_latents:
+        kept.touch()
+    elif not kept.exists():
         _drop_latents_of_published(placed, session.out, remaining)
     if not remaining:
         return None

@@ -12,6 +12,7 @@ from ltx_dist.batch import PlacedBatch
 from ltx_dist.execution.stopping import Stop
 from ltx_dist.output.place import Output
 from ltx_dist.output.room import latents_bytes, mp4_bytes, shortage, spool_peak
+from ltx_dist.presets import assumption
 from ltx_dist.types import RenderRequest, Stage
 from ltx_dist.wording import count
 
@@ -40,6 +41,8 @@ class Session:
         model = f"{batch.checkpoint.name} ({batch.preset.version}, {self.placed.precision})"
         workers = f"{placement.layout}: {count(num_workers, 'worker')} {where}"
         say(self.console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
+        if batch.config.model.version == "auto" and (line := assumption(batch.checkpoint)):
+            self.note(line)
         if left_out := batch.left_out:
             names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
             self.note(f"{count(len(left_out), 'clip')} without latents, not decoded again: {names}")

@@ -87,6 +87,16 @@ class DecodeTiling:
     tile_size: int | None = None
     tile_frames: int | None = None
 
+    def of(self, height: int, width: int, num_frames: int, temporal_ratio: int) -> DecodeTiling:
+        """What it comes to for a clip: one that is no larger than a tile is not cut, and its pixels do not tell.
+
+        temporal_ratio: frames a latent frame of the VAE.
+        """
+        latent_frames = (num_frames - 1) // temporal_ratio + 1
+        cuts_space = self.tile_size is not None and max(height, width) > self.tile_size
+        cuts_time = self.tile_frames is not None and latent_frames > self.tile_frames // temporal_ratio
+        return DecodeTiling(self.tile_size if cuts_space else None, self.tile_frames if cuts_time else None)
+
 
 UNTILED = DecodeTiling()
 
@@ -264,6 +274,7 @@ class WorkerState:
     """What a worker is doing now, for people to watch. `stage` is None while it waits.
 
     request_ids: those that share what it does. step of num_steps: denoising steps done; 0 of 0 in the other stages.
+    is_loading: it reads or moves the stage's weights.
     components: those whose weights are on the device. memory_bytes: what the worker has allocated on its device; on a
     CPU the memory of its process; None where nobody counts.
     """
@@ -275,3 +286,4 @@ class WorkerState:
     num_steps: int = 0
     components: tuple[str, ...] = ()
     memory_bytes: int | None = None
+    is_loading: bool = False

@@ -208,3 +208,35 @@ def test_a_decode_that_is_killed_denoises_nothing_when_it_goes_on(tmp_path: Path
             steps[event["request_id"]] += sidecars(out)[event["request_id"]]["request"]["num_inference_steps"]
     assert sum(steps.values()) == 0, f"denoising steps run again: {steps}"
     assert record(out)["done"] == 3
+
+
+def test_clips_in_other_tiles_stay_while_the_tiles_are_left_to_us(out: Path, checkpoint: Path):
+    """The devices and the whole batch decide those of `auto`: neither is a reason to make a clip again."""
+    result = run("decode", out, "--set", "decode.tile_size=96")
+    assert result.exit_code == 0, result.output
+    made = {path.name: path.read_bytes() for path in out.glob("*.mp4")}
+    result = run("decode", out, "--set", "decode.tile_size=auto")
+    assert result.exit_code == 0 and "3 already there; nothing to do" in result.output, result.output
+    assert {path.name: path.read_bytes() for path in out.glob("*.mp4")} == made
+    result = run("decode", out, "--set", "decode.tile_size=off")
+    assert result.exit_code == 0 and "3 there from other settings" in result.output, "these were asked for"
+
+
+def test_latents_that_were_kept_once_outlive_a_run_without_the_wish(out: Path, checkpoint: Path):
+    result = run(*render_arguments(out, checkpoint))
+    assert result.exit_code == 0 and "3 already there; nothing to do" in result.output
+    assert len(list((out / ".ltx-dist" / "spool").glob("*.safetensors"))) == 3
+    result = run("decode", out, "--set", "output.crf=30")
+    assert result.exit_code == 0, result.output
+
+
+def test_exact_makes_a_clip_again_that_was_made_otherwise_for_want_of_memory(out: Path, checkpoint: Path):
+    sidecar = out / "002-two.json"
+    told = json.loads(sidecar.read_text())
+    told["stages"]["decode"] = {"worker": "cpu:0", "after_no_memory": "tiles of 256 px and 16 frames"}
+    sidecar.write_text(json.dumps(told))
+    result = run(*render_arguments(out, checkpoint))
+    assert "3 already there; nothing to do" in result.output
+    result = run(*render_arguments(out, checkpoint), "--exact")
+    assert result.exit_code == 0 and "2 already there" in result.output, result.output
+    assert "after_no_memory" not in json.loads(sidecar.read_text())["stages"]["decode"]

@@ -6,7 +6,9 @@ changes with the number of threads.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -169,6 +171,19 @@ def test_a_vae_of_its_own_precision_is_that_of_the_monolithic_pipeline(checkpoin
     assert np.array_equal(frames, expected.frames)
     _, in_bfloat16 = render_split(checkpoint, REQUESTS[0], torch.bfloat16)
     assert not np.array_equal(frames, in_bfloat16)
+
+
+def test_the_noise_of_every_step_is_the_clips_own(tmp_path: Path):
+    """`stochastic_sampling`, as 0.9.6-distilled is published with: the same latents whatever was rendered before."""
+    folder = tiny.save_checkpoint(tmp_path / "checkpoint", "0.9.5")
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"stochastic_sampling": True}))
+    checkpoint = open_checkpoint(str(folder))
+    expected = render_monolithic(checkpoint, REQUESTS[0])
+    for _ in range(2):
+        latents, _ = render_split(checkpoint, REQUESTS[0], torch.float32)
+        assert torch.equal(latents.latents, expected.latents)
+        torch.rand(7)  # what another clip may have drawn
 
 
 def make_placement(layout: str, devices: int, video_slots: int = 0) -> Placement:

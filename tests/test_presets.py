@@ -173,3 +173,8 @@ def test_the_other_pipeline_takes_no_timesteps(tmp_path: Path) -> None:
         ValueError, match="timesteps: LTXPipeline takes no timesteps of your own; set num_inference_steps"
     ):
         one_request(tmp_path, '{"prompt": "a", "timesteps": [1000, 500]}', DefaultsConfig(), PUBLISHED)
+
+
+def test_a_path_into_the_hubs_cache_tells_the_models_name() -> None:
+    name = "/home/me/.cache/huggingface/hub/models--Lightricks--LTX-Video-0.9.7-distilled/snapshots/0123abcd"
+    assert detect_version(replace(PUBLISHED, name=name, num_layers=48)) == "0.9.7-13b-distilled"

@@ -56,3 +56,20 @@ def test_a_tiling_does_not_outlive_its_clip() -> None:
         tiled = torch.cat(list(decode_in_tiles(vae, latents, timestep, DecodeTiling(96, 16))), dim=2)
         again = torch.cat(list(decode_in_tiles(vae, latents, timestep, UNTILED)), dim=2)
     assert torch.equal(again, whole) and not torch.equal(tiled, whole)
+
+
+@pytest.mark.parametrize("tiling", TILINGS, ids=str)
+@pytest.mark.parametrize("num_latents", [2, 3, 4])
+def test_what_a_tiling_comes_to_for_a_clip_gives_the_same_pixels(tiling: DecodeTiling, num_latents: int) -> None:
+    vae: Any = tiny._random_vae("0.9.5").eval()
+    latents = torch.randn(1, tiny.LATENT_CHANNELS, num_latents, 3, 4, generator=torch.Generator().manual_seed(0))
+    ratio = vae.temporal_compression_ratio
+    space, frames = vae.spatial_compression_ratio, (num_latents - 1) * ratio + 1
+    comes_to = tiling.of(3 * space, 4 * space, frames, ratio)
+    with torch.inference_mode():
+        pieces = list(decode_in_tiles(vae, latents, torch.tensor([0.05]), tiling))
+        same = list(decode_in_tiles(vae, latents, torch.tensor([0.05]), comes_to))
+        whole = vae.decode(latents, torch.tensor([0.05]), return_dict=False)[0] if comes_to == UNTILED else None
+    assert torch.equal(torch.cat(pieces, dim=2), torch.cat(same, dim=2))
+    assert whole is None or torch.equal(whole, torch.cat(pieces, dim=2))
+    assert comes_to == tiling or comes_to.tile_size is None or comes_to.tile_frames is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, TEXT_ENCODER_FILES, fetch_snapshot, is_hub_name
+from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, T5_FILES, fetch_snapshot, is_hub_name
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -24,6 +24,8 @@ class InFile:
 
 
 Source = Path | InFile
+
+PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 """Where a component is: a folder in diffusers layout, or a part of an official file."""
 
 
@@ -85,6 +87,24 @@ def open_checkpoint(name: str, text_encoder: str | None = None) -> Checkpoint:
     return _open(name, path, None)
 
 
+def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
+    """The same where this machine has it: one from the hub lies in each machine's own cache, and is downloaded to it.
+
+    Raises ValueError where it is not here and not on the hub.
+    """
+    if all(_place(checkpoint.source(part)).exists() for part in PARTS):
+        return checkpoint
+    names = [checkpoint.name, *([checkpoint.text_encoder] if checkpoint.text_encoder else [])]
+    if any(name == "demo" or is_hub_name(name) for name in names):
+        return open_checkpoint(checkpoint.name, checkpoint.text_encoder)
+    missing = next(path for part in PARTS if not (path := _place(checkpoint.source(part))).exists())
+    raise ValueError(f"{missing} is not on this machine; put the checkpoint at the same path on every one")
+
+
+def _place(source: Source) -> Path:
+    return source.file if isinstance(source, InFile) else source
+
+
 def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
     # Both make a Checkpoint, so they import this module.
     from ltx_dist.checkpoints.diffusers_folder import open_folder
@@ -110,7 +130,7 @@ def _find_text_encoder(name: str) -> tuple[str, Path]:
     path = Path(name).expanduser()
     if path.exists() or not is_hub_name(name):
         return name, path
-    snapshot = fetch_snapshot(name, TEXT_ENCODER_FILES, "model.text_encoder")
+    snapshot = fetch_snapshot(name, T5_FILES, "model.text_encoder")
     return snapshot.name, snapshot.path
 
 

@@ -18,3 +18,11 @@ def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
     if isinstance(source, InFile):
         return read_config(source.config_name) | source.changes
     return read_config(DEFAULTS[component]) | read_json(source / "config.json")
+
+
+def noise_scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """As far as it is written down."""
+    source = checkpoint.source("scheduler")
+    if isinstance(source, InFile):
+        return read_config(source.config_name) | source.changes
+    return read_json(source / "scheduler_config.json")

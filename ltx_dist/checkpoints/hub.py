@@ -15,6 +15,13 @@ TEXT_ENCODER_FILES = (
 )  # fmt: skip
 """safetensors and text only: pickles are not even downloaded."""
 
+T5_FILES = (
+    *TEXT_ENCODER_FILES,
+    "config.json", "model*.safetensors", "model*.safetensors.index.json",
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "spiece.model",
+)  # fmt: skip
+"""Of a repository that is a model with these folders, or T5 itself."""
+
 CHECKPOINT_FILES = (
     "model_index.json", "scheduler/*.json", *TEXT_ENCODER_FILES,
     "transformer/*.json", "transformer/*.safetensors", "vae/*.json", "vae/*.safetensors",

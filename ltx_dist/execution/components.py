@@ -81,7 +81,8 @@ class Components:
         if stage in self._movers:
             self._movers[stage].upload()
         if following is not None:
-            # The next turn's weights come while this stage computes. Without room after all, they come then.
+            # The next turn's weights come while this stage computes (of a streamed one what is around its blocks, at
+            # once). Without room after all, they come then.
             with suppress(torch.OutOfMemoryError):
                 self._movers[following].prefetch()
         return self._stages[stage]

@@ -17,6 +17,11 @@ class Crew:
         self._demand = placed.batch.demand(placed.precision)
         self.placement = placed.placement
 
+    @property
+    def known_nodes(self) -> frozenset[str]:
+        """Ray's nodes that the placement was made of, and those whose GPUs were taken."""
+        return self._placed.inventory.node_ids
+
     def specs(self) -> list[WorkerSpec]:
         return [self._spec(worker) for worker in self.placement.workers]
 

@@ -36,14 +36,18 @@ class _Load:
 
 @dataclass(slots=True)
 class _Watch:
+    """since: it moved last. begun: its worker was up and had it. Both None until then."""
+
     load: _Load
     num_steps: int
     since: float | None
+    begun: float | None
     step: int = 0
 
 
 class Deadlines:
-    """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung.
+    """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung,
+    in a worker that starts or in one that reads weights between turns, within FIRST_SECONDS.
 
     Denoising moves with every step; the other stages move when they end. A larger clip than those seen, and more clips
     in a pass, are granted more, see `_Load`.
@@ -58,7 +62,7 @@ class Deadlines:
         self._up.add(worker_id)
         for assignment, watch in self._watched.items():
             if assignment.worker_id == worker_id:
-                watch.since = now
+                watch.since = watch.begun = now
 
     def left(self, worker_id: str) -> None:
         self._up.discard(worker_id)
@@ -66,7 +70,7 @@ class Deadlines:
     def begin(self, assignment: Assignment, requests: Sequence[RenderRequest], now: float) -> None:
         size = max(float(request.width * request.height * request.num_frames) for request in requests)
         since = now if assignment.worker_id in self._up else None
-        self._watched[assignment] = _Watch(_Load(len(requests), size), requests[0].num_inference_steps, since)
+        self._watched[assignment] = _Watch(_Load(len(requests), size), requests[0].num_inference_steps, since, since)
 
     def end(self, completion: Completion) -> None:
         watch = self._watched.pop(completion.assignment)
@@ -78,10 +82,14 @@ class Deadlines:
     def saw(self, states: Iterable[WorkerState], now: float) -> None:
         """What workers say they are at."""
         for state in states:
-            if state.stage is not Stage.DENOISE:
+            if state.stage is None:
                 continue
             watch = self._watched.get(Assignment(state.request_ids, state.stage, state.worker_id))
-            if watch is None or watch.since is None or state.step <= watch.step:
+            if watch is None or watch.since is None or watch.begun is None:
+                continue
+            if state.is_loading and now - watch.begun < FIRST_SECONDS:
+                watch.since = now  # 9.5 GB of T5 from a slow disk take longer than any median of encoding allows
+            if state.step <= watch.step:
                 continue
             if watch.step:  # the first step has the swap of weights in it
                 self._seen[Stage.DENOISE].append(((now - watch.since) / (state.step - watch.step), watch.load))

@@ -28,6 +28,11 @@ class Rung:
         return self.float8 or self.tiling != planned
 
 
+def gave_other_pixels(name: str) -> bool:
+    """Whether the rung of this name is one of those that do."""
+    return name.endswith("float8") or name.startswith("tiles of")
+
+
 def rungs(stage: Stage, planned: DecodeTiling, exact: bool, is_shared: bool = False) -> list[Rung]:
     """Every attempt, the first as planned. `exact` leaves out those that would give other pixels.
 

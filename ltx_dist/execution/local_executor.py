@@ -97,7 +97,12 @@ class LocalExecutor:
         raise AssertionError("no worker of this process can return")
 
     def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
-        """It is given nothing more, and what it was to do ends; an mp4 that it still makes is let go."""
+        """It is given nothing more, and what it was to do ends; an mp4 that it still makes is let go.
+
+        None is ended for a hang: what has not moved here waits for its turn.
+        """
+        if failure is Failure.HANG:
+            return
         if self._workers.pop(worker_id, None) is None:
             return
         self._changes.append(Left(worker_id, failure, reason, can_return=False))

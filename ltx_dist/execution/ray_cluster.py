@@ -84,7 +84,8 @@ def _inventory() -> Inventory:
     hosts = [node for node in nodes if node["Resources"].get("GPU")] or nodes
     num_cpus = min((int(node["Resources"].get("CPU", 1)) for node in hosts), default=1)
     host_memory = min((int(node["Resources"].get("memory", 0)) for node in hosts), default=0)
-    return Inventory(tuple(free_gpus(nodes)), max(1, num_cpus), host_memory or None)
+    node_ids = frozenset(node["NodeID"] for node in nodes)
+    return Inventory(tuple(free_gpus(nodes)), max(1, num_cpus), host_memory or None, node_ids)
 
 
 def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[DeviceInfo]:

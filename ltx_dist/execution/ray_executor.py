@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from ltx_dist.execution.executor import Joined, Left, failure_of
 from ltx_dist.execution.ray_workers import Hire, RayWorkers, cause
@@ -32,6 +32,9 @@ from ltx_dist.types import (
 
 FETCH_SECONDS = 120.0
 """For a few megabytes from another node; one that takes longer is as good as gone."""
+
+DEAD = (RayActorError, OutOfMemoryError)
+"""What a call to a dead actor raises; the second is no kind of the first: Ray's memory monitor killed it."""
 
 STATE_SECONDS = 0.5
 """Between two rounds of asking the workers what they are at: what a person can follow."""
@@ -53,13 +56,18 @@ class RayExecutor:
     """One actor a worker, each with its GPU from Ray; `connect` comes first.
 
     worker_class: what an actor is made of, from its spec. hire: the worker for a GPU that joins the cluster meanwhile.
+    known_nodes: those that joined before; None for all that are there now.
     """
 
     def __init__(
-        self, specs: Sequence[WorkerSpec], worker_class: type[Any] = StageWorker, hire: Hire | None = None
+        self,
+        specs: Sequence[WorkerSpec],
+        worker_class: type[Any] = StageWorker,
+        hire: Hire | None = None,
+        known_nodes: frozenset[str] | None = None,
     ) -> None:
         self._epoch = time.monotonic()
-        self._workers = RayWorkers(specs, hire, worker_class)
+        self._workers = RayWorkers(specs, hire, worker_class, known_nodes)
         self._calls: dict[Any, _Call] = {}
         self._orphans: list[tuple[_Call, Failure | None]] = []
         self._outputs: dict[str, Any] = {}
@@ -145,7 +153,7 @@ class RayExecutor:
             video: EncodedVideo | None = None
             if makes_video and report.error is None:
                 video = ray.get(call.outputs[0], timeout=FETCH_SECONDS)
-        except RayActorError as error:
+        except DEAD as error:
             self._orphans.append((call, None))
             self._workers.bury(call.assignment.worker_id, error)
             return None
@@ -189,7 +197,7 @@ class RayExecutor:
             worker_id = self._state_calls.pop(call)
             try:
                 self._states[worker_id] = ray.get(call)
-            except RayActorError as error:
+            except DEAD as error:
                 self._states.pop(worker_id, None)
                 self._workers.bury(worker_id, error)
         if self._now() < self._next_states:

@@ -19,8 +19,9 @@ POLL_SECONDS = 3.0
 class Nodes:
     """Looks for new nodes now and then; their GPUs are asked for in a thread, because a new node may take a minute."""
 
-    def __init__(self) -> None:
-        self._seen = {node["NodeID"] for node in ray.nodes()}
+    def __init__(self, known: frozenset[str] | None = None) -> None:
+        """known: nodes whose GPUs are counted already; None for all there are."""
+        self._seen = {node["NodeID"] for node in ray.nodes()} if known is None else set(known)
         self._next_look = time.monotonic() + POLL_SECONDS
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nodes")
         self._asked: list[Future[list[DeviceInfo]]] = []

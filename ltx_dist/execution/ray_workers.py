@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -50,11 +50,17 @@ class _Buried:
 class RayWorkers:
     """`actors` are those that may be given calls: their calls wait in Ray until the constructor is through."""
 
-    def __init__(self, specs: Sequence[WorkerSpec], hire: Hire | None = None, worker_class: type = StageWorker) -> None:
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        hire: Hire | None = None,
+        worker_class: type = StageWorker,
+        known_nodes: frozenset[str] | None = None,
+    ) -> None:
         self._specs = {spec.worker.worker_id: spec for spec in specs}
         self._hire, self._class = hire, worker_class
         self._groups: dict[str, PlacementGroup] = reserve(specs)
-        self._nodes = Nodes()
+        self._nodes = Nodes(known_nodes)
         self.actors: dict[str, Any] = {}
         self._homes: dict[str, Home] = {}
         self._starting: dict[Any, tuple[str, float]] = {}
@@ -101,11 +107,11 @@ class RayWorkers:
                 self._add(spec)
         return changes
 
-    def bury(self, worker_id: str, error: RayActorError) -> None:
+    def bury(self, worker_id: str, error: RayActorError | OutOfMemoryError) -> None:
         """A call found the worker dead. It leaves when it is known why, and that its process is gone."""
         if worker_id not in self.actors or worker_id in self._starting_ids():
             return  # known already, or it never was up: then its start tells
-        lost = error.preempted or isinstance(error, ActorUnavailableError)
+        lost = getattr(error, "preempted", False) or isinstance(error, ActorUnavailableError)
         self._end(worker_id, Failure.NODE_LOST if lost else Failure.CRASH, f"worker {worker_id} died: {cause(error)}")
 
     def end(self, worker_id: str, failure: Failure, reason: str) -> None:

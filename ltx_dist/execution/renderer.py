@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ltx_dist.execution.deadlines import Deadlines
 from ltx_dist.execution.executor import Executor, Joined, Left
 from ltx_dist.execution.failures import FailurePolicy
+from ltx_dist.execution.ladder import gave_other_pixels
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import STAGES, Assignment, Completion, Failure, RenderRequest, RenderResult, Stage
 
@@ -254,7 +255,8 @@ class Renderer:
     def _record(self, completion: Completion) -> None:
         assignment = completion.assignment
         self._deadlines.end(completion)
-        if self._resumption is not None and assignment.stage in KEPT and completion.error is None:
+        as_planned = completion.report.rung is None or not gave_other_pixels(completion.report.rung)
+        if self._resumption is not None and assignment.stage in KEPT and completion.error is None and as_planned:
             for name in assignment.request_ids:
                 self._resumption.keep(self._by_id[name], assignment.stage, self._executor.fetcher(name))
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.

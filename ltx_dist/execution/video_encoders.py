@@ -25,12 +25,12 @@ class VideoEncoders:
 
     def feed(self, request_id: str, frames: Frames, encode: Callable[[Frames], EncodedVideo]) -> None:
         """Returns when the last frame has left the device; the mp4 is `result`'s. What `frames` raises is raised."""
-        waiting: SimpleQueue[np.ndarray | Exception | None] = SimpleQueue()
+        waiting: SimpleQueue[np.ndarray | BaseException | None] = SimpleQueue()
         self._under_way[request_id] = self._threads.submit(encode, _taken_from(waiting))
         try:
             for frame in frames:
                 waiting.put(frame)
-        except Exception as error:
+        except BaseException as error:  # a Ctrl-C, too: the thread would wait for frames for ever
             waiting.put(error)
             del self._under_way[request_id]
             raise
@@ -41,8 +41,8 @@ class VideoEncoders:
         return self._under_way.pop(request_id).result()
 
 
-def _taken_from(waiting: SimpleQueue[np.ndarray | Exception | None]) -> Frames:
+def _taken_from(waiting: SimpleQueue[np.ndarray | BaseException | None]) -> Frames:
     while (item := waiting.get()) is not None:
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             raise item
         yield item

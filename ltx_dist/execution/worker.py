@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, on_this_machine
 from ltx_dist.config import OutputConfig
 from ltx_dist.execution.components import Components
 from ltx_dist.execution.device import is_lost, is_shortage, memory_in_use, open_device, peak_bytes, reset_peak
@@ -66,7 +67,11 @@ class StageWorker:
         self._set_threads()
         self._device = open_device(spec.worker)
         self._videos = VideoEncoders(spec.worker.video_slots) if spec.worker.video_slots else None
-        self._components = Components(spec.worker, spec.checkpoint, spec.precision, spec.storage, self._device)
+        try:
+            checkpoint = on_this_machine(spec.checkpoint)
+        except ValueError as error:
+            raise WorkerStartError(f"worker {spec.worker.worker_id}: {error}") from error
+        self._components = Components(spec.worker, checkpoint, spec.precision, spec.storage, self._device)
         for stage in self._components.loaded_at_start:
             try:
                 self._components.load(stage)
@@ -128,10 +133,18 @@ class StageWorker:
     def _bring(self, stage: Stage) -> None:
         """Load what the stage needs before its time begins to count; where there is no room the ladder tries again."""
         try:
-            self._components.ready(stage)
+            self._ready(stage)
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
+
+    def _ready(self, stage: Stage) -> Any:
+        """The stage's object; while its weights come the state says so."""
+        self._state = replace(self._state, is_loading=True)
+        try:
+            return self._components.ready(stage)
+        finally:
+            self._state = replace(self._state, is_loading=False)
 
     def _climb(
         self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None]
@@ -157,7 +170,7 @@ class StageWorker:
     def _run_stage(
         self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None], rung: Rung
     ) -> tuple[Sequence[StageOutput | None], tuple[str, ...]]:
-        runs = self._components.ready(stage)
+        runs = self._ready(stage)
         if stage is Stage.ENCODE_TEXT:
             return runs.encode(requests), ()
         if stage is Stage.DENOISE:
@@ -188,7 +201,9 @@ class StageWorker:
             spec.precision,
             spec.output,
             spec.storage,
-            spec.worker.tiling,
+            spec.worker.tiling.of(
+                request.height, request.width, request.num_frames, spec.checkpoint.temporal_compression_ratio
+            ),
             spec.worker.batch_size,
         )
         return encode_video(

@@ -17,7 +17,7 @@ from typing import Any
 
 from ltx_dist import __version__
 from ltx_dist.output.files import INTERNAL, clear_folder, make_folder, to_json, write_atomically, write_once
-from ltx_dist.output.seal import MAX_SEAL_BYTES, claims, read_seal
+from ltx_dist.output.seal import MAX_SEAL_BYTES, claimed, read_seal
 from ltx_dist.output.video import check_video
 from ltx_dist.types import Completion, EncodedVideo, RenderRequest, RenderResult
 
@@ -60,6 +60,24 @@ class Publisher:
         self._record(request, _sidecar(result, render_key, self._checkpoint))
         return True
 
+    def key_of(self, request: RenderRequest) -> str | None:
+        """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked."""
+        recorded = _recorded(self._json(request)).get("render_key")
+        if isinstance(recorded, str):
+            return recorded
+        try:
+            with self._mp4(request).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
+                return claimed(file.read()).get("render_key")
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def rungs_of(self, request: RenderRequest) -> list[str]:
+        """By its sidecar, what was done for want of memory to make the clip that is there."""
+        stages = _recorded(self._json(request)).get("stages")
+        found = [stage.get("after_no_memory") for stage in stages.values()] if isinstance(stages, dict) else []
+        return [rung for rung in found if isinstance(rung, str)]
+
     def is_published(self, request: RenderRequest, render_key: str) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
 
@@ -78,7 +96,7 @@ class Publisher:
         try:
             with self._mp4(request).open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
-                if not claims(file.read(), "render_key", render_key):
+                if claimed(file.read()).get("render_key") != render_key:
                     return None
                 file.seek(0)
                 mp4 = file.read()
@@ -98,16 +116,23 @@ class Publisher:
 
 
 def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:
+    recorded = _recorded(sidecar)
+    if (recorded.get("status"), recorded.get("render_key")) != ("done", render_key):
+        return False  # before the mp4 is read: a batch of other settings need not be hashed
     try:
-        recorded = json.loads(sidecar.read_bytes())
-        if not isinstance(recorded, dict):
-            return False
-        if (recorded.get("status"), recorded.get("render_key")) != ("done", render_key):
-            return False  # before the mp4 is read: a batch of other settings need not be hashed
         content = mp4.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):  # a foreign or damaged sidecar
+    except (FileNotFoundError, IsADirectoryError):
         return False
     return recorded.get("mp4_sha256") == hashlib.sha256(content).hexdigest()
+
+
+def _recorded(sidecar: Path) -> dict[str, Any]:
+    """Nothing of a foreign or damaged one."""
+    try:
+        recorded = json.loads(sidecar.read_bytes())
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def _assert_safe(name: str) -> None:

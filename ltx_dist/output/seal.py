@@ -46,10 +46,10 @@ def read_seal(mp4: bytes) -> dict[str, str] | None:
     return _facts(content)
 
 
-def claims(tail: bytes, key: str, value: str) -> bool:
-    """Whether the end of a file, its last MAX_SEAL_BYTES, holds a seal with this fact. Says nothing of the rest."""
+def claimed(tail: bytes) -> dict[str, str]:
+    """The facts of the seal that the end of a file holds, its last MAX_SEAL_BYTES. Says nothing of the rest."""
     start = _find(tail)
-    return start is not None and (_facts(tail[start + HEADER.size :]) or {}).get(key) == value
+    return {} if start is None else _facts(tail[start + HEADER.size :]) or {}
 
 
 def _find(tail: bytes) -> int | None:

@@ -236,7 +236,7 @@ def _does_not_fit(
     remedies = {
         Stage.ENCODE_TEXT: "set model.text_encoder_quantization=int8 or int4",
         Stage.DENOISE: "set model.transformer_storage=float8, or render fewer frames or pixels",
-        Stage.DECODE: "leave decode.tile_size and decode.tile_frames at auto; if they are, render fewer pixels or frames",
+        Stage.DECODE: "leave decode.tile_size and decode.tile_frames at auto, or else render fewer pixels",
     }
     if max(together.values(), default=1) > 1:
         remedies |= dict.fromkeys((Stage.ENCODE_TEXT, Stage.DENOISE), "lower denoise.batch_size")

@@ -24,8 +24,12 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The GPUs that are free, in a steady order, and the CPU cores and memory of the smallest host among theirs."""
+    """The GPUs that are free, in a steady order, and the CPU cores and memory of the smallest host among theirs.
+
+    node_ids: Ray's nodes that were looked at.
+    """
 
     gpus: tuple[DeviceInfo, ...]
     num_cpus: int
     host_memory_bytes: int | None = None
+    node_ids: frozenset[str] = frozenset()

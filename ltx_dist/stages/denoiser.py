@@ -42,6 +42,9 @@ class Denoiser:
         """
         pipeline = self._new_pipeline()
         request = requests[0]
+        if pipeline.scheduler.config.get("stochastic_sampling"):
+            # Its noise of every step is drawn without our generators: the pipelines hand them to no scheduler.
+            torch.manual_seed(request.seed)
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
 
         def report_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

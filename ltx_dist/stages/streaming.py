@@ -56,8 +56,16 @@ class StreamedModule:
         self.upload()
 
     def upload(self) -> None:
+        """Without room for all of it nothing stays on the device."""
         if self.is_resident:
             return
+        try:
+            self._upload()
+        except BaseException:
+            self.evict()
+            raise
+
+    def _upload(self) -> None:
         for tensor, host in zip(self._around, self._around_host, strict=True):
             tensor.data = host.to(self._device)
         size = max(block.num_bytes for block in self._blocks)

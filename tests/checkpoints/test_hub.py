@@ -8,15 +8,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import hub_stand_in
 import pytest
 from huggingface_hub import constants
 
-from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, on_this_machine, open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
-from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, is_hub_name
+from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, T5_FILES, is_hub_name
 
 COMMIT, OLDER = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98"
 
@@ -188,3 +190,19 @@ def test_a_run_records_the_commit(model: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_has_the_form_of_a_hub_name(name: str, is_one: bool) -> None:
     assert is_hub_name(name) == is_one
+
+
+def test_another_machine_finds_a_model_of_the_hub_in_its_own_cache(cache: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint("someone/a-model")
+    assert on_this_machine(checkpoint) is checkpoint
+    elsewhere = replace(checkpoint, path=tmp_path / "another" / "machines" / "cache")
+    assert on_this_machine(elsewhere) == checkpoint
+    with pytest.raises(ValueError, match="is not on this machine; put the checkpoint at the same path on every one"):
+        on_this_machine(replace(elsewhere, name="/models/ltx-video"))
+
+
+def test_a_repository_may_be_t5_itself(cache: Path) -> None:
+    for path in ("config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "spiece.model"):
+        assert any(fnmatch(path, pattern) for pattern in T5_FILES), path
+    for path in ("ltx-video-2b-v0.9.safetensors", "pytorch_model.bin", "transformer/config.json", "README.md"):
+        assert not any(fnmatch(path, pattern) for pattern in T5_FILES), path

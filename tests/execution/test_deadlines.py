@@ -75,3 +75,20 @@ def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
     deadlines.end(Completion(DENOISE, 0.0, 0.4, StageReport(0.4)))
     deadlines.begin(DENOISE, [make_request("a")], 0.0)
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
+
+
+def test_reading_weights_between_turns_is_not_standing_still():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    first, second = Assignment(("a",), Stage.ENCODE_TEXT, "w0"), Assignment(("b",), Stage.ENCODE_TEXT, "w0")
+    deadlines.begin(first, [make_request("a")], 0.0)
+    deadlines.end(Completion(first, 0.0, 0.04, StageReport(0.04)))
+    deadlines.begin(second, [make_request("b")], 0.0)
+    reads = WorkerState("w0", Stage.ENCODE_TEXT, ("b",), is_loading=True)
+    for now in range(0, 200, 10):
+        deadlines.saw([reads], float(now))
+        assert deadlines.overdue(now + LEAST_SECONDS) == []
+    deadlines.saw([replace(reads, is_loading=False)], 200.0)
+    assert deadlines.overdue(190.0 + LEAST_SECONDS) == [] and deadlines.overdue(191.0 + LEAST_SECONDS)
+    deadlines.saw([reads], FIRST_SECONDS + 1)
+    assert deadlines.overdue(FIRST_SECONDS + 1), "a read that never ends is one"

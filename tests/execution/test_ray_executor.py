@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import ray
 import tiny
+from ray.exceptions import OutOfMemoryError
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.config import OutputConfig
@@ -134,7 +135,31 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
 def test_a_worker_that_cannot_start_ends_the_run_and_says_why(ray_cluster, checkpoint: Checkpoint, tmp_path: Path):
     executor = make_executor(replace(checkpoint, path=tmp_path / "gone"))
     try:
-        with pytest.raises(WorkerStartError, match=r"^worker cpu:\d: \w+ of .*checkpoint: \w+: .*gone[^\n]*$"):
+        with pytest.raises(
+            WorkerStartError, match=r"^worker cpu:\d: .*gone/text_encoder is not on this machine; [^\n]*$"
+        ):
             list(Renderer(Scheduler(REPLICATED), executor).render([make_request(0)]))
+    finally:
+        executor.shutdown()
+
+
+def test_a_worker_that_rays_memory_monitor_ends_is_replaced(ray_cluster, checkpoint: Checkpoint, tmp_path: Path):
+    """What its calls raise then is none of the errors of an actor that died."""
+    marker = tmp_path / "struck"
+
+    class Struck(StageWorker):
+        def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
+            if stage is Stage.DENOISE and requests[0].request_id == "clip-2" and not marker.exists():
+                marker.touch()
+                raise OutOfMemoryError("the node was running low on memory")
+            return super().run(stage, requests, *payloads)
+
+    executor = make_executor(checkpoint, worker_class=Struck)
+    renderer = Renderer(Scheduler(REPLICATED), executor)
+    try:
+        results = list(renderer.render([make_request(index) for index in range(4)]))
+        assert {result.status for result in results} == {"done"} and len(results) == 4
+        lost = [completion for completion in renderer.completions if completion.worker_lost]
+        assert lost and all("low on memory" in (completion.error or "") for completion in lost)
     finally:
         executor.shutdown()
