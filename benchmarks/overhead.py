@@ -21,7 +21,7 @@ from bare_diffusers import load_pipeline, render_clip
 from ray_share import measure
 
 from ltx_dist.batch import Batch, PlacedBatch, open_batch, place_batch
-from ltx_dist.config import load_config
+from ltx_dist.config_file import load_config
 from ltx_dist.demo import PROMPTS
 from ltx_dist.devices import local_inventory
 from ltx_dist.execution.local_executor import LocalExecutor

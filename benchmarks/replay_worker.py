@@ -26,10 +26,14 @@ REFERENCE = Worker("reference", STAGES, "cuda", device_name="NVIDIA GeForce RTX 
 
 @dataclass(frozen=True, slots=True)
 class ReplaySpec:
-    """slower: how much slower than its table each stage is on this device; known to nobody else."""
+    """slower: how much slower than its table each stage is on this device; known to nobody else.
+
+    swap_seconds: to load each stage's weights on a device that takes turns, before time is compressed.
+    """
 
     worker: Worker
     slower: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    swap_seconds: Work = (0.0, 0.0, 0.0)
 
 
 def replay_request(request_id: str, seconds: Work, faster: float = 1.0) -> RenderRequest:
@@ -68,18 +72,23 @@ class ReplayWorker:
     def __init__(self, spec: ReplaySpec) -> None:
         self._spec = spec
         self._slowness = seconds_on(spec.worker, spec.slower, (1.0, 1.0, 1.0))
+        self._loaded: Stage | None = None
 
     def run(self, stage: Stage, requests: Sequence[RenderRequest], payload: Any) -> tuple[Any, StageReport]:
-        started = time.perf_counter()
         (request,) = requests
         encode, denoise, decode, faster = map(float, request.prompt.split())
         position = STAGES.index(stage)
+        load = 0.0
+        if self._spec.worker.residency != "resident" and stage is not self._loaded:
+            load, self._loaded = self._spec.swap_seconds[position] / faster, stage
+        time.sleep(load)
+        started = time.perf_counter()
         seconds = (encode, denoise, decode)[position] * self._slowness[position]
         content: Any = np.zeros(int(PAYLOAD_BYTES[stage] / faster), np.uint8)
         if stage is Stage.DECODE:
             content = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
         time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
-        return content, StageReport(time.perf_counter() - started)
+        return content, StageReport(time.perf_counter() - started, load)
 
     def state(self) -> WorkerState:
         return WorkerState(self._spec.worker.worker_id)

@@ -104,13 +104,17 @@ def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
     )
 
 
-def known_costs(works: dict[str, Work]) -> PredictedCosts:
-    return PredictedCosts({name: operations(work) for name, work in works.items()}, dict.fromkeys(STAGES, 0))
+def known_costs(works: dict[str, Work], demand: Demand = DEMAND, faster: float = 1.0) -> PredictedCosts:
+    """faster: than on GPUs the works are, so that swaps of weights are predicted to be so, too."""
+    weights = {stage: int(demand.weights([stage]) / faster) for stage in STAGES}
+    return PredictedCosts({name: operations(work) for name, work in works.items()}, weights)
 
 
-def compressed(placement: Placement, works: dict[str, Work], seconds: float) -> tuple[dict[str, Work], float]:
+def compressed(
+    placement: Placement, works: dict[str, Work], seconds: float, demand: Demand = DEMAND
+) -> tuple[dict[str, Work], float]:
     """The batch in a time scale in which it takes about so many seconds, and how much faster that is than on GPUs."""
-    faster = best_order(placement, list(works), known_costs(works)).seconds * SLOWER[1] / seconds
+    faster = best_order(placement, list(works), known_costs(works, demand)).seconds * SLOWER[1] / seconds
     return {name: (work[0] / faster, work[1] / faster, work[2] / faster) for name, work in works.items()}, faster
 
 

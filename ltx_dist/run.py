@@ -168,6 +168,7 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
 
 def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
     if placed.batch.config.recovery.exact and any(map(gave_other_pixels, publisher.rungs_of(request))):
+        publisher.make_again(request)
         return False
     key = placed.key_to_keep(request, publisher.key_of(request))
     if out.mirror is None:

@@ -210,18 +210,6 @@ def test_a_decode_that_is_killed_denoises_nothing_when_it_goes_on(tmp_path: Path
     assert record(out)["done"] == 3
 
 
-def test_clips_in_other_tiles_stay_while_the_tiles_are_left_to_us(out: Path, checkpoint: Path):
-    """The devices and the whole batch decide those of `auto`: neither is a reason to make a clip again."""
-    result = run("decode", out, "--set", "decode.tile_size=96")
-    assert result.exit_code == 0, result.output
-    made = {path.name: path.read_bytes() for path in out.glob("*.mp4")}
-    result = run("decode", out, "--set", "decode.tile_size=auto")
-    assert result.exit_code == 0 and "3 already there; nothing to do" in result.output, result.output
-    assert {path.name: path.read_bytes() for path in out.glob("*.mp4")} == made
-    result = run("decode", out, "--set", "decode.tile_size=off")
-    assert result.exit_code == 0 and "3 there from other settings" in result.output, "these were asked for"
-
-
 def test_latents_that_were_kept_once_outlive_a_run_without_the_wish(out: Path, checkpoint: Path):
     result = run(*render_arguments(out, checkpoint))
     assert result.exit_code == 0 and "3 already there; nothing to do" in result.output

@@ -91,7 +91,7 @@ def test_a_full_disk_is_named_with_what_is_free(tmp_path: Path):
 
 
 def test_a_store_is_written_to_and_one_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
     store, staged = storage.check_output("memory://bucket/clips")
     assert store.status is not Status.FAILURE and "MB/s for one object" in store.text
     assert staged.text.startswith(f"{tmp_path}: ")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ltx_dist.batch import PlacedBatch, open_batch, place_batch
 from ltx_dist.config import OutputConfig
+from ltx_dist.config_file import load_config
 from ltx_dist.render_key import latents_key, render_key
-from ltx_dist.types import RenderRequest
+from ltx_dist.scheduling.inventory import Inventory
+from ltx_dist.types import UNTILED, DecodeTiling, RenderRequest
 
 REQUEST = RenderRequest(
     request_id="001-a",
@@ -91,3 +95,28 @@ def test_order_of_the_digest_does_not_matter_and_its_content_does() -> None:
 )
 def test_all_else_that_decides_the_clip_changes_the_key(changed: dict[str, Any]) -> None:
     assert key(**changed) != key()
+
+
+def test_a_clip_in_tiles_that_auto_could_have_chosen_is_kept(tmp_path: Path) -> None:
+    """The devices and the largest clip of the batch decide which: neither is a reason to make a clip again."""
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "a", "width": 640, "height": 384}\n')
+
+    def placed(**decode: str) -> PlacedBatch:
+        settings = ["placement.device=cpu", *(f"decode.{name}={value}" for name, value in decode.items())]
+        return place_batch(open_batch(str(prompts), load_config(None, settings)), Inventory((), 2))
+
+    auto = placed()
+    (request,) = auto.batch.requests
+    assert auto.placement.tiling == UNTILED
+    for tiling in (DecodeTiling(512, None), DecodeTiling(256, 16)):
+        found = auto.render_key(request, tiling)
+        assert found != auto.render_key(request) and auto.key_to_keep(request, found) == found
+        off = placed(tile_size="off", tile_frames="off")
+        assert off.key_to_keep(request, found) == off.render_key(request) == auto.render_key(request)
+        other = placed(tile_size="384")
+        assert other.key_to_keep(request, found) == other.render_key(request) != found, "this one was asked for"
+    uncut = DecodeTiling(640, None)
+    assert auto.render_key(request, uncut) == auto.render_key(request), "a tile that cuts nothing is none"
+    for foreign in (None, "0" * 64):
+        assert auto.key_to_keep(request, foreign) == auto.render_key(request)

@@ -70,14 +70,6 @@ class Mirror:
             if name.endswith(".mp4"):
                 (self._uploaded / name).touch()
 
-    def key_of(self, name: str) -> str | None:
-        """The render key that the sidecar of the clip over there tells. Not checked."""
-        try:
-            key = json.loads((self._folder / f"{name}.json").read_bytes()).get("render_key")
-        except (FileNotFoundError, ValueError, AttributeError):
-            return None
-        return key if isinstance(key, str) else None
-
     def holds(self, name: str, render_key: str) -> bool:
         """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
         try:

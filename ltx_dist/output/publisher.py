@@ -36,6 +36,7 @@ class Publisher:
         self._folder = folder
         self._checkpoint = dict(checkpoint)
         self._scratch = folder / INTERNAL / "tmp"
+        self._again: set[str] = set()
         make_folder(self._scratch)
         clear_folder(self._scratch)
 
@@ -52,13 +53,22 @@ class Publisher:
             return False
         if video is not None:
             _check(request, video)
+            is_first = request.request_id not in self._again
             if not write_once(
-                self._mp4(request), video.mp4, self._scratch, stays=lambda: self._seal(request, render_key) is not None
+                self._mp4(request),
+                video.mp4,
+                self._scratch,
+                stays=lambda: is_first and self._seal(request, render_key) is not None,
             ):
                 self.is_published(request, render_key)  # of another driver, which may not have written its sidecar
                 return False
         self._record(request, _sidecar(result, render_key, self._checkpoint))
+        self._again.discard(request.request_id)
         return True
+
+    def make_again(self, request: RenderRequest) -> None:
+        """What is there now does not count, though its key may be right: the next one published replaces it."""
+        self._again.add(request.request_id)
 
     def key_of(self, request: RenderRequest) -> str | None:
         """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked."""
@@ -83,6 +93,8 @@ class Publisher:
 
         Without a sidecar that says so the mp4 itself is asked, and when it is whole the sidecar is written anew.
         """
+        if request.request_id in self._again:
+            return False
         if _is_recorded(self._mp4(request), self._json(request), render_key):
             return True
         facts = self._seal(request, render_key)

@@ -89,7 +89,7 @@ def test_without_network_the_cache_is_used(cache: Path, name: str) -> None:
     if name == "someone/a-model":
         assert run.stdout.strip() == f"someone/a-model@{COMMIT}", run.stderr
     else:
-        assert "ValueError: model.checkpoint: gone/missing: no such folder, not in the cache" in run.stderr
+        assert "NotCachedError: model.checkpoint: gone/missing: no such folder, not in the cache" in run.stderr
 
 
 def test_no_pickle_and_no_single_file_is_asked_for() -> None:

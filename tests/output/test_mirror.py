@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -188,6 +188,6 @@ def test_a_url_of_an_unknown_kind_is_bad_input(url: str, checkpoint: Path) -> No
 
 def test_each_url_has_a_folder_of_its_own(cache: Path) -> None:
     first, second = staging_folder("s3://bucket/a"), staging_folder("s3://bucket/a?")
-    assert first != second and first.parent == second.parent == cache / "ltx-dist"
+    assert first != second and first.parent == second.parent == cache / "staged"
     assert open_output("s3://bucket/a/").folder == first
     assert open_output("out/demo").folder == Path("out/demo") and open_output("out/demo").mirror is None

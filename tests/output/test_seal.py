@@ -27,7 +27,7 @@ def mp4() -> bytes:
 def test_a_whole_file_says_what_it_is(mp4: bytes) -> None:
     facts = read_seal(mp4)
     assert facts is not None and facts.items() >= FACTS.items() and len(facts["frames_sha256"]) == 64
-    assert claimed(mp4[-MAX_SEAL_BYTES:]) == FACTS
+    assert claimed(mp4[-MAX_SEAL_BYTES:]) == facts
     assert claimed(mp4[:-1][-MAX_SEAL_BYTES:]) == {}, "cut short"
 
 

@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_named_with_what_would() -> None:
         ValueError, match=r"^placement.residency: resident needs at least .* of the device.s 6.0 GB; use auto$"
     ):
         fit_all(full_size(), 6, residency="resident")
-    with pytest.raises(ValueError, match=r"most of it .* for decode; set decode.tile_size"):
+    with pytest.raises(ValueError, match=r"most of it .* for decode; leave decode.tile_size .* at auto, or else"):
         fit_all(full_size(), 6, tilings=[UNTILED])
 
 
