@@ -34,7 +34,7 @@ make_venv() {
 
 stamp=.venv/.installed${1:+-$1}
 if [ -e "$stamp" ] && [ ! pyproject.toml -nt "$stamp" ] && [ ! constraints.txt -nt "$stamp" ]; then exit 0; fi
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
   python=$(find_python)
   rm -rf .venv
   make_venv "$python"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +16,7 @@ from ltx_dist.config import RenderConfig
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.predictions import predicted_costs
 from ltx_dist.presets import Preset, preset_for
-from ltx_dist.render_key import embedding_keys, latents_key, render_key
+from ltx_dist.render_key import embedding_keys, latents_key, render_keys
 from ltx_dist.scheduling.batching import most_together
 from ltx_dist.scheduling.costs import PredictedCosts
 from ltx_dist.scheduling.fitting import Demand, Models, blocks_of
@@ -31,7 +31,7 @@ from ltx_dist.scheduling.memory import (
 )
 from ltx_dist.scheduling.placement import Placement, Wishes
 from ltx_dist.scheduling.planner import Forecast, forecasts
-from ltx_dist.scheduling.tilings import candidate_tilings
+from ltx_dist.scheduling.tilings import TileLength, candidate_tilings
 from ltx_dist.types import COMPONENT_OF_STAGE, STAGES, DecodeTiling, RenderRequest, Stage, Storage
 
 
@@ -201,19 +201,22 @@ class PlacedBatch:
             "precision": self.precision,
         }
 
-    def render_key(self, request: RenderRequest, tiling: DecodeTiling | None = None) -> str:
-        """What a clip of this run is made with. tiling: another than this placement's."""
-        batch = self.batch
-        return render_key(
+    def render_key(self, request: RenderRequest) -> str:
+        """What a clip of this run is made with."""
+        (key,) = self.render_keys(request, [self.placement.tiling])
+        return key
+
+    def render_keys(self, request: RenderRequest, tilings: Iterable[DecodeTiling]) -> Iterator[str]:
+        """The same in these tiles, one after the other."""
+        batch, ratio = self.batch, self.batch.checkpoint.temporal_compression_ratio
+        return render_keys(
             request,
             self.digest,
             batch.checkpoint.pipeline_class,
             self.precision,
             batch.config.output,
             self.storage,
-            (tiling or self.placement.tiling).of(
-                request.height, request.width, request.num_frames, batch.checkpoint.temporal_compression_ratio
-            ),
+            [tiling.of(request.height, request.width, request.num_frames, ratio) for tiling in tilings],
             batch.config.denoise.batch_size,
         )
 
@@ -226,10 +229,10 @@ class PlacedBatch:
         planned, batch = self.render_key(request), self.batch
         if found is None or found == planned:
             return planned
-        checkpoint, decode = batch.checkpoint, batch.config.decode
-        ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
-        tilings = candidate_tilings(decode.tile_size, decode.tile_frames, (request,), ratios)
-        return found if any(self.render_key(request, tiling) == found for tiling in tilings) else planned
+        ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
+        shape = replace(request, request_id="", prompt="", negative_prompt="", seed=0)
+        tilings = _tilings_of(shape, batch.config.decode.tile_size, batch.config.decode.tile_frames, ratios)
+        return found if found in self.render_keys(request, tilings) else planned
 
     def latents_key(self, request: RenderRequest) -> str:
         """What kept latents must have been made with to be decoded."""
@@ -248,6 +251,14 @@ class PlacedBatch:
             versions=_encoder_versions(),
             batch_size=batch.config.denoise.batch_size,
         )
+
+
+@cache
+def _tilings_of(
+    shape: RenderRequest, tile_size: TileLength, tile_frames: TileLength, ratios: tuple[int, int]
+) -> tuple[DecodeTiling, ...]:
+    """Hundreds, and the same for all clips of a shape."""
+    return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 
 def open_batch(prompts: str, config: RenderConfig) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 
 from ltx_dist.config import OutputConfig
@@ -30,6 +30,21 @@ def render_key(
     share a pass. Above 1 it depends on the run which do, so equal keys then mean clips that are equal but for low bits.
     Libraries and devices, whose low bits differ, are the caller's to record beside the key.
     """
+    (key,) = render_keys(request, checkpoint_digest, pipeline_class, precision, output, storage, [tiling], batch_size)
+    return key
+
+
+def render_keys(
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    output: OutputConfig,
+    storage: Storage,
+    tilings: Iterable[DecodeTiling],
+    batch_size: int,
+) -> Iterator[str]:
+    """`render_key` for one tiling after the other, of which there may be hundreds: the rest is written down once."""
     document = {
         "key_version": KEY_VERSION,
         "request": _settings(request),
@@ -37,8 +52,12 @@ def render_key(
         "pipeline_class": pipeline_class,
         "precision": precision,
         "output": output.model_dump(mode="json"),
-    } | _unless_default(storage, tiling, batch_size)
-    return _sha256(document)
+    } | _unless_default(storage, batch_size=batch_size)
+    plain, gap = _canonical(document), _canonical({"tiling": None})[1:-1]
+    before, _, after = _canonical(document | {"tiling": None}).rpartition(gap)
+    for tiling in tilings:
+        cut = before + _canonical({"tiling": asdict(tiling)})[1:-1] + after
+        yield hashlib.sha256((plain if tiling == UNTILED else cut).encode("ascii")).hexdigest()
 
 
 DECODE_FIELDS = frozenset({"decode_timestep", "decode_noise_scale"})
@@ -60,17 +79,16 @@ def latents_key(
         "checkpoint": dict(checkpoint_digest),
         "pipeline_class": pipeline_class,
         "precision": precision,
-    } | _unless_default(replace(storage, vae="same"), UNTILED, batch_size)
+    } | _unless_default(replace(storage, vae="same"), batch_size)
     return _sha256(document)
 
 
-def _unless_default(storage: Storage = PLAIN, tiling: DecodeTiling = UNTILED, batch_size: int = 1) -> dict[str, object]:
+def _unless_default(storage: Storage = PLAIN, batch_size: int = 1) -> dict[str, object]:
     """Nothing for what clips were made with before these settings existed, so that they keep their keys."""
     document: dict[str, object] = {} if storage.vae == "same" else {"vae_precision": storage.vae}
     bits = {"transformer": storage.transformer, "text_encoder": storage.text_encoder}
     if bits != {"transformer": PLAIN.transformer, "text_encoder": PLAIN.text_encoder}:
         document |= {"storage": bits}
-    document |= {} if tiling == UNTILED else {"tiling": asdict(tiling)}
     return document if batch_size == 1 else document | {"batch_size": batch_size}
 
 
@@ -105,8 +123,11 @@ def embedding_keys(
 
 
 def _sha256(document: dict[str, object]) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+    return hashlib.sha256(_canonical(document).encode("ascii")).hexdigest()
+
+
+def _canonical(document: Mapping[str, object]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _settings(request: RenderRequest) -> dict[str, object]:

@@ -11,9 +11,9 @@ import pytest
 from ltx_dist.batch import PlacedBatch, open_batch, place_batch
 from ltx_dist.config import OutputConfig
 from ltx_dist.config_file import load_config
-from ltx_dist.render_key import latents_key, render_key
+from ltx_dist.render_key import latents_key, render_key, render_keys
 from ltx_dist.scheduling.inventory import Inventory
-from ltx_dist.types import UNTILED, DecodeTiling, RenderRequest
+from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, RenderRequest
 
 REQUEST = RenderRequest(
     request_id="001-a",
@@ -110,13 +110,22 @@ def test_a_clip_in_tiles_that_auto_could_have_chosen_is_kept(tmp_path: Path) -> 
     (request,) = auto.batch.requests
     assert auto.placement.tiling == UNTILED
     for tiling in (DecodeTiling(512, None), DecodeTiling(256, 16)):
-        found = auto.render_key(request, tiling)
+        (found,) = auto.render_keys(request, [tiling])
         assert found != auto.render_key(request) and auto.key_to_keep(request, found) == found
         off = placed(tile_size="off", tile_frames="off")
         assert off.key_to_keep(request, found) == off.render_key(request) == auto.render_key(request)
         other = placed(tile_size="384")
         assert other.key_to_keep(request, found) == other.render_key(request) != found, "this one was asked for"
     uncut = DecodeTiling(640, None)
-    assert auto.render_key(request, uncut) == auto.render_key(request), "a tile that cuts nothing is none"
+    assert [*auto.render_keys(request, [uncut])] == [auto.render_key(request)], "a tile that cuts nothing is none"
     for foreign in (None, "0" * 64):
         assert auto.key_to_keep(request, foreign) == auto.render_key(request)
+
+
+def test_keys_of_tilings_are_the_keys() -> None:
+    """Stays as it was when each was made by itself."""
+    strange = replace(REQUEST, prompt='"tiling":null, and "tiling":{}')
+    tilings = [UNTILED, DecodeTiling(512, None), DecodeTiling(None, 64), DecodeTiling(256, 16)]
+    keys = [*render_keys(strange, DIGEST, "LTXPipeline", "float32", OutputConfig(), PLAIN, tilings, 1)]
+    assert len(set(keys)) == 4 and keys == [key(strange, tiling=tiling) for tiling in tilings]
+    assert key(tiling=DecodeTiling(512, 64)) == "b19f9ba0aff07251cd3b8278b204fbf447d2b7425ab1568bb3607427db8cb693"

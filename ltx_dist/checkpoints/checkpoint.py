@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, T5_FILES, fetch_snapshot, is_hub_name
+from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, T5_FILES, NotCachedError, fetch_snapshot, is_hub_name
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -24,9 +24,9 @@ class InFile:
 
 
 Source = Path | InFile
+"""Where a component is: a folder in diffusers layout, or a part of an official file."""
 
 PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
-"""Where a component is: a folder in diffusers layout, or a part of an official file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +92,20 @@ def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises ValueError where it is not here and not on the hub.
     """
-    if all(_place(checkpoint.source(part)).exists() for part in PARTS):
-        return checkpoint
-    names = [checkpoint.name, *([checkpoint.text_encoder] if checkpoint.text_encoder else [])]
-    if any(name == "demo" or is_hub_name(name) for name in names):
+    missing = [path for part in PARTS if not (path := _place(checkpoint.source(part))).exists()]
+    names = [name for name in (checkpoint.name, checkpoint.text_encoder) if name is not None]
+    if any("@" in name and is_hub_name(name) for name in names):
+        # Whether or not it is there: another worker may be downloading it, and only the hub's own locks tell.
+        try:
+            return open_checkpoint(checkpoint.name, checkpoint.text_encoder)
+        except NotCachedError:
+            if missing:
+                raise
+    elif missing and checkpoint.name == "demo":
         return open_checkpoint(checkpoint.name, checkpoint.text_encoder)
-    missing = next(path for part in PARTS if not (path := _place(checkpoint.source(part))).exists())
-    raise ValueError(f"{missing} is not on this machine; put the checkpoint at the same path on every one")
+    elif missing:
+        raise ValueError(f"{missing[0]} is not on this machine; put the checkpoint at the same path on every one")
+    return checkpoint
 
 
 def _place(source: Source) -> Path:

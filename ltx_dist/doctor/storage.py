@@ -32,11 +32,12 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
         yield failure("checkpoint", f"{name} cannot be opened: {error}", REINSTALL)
         return
     if "absent" in found:
-        yield warning(
-            "checkpoint",
-            f"{name} is not in this machine's cache",
-            "`ltx-dist plan` or `render` downloads it; without network, take the cache of a machine that has done so",
-        )
+        what, _, remedy = found["absent"].partition("; ")
+        if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("", "0", "FALSE", "NO", "OFF"):
+            what = what.replace("and the hub was not reached", "and `doctor` does not ask the hub")
+            yield warning("checkpoint", what, "check the name; `ltx-dist plan` or `render` downloads it")
+        else:
+            yield failure("checkpoint", what, remedy)
     for mistake in found.get("wrong", ()):
         what, _, remedy = mistake.partition("; ")
         yield failure("checkpoint", what, remedy)

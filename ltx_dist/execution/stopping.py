@@ -72,8 +72,9 @@ class Stop:
     def _leave(self) -> None:
         with suppress(Exception):
             self.last_words()
-        with suppress(Exception):  # a cluster of our own, of which the agents would stay for half a minute
-            for process in psutil.Process().children(recursive=True):
+        # A cluster of our own, of which the agents would stay for half a minute.
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
                 process.kill()
         show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
         print(f"{show_cursor}stopped; run the same command again to go on", flush=True)

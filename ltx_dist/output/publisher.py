@@ -51,6 +51,8 @@ class Publisher:
         _assert_safe(request.request_id)
         if self.is_published(request, render_key):
             return False
+        if video is None and request.request_id in self._again:
+            return True  # the clip that is there stays, and with it the record of how it was made
         if video is not None:
             _check(request, video)
             is_first = request.request_id not in self._again
@@ -71,10 +73,13 @@ class Publisher:
         self._again.add(request.request_id)
 
     def key_of(self, request: RenderRequest) -> str | None:
-        """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked."""
-        recorded = _recorded(self._json(request)).get("render_key")
-        if isinstance(recorded, str):
-            return recorded
+        """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked.
+
+        None as well where the sidecar tells another request: then no key of this one is its.
+        """
+        recorded = _recorded(self._json(request))
+        if isinstance(key := recorded.get("render_key"), str):
+            return key if recorded.get("request") == json.loads(to_json(asdict(request))) else None
         try:
             with self._mp4(request).open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))

@@ -8,6 +8,8 @@ from typing import Literal
 from ltx_dist.scheduling import working_sets
 from ltx_dist.types import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling, RenderRequest
 
+TileLength = int | Literal["auto", "off"]
+
 SMALLEST_TILE_PIXELS = 256
 SMALLEST_TILE_FRAMES = 16
 """Smaller tiles are overlap more than half: 16 frames cost 2.8 times the work of one piece."""
@@ -23,8 +25,8 @@ def batch_tiling_cost(tiling: DecodeTiling, shapes: Sequence[RenderRequest], rat
 
 
 def candidate_tilings(
-    tile_size: int | Literal["auto", "off"],
-    tile_frames: int | Literal["auto", "off"],
+    tile_size: TileLength,
+    tile_frames: TileLength,
     shapes: Sequence[RenderRequest],
     ratios: tuple[int, int],
 ) -> list[DecodeTiling]:
@@ -41,9 +43,7 @@ def candidate_tilings(
     return sorted(tilings, key=lambda tiling: batch_tiling_cost(tiling, shapes, ratios))
 
 
-def _choices(
-    name: str, asked: int | Literal["auto", "off"], step: int, smallest: int, end: int, ratio: int
-) -> list[int | None]:
+def _choices(name: str, asked: TileLength, step: int, smallest: int, end: int, ratio: int) -> list[int | None]:
     """None, for no cut, comes first: of two that cost the same the larger piece is taken."""
     if asked == "off":
         return [None]

@@ -194,9 +194,13 @@ def test_what_has_the_form_of_a_hub_name(name: str, is_one: bool) -> None:
 
 def test_another_machine_finds_a_model_of_the_hub_in_its_own_cache(cache: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint("someone/a-model")
-    assert on_this_machine(checkpoint) is checkpoint
+    assert on_this_machine(checkpoint) == checkpoint
     elsewhere = replace(checkpoint, path=tmp_path / "another" / "machines" / "cache")
     assert on_this_machine(elsewhere) == checkpoint
+    weights = checkpoint.path / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()  # another worker may be at it
+    with pytest.raises(ValueError, match="vae"):
+        on_this_machine(checkpoint)
     with pytest.raises(ValueError, match="is not on this machine; put the checkpoint at the same path on every one"):
         on_this_machine(replace(elsewhere, name="/models/ltx-video"))
 
