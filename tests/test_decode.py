@@ -21,6 +21,7 @@ from ltx_dist.execution import components
 from ltx_dist.output.lock import folder_lock
 from ltx_dist.output.tensor_file import pack, read_facts
 from ltx_dist.output.verify import verify_folder
+from ltx_dist.stages.video_decoder import VideoDecoder
 from ltx_dist.types import Stage
 
 NAMES = ["001-one", "002-two", "003-three"]
@@ -218,13 +219,37 @@ def test_latents_that_were_kept_once_outlive_a_run_without_the_wish(out: Path, c
     assert result.exit_code == 0, result.output
 
 
-def test_exact_makes_a_clip_again_that_was_made_otherwise_for_want_of_memory(out: Path, checkpoint: Path):
-    sidecar = out / "002-two.json"
+def degraded(out: Path, name: str) -> Path:
+    """The clip's sidecar, which now says that it was made in smaller pieces for want of memory."""
+    sidecar = out / f"{name}.json"
     told = json.loads(sidecar.read_text())
     told["stages"]["decode"] = {"worker": "cpu:0", "after_no_memory": "tiles of 256 px and 16 frames"}
     sidecar.write_text(json.dumps(told))
+    return sidecar
+
+
+def test_exact_makes_a_clip_again_that_was_made_otherwise_for_want_of_memory(out: Path, checkpoint: Path):
+    sidecar = degraded(out, "002-two")
     result = run(*render_arguments(out, checkpoint))
     assert "3 already there; nothing to do" in result.output
     result = run(*render_arguments(out, checkpoint), "--exact")
     assert result.exit_code == 0 and "2 already there" in result.output, result.output
     assert "after_no_memory" not in json.loads(sidecar.read_text())["stages"]["decode"]
+
+
+def test_a_clip_that_exact_could_not_make_again_is_still_known_for_what_it_is(
+    out: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sidecar, mp4 = degraded(out, "002-two"), (out / "002-two.mp4").read_bytes()
+    before = sidecar.read_bytes()
+
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(VideoDecoder, "decode", fail)
+    result = run(*render_arguments(out, checkpoint), "--exact")
+    assert result.exit_code == 3 and "no memory" in result.output, result.output
+    assert sidecar.read_bytes() == before and (out / "002-two.mp4").read_bytes() == mp4
+    monkeypatch.undo()
+    result = run(*render_arguments(out, checkpoint), "--exact")
+    assert result.exit_code == 0 and "2 already there" in result.output, "it is tried once more"
