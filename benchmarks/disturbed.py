@@ -50,8 +50,8 @@ class FollowedExecutor(ray_executor.RayExecutor):
     now: ClassVar[FollowedExecutor | None] = None
     worker_class: ClassVar[type[StageWorker]] = StageWorker
 
-    def __init__(self, specs: Sequence[WorkerSpec], hire: Any = None) -> None:
-        super().__init__(specs, self.worker_class, hire)
+    def __init__(self, specs: Sequence[WorkerSpec], **options: Any) -> None:
+        super().__init__(specs, self.worker_class, **options)
         FollowedExecutor.now = self
 
     def shutdown(self) -> None:
