@@ -33,17 +33,17 @@ ALONE: Proofs = {
 
 SIDE_BY_SIDE: Proofs = {
     "ray": [str(HERE / "chaos_ray.py"), "kills", "poison", "bad-worker", "roles"],
-    "ray-ends": [str(HERE / "chaos_ray.py"), "node", "driver", "hang"],
-    "model": [str(HERE / "chaos_model.py"), "model"],
     "kills-0": [str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", "0"],
     "kills-1": [str(HERE / "chaos_kills.py"), "--kills", "150", "--seed", "1"],
-    "stop": [str(HERE / "chaos_stop.py")],
+    "model": [str(HERE / "chaos_model.py"), "model"],
     "hostile": ["-m", "pytest", "-q", "--no-header", "--durations=0", "--durations-min=60", *HOSTILE],
+    "ray-ends": [str(HERE / "chaos_ray.py"), "node", "driver", "hang"],
+    "stop": [str(HERE / "chaos_stop.py")],
     "nodes": [str(HERE / "chaos_nodes.py")],
     "storage": [str(HERE / "chaos_storage.py")],
     "publish": [str(TESTS / "output" / "test_fail_points.py")],
 }
-"""Two at a time: those with Ray mostly wait for processes to start. The longest come first."""
+"""Two at a time, in this order: beside the longest, which waits for workers to start, those that do not use Ray."""
 
 PRINTING = threading.Lock()
 
