@@ -92,6 +92,13 @@ def test_leaving_has_an_end_too():
     assert process.stdout == "last words\nstopped; run the same command again to go on\n"
 
 
+def ready(script: str) -> subprocess.Popen[str]:
+    """Running the script, which has just printed that it is ready for a signal."""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
 def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
     script = (
         "import time\n"
@@ -104,8 +111,7 @@ def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
         "    time.sleep(1.0)\n"
         "    print('not reached')\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process = ready(script)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     stdout, _ = process.communicate(timeout=60)
@@ -124,8 +130,7 @@ def test_a_signal_that_was_taken_at_once_leaves_the_whole_grace():
         "        time.sleep(0.01)\n"
         "    print('had its time')\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process = ready(script)
     process.send_signal(signal.SIGTERM)
     stdout, _ = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (0, "had its time\n")
