@@ -3,7 +3,7 @@
 | what happened | charged | the clip | the worker |
 |---|---|---|---|
 | ERROR: the stage raised | yes | once more on another worker, if there is one; else it has failed | stays |
-| CRASH, HANG while it ran | yes | another worker; the third and last time alone, on a fresh one | is replaced |
+| CRASH, HANG while it ran | yes | another worker; from the third time on alone, on a fresh one | is replaced |
 | QUEUED: its worker died before it began | no | goes on at its stage | is replaced |
 | NODE_LOST, or preempted | no | goes on at its stage | gone; a node that joins brings new ones |
 | INPUT_LOST with a node | no | goes on at its last stage on disk, else at the first | stays |
@@ -13,6 +13,7 @@
 Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is never shared again. Of a
 worker it counts as one failure, not as one a clip.
 
+A clip is given up after three crashes or hangs, or more where others, not to blame, had them, too: see `_enough`.
 What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
 in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
 The run stops early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure
@@ -21,14 +22,20 @@ yet: the worker goes down its ladder by itself, and raises at its end. Errors of
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ltx_dist.types import Assignment, Completion, Failure, Stage
 
 MAX_ATTEMPTS = 3
-"""Workers that a clip may take down, or leave hanging: with a third, it is the clip."""
+"""Workers that a clip may take down, or leave hanging, where others do not: with a third, it is the clip."""
+
+MOST_ATTEMPTS = 10
+BY_CHANCE = 1e-3
+"""A clip is blamed for its crashes when so many in a row would befall one that is not to blame less often than this."""
 
 MAX_ERRORS = 2
 """Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth one try and no more."""
@@ -61,9 +68,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Record:
-    """What a clip that is not done yet has been through."""
+    """What a clip that is not done yet has been through. alone: crashes by stage that no other clip shared."""
 
     charged: int = 0
+    alone: Counter[Stage] = field(default_factory=Counter[Stage])
     errors: int = 0
     losses: int = 0
     shares: bool = True
@@ -75,14 +83,20 @@ class FailurePolicy:
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
+        self._ended_well: Counter[Stage] = Counter()
+        self._survived: Counter[Stage] = Counter()
         self._streaks: dict[tuple[str, Stage], list[tuple[str, ...]]] = {}
         self._first_failures: list[str] | None = []
 
     def succeeded(self, completion: Completion, is_done: bool) -> None:
         """A stage ended well; `is_done`: its clip, too."""
-        self._streaks.pop((completion.assignment.worker_id, completion.assignment.stage), None)
+        stage, request_ids = completion.assignment.stage, completion.assignment.request_ids
+        self._ended_well[stage] += len(request_ids)
+        for record in filter(None, map(self._records.get, request_ids)):
+            self._survived[stage] += record.alone.pop(stage, 0)
+        self._streaks.pop((completion.assignment.worker_id, stage), None)
         if is_done:
-            for request_id in completion.assignment.request_ids:
+            for request_id in request_ids:
                 self._records.pop(request_id, None)
             self._first_failures = None  # what can be done once is not wrong with all
 
@@ -103,8 +117,9 @@ class FailurePolicy:
         self._blame(assignment, was_elsewhere=not is_shared and len(record.failed_on) > 1)
         if failure is not Failure.ERROR:
             record.charged += 1
-            if record.charged >= MAX_ATTEMPTS:
-                why = f"given up after {MAX_ATTEMPTS} attempts: {completion.error}"
+            record.alone[assignment.stage] += not is_shared
+            if record.charged >= self._enough(assignment.stage):
+                why = f"given up after {record.charged} attempts: {completion.error}"
                 return self._fail(completion, request_id, why)
         elif not is_shared:
             record.errors += 1
@@ -124,9 +139,22 @@ class FailurePolicy:
 
     def _again(self, record: _Record, from_disk: bool = False) -> Verdict:
         """For the last attempt a fresh process is worth more than another device."""
-        is_last = record.charged == MAX_ATTEMPTS - 1
-        avoid = frozenset[str]() if is_last else frozenset(record.failed_on)
-        return Verdict(from_disk=from_disk, avoid=avoid, alone=is_last, shares=record.shares)
+        may_be_last = record.charged >= MAX_ATTEMPTS - 1
+        avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
+        return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
+
+    def _enough(self, stage: Stage) -> int:
+        """How many crashes make it the clip's fault.
+
+        Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
+        befall many clips. How likely that is tells the share of crashes among all passes of the stage by clips that
+        have ended it well since.
+        """
+        survived, ended_well = self._survived[stage], self._ended_well[stage]
+        if not survived:
+            return MAX_ATTEMPTS
+        share = (survived + 1) / (survived + ended_well + 2)  # of few, the middle of what is likely
+        return min(max(MAX_ATTEMPTS, math.ceil(math.log(BY_CHANCE) / math.log(share))), MOST_ATTEMPTS)
 
     def _blame(self, assignment: Assignment, was_elsewhere: bool) -> None:
         if was_elsewhere:  # two workers: it is the clip, also where it was in a pass with others

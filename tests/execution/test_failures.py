@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ltx_dist.execution.failures import MAX_LOSSES, SYSTEMIC, FailurePolicy, SystemicError
+from ltx_dist.execution.failures import MAX_ATTEMPTS, MAX_LOSSES, MOST_ATTEMPTS, SYSTEMIC, FailurePolicy, SystemicError
 from ltx_dist.execution.renderer import Renderer, WorkersLostError
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -45,6 +45,37 @@ def test_a_poison_clip_fails_alone_after_three_attempts(failure: Failure, num_wo
     attempts = [(a.worker_id, fresh) for a, fresh in executor.started if a.clips == "7" and a.stage is Stage.DENOISE]
     assert len(attempts) == 3 and attempts[-1][1], "the last of them on a fresh worker"
     assert attempts[0][0] != attempts[1][0] or num_workers == 1, "the second on another"
+
+
+def test_where_workers_die_whatever_they_run_a_clip_is_blamed_when_others_fare_better():
+    """In 20 batches every third denoise dies with its worker, at random, and those of clip 30 all do.
+
+    Three in a row befall 30 of 780 clips then. What is left are such with three before any other clip had one.
+    """
+    blamed: Counter[str] = Counter()
+    for seed in range(20):
+        rng = random.Random(seed)
+
+        def ending(assignment: Assignment, rng: random.Random = rng) -> Failure | None:
+            dies = assignment.clips == "30" or rng.random() < 1 / 3
+            return Failure.CRASH if assignment.stage is Stage.DENOISE and dies else None
+
+        results = render(FakeExecutor(replicated(2), ending), replicated(2), 40)
+        blamed += Counter(name for name, result in results.items() if result.status == "failed")
+        attempts = [c for c in results["30"].completions if c.failure is Failure.CRASH]
+        assert MAX_ATTEMPTS <= len(attempts) <= MOST_ATTEMPTS
+        assert (results["30"].error or "").startswith(f"given up after {len(attempts)} attempts: ")
+    assert blamed["30"] == 20 and blamed.total() <= 25
+
+
+def test_that_many_clips_are_poison_does_not_give_each_more_attempts():
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.CRASH if int(assignment.clips) % 2 and assignment.stage is Stage.DENOISE else None
+
+    results = render(FakeExecutor(replicated(2), ending), replicated(2), 20)
+    failed = [result for result in results.values() if result.status == "failed"]
+    assert len(failed) == 10
+    assert all((result.error or "").startswith("given up after 3 attempts: ") for result in failed)
 
 
 def test_a_bad_worker_is_dropped_and_its_clips_are_not_blamed():
@@ -318,8 +349,10 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
     def a_late_reply(self, data: st.DataObject) -> None:
         """An executor drops these; should one ever come through, it is refused and changes nothing."""
         late = data.draw(st.sampled_from(self.renderer.completions))
-        if late.assignment in self.renderer._deadlines.under_way():
-            return  # the same stage of the same clip on the same worker runs again
+        for running in self.renderer._deadlines.under_way():
+            again = set(running.request_ids).intersection(late.assignment.request_ids)
+            if again and (running.stage, running.worker_id) == (late.assignment.stage, late.assignment.worker_id):
+                return  # the same stage of the same clip on the same worker runs again, perhaps with others
         with pytest.raises((AssertionError, KeyError)):
             self.scheduler.update(late)
 
@@ -338,7 +371,7 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
             for name in c.assignment.request_ids
             if c.failure in (Failure.CRASH, Failure.HANG)
         )
-        assert all(count <= 3 for count in charged.values()), charged
+        assert all(count <= MOST_ATTEMPTS for count in charged.values()), charged
         assert self.scheduler.is_finished == (len(self.results) == len(self.names))
         running = Counter(name for a in self.executor.running for name in a.request_ids)
         assert all(count == 1 for count in running.values()), "no clip runs twice at a time"
