@@ -106,6 +106,7 @@ def job(bench: Bench) -> str:
     """T14: `ray job stop`. The command's grace is what the job's is, see `recovery.grace_seconds`."""
     seen = []
     with raylets() as addresses:
+        jobs = JobSubmissionClient(addresses.jobs)
         for grace in (3, 60):
             out, name = bench.root / f"job-{grace}", f"stop-{grace}"
             command = ["ltx-dist", *bench.command(out, "--set", f"recovery.grace_seconds={grace}")]
@@ -114,10 +115,11 @@ def job(bench: Bench) -> str:
             subprocess.run(
                 [*submit, "--runtime-env-json", environment, "--", *command], check=True, capture_output=True
             )
-            until(lambda out=out: is_publishing(out))
+            until(lambda out=out, name=name: is_publishing(out) or jobs.get_job_status(name).is_terminal())
+            assert is_publishing(out), jobs.get_job_logs(name)
             workers, driver = titled(ACTOR, os.getpid()), titled("ltx-dist render", os.getpid())
             began = time.monotonic()
-            JobSubmissionClient(addresses.jobs).stop_job(name)  # all that `ray job stop` does, after seconds of imports
+            jobs.stop_job(name)  # all that `ray job stop` does, after seconds of imports
             assert driver and survivors(driver, grace + 5) == 0
             seconds = time.monotonic() - began
             assert workers and survivors(workers, LEFT_SECONDS) == 0
@@ -134,7 +136,7 @@ def until(is_so: Callable[[], Any], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, "the moment did not come"
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":
