@@ -46,7 +46,8 @@ from ltx_dist.execution.renderer import Renderer
 from ltx_dist.scheduling.costs import Work
 from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
-from ltx_dist.scheduling.ordering import best_order, rest_in_order
+from ltx_dist.scheduling.order_search import better_orders
+from ltx_dist.scheduling.ordering import best_order
 from ltx_dist.scheduling.placement import Placement, Wishes
 from ltx_dist.scheduling.planner import forecasts
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -126,7 +127,7 @@ def render(executor: RayExecutor, placement: Placement, works: dict[str, Work], 
     costs = known_costs(works, demand, faster)
     order = best_order(placement, list(works), costs).request_ids
     renderer = Renderer(
-        Scheduler(placement, costs), executor, reorder=lambda rest: rest_in_order(rest, placement.workers, costs)
+        Scheduler(placement, costs), executor, reorder=lambda rest: better_orders(rest, placement.workers, costs)
     )
     for result in renderer.render([replay_request(name, works[name], faster) for name in order]):
         assert result.status == "done", result.error

@@ -39,7 +39,8 @@ from ltx_dist.scheduling.costs import PredictedCosts, Work
 from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
 from ltx_dist.scheduling.losses import losses, measured_bound
-from ltx_dist.scheduling.ordering import best_order, rest_in_order
+from ltx_dist.scheduling.order_search import better_orders
+from ltx_dist.scheduling.ordering import best_order
 from ltx_dist.scheduling.placement import DEFAULT_QUEUE, Placement, Wishes, Worker, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict, simulate
@@ -152,7 +153,7 @@ class Driver:
     def run(self, batch: Prepared) -> Run:
         works, workers, costs = batch.works, batch.placement.workers, known_costs(batch.works)
         renderer = Renderer(
-            Scheduler(batch.placement, costs), self._executor, reorder=lambda rest: rest_in_order(rest, workers, costs)
+            Scheduler(batch.placement, costs), self._executor, reorder=lambda rest: better_orders(rest, workers, costs)
         )
         for result in renderer.render([replay_request(name, works[name], batch.faster) for name in batch.request_ids]):
             assert result.status == "done", result.error
@@ -185,9 +186,9 @@ def on_virtual_clock(batch: Prepared, costs: PredictedCosts) -> Run:
 
     completions = simulate(
         batch.placement, batch.request_ids, duration, costs,
-        reorder=lambda rest: rest_in_order(rest, batch.placement.workers, costs),
+        reorder=lambda rest: better_orders(rest, batch.placement.workers, costs),
     )  # fmt: skip
-    return completions, costs
+    return list(completions), costs
 
 
 def measured(batch: Prepared, run: Run) -> Measured:
@@ -211,7 +212,7 @@ def prediction(
         done += completion.assignment.stage is Stage.DECODE
         if done == LEARNT_AFTER:
             break
-    return makespan(predict(placement, order, costs))
+    return makespan(list(predict(placement, order, costs)))
 
 
 def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:

@@ -59,7 +59,7 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     costs = batch.costs(precision)
     shown = best.order.request_ids[:MAX_SHOWN]
     workers = [worker.worker_id for worker in best.placement.workers]
-    print(gantt(predict(best.placement, shown, costs), workers, width=min(console.width, 120)))
+    print(gantt(list(predict(best.placement, shown, costs)), workers, width=min(console.width, 120)))
     if len(batch.requests) > MAX_SHOWN:
         console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
 

@@ -18,7 +18,8 @@ from ltx_dist.output.watching import Warnings, Watcher, Watchers
 from ltx_dist.predictions import keep_corrections
 from ltx_dist.scheduling.batching import alike
 from ltx_dist.scheduling.cliff import CliffGuard
-from ltx_dist.scheduling.ordering import best_order, rest_in_order
+from ltx_dist.scheduling.order_search import better_orders
+from ltx_dist.scheduling.ordering import best_order
 from ltx_dist.scheduling.pace import planned_ends
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.session import Session
@@ -55,7 +56,7 @@ def render_requests(
             is_stopped=lambda: session.stop.is_asked,
             is_over=lambda: session.stop.is_over,
             bounds=lambda: crew.placement.max_queued,
-            reorder=lambda scheduler: rest_in_order(scheduler, crew.placement.workers, costs),
+            reorder=lambda scheduler: better_orders(scheduler, crew.placement.workers, costs),
         )
         run.completions, run.costs = renderer.completions, costs
         at = {request.request_id: resumption.first_stage(request) for request in requests}

@@ -12,6 +12,7 @@ from ltx_dist.execution.executor import Executor, Joined, Left
 from ltx_dist.execution.failures import FailurePolicy
 from ltx_dist.execution.ladder import gave_other_pixels
 from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.simulator import Reorder
 from ltx_dist.types import STAGES, Assignment, Completion, Failure, RenderRequest, RenderResult, Stage
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ TICK_SECONDS = 0.5
 HANG_LOOK_SECONDS = 1.0
 """Between two looks for hung workers, which takes a moment for each: they are given a minute at least."""
 
-ORDER_PAUSE = 20.0
-"""Times what the last choice of an order took, before the next: workers that end meanwhile wait for it."""
+ORDER_SECONDS = 0.005
+"""Spent at a time on looking for a better order, before the next look whether something has ended."""
 
 KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
 """Stages whose output is of use to a later run."""
@@ -42,8 +43,8 @@ class Renderer:
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
     workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
-    bounds: of the queues, asked when a worker joins. reorder: the order of what waits, asked when that of now has
-    become stale.
+    bounds: of the queues, asked when a worker joins. reorder: better orders of what waits, asked when that of now has
+    become stale; see `better_orders`.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Renderer:
         is_stopped: Callable[[], bool] = lambda: False,
         is_over: Callable[[], bool] = lambda: False,
         bounds: Callable[[], Mapping[Stage, int]] | None = None,
-        reorder: Callable[[Scheduler], Sequence[str]] | None = None,
+        reorder: Reorder | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -72,7 +73,7 @@ class Renderer:
         self._policy = FailurePolicy()
         self._deadlines = Deadlines()
         self._next_hang_look = 0.0
-        self._next_order = 0.0
+        self._orders: Iterator[Sequence[str] | None] | None = None
         self._on_disk: dict[str, Stage] = {}
         self._by_id: dict[str, RenderRequest] = {}
         self._history: dict[str, list[Completion]] = {}
@@ -106,7 +107,7 @@ class Renderer:
             self._wind_up()
         elif not self._scheduler.num_in_flight and not self._executor.waiting_for:
             self._raise_without_workers()
-        completions = self._executor.wait(TICK_SECONDS)
+        completions = self._executor.wait(0.0 if self._orders else TICK_SECONDS)
         results = [result for completion in completions for result in self._take_in(completion)]
         for change in self._executor.changes():
             self._change(change)
@@ -220,12 +221,17 @@ class Renderer:
                 self._start(assignment)
 
     def _put_in_order(self) -> None:
-        """After the workers have got their next work: choosing an order takes from milliseconds to a second."""
-        started = self._clock()
-        if self._reorder is not None and self._scheduler.is_order_stale and started >= self._next_order:
-            self._scheduler.reorder(self._reorder(self._scheduler))
-            ended = self._clock()
-            self._next_order = ended + ORDER_PAUSE * (ended - started)
+        """A little at a time, and after the workers have got their next work: the whole takes up to seconds."""
+        if self._reorder is not None and self._scheduler.is_order_stale:
+            self._scheduler.order_is_chosen()
+            self._orders = iter(self._reorder(self._scheduler))
+        until = time.perf_counter() + ORDER_SECONDS
+        while self._orders and time.perf_counter() < until:
+            try:
+                if order := next(self._orders):
+                    self._scheduler.reorder(order)
+            except StopIteration:
+                self._orders = None
 
     def _start(self, assignment: Assignment) -> None:
         requests: list[RenderRequest] = []

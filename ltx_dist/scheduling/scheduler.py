@@ -64,6 +64,7 @@ class Scheduler:
         self._videos = VideoSlots()
         self._loaded: dict[str, Stage | None] = {}
         self._is_order_stale = False
+        self._ordered_with = 0.0
         self._fresh: set[str] = set()
         self._reserved: dict[str, str] = {}
         self._num_open = 0
@@ -95,8 +96,14 @@ class Scheduler:
 
     @property
     def is_order_stale(self) -> bool:
-        """Whether workers have come or gone, or costs have drifted, since the order of the requests was chosen."""
-        return self._is_order_stale
+        """Whether an order is to be looked for: requests were added, workers have come or gone, costs have drifted, or
+        half of the work was done since the last time."""
+        return self._is_order_stale or self._left.total < self._ordered_with / 2
+
+    def order_is_chosen(self) -> None:
+        """One is being looked for that takes everything so far into account."""
+        self._is_order_stale = False
+        self._ordered_with = self._left.total
 
     def waiting(self) -> dict[str, Stage]:
         """Requests that wait in the queues and the stage of each, in the order in which they are given out."""
@@ -107,9 +114,10 @@ class Scheduler:
         return {assignment: self._now - self._begun[name] for name, assignment in self._in_flight.items()}
 
     def reorder(self, request_ids: Sequence[str]) -> None:
-        """From now on these come in this order: they exchange their places among themselves, and no other moves."""
+        """From now on these come in this order: they exchange their places among themselves, and no other moves. Of
+        those that are on a worker by now, or done, it changes nothing but their place at stages to come.
+        """
         self._queues.reorder(request_ids)
-        self._is_order_stale = False
 
     def add(self, request_ids: Iterable[str], first: Stage = STAGES[0]) -> None:
         """Submit requests, in this order, each to begin at stage `first`: a resumed one has the stages before it.
@@ -123,6 +131,7 @@ class Scheduler:
             self._left.count([request_id], STAGES[STAGES.index(first) :], +1)
             self._queues.put([request_id], first)
         self._planned_with = 0.0
+        self._is_order_stale = True
 
     def schedule(self, expects_workers: bool = False) -> list[Assignment]:
         """Work for every idle worker that can have some; each assignment is now in flight until it ends.

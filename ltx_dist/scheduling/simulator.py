@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ltx_dist.scheduling.costs import Costs, pass_seconds
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.queues import Alike, all_alike
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
+
+Reorder = Callable[[Scheduler], Iterable[Sequence[str] | None]]
+"""Asked when the order is stale: orders of what waits, each better than the one before, None for work in between."""
 
 
 def simulate(
@@ -19,14 +22,15 @@ def simulate(
     costs: Costs | None = None,
     swap: Callable[[Worker, Stage], float] | None = None,
     at: Mapping[str, Stage] | None = None,
-    reorder: Callable[[Scheduler], Sequence[str]] | None = None,
+    reorder: Reorder | None = None,
     alike: Alike = all_alike,
-) -> list[Completion]:
+) -> Iterator[Completion]:
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
     costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
     hold. Requests begin at the first stage that a worker hosts, or where `at` has them: what is before is done.
-    reorder: asked for the order of what waits when it has become stale, as in `Renderer`. alike: as in `Scheduler`.
+    reorder: asked for better orders of what waits when that of now has become stale, and takes no time of this clock.
+    alike: as in `Scheduler`.
     """
     scheduler = Scheduler(placement, costs, alike)
     hosted = {stage for worker in placement.workers for stage in worker.stages}
@@ -34,7 +38,6 @@ def simulate(
     for request_id in request_ids:
         scheduler.add([request_id], at.get(request_id, first) if at else first)
     loads = _Loads(placement, swap)
-    completions: list[Completion] = []
     running: list[tuple[float, int, Assignment, float, float]] = []
     num_started = 0
     now = 0.0
@@ -44,18 +47,19 @@ def simulate(
             began = now + loads.seconds(assignment)
             heapq.heappush(running, (began + duration(assignment), num_started, assignment, began, began - now))
         assert running, "nothing in flight and requests are open: the scheduler stalled"
+        if reorder is not None and scheduler.is_order_stale:
+            scheduler.order_is_chosen()
+            for order in filter(None, reorder(scheduler)):
+                scheduler.reorder(order)
         now, _, assignment, began, load = heapq.heappop(running)
         completion = Completion(assignment, began, now, StageReport(now - began, load))
-        completions.append(completion)
         scheduler.update(completion)
-        if reorder is not None and scheduler.is_order_stale:
-            scheduler.reorder(reorder(scheduler))
-    return completions
+        yield completion
 
 
 def predict(
     placement: Placement, request_ids: Iterable[str], costs: Costs, at: Mapping[str, Stage] | None = None
-) -> list[Completion]:
+) -> Iterator[Completion]:
     """The completions that the costs predict. mp4s made beside a device are not counted.
 
     Requests whose work is equal are taken for alike: settings that change no work keep few of them apart.

@@ -113,7 +113,7 @@ def test_a_worker_that_joins_takes_work():
 
 def test_what_waits_is_put_in_order_when_a_worker_joins():
     executor = FakeExecutor(replicated(1))
-    renderer = make_renderer(executor, replicated(1), reorder=lambda scheduler: list(scheduler.waiting())[::-1])
+    renderer = make_renderer(executor, replicated(1), reorder=lambda scheduler: [None, list(scheduler.waiting())[::-1]])
     results = joined_after_a_turn(executor, renderer)
     assert sorted(results) == list("abcd") and results.index("d") < results.index("c")
 

@@ -75,6 +75,6 @@ def test_no_schedule_beats_the_bound(seed: int):
     made = tuple(Worker(f"w{i}", stages, "cuda", i, device_name=rng.choice("ab")) for i, stages in enumerate(hosted))
     works = {f"r{i}": (rng.uniform(0, 1), rng.uniform(0, 5), rng.uniform(0, 2)) for i in range(rng.randint(1, 12))}
     costs = Known(works, speed)
-    took = makespan(predict(Placement("x", made, {D: 4, V: 4}), works, costs))
+    took = makespan(list(predict(Placement("x", made, {D: 4, V: 4}), works, costs)))
     bound = lower_bound(list(works.values()), made, costs).seconds
     assert bound <= took * (1 + 1e-9)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ltx_dist.scheduling.costs import PredictedCosts
+from ltx_dist.scheduling.costs import PredictedCosts, Work
 from ltx_dist.scheduling.fitting import Demand, Models
 from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
-from ltx_dist.scheduling.ordering import AS_SUBMITTED, best_order, rest_in_order
-from ltx_dist.scheduling.placement import Wishes, place
+from ltx_dist.scheduling.order_search import better_orders
+from ltx_dist.scheduling.ordering import AS_SUBMITTED, WORTH_IT, best_order
+from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.planner import advice, forecast, forecasts
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import simulate
@@ -92,12 +93,12 @@ def test_every_order_is_of_the_same_requests_and_stable_for_equal_ones():
 
 
 def test_the_order_is_worth_what_the_simulation_says():
-    """A long clip at the end of the file keeps one of two devices at work alone; taken first it does not."""
+    """A long clip at the end of the file keeps one of two devices at work alone; taken earlier it does not."""
     predicted = costs([DISTILLED] * 12 + [FULL])
     placement = place(Wishes(), Inventory((gpu("H100", 80),) * 2, 16), DEMAND)
     ids = list(predicted.work_of)
     ordered = best_order(placement, ids, predicted)
-    assert ordered.request_ids[0] == ids[-1]
+    assert ordered.request_ids.index(ids[-1]) <= 5
     assert ordered.seconds < 0.8 * forecast_in_file_order(placement, ids, predicted)
 
 
@@ -105,7 +106,7 @@ def forecast_in_file_order(placement, ids, predicted) -> float:
     from ltx_dist.scheduling.simulator import predict
     from ltx_dist.scheduling.timeline import makespan
 
-    return makespan(predict(placement, ids, predicted))
+    return makespan(list(predict(placement, ids, predicted)))
 
 
 def test_what_clips_take_corrects_the_prediction_and_asks_for_a_new_plan():
@@ -150,8 +151,8 @@ def drifting(slower: float) -> tuple[float, float]:
             return seconds * (slower if assignment.stage is V else 1.0)
 
         order = best_order(placement, list(predicted.work_of), predicted).request_ids
-        reorder = (lambda scheduler: rest_in_order(scheduler, placement.workers, predicted)) if reorders else None
-        completions = simulate(placement, order, takes, predicted, reorder=reorder)
+        reorder = (lambda scheduler: better_orders(scheduler, placement.workers, predicted)) if reorders else None
+        completions = list(simulate(placement, order, takes, predicted, reorder=reorder))
         assert len(completions) == 3 * len(works)
         return makespan(completions)
 
@@ -162,16 +163,60 @@ def test_a_batch_is_put_in_another_order_when_costs_drift():
     as_begun, reordered = drifting(slower=0.3)
     assert reordered < 0.95 * as_begun
     as_begun, reordered = drifting(slower=1.0)
-    assert reordered == as_begun, "nothing has drifted"
+    assert as_begun * 0.9 < reordered <= as_begun, "nothing has drifted: the search alone"
 
 
-def test_what_waits_keeps_its_order_while_a_stage_has_no_worker():
-    predicted = costs([FULL, DISTILLED, FULL])
-    placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 3, 16), DEMAND)
+def begun_on(
+    num_devices: int, works: list[Work], layout: str = "pinned"
+) -> tuple[Scheduler, Placement, PredictedCosts]:
+    predicted = costs(works)
+    placement = place(Wishes(layout=layout), Inventory((gpu("H100", 80),) * num_devices, 16), DEMAND)
     scheduler = Scheduler(placement, predicted)
     scheduler.add(predicted.work_of)
+    return scheduler, placement, predicted
+
+
+def test_there_is_no_order_to_look_for_while_a_stage_has_no_worker():
+    scheduler, placement, predicted = begun_on(3, [FULL, DISTILLED, FULL])
     scheduler.remove_worker("cuda:1")
-    assert rest_in_order(scheduler, placement.workers, predicted) == list(predicted.work_of)
+    assert list(better_orders(scheduler, placement.workers, predicted)) == []
+
+
+def test_nor_among_equal_requests():
+    scheduler, placement, predicted = begun_on(3, [FULL] * 30)
+    assert list(better_orders(scheduler, placement.workers, predicted)) == []
+
+
+def test_orders_are_looked_for_in_pieces_and_each_is_better_than_the_one_before():
+    """A long clip at the end, and lengths that no rule divides evenly among three devices."""
+    lengths = [5, 4, 3, 9, 7, 8, 2, 6, 11, 3, 10, 4, 7, 5, 29]
+    works = [(1e12, 24e12 * length, 13e12) for length in lengths * 2]
+    scheduler, placement, predicted = begun_on(3, works, "replicated")
+    found = list(better_orders(scheduler, placement.workers, predicted))
+    orders = [order for order in found if order]
+    assert len(orders) > 1 and found.count(None) > len(orders), "there are pauses between them"
+    assert all(sorted(order) == sorted(predicted.work_of) for order in orders)
+    seconds = [forecast_in_file_order(placement, order, predicted) for order in orders]
+    assert seconds == sorted(seconds, reverse=True) and seconds[-1] < seconds[0]
+    assert seconds[0] < forecast_in_file_order(placement, list(predicted.work_of), predicted) * (1 - WORTH_IT)
+    bound = forecast(placement, list(predicted.work_of), predicted).bound.seconds
+    assert seconds[-1] < 1.01 * bound
+    for work in set(works):
+        alike = [name for name in orders[-1] if predicted.work_of[name] == work]
+        assert alike == sorted(alike), "those that cost the same come in the order of submission"
+
+
+def test_an_order_is_taken_up_while_the_batch_goes_on():
+    """What was given out since it was looked for stays where it is; the rest comes as the order says."""
+    scheduler, placement, predicted = begun_on(2, [DISTILLED] * 12 + [FULL], "replicated")
+    looked_for = better_orders(scheduler, placement.workers, predicted)
+    next(looked_for)
+    first, second = scheduler.schedule()
+    *_, last = (order for order in looked_for if order)
+    scheduler.reorder(last)
+    ids = list(predicted.work_of)
+    assert {first.clips, second.clips} == set(ids[:2])
+    assert list(scheduler.waiting()) == [name for name in last if name not in ids[:2]] != ids[2:]
 
 
 def test_a_forecast_of_nothing():

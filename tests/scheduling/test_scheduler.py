@@ -430,16 +430,28 @@ def test_what_waits_exchanges_places_and_nothing_else_moves():
     assert {a.clips for a in scheduler.schedule()} == {"a", "f"}
 
 
-def test_an_order_is_stale_once_workers_come_or_go():
+def test_an_order_is_stale_once_there_is_something_new():
     scheduler = Scheduler(make_placement(STAGES, STAGES))
-    scheduler.add(list("abc"))
-    assert not scheduler.is_order_stale
+
+    def is_stale() -> bool:
+        if not scheduler.is_order_stale:
+            return False
+        scheduler.order_is_chosen()
+        return True
+
+    assert not is_stale()
+    scheduler.add(list("abcd"))
+    assert is_stale() and not is_stale()
     scheduler.add_worker(Worker("late", STAGES, "cpu", 2))
-    assert scheduler.is_order_stale
-    scheduler.reorder(list(scheduler.waiting()))
-    assert not scheduler.is_order_stale
+    assert is_stale() and not is_stale()
     scheduler.remove_worker("late")
-    assert scheduler.is_order_stale
+    assert is_stale()
+    halved = []
+    while not scheduler.is_finished:
+        for assignment in scheduler.schedule():
+            scheduler.update(end(assignment))
+            halved.append(is_stale())
+    assert [done for done, stale in enumerate(halved, start=1) if stale] == [7, 10, 12], "of 12 passes"
 
 
 def test_a_worker_that_joins_gets_work_at_once():
