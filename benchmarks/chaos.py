@@ -30,7 +30,7 @@ ALONE: Proofs = {
     "scale": [str(HERE / "chaos_model.py"), "scale"],
     "ray-kills": [str(HERE / "chaos_ray.py"), "kills"],
 }
-"""Each with a figure that takes a quiet machine. Workers killed every 2 s do little but start where cores are shared."""
+"""Each with a figure that takes a quiet machine. Killed every 2 s, workers do nothing but start on shared cores."""
 
 SIDE_BY_SIDE: Proofs = {
     "ray": [str(HERE / "chaos_ray.py"), "poison", "bad-worker", "roles"],

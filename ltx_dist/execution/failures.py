@@ -13,7 +13,8 @@
 Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is never shared again. Of a
 worker it counts as one failure, not as one a clip.
 
-A clip is given up after three crashes or hangs, or more where others, not to blame, had them, too: see `_enough`.
+A clip is given up after three crashes or hangs at a stage, or more where others, not to blame, had them, too: see
+`_enough`.
 What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
 in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
 The run stops early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure
@@ -34,6 +35,8 @@ MAX_ATTEMPTS = 3
 """Workers that a clip may take down, or leave hanging, where others do not: with a third, it is the clip."""
 
 MOST_ATTEMPTS = 10
+"""At a stage, however often others crash."""
+
 BY_CHANCE = 1e-3
 """A clip is blamed for its crashes when so many in a row would befall one that is not to blame less often than this."""
 
@@ -68,9 +71,12 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Record:
-    """What a clip that is not done yet has been through. alone: crashes by stage that no other clip shared."""
+    """What a clip that is not done yet has been through.
 
-    charged: int = 0
+    charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared.
+    """
+
+    charged: Counter[Stage] = field(default_factory=Counter[Stage])
     alone: Counter[Stage] = field(default_factory=Counter[Stage])
     errors: int = 0
     losses: int = 0
@@ -91,7 +97,7 @@ class FailurePolicy:
     def succeeded(self, completion: Completion, is_done: bool) -> None:
         """A stage ended well; `is_done`: its clip, too."""
         stage, request_ids = completion.assignment.stage, completion.assignment.request_ids
-        self._ended_well[stage] += len(request_ids)
+        self._ended_well[stage] += len(request_ids) == 1
         for record in filter(None, map(self._records.get, request_ids)):
             self._survived[stage] += record.alone.pop(stage, 0)
         self._streaks.pop((completion.assignment.worker_id, stage), None)
@@ -116,10 +122,11 @@ class FailurePolicy:
             record.failed_on.add(assignment.worker_id)
         self._blame(assignment, was_elsewhere=not is_shared and len(record.failed_on) > 1)
         if failure is not Failure.ERROR:
-            record.charged += 1
+            record.charged[assignment.stage] += 1
             record.alone[assignment.stage] += not is_shared
-            if record.charged >= self._enough(assignment.stage):
-                why = f"given up after {record.charged} attempts: {completion.error}"
+            attempts = record.charged[assignment.stage]
+            if attempts >= self._enough(assignment.stage):
+                why = f"given up after {attempts} attempts: {completion.error}"
                 return self._fail(completion, request_id, why)
         elif not is_shared:
             record.errors += 1
@@ -138,17 +145,17 @@ class FailurePolicy:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
 
     def _again(self, record: _Record, from_disk: bool = False) -> Verdict:
-        """For the last attempt a fresh process is worth more than another device."""
-        may_be_last = record.charged >= MAX_ATTEMPTS - 1
+        """For what may be the last attempt a fresh process is worth more than another device."""
+        may_be_last = max(record.charged.values(), default=0) >= MAX_ATTEMPTS - 1
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
 
     def _enough(self, stage: Stage) -> int:
-        """How many crashes make it the clip's fault.
+        """How many crashes at a stage make it the clip's fault.
 
         Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
-        befall many clips. How likely that is tells the share of crashes among all passes of the stage by clips that
-        have ended it well since.
+        befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
+        clip, by clips that have ended it well since.
         """
         survived, ended_well = self._survived[stage], self._ended_well[stage]
         if not survived:

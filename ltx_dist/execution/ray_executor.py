@@ -37,7 +37,8 @@ DEAD = (RayActorError, OutOfMemoryError)
 """What a call to a dead actor raises; the second is no kind of the first: Ray's memory monitor killed it."""
 
 STATE_SECONDS = 0.5
-"""Between two rounds of asking the workers what they are at: what a person can follow."""
+"""Between two rounds of asking the workers what they are at, at least, and only when somebody wants to know: a person
+at a terminal can follow that; without one it is the look for hung workers, which comes less often."""
 
 STATES_A_SECOND = 100
 """Asked at most, of however many workers: one takes the driver half a millisecond, and it has a batch to run."""
@@ -75,6 +76,7 @@ class RayExecutor:
         self._states = {spec.worker.worker_id: WorkerState(spec.worker.worker_id) for spec in specs}
         self._state_calls: dict[Any, str] = {}
         self._next_states = 0.0
+        self._are_states_wanted = True
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         actor = self._workers.actors.get(assignment.worker_id)
@@ -133,6 +135,7 @@ class RayExecutor:
         self._outputs.pop(request_id, None)
 
     def worker_states(self) -> list[WorkerState]:
+        self._are_states_wanted = True
         return list(self._states.values())
 
     def shutdown(self) -> None:
@@ -190,7 +193,7 @@ class RayExecutor:
         ]
 
     def _ask_states(self) -> None:
-        """What each worker is at, as last heard; now and then asks those that have answered, and never waits."""
+        """What each worker is at, as last heard; asks those that have answered, if that is wanted, and never waits."""
         calls = list(self._state_calls)
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
         for call in ready:
@@ -200,8 +203,9 @@ class RayExecutor:
             except DEAD as error:
                 self._states.pop(worker_id, None)
                 self._workers.bury(worker_id, error)
-        if self._now() < self._next_states:
+        if not self._are_states_wanted or self._now() < self._next_states:
             return
+        self._are_states_wanted = False
         self._next_states = self._now() + max(STATE_SECONDS, len(self._workers.actors) / STATES_A_SECOND)
         asked = set(self._state_calls.values())
         for worker_id, actor in self._workers.actors.items():

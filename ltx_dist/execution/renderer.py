@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 """How long a wait may last before signals are served."""
 
-HANG_LOOK_SECONDS = 1.0
-"""Between two looks for hung workers, which takes a moment for each: they are given a minute at least."""
+HANG_LOOK_SECONDS = 3.0
+"""Between two looks for hung workers, each of which is asked what it is at: they are given a minute at least."""
 
-ORDER_SECONDS = 0.005
-"""Spent at a time on looking for a better order, before the next look whether something has ended."""
+ORDER_SECONDS, ORDER_SHARE = 0.005, 0.1
+"""Spent at a time on looking for a better order, and of all time: a worker that ends meanwhile waits for that piece."""
 
 KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
 """Stages whose output is of use to a later run."""
@@ -74,6 +74,7 @@ class Renderer:
         self._deadlines = Deadlines()
         self._next_hang_look = 0.0
         self._orders: Iterator[Sequence[str] | None] | None = None
+        self._next_order = 0.0
         self._on_disk: dict[str, Stage] = {}
         self._by_id: dict[str, RenderRequest] = {}
         self._history: dict[str, list[Completion]] = {}
@@ -104,10 +105,12 @@ class Renderer:
         if self._is_over():
             raise KeyboardInterrupt
         if self._is_stopped():
+            self._orders = None
             self._wind_up()
         elif not self._scheduler.num_in_flight and not self._executor.waiting_for:
             self._raise_without_workers()
-        completions = self._executor.wait(0.0 if self._orders else TICK_SECONDS)
+        due = self._next_order - self._clock() if self._orders else TICK_SECONDS
+        completions = self._executor.wait(min(max(due, 0.0), TICK_SECONDS))
         results = [result for completion in completions for result in self._take_in(completion)]
         for change in self._executor.changes():
             self._change(change)
@@ -222,16 +225,19 @@ class Renderer:
 
     def _put_in_order(self) -> None:
         """A little at a time, and after the workers have got their next work: the whole takes up to seconds."""
-        if self._reorder is not None and self._scheduler.is_order_stale:
+        started = self._clock()
+        if self._reorder is None or started < self._next_order:
+            return
+        if self._scheduler.is_order_stale:
             self._scheduler.order_is_chosen()
             self._orders = iter(self._reorder(self._scheduler))
-        until = time.perf_counter() + ORDER_SECONDS
-        while self._orders and time.perf_counter() < until:
+        while self._orders and self._clock() < started + ORDER_SECONDS:
             try:
                 if order := next(self._orders):
                     self._scheduler.reorder(order)
             except StopIteration:
                 self._orders = None
+        self._next_order = self._clock() + (self._clock() - started) / ORDER_SHARE
 
     def _start(self, assignment: Assignment) -> None:
         requests: list[RenderRequest] = []

@@ -11,16 +11,16 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ltx_dist.scheduling.costs import Costs, Work, pass_seconds
 from ltx_dist.scheduling.losses import measured_bound
-from ltx_dist.scheduling.ordering import CLIPS_A_WORKER, MAX_SIMULATED, WORTH_IT, rules
+from ltx_dist.scheduling.ordering import AS_SUBMITTED, WORTH_IT, rules, sampled
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.simulator import predict
 from ltx_dist.scheduling.timeline import makespan
-from ltx_dist.types import STAGES, Completion, Stage
+from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 MAX_SEARCHED = 512
 """Requests that wait. With more, the end of the batch is far and the rules will do."""
@@ -32,7 +32,7 @@ NEAR_ENOUGH = 1.002
 """Times the lower bound: an order as good as that is not looked at any further."""
 
 PIECE = 50
-"""Simulated completions between two yields: some 2 ms."""
+"""Simulated completions between two yields: a few milliseconds."""
 
 Pieces = Generator[None, None, float]
 
@@ -41,22 +41,27 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
     """For what waits, orders that end the batch sooner than that of now, each better than the one before.
 
     None after every piece of work without one, so that the caller can look after other things and come back. All is
-    predicted from the state at the first call, in which what is on the devices counts by what is left of it; requests
-    that have been given out meanwhile are still in the orders. workers: of the run; those that are gone are left out.
+    predicted from the state and the costs at the first `next`: an order that comes later is still of all that waited
+    then, and of it counts what was not given out since. workers: of the run; those that are gone are left out.
     """
     rest = _rest(scheduler, workers, costs)
     if rest is None:
         return
-    now = best = rest.waiting
-    worth = shortest = yield from rest.seconds(now)
-    worth *= 1 - WORTH_IT
-    for rule in rules(rest.placement, rest.costs).values():
+    # Of a long batch the same requests stand for all in every order, or the orders would not compare.
+    now = sampled(rest.waiting, len(rest.placement.workers))
+    by_name = rules(rest.placement, rest.costs)
+    best, found = now, AS_SUBMITTED
+    shortest = yield from rest.seconds(now)
+    worth = shortest * (1 - WORTH_IT)
+    for name, rule in by_name.items():
+        if name == AS_SUBMITTED:
+            continue
         order = rule(now)
         seconds = yield from rest.seconds(order)
         if seconds < shortest:
-            best, shortest = order, seconds
+            best, found, shortest = order, name, seconds
     if shortest < worth:
-        yield best
+        yield by_name[found](rest.waiting)
     rng, tried, in_vain = random.Random(0), 0, 0
     while rest.is_worth_searching(shortest) and tried < MAX_TRIES and in_vain < MAX_IN_VAIN:
         order = rest.exchanged(best, rng)
@@ -72,77 +77,82 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     """None where there is nothing to put in order, or nothing to simulate until a worker is back."""
     there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
     waiting, running = scheduler.waiting(), scheduler.running()
-    begun = [request_id for assignment in running for request_id in assignment.request_ids]
     at = {**{name: assignment.stage for assignment in running for name in assignment.request_ids}, **waiting}
     hosted = {stage for worker in there.values() for stage in worker.stages}
-    if not waiting or not hosted.issuperset(STAGES[min(map(STAGES.index, at.values())) :]):
+    if len(there) < 2 or not waiting or not hosted.issuperset(STAGES[min(map(STAGES.index, at.values())) :]):
         return None
-    left: dict[tuple[str, Stage], float] = {}
-    for assignment, since in running.items():
-        whole = pass_seconds(costs, assignment, there[assignment.worker_id])
-        share = max(0.0, 1 - since / whole) if whole else 0.0
-        left |= {(request_id, assignment.stage): share for request_id in assignment.request_ids}
+    kinds = {name: _whole(costs, name) for name in waiting}
+    if len(set(kinds.values())) == 1:
+        return None
+    under_way = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in running.items()}
     placement = Placement("what is left", tuple(there.values()), scheduler.max_queued)
-    rest = _Rest(placement, list(waiting), begun, at, _Partly(costs, left))
-    return rest if len(rest.kinds) > 1 else None
+    return _Rest(placement, list(waiting), under_way, waiting, _Frozen(costs, placement, at), kinds)
 
 
-class _Partly:
-    """Costs of requests that have a share of a stage behind them: `left` is what is not."""
+def _whole(costs: Costs, name: str) -> Work:
+    """Requests of which all stages take the same have no reason to exchange their places."""
+    encode, denoise, decode = (costs.work(name, stage) for stage in STAGES)
+    return encode, denoise, decode
 
-    def __init__(self, costs: Costs, left: Mapping[tuple[str, Stage], float]) -> None:
-        self._costs, self._left = costs, left
-        self.rate, self.swap_seconds, self.observe = costs.rate, costs.swap_seconds, costs.observe
+
+class _Frozen:
+    """Costs as they are now, because they go on learning; work of stages that a request has behind it is 0."""
+
+    def __init__(self, costs: Costs, placement: Placement, at: Mapping[str, Stage]) -> None:
+        self._works: dict[tuple[str, Stage], float] = {}
+        for name, stage in at.items():
+            first = STAGES.index(stage)
+            self._works |= {(name, one): costs.work(name, one) if i >= first else 0.0 for i, one in enumerate(STAGES)}
+        self._rates = {(w.worker_id, stage): costs.rate(w, stage) for w in placement.workers for stage in w.stages}
+        self.swap_seconds = costs.swap_seconds
 
     def work(self, request_id: str, stage: Stage) -> float:
-        return self._costs.work(request_id, stage) * self._left.get((request_id, stage), 1.0)
+        return self._works[request_id, stage]
+
+    def rate(self, worker: Worker, stage: Stage) -> float:
+        return self._rates[worker.worker_id, stage]
+
+    def observe(self, completion: Completion, worker: Worker) -> bool:
+        return False
 
 
 @dataclass
 class _Rest:
-    """The state from which all is predicted. begun: on the devices, before all that wait."""
+    """The state from which all is predicted. under_way: what is on the devices, and its seconds left.
+
+    at: where each request that waits goes on. kinds: the whole work of each.
+    """
 
     placement: Placement
     waiting: list[str]
-    begun: list[str]
+    under_way: Mapping[Assignment, float]
     at: Mapping[str, Stage]
-    costs: _Partly
-    bound: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._kind_of = {name: self._kind(name) for name in self.waiting}
-        self.kinds = set(self._kind_of.values())
-        size = max(MAX_SIMULATED, CLIPS_A_WORKER * len(self.placement.workers))
-        self._step = -(-len(self.waiting) // size) or 1
+    costs: _Frozen
+    kinds: Mapping[str, Work]
+    _bound: float = field(default=0.0, init=False)
 
     def seconds(self, order: Sequence[str]) -> Pieces:
-        """Predicted of the batch in this order; of a long one, some that stand for all."""
+        """Predicted of the rest in this order."""
         completions: list[Completion] = []
-        for completion in predict(self.placement, [*self.begun, *order[:: self._step]], self.costs, self.at):
+        for completion in predict(self.placement, order, self.costs, self.at, self.under_way):
             completions.append(completion)
             if len(completions) % PIECE == 0:
                 yield
-        if not self.bound:
-            self.bound = measured_bound(completions, self.placement.workers, self.costs).seconds
+        if not self._bound:
+            self._bound = measured_bound(completions, self.placement.workers, self.costs).seconds
         return makespan(completions)
 
     def is_worth_searching(self, seconds: float) -> bool:
-        return len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self.bound
+        return len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self._bound
 
     def exchanged(self, order: Sequence[str], rng: random.Random) -> list[str]:
         """Two that differ in each other's places; those that are alike stay in the order in which they were."""
-        new = list(order)
-        one, other = rng.randrange(len(new)), rng.randrange(len(new))
-        while self._kind_of[new[one]] == self._kind_of[new[other]]:
-            one, other = rng.randrange(len(new)), rng.randrange(len(new))
-        new[one], new[other] = new[other], new[one]
+        kinds = [self.kinds[name] for name in order]
+        one, other = 0, 0
+        while kinds[one] == kinds[other]:
+            one, other = rng.randrange(len(kinds)), rng.randrange(len(kinds))
+        kinds[one], kinds[other] = kinds[other], kinds[one]
         alike: defaultdict[Work, list[str]] = defaultdict(list)
         for name in reversed(self.waiting):
-            alike[self._kind_of[name]].append(name)
-        return [alike[self._kind_of[name]].pop() for name in new]
-
-    def _kind(self, name: str) -> Work:
-        """Requests of one kind take the same from here on."""
-        left = STAGES[STAGES.index(self.at[name]) :]
-        encode, denoise, decode = (self.costs.work(name, stage) if stage in left else 0.0 for stage in STAGES)
-        return encode, denoise, decode
+            alike[self.kinds[name]].append(name)
+        return [alike[kind].pop() for kind in kinds]

@@ -53,26 +53,31 @@ def best_order(
 
     at: the stage at which each request goes on, where not all begin alike.
     """
-    size = max(MAX_SIMULATED, CLIPS_A_WORKER * len(placement.workers))
-    step = -(-len(request_ids) // size) or 1
+    sample = sampled(request_ids, len(placement.workers))
     by_name = rules(placement, costs)
     if len(placement.workers) == 1 and placement.workers[0].residency == "resident":
         by_name = {AS_SUBMITTED: by_name[AS_SUBMITTED]}
     found: list[Ordered] = []
     for name, rule in by_name.items():
-        simulated = rule(request_ids[::step])
-        completions = list(predict(placement, simulated, costs, at))
-        found.append(Ordered(name, (), tuple(completions), len(request_ids) / max(len(simulated), 1)))
+        completions = tuple(predict(placement, rule(sample), costs, at))
+        found.append(Ordered(name, (), completions, len(request_ids) / max(len(sample), 1)))
     submitted, shortest = found[0], min(found, key=lambda ordered: ordered.seconds)
     chosen = shortest if shortest.seconds < (1 - WORTH_IT) * submitted.seconds else submitted
     return Ordered(chosen.name, tuple(by_name[chosen.name](request_ids)), chosen.completions, chosen.scale)
+
+
+def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
+    """Those that stand for all in a simulation: all, unless they are too many."""
+    step = -(-len(request_ids) // max(MAX_SIMULATED, CLIPS_A_WORKER * num_workers)) or 1
+    return request_ids[::step]
 
 
 Rule = Callable[[Sequence[str]], list[str]]
 
 
 def rules(placement: Placement, costs: Costs) -> dict[str, Rule]:
-    """Every rule is stable: requests that cost the same stay in the order in which they were submitted."""
+    """By name. Sorting is stable: requests that cost the same stay in the order in which they were submitted, but where
+    long and short are dealt in turns and the middle of the batch is of one length."""
     capacity = {
         stage: sum(costs.rate(worker, stage) for worker in placement.workers if stage in worker.stages)
         for stage in STAGES

@@ -133,6 +133,14 @@ class Scheduler:
         self._planned_with = 0.0
         self._is_order_stale = True
 
+    def add_running(self, assignment: Assignment) -> None:
+        """Submit requests that are on a worker already: a simulation may begin in the midst of a batch."""
+        for request_id in assignment.request_ids:
+            self._queues.add(request_id)
+            self._num_open += 1
+            self._left.count([request_id], STAGES[STAGES.index(assignment.stage) :], +1)
+        self._assign(self._fleet[assignment.worker_id], assignment.stage, assignment.request_ids)
+
     def schedule(self, expects_workers: bool = False) -> list[Assignment]:
         """Work for every idle worker that can have some; each assignment is now in flight until it ends.
 
@@ -155,6 +163,8 @@ class Scheduler:
     def update(self, completion: Completion) -> bool:
         """An assignment ended well. Whether its requests are done with it."""
         assignment = completion.assignment
+        if not self._now:  # what was given out before anything ended began when its worker was up
+            self._begun = dict.fromkeys(self._begun, completion.started)
         self._now = max(self._now, completion.finished)
         decoded = assignment.stage is Stage.DECODE and self._videos.makes_videos(assignment.worker_id)
         self._land(assignment, stays_reserved=decoded)  # until its mp4 is made, too

@@ -24,22 +24,28 @@ def simulate(
     at: Mapping[str, Stage] | None = None,
     reorder: Reorder | None = None,
     alike: Alike = all_alike,
+    under_way: Mapping[Assignment, float] | None = None,
 ) -> Iterator[Completion]:
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
     costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
     hold. Requests begin at the first stage that a worker hosts, or where `at` has them: what is before is done.
     reorder: asked for better orders of what waits when that of now has become stale, and takes no time of this clock.
-    alike: as in `Scheduler`.
+    alike: as in `Scheduler`. under_way: assignments that are on their workers when it begins, of requests before all
+    others, and the seconds that they still take.
     """
     scheduler = Scheduler(placement, costs, alike)
     hosted = {stage for worker in placement.workers for stage in worker.stages}
     first = next(stage for stage in STAGES if stage in hosted)
-    for request_id in request_ids:
-        scheduler.add([request_id], at.get(request_id, first) if at else first)
-    loads = _Loads(placement, swap)
+    loads = _Loads(placement, swap, under_way or ())
     running: list[tuple[float, int, Assignment, float, float]] = []
     num_started = 0
+    for assignment, left in (under_way or {}).items():
+        num_started += 1
+        scheduler.add_running(assignment)
+        heapq.heappush(running, (left, num_started, assignment, 0.0, 0.0))
+    for request_id in request_ids:
+        scheduler.add([request_id], at.get(request_id, first) if at else first)
     now = 0.0
     while not scheduler.is_finished:
         for assignment in scheduler.schedule():
@@ -58,7 +64,11 @@ def simulate(
 
 
 def predict(
-    placement: Placement, request_ids: Iterable[str], costs: Costs, at: Mapping[str, Stage] | None = None
+    placement: Placement,
+    request_ids: Iterable[str],
+    costs: Costs,
+    at: Mapping[str, Stage] | None = None,
+    under_way: Mapping[Assignment, float] | None = None,
 ) -> Iterator[Completion]:
     """The completions that the costs predict. mp4s made beside a device are not counted.
 
@@ -74,16 +84,21 @@ def predict(
     def alike(stage: Stage, request_id: str) -> float:
         return costs.work(request_id, stage)
 
-    return simulate(placement, request_ids, duration, _Fixed(costs), costs.swap_seconds, at, alike=alike)
+    return simulate(placement, request_ids, duration, _Fixed(costs), costs.swap_seconds, at, None, alike, under_way)
 
 
 class _Loads:
     """What is on each time-sliced worker's device."""
 
-    def __init__(self, placement: Placement, swap: Callable[[Worker, Stage], float] | None) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        swap: Callable[[Worker, Stage], float] | None,
+        under_way: Iterable[Assignment],
+    ) -> None:
         self._workers: Mapping[str, Worker] = {worker.worker_id: worker for worker in placement.workers}
         self._swap = swap
-        self._loaded: dict[str, Stage] = {}
+        self._loaded = {assignment.worker_id: assignment.stage for assignment in under_way}
 
     def seconds(self, assignment: Assignment) -> float:
         worker, stage = self._workers[assignment.worker_id], assignment.stage

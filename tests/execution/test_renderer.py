@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from fakes import VIDEO, FakeExecutor, make_request, replicated
 
-from ltx_dist.execution.renderer import Renderer, WorkersLostError
+from ltx_dist.execution.renderer import TICK_SECONDS, Renderer, WorkersLostError
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.scheduling.timeline import makespan, overlaps
-from ltx_dist.types import STAGES, Assignment, Failure, RenderRequest, Stage, StageOutput
+from ltx_dist.types import STAGES, Assignment, Completion, Failure, RenderRequest, Stage, StageOutput
 
 REQUESTS = [make_request(name) for name in "abcd"]
 PINNED = Placement(
@@ -112,10 +112,50 @@ def test_a_worker_that_joins_takes_work():
 
 
 def test_what_waits_is_put_in_order_when_a_worker_joins():
+    asked: list[list[str]] = []
+
+    def reorder(scheduler: Scheduler) -> Iterator[list[str] | None]:
+        asked.append(list(scheduler.waiting()))
+        yield None
+        if len(asked) > 1:
+            yield asked[-1][::-1]
+
     executor = FakeExecutor(replicated(1))
-    renderer = make_renderer(executor, replicated(1), reorder=lambda scheduler: [None, list(scheduler.waiting())[::-1]])
-    results = joined_after_a_turn(executor, renderer)
-    assert sorted(results) == list("abcd") and results.index("d") < results.index("c")
+    results = joined_after_a_turn(executor, make_renderer(executor, replicated(1), reorder=reorder))
+    assert len(asked) >= 2 and sorted(results) == list("abcd") and results.index("d") < results.index("c")
+
+
+def test_looking_for_an_order_takes_a_tenth_of_the_time_and_ends_with_a_stop():
+    """3 ms a piece, for ever; nothing else happens meanwhile."""
+    now, pieces, waits, stopped = [0.0], [], [], []
+
+    def reorder(scheduler: Scheduler) -> Iterator[None]:
+        while True:
+            pieces.append(now[0])
+            now[0] += 0.003
+            yield
+
+    def waiting(timeout: float) -> list[Completion]:
+        waits.append(timeout)
+        now[0] += timeout
+        return []
+
+    executor = FakeExecutor(replicated(1))
+    renderer = Renderer(
+        Scheduler(replicated(1)), executor, clock=lambda: now[0], reorder=reorder, is_stopped=lambda: bool(stopped)
+    )
+    renderer.begin(REQUESTS)
+    while not any(a.stage is Stage.DECODE for a in executor.running):
+        renderer.turn()
+    executor.wait = waiting
+    begun, num_pieces = now[0], len(pieces)
+    for _ in range(100):
+        renderer.turn()
+    assert 0.003 * (len(pieces) - num_pieces) == pytest.approx(0.1 * (now[0] - begun), rel=0.2)
+    stopped.append(True)
+    renderer.turn()
+    renderer.turn()
+    assert waits[-2:] == [TICK_SECONDS] * 2 and len(pieces) - num_pieces < 300
 
 
 def test_a_stop_publishes_what_is_nearly_there_and_begins_nothing():

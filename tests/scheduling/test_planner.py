@@ -12,7 +12,7 @@ from ltx_dist.scheduling.ordering import AS_SUBMITTED, WORTH_IT, best_order
 from ltx_dist.scheduling.placement import Placement, Wishes, place
 from ltx_dist.scheduling.planner import advice, forecast, forecasts
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.scheduling.simulator import simulate
+from ltx_dist.scheduling.simulator import predict, simulate
 from ltx_dist.scheduling.timeline import makespan
 from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
@@ -103,9 +103,6 @@ def test_the_order_is_worth_what_the_simulation_says():
 
 
 def forecast_in_file_order(placement, ids, predicted) -> float:
-    from ltx_dist.scheduling.simulator import predict
-    from ltx_dist.scheduling.timeline import makespan
-
     return makespan(list(predict(placement, ids, predicted)))
 
 
@@ -204,6 +201,48 @@ def test_orders_are_looked_for_in_pieces_and_each_is_better_than_the_one_before(
     for work in set(works):
         alike = [name for name in orders[-1] if predicted.work_of[name] == work]
         assert alike == sorted(alike), "those that cost the same come in the order of submission"
+
+
+@pytest.mark.parametrize("layout", ["pinned", "replicated"])
+def test_nor_once_some_of_them_are_further_than_others(layout: str):
+    scheduler, placement, predicted = begun_on(3, [FULL] * 30, layout)
+    for _ in range(8):
+        for assignment in scheduler.schedule():
+            scheduler.update(done(assignment.clips, assignment.stage, assignment.worker_id, 1.0))
+    assert len(set(scheduler.waiting().values())) > 1
+    assert list(better_orders(scheduler, placement.workers, predicted)) == []
+
+
+def test_nor_for_one_worker():
+    scheduler, placement, predicted = begun_on(1, [FULL, DISTILLED] * 10, "shared")
+    assert list(better_orders(scheduler, placement.workers, predicted)) == []
+
+
+def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
+    """Long denoises and long decodes in turns: what is left out must be alike in every order."""
+    monkeypatch.setattr("ltx_dist.scheduling.ordering.MAX_SIMULATED", 100)
+    monkeypatch.setattr("ltx_dist.scheduling.order_search.MAX_SEARCHED", 100)
+    works = [(1e12, 24e12 * 30, 13e12) if i % 2 else (1e12, 24e12 * 3, 130e12) for i in range(200)]
+    scheduler, placement, predicted = begun_on(5, works)
+    as_submitted = forecast_in_file_order(placement, list(predicted.work_of), predicted)
+    for order in filter(None, better_orders(scheduler, placement.workers, predicted)):
+        assert len(order) == 200
+        assert forecast_in_file_order(placement, order, predicted) < as_submitted
+
+
+def test_what_is_under_way_stays_where_it_is():
+    """A slow card has just begun a clip that it takes long for: the others are given what ends with it."""
+    predicted = costs([FULL] * 2 + [DISTILLED] * 10)
+    placement = place(Wishes(), Inventory((gpu("H100", 80), gpu("GeForce RTX 3090", 80)), 16), DEMAND)
+    fast, slow = placement.workers
+    under_way = {Assignment(("r000",), D, slow.worker_id): 300.0, Assignment(("r001",), D, fast.worker_id): 1.0}
+    rest = list(predicted.work_of)[2:]
+    completions = list(predict(placement, rest, predicted, under_way=under_way))
+    by_name = {(c.assignment.clips, c.assignment.stage): c for c in completions}
+    assert by_name["r000", D].finished == 300 and by_name["r000", D].assignment.worker_id == slow.worker_id
+    assert by_name["r001", D].finished == 1
+    assert all(c.started >= 300 for c in completions if c.assignment.worker_id == slow.worker_id and c.started)
+    assert sum(c.assignment.stage in STAGES for c in completions) == 3 * 10 + 2 * 2
 
 
 def test_an_order_is_taken_up_while_the_batch_goes_on():
