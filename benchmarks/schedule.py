@@ -1,6 +1,6 @@
 """How far batches on 2 to 8 devices end from what is possible: real Ray actors that replay stage times by sleeping.
 
-    python benchmarks/schedule.py [--quick] [--seconds 4.5] [--virtual]
+    python benchmarks/schedule.py [--quick] [--seconds 4.5] [--virtual] [--devices 8] [--case distilled]
 
 Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
 at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
@@ -14,7 +14,9 @@ stands the share that the same seconds would be at the speed of GPUs. So figures
 the 25 ms or so that a clip loses on two cores are a sixth of 0.16 s and a two-hundredth of 4.5.
 
 The seeds of a case run side by side, each with a driver and actors of its own, because actors that sleep leave the
-cores free: so time need not be compressed as much. The whole takes about 20 minutes.
+cores free: so time need not be compressed as much. But not more than MAX_ACTIVE actors work at a time: at the start of
+a batch all have something to say at once, and where five batches of 8 devices start together on two cores, that takes
+three times as long as it does alone. The whole takes about 28 minutes.
 
 --virtual runs the same batches through the same scheduler on a virtual clock: what order and layout alone come to.
 """
@@ -53,6 +55,9 @@ SLOWER = (1.0, 1.4, 0.7)
 """Against the table: what the cost model has to learn."""
 
 LEARNT_AFTER = 8
+MAX_ACTIVE = 24
+"""Actors of batches that run side by side."""
+
 RTX_4090, H100, RTX_3060 = "NVIDIA GeForce RTX 4090", "NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 3060"
 MIXED = [DeviceInfo(H100, 80 * GB), DeviceInfo(RTX_4090, 24 * GB), DeviceInfo(RTX_4090, 24 * GB),
          DeviceInfo(RTX_3060, 8 * GB)]  # fmt: skip
@@ -167,8 +172,12 @@ class Drivers:
         self._drivers = [ray.remote(num_cpus=0)(Driver).remote(workers) for _ in range(count)]
 
     def run(self, batches: Sequence[Prepared]) -> list[Run]:
-        calls = [driver.run.remote(batch) for driver, batch in zip(self._drivers, batches, strict=False)]
-        return ray.get(calls)
+        at_a_time = max(1, MAX_ACTIVE // len(batches[0].placement.workers))
+        runs: list[Run] = []
+        for first in range(0, len(batches), at_a_time):
+            some = batches[first : first + at_a_time]
+            runs += ray.get([driver.run.remote(batch) for driver, batch in zip(self._drivers, some, strict=False)])
+        return runs
 
 
 class VirtualClock:
@@ -241,6 +250,8 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=4.5, help="about how long a device takes for each of its clips"
     )
+    parser.add_argument("--devices", type=int, help="only the cases of so many")
+    parser.add_argument("--case", help="only those of this one: 40-step, distilled, 13B distilled, mixed")
     parser.add_argument("--virtual", action="store_true", help="on a virtual clock, without Ray")
     arguments = parser.parse_args()
     seeds = range(1 if arguments.quick else 5)
@@ -260,14 +271,22 @@ def main() -> None:
 
     warm = replace(same, workers=workers)  # the first calls open connections
     run([warm] * len(seeds), [draw_works(64, random.Random(99), "distilled")] * len(seeds), 0.75)
+
+    def is_wanted(case: str, devices: int) -> bool:
+        return arguments.case in (None, case) and arguments.devices in (None, devices)
+
     started = time.monotonic()
     sizes = [(2, 32), (4, 32), (4, 64), (8, 64), (8, 128)]
     for case in ("distilled",) if arguments.quick else ("40-step", "distilled", "13B distilled"):
         for devices, clips in sizes:
+            if not is_wanted(case, devices):
+                continue
             batches = [draw_works(clips, random.Random(seed), case) for seed in seeds]
             runs = run([best_split(devices, works) for works in batches], batches, arguments.seconds)
             report(f"EV+D split   {case:<14} {devices} devices {clips:>4} clips", runs, runs[0].order)
     for devices in (2, 4, 8):
+        if not is_wanted("mixed", devices):
+            continue
         universal = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * devices, "same")
         batches = [draw_works(16 * devices, random.Random(seed)) for seed in seeds]
         runs = run([universal] * len(seeds), batches, arguments.seconds)
@@ -275,6 +294,8 @@ def main() -> None:
         report(f"all on each  mixed          {devices} devices {16 * devices:>4} clips", runs,
                f"{statistics.mean(ups) / devices:.3f} n against one device")  # fmt: skip
     for case in ("mixed", "distilled"):
+        if not is_wanted(case, len(MIXED)):
+            continue
         batches = [draw_works(64, random.Random(seed), case) for seed in seeds]
         runs = run([mixed] * len(seeds), batches, arguments.seconds)
         report(f"mixed cards  {case:<14} {len(MIXED)} devices   64 clips", runs, "bound: linear program")
