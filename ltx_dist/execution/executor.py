@@ -81,7 +81,10 @@ class Executor(Protocol):
         ...
 
     def worker_states(self) -> list[WorkerState]:
-        """What each worker does at the moment, as last heard. Never blocks, and is good in any thread."""
+        """What each worker does, as last heard. Never blocks, and is good in any thread.
+
+        To ask is a wish for news: a worker on another machine is asked because of it, and its answer comes later.
+        """
         ...
 
     def shutdown(self) -> None:

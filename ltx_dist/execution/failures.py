@@ -10,8 +10,8 @@
 | ERROR of a pass that several shared | no | once more, in a pass of its own | stays |
 | CRASH, HANG of such a pass | each, once | another worker, in a pass of its own | is replaced |
 
-Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is never shared again. Of a
-worker it counts as one failure, not as one a clip.
+Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is not shared again at that
+stage. Of a worker it counts as one failure, not as one a clip.
 
 A clip is given up after three crashes or hangs at a stage, or more where others, not to blame, had them, too: see
 `_enough`.
@@ -73,11 +73,11 @@ class Verdict:
 class _Record:
     """What a clip that is not done yet has been through.
 
-    charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared.
+    charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared, by worker, too.
     """
 
     charged: Counter[Stage] = field(default_factory=Counter[Stage])
-    alone: Counter[Stage] = field(default_factory=Counter[Stage])
+    alone: Counter[tuple[Stage, str]] = field(default_factory=Counter[tuple[Stage, str]])
     errors: int = 0
     losses: int = 0
     shares: bool = True
@@ -90,7 +90,7 @@ class FailurePolicy:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
         self._ended_well: Counter[Stage] = Counter()
-        self._survived: Counter[Stage] = Counter()
+        self._survived: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
         self._streaks: dict[tuple[str, Stage], list[tuple[str, ...]]] = {}
         self._first_failures: list[str] | None = []
 
@@ -99,7 +99,8 @@ class FailurePolicy:
         stage, request_ids = completion.assignment.stage, completion.assignment.request_ids
         self._ended_well[stage] += len(request_ids) == 1
         for record in filter(None, map(self._records.get, request_ids)):
-            self._survived[stage] += record.alone.pop(stage, 0)
+            for key in [key for key in record.alone if key[0] is stage]:
+                self._survived[stage][key[1]] += record.alone.pop(key)
         self._streaks.pop((completion.assignment.worker_id, stage), None)
         if is_done:
             for request_id in request_ids:
@@ -115,7 +116,7 @@ class FailurePolicy:
             record.losses += 1
             if record.losses >= MAX_LOSSES:
                 return self._fail(completion, request_id, f"given up after {MAX_LOSSES} losses: {completion.error}")
-            return self._again(record, from_disk=failure is Failure.INPUT_LOST)
+            return self._again(record, assignment.stage, from_disk=failure is Failure.INPUT_LOST)
         is_shared = len(assignment.request_ids) > 1
         record.shares = record.shares and not is_shared
         if not (failure is Failure.ERROR and is_shared):
@@ -123,16 +124,16 @@ class FailurePolicy:
         self._blame(assignment, was_elsewhere=not is_shared and len(record.failed_on) > 1)
         if failure is not Failure.ERROR:
             record.charged[assignment.stage] += 1
-            record.alone[assignment.stage] += not is_shared
+            record.alone[assignment.stage, assignment.worker_id] += not is_shared
             attempts = record.charged[assignment.stage]
-            if attempts >= self._enough(assignment.stage):
+            if attempts >= self._enough(assignment.stage, len(hosts)):
                 why = f"given up after {attempts} attempts: {completion.error}"
                 return self._fail(completion, request_id, why)
         elif not is_shared:
             record.errors += 1
             if record.errors >= MAX_ERRORS or record.failed_on.issuperset(hosts):
                 return self._fail(completion, request_id, completion.error)
-        return self._again(record)
+        return self._again(record, assignment.stage)
 
     def is_bad(self, worker_id: str) -> bool:
         """Whether so many different clips have failed at one stage on a worker in a row that it must be the worker."""
@@ -144,20 +145,22 @@ class FailurePolicy:
         if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
 
-    def _again(self, record: _Record, from_disk: bool = False) -> Verdict:
+    def _again(self, record: _Record, stage: Stage, from_disk: bool = False) -> Verdict:
         """For what may be the last attempt a fresh process is worth more than another device."""
-        may_be_last = max(record.charged.values(), default=0) >= MAX_ATTEMPTS - 1
+        may_be_last = record.charged[stage] >= MAX_ATTEMPTS - 1
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
 
-    def _enough(self, stage: Stage) -> int:
+    def _enough(self, stage: Stage, num_hosts: int) -> int:
         """How many crashes at a stage make it the clip's fault.
 
         Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
         befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
-        clip, by clips that have ended it well since.
+        clip, by clips that have ended it well since. Of several workers the one with most crashes is left out: they
+        are its own, if it is a bad one, and no excuse elsewhere.
         """
-        survived, ended_well = self._survived[stage], self._ended_well[stage]
+        by_worker, ended_well = self._survived[stage], self._ended_well[stage]
+        survived = by_worker.total() - (max(by_worker.values(), default=0) if num_hosts > 1 else 0)
         if not survived:
             return MAX_ATTEMPTS
         share = (survived + 1) / (survived + ended_well + 2)  # of few, the middle of what is likely

@@ -228,6 +228,9 @@ class Renderer:
         started = self._clock()
         if self._reorder is None or started < self._next_order:
             return
+        if not any(self.queue_lengths().values()):
+            self._orders = None
+            return
         if self._scheduler.is_order_stale:
             self._scheduler.order_is_chosen()
             self._orders = iter(self._reorder(self._scheduler))

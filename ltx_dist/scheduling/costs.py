@@ -180,9 +180,3 @@ def seconds(costs: Costs, request_id: str, stage: Stage, worker: Worker) -> floa
 def pass_seconds(costs: Costs, assignment: Assignment, worker: Worker) -> float:
     """Predicted of an assignment: what its requests take one by one. That a pass may gain more, completions tell."""
     return sum(seconds(costs, request_id, assignment.stage, worker) for request_id in assignment.request_ids)
-
-
-def total_work(costs: Costs, request_ids: list[str]) -> Work:
-    """Of all requests, by stage."""
-    encode, denoise, decode = (sum(costs.work(name, stage) for name in request_ids) for stage in STAGES)
-    return encode, denoise, decode

@@ -144,9 +144,6 @@ class Fleet:
         """All that wait; as rare as `hosts`."""
         return [self._workers[name] for name in self._workers if name in self._group_of]
 
-    def is_idle(self, worker_id: str) -> bool:
-        return worker_id in self._group_of
-
     def idle_groups(self) -> list[Group]:
         """Every group in which a worker may wait; the fastest kinds first, so that the choice is theirs."""
         return sorted(self._idle, key=lambda group: -self._kinds[group.kind].speed)

@@ -32,7 +32,7 @@ NEAR_ENOUGH = 1.002
 """Times the lower bound: an order as good as that is not looked at any further."""
 
 PIECE = 50
-"""Simulated completions between two yields: a few milliseconds."""
+"""Simulated completions between two yields, at most: a few milliseconds."""
 
 Pieces = Generator[None, None, float]
 
@@ -47,10 +47,8 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
     rest = _rest(scheduler, workers, costs)
     if rest is None:
         return
-    # Of a long batch the same requests stand for all in every order, or the orders would not compare.
-    now = sampled(rest.waiting, len(rest.placement.workers))
-    by_name = rules(rest.placement, rest.costs)
-    best, found = now, AS_SUBMITTED
+    now = best = rest.waiting
+    by_name, found = rules(rest.placement, rest.costs), AS_SUBMITTED
     shortest = yield from rest.seconds(now)
     worth = shortest * (1 - WORTH_IT)
     for name, rule in by_name.items():
@@ -61,7 +59,7 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
         if seconds < shortest:
             best, found, shortest = order, name, seconds
     if shortest < worth:
-        yield by_name[found](rest.waiting)
+        yield best if rest.is_all else rules(rest.placement, costs)[found](list(scheduler.waiting()))
     rng, tried, in_vain = random.Random(0), 0, 0
     while rest.is_worth_searching(shortest) and tried < MAX_TRIES and in_vain < MAX_IN_VAIN:
         order = rest.exchanged(best, rng)
@@ -77,16 +75,21 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     """None where there is nothing to put in order, or nothing to simulate until a worker is back."""
     there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
     waiting, running = scheduler.waiting(), scheduler.running()
-    at = {**{name: assignment.stage for assignment in running for name in assignment.request_ids}, **waiting}
+    begun = {name: assignment.stage for assignment in running for name in assignment.request_ids}
     hosted = {stage for worker in there.values() for stage in worker.stages}
-    if len(there) < 2 or not waiting or not hosted.issuperset(STAGES[min(map(STAGES.index, at.values())) :]):
+    first = min((STAGES.index(stage) for stage in {*begun.values(), *waiting.values()}), default=0)
+    if len(there) < 2 or not waiting or not hosted.issuperset(STAGES[first:]):
         return None
-    kinds = {name: _whole(costs, name) for name in waiting}
+    # Of a long batch the same requests stand for all in every order, or the orders would not compare.
+    some = sampled(list(waiting), len(there))
+    kinds = {name: _whole(costs, name) for name in some}
     if len(set(kinds.values())) == 1:
         return None
+    stages = {name: waiting[name] for name in some}
     under_way = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in running.items()}
     placement = Placement("what is left", tuple(there.values()), scheduler.max_queued)
-    return _Rest(placement, list(waiting), under_way, waiting, _Frozen(costs, placement, at), kinds)
+    frozen = _Frozen(costs, placement, begun | stages)
+    return _Rest(placement, list(some), under_way, stages, frozen, kinds, is_all=len(some) == len(waiting))
 
 
 def _whole(costs: Costs, name: str) -> Work:
@@ -118,9 +121,10 @@ class _Frozen:
 
 @dataclass
 class _Rest:
-    """The state from which all is predicted. under_way: what is on the devices, and its seconds left.
+    """The state from which all is predicted. waiting: all that wait, or those that stand for them.
 
-    at: where each request that waits goes on. kinds: the whole work of each.
+    under_way: what is on the devices, and its seconds left. at: where each request that waits goes on. kinds: the whole
+    work of each.
     """
 
     placement: Placement
@@ -129,6 +133,7 @@ class _Rest:
     at: Mapping[str, Stage]
     costs: _Frozen
     kinds: Mapping[str, Work]
+    is_all: bool
     _bound: float = field(default=0.0, init=False)
 
     def seconds(self, order: Sequence[str]) -> Pieces:
@@ -138,12 +143,13 @@ class _Rest:
             completions.append(completion)
             if len(completions) % PIECE == 0:
                 yield
+        yield
         if not self._bound:
             self._bound = measured_bound(completions, self.placement.workers, self.costs).seconds
         return makespan(completions)
 
     def is_worth_searching(self, seconds: float) -> bool:
-        return len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self._bound
+        return self.is_all and len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self._bound
 
     def exchanged(self, order: Sequence[str], rng: random.Random) -> list[str]:
         """Two that differ in each other's places; those that are alike stay in the order in which they were."""

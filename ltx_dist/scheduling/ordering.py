@@ -7,6 +7,7 @@ decoder (1.14 times the bound on 8 devices). Simulating all of them takes millis
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ WORTH_IT = 0.005
 """Another order than that of submission must save this share: results are then seen in the order of the file."""
 
 MAX_SIMULATED = 1000
-"""Of a larger batch so many clips, evenly chosen, stand for all; but always some for each worker."""
+"""Of a larger batch so many clips stand for all; but always some for each worker."""
 
 CLIPS_A_WORKER = 8
 SHORT_A_WORKER = 4
@@ -67,9 +68,12 @@ def best_order(
 
 
 def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
-    """Those that stand for all in a simulation: all, unless they are too many."""
-    step = -(-len(request_ids) // max(MAX_SIMULATED, CLIPS_A_WORKER * num_workers)) or 1
-    return request_ids[::step]
+    """Those that stand for all in a simulation, in their order: all, or so many at random (every n-th could be the
+    short ones of a batch in which long and short come in turns)."""
+    size = max(MAX_SIMULATED, CLIPS_A_WORKER * num_workers)
+    if len(request_ids) <= size:
+        return request_ids
+    return [request_ids[index] for index in sorted(random.Random(0).sample(range(len(request_ids)), size))]
 
 
 Rule = Callable[[Sequence[str]], list[str]]

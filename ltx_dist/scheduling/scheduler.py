@@ -110,7 +110,7 @@ class Scheduler:
         return self._queues.ready()
 
     def running(self) -> dict[Assignment, float]:
-        """What is on the devices, and for how many seconds it has been there."""
+        """What is on the devices, and for how many seconds it has run there; below 0 while its weights are loaded."""
         return {assignment: self._now - self._begun[name] for name, assignment in self._in_flight.items()}
 
     def reorder(self, request_ids: Sequence[str]) -> None:
@@ -133,13 +133,14 @@ class Scheduler:
         self._planned_with = 0.0
         self._is_order_stale = True
 
-    def add_running(self, assignment: Assignment) -> None:
-        """Submit requests that are on a worker already: a simulation may begin in the midst of a batch."""
+    def add_running(self, assignment: Assignment, left: float) -> None:
+        """Submit requests that are on a worker already, for so many seconds more: for a simulation that begins in the
+        midst of a batch."""
         for request_id in assignment.request_ids:
             self._queues.add(request_id)
             self._num_open += 1
             self._left.count([request_id], STAGES[STAGES.index(assignment.stage) :], +1)
-        self._assign(self._fleet[assignment.worker_id], assignment.stage, assignment.request_ids)
+        self._assign(self._fleet[assignment.worker_id], assignment.stage, assignment.request_ids, left)
 
     def schedule(self, expects_workers: bool = False) -> list[Assignment]:
         """Work for every idle worker that can have some; each assignment is now in flight until it ends.
@@ -163,7 +164,7 @@ class Scheduler:
     def update(self, completion: Completion) -> bool:
         """An assignment ended well. Whether its requests are done with it."""
         assignment = completion.assignment
-        if not self._now:  # what was given out before anything ended began when its worker was up
+        if not self._now:  # what was given out at first waited for its worker to load, as this did, about as long
             self._begun = dict.fromkeys(self._begun, completion.started)
         self._now = max(self._now, completion.finished)
         decoded = assignment.stage is Stage.DECODE and self._videos.makes_videos(assignment.worker_id)
@@ -320,12 +321,19 @@ class Scheduler:
         number = self._choice.number(worker, stage, group, self._now)
         return self._assign(worker, stage, self._queues.take(stage, number))
 
-    def _assign(self, worker: Worker, stage: Stage, request_ids: tuple[str, ...]) -> Assignment:
+    def _assign(
+        self, worker: Worker, stage: Stage, request_ids: tuple[str, ...], seconds: float | None = None
+    ) -> Assignment:
+        """seconds: that it takes; as predicted if None."""
         assignment = Assignment(request_ids, stage, worker.worker_id)
+        swaps = worker.residency != "resident" and self._loaded[worker.worker_id] is not stage
+        swap = self._costs.swap_seconds(worker, stage) if swaps and seconds is None else 0.0
+        if seconds is None:
+            seconds = pass_seconds(self._costs, assignment, worker)
         self._in_flight[worker.worker_id] = assignment
-        self._begun[worker.worker_id] = self._now
+        self._begun[worker.worker_id] = self._now + swap
         self._queues.begin(stage, len(request_ids))
         self._loaded[worker.worker_id] = stage
         self._fresh.discard(worker.worker_id)
-        self._fleet.set_busy(worker.worker_id, self._now, self._now + pass_seconds(self._costs, assignment, worker))
+        self._fleet.set_busy(worker.worker_id, self._now, self._now + swap + seconds)
         return assignment

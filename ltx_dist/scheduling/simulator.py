@@ -42,7 +42,7 @@ def simulate(
     num_started = 0
     for assignment, left in (under_way or {}).items():
         num_started += 1
-        scheduler.add_running(assignment)
+        scheduler.add_running(assignment, left)
         heapq.heappush(running, (left, num_started, assignment, 0.0, 0.0))
     for request_id in request_ids:
         scheduler.add([request_id], at.get(request_id, first) if at else first)

@@ -71,6 +71,18 @@ def test_where_workers_die_whatever_they_run_a_clip_is_blamed_when_others_fare_b
     assert blamed["30"] == 20 and blamed.total() <= 25
 
 
+def test_however_often_others_crash_there_is_an_end():
+    policy = FailurePolicy()
+    for name in map(str, range(20)):
+        for _ in range(2):  # and then it ends well
+            policy.judge(end(name, Failure.CRASH), name, {"w0"})
+        policy.succeeded(replace(end(name, Failure.CRASH), failure=None, report=StageReport(1.0)), is_done=True)
+    verdicts = [policy.judge(end("a", Failure.CRASH), "a", {"w0"}) for _ in range(MOST_ATTEMPTS)]
+    assert all(verdict.error is None for verdict in verdicts[:-1])
+    assert verdicts[-1].error == f"given up after {MOST_ATTEMPTS} attempts: boom"
+    assert [verdict.alone for verdict in verdicts[:3]] == [False, True, True]
+
+
 def test_that_many_clips_are_poison_does_not_give_each_more_attempts():
     def ending(assignment: Assignment) -> Failure | None:
         return Failure.CRASH if int(assignment.clips) % 2 and assignment.stage is Stage.DENOISE else None
@@ -110,6 +122,7 @@ def test_of_a_poison_clip_and_a_bad_worker_each_is_blamed_for_its_own():
     results = render(executor, replicated(3), 20)
     assert [name for name, result in results.items() if result.status == "failed"] == ["7"]
     assert executor.up == {"w0", "w2"}
+    assert (results["7"].error or "").startswith("given up after 3 attempts: "), "those of w1 are no excuse"
 
 
 def test_the_only_worker_of_a_stage_is_never_dropped():
