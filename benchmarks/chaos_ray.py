@@ -90,8 +90,8 @@ def poison(bench: Bench) -> str:
 
 
 def poison_and_bad_worker(bench: Bench) -> str:
-    """T10. A worker is dropped with the third clip in a row that failed on it. Clip 7 may be one of them if it came first
-    to that worker, and is no witness any more once it has failed elsewhere."""
+    """T10. A worker is dropped with the third clip in a row that failed on it. Clip 7 may be one of them if it came to
+    that worker first, and is no witness any more once it has failed elsewhere."""
     told, said = with_poison(bench, "bad", BadSaboteur, 20, 4)
     witnesses = {e["request_id"] for e in told["events"] if e["worker_id"] == BAD_WORKER and "failure" in e}
     is_dropped = f"worker {BAD_WORKER} is given nothing more" in said

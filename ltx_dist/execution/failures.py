@@ -90,6 +90,7 @@ class FailurePolicy:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
         self._ended_well: Counter[Stage] = Counter()
+        self._workers: set[str] = set()
         self._survived: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
         self._streaks: dict[tuple[str, Stage], list[tuple[str, ...]]] = {}
         self._first_failures: list[str] | None = []
@@ -97,6 +98,7 @@ class FailurePolicy:
     def succeeded(self, completion: Completion, is_done: bool) -> None:
         """A stage ended well; `is_done`: its clip, too."""
         stage, request_ids = completion.assignment.stage, completion.assignment.request_ids
+        self._workers.add(completion.assignment.worker_id)
         self._ended_well[stage] += len(request_ids) == 1
         for record in filter(None, map(self._records.get, request_ids)):
             for key in [key for key in record.alone if key[0] is stage]:
@@ -112,6 +114,7 @@ class FailurePolicy:
         assignment, failure = completion.assignment, completion.failure
         assert failure is not None, completion
         record = self._records.setdefault(request_id, _Record())
+        self._workers.add(assignment.worker_id)
         if failure in (Failure.QUEUED, Failure.NODE_LOST, Failure.INPUT_LOST):
             record.losses += 1
             if record.losses >= MAX_LOSSES:
@@ -126,7 +129,7 @@ class FailurePolicy:
             record.charged[assignment.stage] += 1
             record.alone[assignment.stage, assignment.worker_id] += not is_shared
             attempts = record.charged[assignment.stage]
-            if attempts >= self._enough(assignment.stage, len(hosts)):
+            if attempts >= self._enough(assignment.stage):
                 why = f"given up after {attempts} attempts: {completion.error}"
                 return self._fail(completion, request_id, why)
         elif not is_shared:
@@ -151,16 +154,16 @@ class FailurePolicy:
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
 
-    def _enough(self, stage: Stage, num_hosts: int) -> int:
+    def _enough(self, stage: Stage) -> int:
         """How many crashes at a stage make it the clip's fault.
 
         Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
         befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
-        clip, by clips that have ended it well since. Of several workers the one with most crashes is left out: they
-        are its own, if it is a bad one, and no excuse elsewhere.
+        clip, by clips that have ended it well since. Of several workers, there now or starting anew, the one with most
+        crashes is left out: they are its own, if it is a bad one, and no excuse elsewhere.
         """
         by_worker, ended_well = self._survived[stage], self._ended_well[stage]
-        survived = by_worker.total() - (max(by_worker.values(), default=0) if num_hosts > 1 else 0)
+        survived = by_worker.total() - (max(by_worker.values(), default=0) if len(self._workers) > 1 else 0)
         if not survived:
             return MAX_ATTEMPTS
         share = (survived + 1) / (survived + ended_well + 2)  # of few, the middle of what is likely
