@@ -63,10 +63,11 @@ class Choice:
         )
 
     def number(self, worker: Worker, stage: Stage, group: Group, now: float) -> int:
-        """How many requests may share the worker's next pass.
+        """How many requests may share the worker's next pass: `batch_size` of it at most.
 
-        Of what can be begun now it leaves idle workers theirs, and of all that is left every worker its own: else some
-        would be idle at the end while one has several to do.
+        Only those that are ready, so nothing waits for more to come; only as many as have room downstream, so that the
+        bounds hold. Of what can be begun now it leaves idle workers theirs, and of all that is left every worker its
+        own: else some would be idle at the end while one has several to do.
         """
         if stage not in SHARED or worker.batch_size == 1:
             return 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from ltx_dist.scheduling.choice import Choice, Left
 from ltx_dist.scheduling.costs import Costs, Unknown, pass_seconds
 from ltx_dist.scheduling.fleet import Fleet, Group
 from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.queues import Alike, Queues, Retry, all_alike
+from ltx_dist.scheduling.retries import Retries
+from ltx_dist.scheduling.under_way import UnderWay
 from ltx_dist.scheduling.video_slots import VideoSlots
 from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
@@ -38,10 +39,8 @@ class Scheduler:
     there beside the worker's next assignment, at once and without a queue. A decode is not begun while all slots are
     taken, and each is freed by a completion that will come, so the argument above holds.
 
-    Requests that are `alike` may share a pass of SHARED stages, `batch_size` of their worker at most: the first that is
-    ready and the next ones like it. Only those that are ready, so nothing waits for more to come; only as many as have
-    room downstream, so the bounds hold; and none that another idle worker could begin now (`Choice.number`). It is one
-    at least, so the argument above holds.
+    Requests that are `alike` may share a pass of SHARED stages: the first that is ready and the next ones like it, as
+    many as `Choice.number` says. It is one at least, so the argument above holds.
 
     An assignment ends in one of three ways: `update` if it went well, `retry`, or `fail`; which of the two is not
     decided here. A shared one may end in `parts`, of which each goes its own way; its worker is idle after the last. A
@@ -59,14 +58,12 @@ class Scheduler:
         self._queues = Queues(placement.max_queued, alike)
         self._left = Left(self._costs)
         self._choice = Choice(self._costs, self._fleet, self._queues, self._left)
-        self._in_flight: dict[str, Assignment] = {}
-        self._begun: dict[str, float] = {}
+        self._under_way = UnderWay()
         self._videos = VideoSlots()
+        self._retries = Retries(self._fleet, self._videos)
         self._loaded: dict[str, Stage | None] = {}
         self._is_order_stale = False
         self._ordered_with = 0.0
-        self._fresh: set[str] = set()
-        self._reserved: dict[str, str] = {}
         self._num_open = 0
         self._planned_with = 0.0
         self._now = 0.0
@@ -79,7 +76,7 @@ class Scheduler:
 
     @property
     def num_in_flight(self) -> int:
-        return len(self._in_flight) + self._videos.num_taken
+        return len(self._under_way) + self._videos.num_taken
 
     @property
     def unhosted_stage(self) -> Stage | None:
@@ -111,7 +108,7 @@ class Scheduler:
 
     def running(self) -> dict[Assignment, float]:
         """What is on the devices, and for how many seconds it has run there; below 0 while its weights are loaded."""
-        return {assignment: self._now - self._begun[name] for name, assignment in self._in_flight.items()}
+        return self._under_way.seconds(self._now)
 
     def reorder(self, request_ids: Sequence[str]) -> None:
         """From now on these come in this order: they exchange their places among themselves, and no other moves. Of
@@ -126,9 +123,7 @@ class Scheduler:
         is put behind them until it has drained.
         """
         for request_id in request_ids:
-            self._queues.add(request_id)
-            self._num_open += 1
-            self._left.count([request_id], STAGES[STAGES.index(first) :], +1)
+            self._open(request_id, first)
             self._queues.put([request_id], first)
         self._planned_with = 0.0
         self._is_order_stale = True
@@ -137,9 +132,7 @@ class Scheduler:
         """Submit requests that are on a worker already, for so many seconds more: for a simulation that begins in the
         midst of a batch."""
         for request_id in assignment.request_ids:
-            self._queues.add(request_id)
-            self._num_open += 1
-            self._left.count([request_id], STAGES[STAGES.index(assignment.stage) :], +1)
+            self._open(request_id, assignment.stage)
         self._assign(self._fleet[assignment.worker_id], assignment.stage, assignment.request_ids, left)
 
     def schedule(self, expects_workers: bool = False) -> list[Assignment]:
@@ -164,8 +157,8 @@ class Scheduler:
     def update(self, completion: Completion) -> bool:
         """An assignment ended well. Whether its requests are done with it."""
         assignment = completion.assignment
-        if not self._now:  # what was given out at first waited for its worker to load, as this did, about as long
-            self._begun = dict.fromkeys(self._begun, completion.started)
+        if not self._now:
+            self._under_way.all_began(completion.started)
         self._now = max(self._now, completion.finished)
         decoded = assignment.stage is Stage.DECODE and self._videos.makes_videos(assignment.worker_id)
         self._land(assignment, stays_reserved=decoded)  # until its mp4 is made, too
@@ -222,10 +215,9 @@ class Scheduler:
 
     def remove_worker(self, worker_id: str) -> None:
         """A worker is gone. What it was running has ended before this; frames not begun to encode go with it."""
-        assert worker_id not in self._in_flight, worker_id
+        assert worker_id not in self._under_way, worker_id
         self._fleet.remove(worker_id)
-        self._fresh.discard(worker_id)
-        self._reserved.pop(worker_id, None)
+        self._retries.remove(worker_id)
         self._planned_with = 0.0
         self._is_order_stale = True
         lost = self._videos.remove(worker_id)
@@ -245,12 +237,17 @@ class Scheduler:
         """The workers there are for a stage; an mp4 is made where its frames are, so DECODE stands for it."""
         return self._fleet.hosts(Stage.DECODE if stage is Stage.ENCODE_VIDEO else stage)
 
+    def _open(self, request_id: str, stage: Stage) -> None:
+        self._queues.add(request_id)
+        self._num_open += 1
+        self._left.count([request_id], STAGES[STAGES.index(stage) :], +1)
+
     def _welcome(self, workers: Iterable[Worker]) -> None:
         for worker in workers:
             self._fleet.add([worker])
             self._videos.add(worker)
             self._loaded[worker.worker_id] = None
-            self._fresh.add(worker.worker_id)
+            self._retries.add(worker.worker_id)
         self._plan()
         for worker in workers:
             self._release(worker.worker_id)
@@ -263,48 +260,28 @@ class Scheduler:
 
     def _land(self, assignment: Assignment, stays_reserved: bool = False) -> None:
         """The assignment, or a part of one, is in flight no more, and its worker idle if it runs nothing else."""
-        worker_id, ended = assignment.worker_id, assignment.request_ids
         if assignment.stage is Stage.ENCODE_VIDEO:
             self._videos.end(assignment)
         else:
-            running = self._in_flight.get(worker_id)
-            assert running is not None and running.stage is assignment.stage, f"{assignment} is not in flight"
-            self._queues.end(assignment.stage, len(ended))
-            if running.request_ids == ended:
-                del self._in_flight[worker_id]
-                del self._begun[worker_id]
-            else:
-                rest = tuple(request_id for request_id in running.request_ids if request_id not in ended)
-                assert len(rest) + len(ended) == len(running.request_ids), f"{assignment} is not in flight"
-                self._in_flight[worker_id] = replace(running, request_ids=rest)
-        if self._reserved.get(worker_id) in ended and not stays_reserved:
-            del self._reserved[worker_id]
-        self._release(worker_id)
+            self._under_way.end(assignment)
+            self._queues.end(assignment.stage, len(assignment.request_ids))
+        if not stays_reserved:
+            self._retries.end(assignment.worker_id, assignment.request_ids)
+        self._release(assignment.worker_id)
 
     def _take_retries(self, expects_workers: bool) -> list[Assignment]:
         taken: list[Assignment] = []
         for retry in list(self._queues.retries):
-            fits = [worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers)]
-            if retry.alone:  # the fresh one may have come when others are idle, too
-                fits.sort(key=lambda worker: worker.worker_id not in self._fresh)
-            if worker := next(iter(fits), None):
+            if worker := self._retries.worker_for(retry, expects_workers):
                 self._queues.retries.remove(retry)
                 taken.append(self._assign(worker, retry.stage, (retry.request_id,)))
                 if retry.alone:
-                    self._reserved[worker.worker_id] = retry.request_id
+                    self._retries.reserve(worker.worker_id, retry.request_id)
         return taken
-
-    def _may_take(self, worker: Worker, retry: Retry, expects_workers: bool) -> bool:
-        name, stage = worker.worker_id, retry.stage
-        if stage not in worker.stages or (stage is Stage.DECODE and not self._videos.has_slot(name)):
-            return False
-        if retry.alone and (self._videos.is_in_use(name) or (expects_workers and name not in self._fresh)):
-            return False
-        return name not in retry.avoid or self.hosts(stage) <= retry.avoid
 
     def _release(self, worker_id: str) -> None:
         """The worker is idle, unless it has work; its slots may have changed."""
-        if worker_id not in self._in_flight and worker_id not in self._reserved:
+        if worker_id not in self._under_way and not self._retries.is_reserved(worker_id):
             self._fleet.set_idle(worker_id, self._loaded[worker_id], self._videos.has_slot(worker_id))
 
     def _take_all(self, group: Group) -> list[Assignment]:
@@ -324,16 +301,16 @@ class Scheduler:
     def _assign(
         self, worker: Worker, stage: Stage, request_ids: tuple[str, ...], seconds: float | None = None
     ) -> Assignment:
-        """seconds: that it takes; as predicted if None."""
-        assignment = Assignment(request_ids, stage, worker.worker_id)
-        swaps = worker.residency != "resident" and self._loaded[worker.worker_id] is not stage
-        swap = self._costs.swap_seconds(worker, stage) if swaps and seconds is None else 0.0
+        """seconds: that it still takes; None where it begins, and takes what is predicted."""
+        assignment, name = Assignment(request_ids, stage, worker.worker_id), worker.worker_id
+        swap = 0.0
         if seconds is None:
             seconds = pass_seconds(self._costs, assignment, worker)
-        self._in_flight[worker.worker_id] = assignment
-        self._begun[worker.worker_id] = self._now + swap
+            if worker.residency != "resident" and self._loaded[name] is not stage:
+                swap = self._costs.swap_seconds(worker, stage)
+        self._under_way.begin(assignment, self._now + swap)
         self._queues.begin(stage, len(request_ids))
-        self._loaded[worker.worker_id] = stage
-        self._fresh.discard(worker.worker_id)
-        self._fleet.set_busy(worker.worker_id, self._now, self._now + swap + seconds)
+        self._loaded[name] = stage
+        self._retries.begin(name)
+        self._fleet.set_busy(name, self._now, self._now + swap + seconds)
         return assignment

@@ -51,7 +51,7 @@ def test_a_poison_clip_fails_alone_after_three_attempts(failure: Failure, num_wo
 def test_where_workers_die_whatever_they_run_a_clip_is_blamed_when_others_fare_better():
     """In 20 batches every third denoise dies with its worker, at random, some other stages do, and clip 30's always.
 
-    Three in a row befall 30 of 780 clips then. What is left are such with three before any other clip had one.
+    Three in a row befall 30 of 780 clips then. Left are such with three before others had any on a second worker.
     """
     blamed: Counter[str] = Counter()
     for seed in range(20):

@@ -226,6 +226,7 @@ def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
     scheduler, placement, predicted = begun_on(5, works)
     as_submitted = forecast_in_file_order(placement, list(predicted.work_of), predicted)
     orders = [order for order in better_orders(scheduler, placement.workers, predicted) if order]
+    assert orders
     for order in orders:
         assert len(order) == 200
         assert forecast_in_file_order(placement, order, predicted) < as_submitted

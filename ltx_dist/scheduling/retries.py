@@ -1,0 +1,55 @@
+"""Which worker may take a request whose last pass did not end well."""
+
+from __future__ import annotations
+
+from ltx_dist.scheduling.fleet import Fleet
+from ltx_dist.scheduling.placement import Worker
+from ltx_dist.scheduling.queues import Retry
+from ltx_dist.scheduling.video_slots import VideoSlots
+from ltx_dist.types import Stage
+
+
+class Retries:
+    """Knows the workers that have run nothing yet, and those that are kept for a request that is to be alone."""
+
+    def __init__(self, fleet: Fleet, videos: VideoSlots) -> None:
+        self._fleet, self._videos = fleet, videos
+        self._fresh: set[str] = set()
+        self._reserved: dict[str, str] = {}
+
+    def add(self, worker_id: str) -> None:
+        self._fresh.add(worker_id)
+
+    def remove(self, worker_id: str) -> None:
+        self._fresh.discard(worker_id)
+        self._reserved.pop(worker_id, None)
+
+    def begin(self, worker_id: str) -> None:
+        """The worker runs something: it is fresh no more."""
+        self._fresh.discard(worker_id)
+
+    def reserve(self, worker_id: str, request_id: str) -> None:
+        self._reserved[worker_id] = request_id
+
+    def end(self, worker_id: str, request_ids: tuple[str, ...]) -> None:
+        """These are over on the worker, mp4 and all."""
+        if self._reserved.get(worker_id) in request_ids:
+            del self._reserved[worker_id]
+
+    def is_reserved(self, worker_id: str) -> bool:
+        return worker_id in self._reserved
+
+    def worker_for(self, retry: Retry, expects_workers: bool) -> Worker | None:
+        """The first idle one that may take it; of those for one that is to be alone, a fresh one."""
+        fits = [worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers)]
+        if retry.alone:  # the fresh one may have come when others are idle, too
+            fits.sort(key=lambda worker: worker.worker_id not in self._fresh)
+        return next(iter(fits), None)
+
+    def _may_take(self, worker: Worker, retry: Retry, expects_workers: bool) -> bool:
+        name, stage = worker.worker_id, retry.stage
+        if stage not in worker.stages or (stage is Stage.DECODE and not self._videos.has_slot(name)):
+            return False
+        if retry.alone and (self._videos.is_in_use(name) or (expects_workers and name not in self._fresh)):
+            return False
+        return name not in retry.avoid or self._fleet.hosts(stage) <= retry.avoid
