@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import select
 import shutil
 import signal
 import tempfile
@@ -28,6 +29,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ltx-kills-") as folder:
         os.environ["LTX_DIST_CACHE"] = folder
         kill_runs(Path(folder), options.kills, options.clips, options.seed)
+
+
+def is_over(child: int, within: float) -> bool:
+    """Whether a child ends within so many seconds; its exit code is left to be asked for."""
+    descriptor = os.pidfd_open(child)
+    try:
+        return bool(select.select([descriptor], [], [], within)[0])
+    finally:
+        os.close(descriptor)
 
 
 def kill_runs(root: Path, num_kills: int, num_clips: int, seed: int) -> None:
@@ -49,10 +59,12 @@ def kill_runs(root: Path, num_kills: int, num_clips: int, seed: int) -> None:
     out, resumes = root / "out", 0
     started = time.monotonic()
     while True:
-        child = start(command(out), log)
+        began, child = time.monotonic(), start(command(out), log)
         if killed < num_kills:
-            time.sleep(rng.uniform(0, seconds))
-            os.kill(child, signal.SIGKILL)  # a child that is over is there until it is waited for
+            if not is_over(child, within=rng.uniform(0, seconds)):
+                os.kill(child, signal.SIGKILL)
+            elif resumes == 0:
+                seconds = time.monotonic() - began  # what ran beside the first one may be over
         code = exit_code(child)
         assert code in (0, -signal.SIGKILL), (code, log.read_text())
         if code != 0:
