@@ -113,7 +113,7 @@ def swaps(demand: Demand) -> Work:
 def run_ours(placement: Placement, works: dict[str, Work], demand: Demand, faster: float) -> float:
     specs = [ReplaySpec(worker, SLOWER, swaps(demand)) for worker in placement.workers]
     executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-    while executor.waiting_for:
+    while executor.expected:
         executor.wait(1.0)
     executor.changes()
     few = {name: (work[0] / 10, work[1] / 10, work[2] / 10) for name, work in list(works.items())[:8]}

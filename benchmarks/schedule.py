@@ -151,7 +151,7 @@ class Driver:
     def __init__(self, workers: Sequence[Worker]) -> None:
         specs = [ReplaySpec(worker, SLOWER) for worker in workers]
         self._executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-        while self._executor.waiting_for:
+        while self._executor.expected:
             self._executor.wait(1.0)
         self._executor.changes()  # all are there before the first batch: none joins one that is not for it
 

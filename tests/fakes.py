@@ -102,13 +102,13 @@ class FakeExecutor:
         else:
             self.end_worker(assignment.worker_id, ending, f"boom: {ending}")
 
-    def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
+    def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
         if worker_id not in self.up:
             return
         self.up.discard(worker_id)
         self._changes.append(Left(worker_id, failure, reason, self._returns(worker_id, failure)))
         for assignment in [a for a in self.running if a.worker_id == worker_id]:
-            self._complete(assignment, failure, reason)
+            self._complete(assignment, failure if culprit in (None, assignment) else Failure.QUEUED, reason)
 
     def join(self, worker: Worker) -> None:
         self.workers[worker.worker_id] = worker
@@ -130,8 +130,8 @@ class FakeExecutor:
         return changes
 
     @property
-    def waiting_for(self) -> str | None:
-        return "workers to load" if self._loading else None
+    def expected(self) -> frozenset[str]:
+        return frozenset(worker_id for _, worker_id in self._loading)
 
     def replace(self, worker_id: str) -> None:
         self.starts[worker_id] += 1

@@ -56,16 +56,19 @@ class Executor(Protocol):
         ...
 
     @property
-    def waiting_for(self) -> str | None:
-        """Workers that are on their way, in words; None if there are none. Each comes, or leaves, in bounded time."""
+    def expected(self) -> frozenset[str]:
+        """Workers that are on their way. Each comes, or leaves, in bounded time."""
         ...
 
     def replace(self, worker_id: str) -> None:
         """Start a worker that left and can return: a process of its own on the same device, with nothing in it."""
         ...
 
-    def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
-        """Kill a worker. It leaves in one of the next `wait`s, as do its assignments, with this failure."""
+    def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
+        """Kill a worker. It leaves in one of the next `wait`s, as do its assignments, with this failure.
+
+        culprit: the one that the failure is of, where that is known; the others then end as QUEUED, charged to nobody.
+        """
         ...
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:

@@ -2,7 +2,7 @@
 
 | what happened | charged | the clip | the worker |
 |---|---|---|---|
-| ERROR: the stage raised | yes | once more on another worker, if there is one; else it has failed | stays |
+| ERROR: the stage raised | yes | once more on another worker, if there is one or will be; else it has failed | stays |
 | CRASH, HANG while it ran | yes | another worker; from the third time on alone, on a fresh one | is replaced |
 | QUEUED: its worker died before it began | no | goes on at its stage | is replaced |
 | NODE_LOST, or preempted | no | goes on at its stage | gone; a node that joins brings new ones |
@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from ltx_dist.types import Assignment, Completion, Failure, Stage
@@ -47,6 +47,9 @@ MAX_LOSSES = 10
 """Nodes and inputs that a clip may lose. No fault of the clip's, but a batch must end."""
 
 MAX_STREAK = 3
+MAX_REMEMBERED = 4 * MAX_STREAK
+"""Of a streak: some may turn out to be the clips' own fault, and that of a worker nobody can replace has no end."""
+
 SYSTEMIC = 5
 
 
@@ -74,11 +77,12 @@ class _Record:
     """What a clip that is not done yet has been through.
 
     charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared, by worker, too.
+    raised_on: workers on which each stage raised, one for each time.
     """
 
     charged: Counter[Stage] = field(default_factory=Counter[Stage])
     alone: Counter[tuple[Stage, str]] = field(default_factory=Counter[tuple[Stage, str]])
-    errors: int = 0
+    raised_on: defaultdict[Stage, list[str]] = field(default_factory=lambda: defaultdict(list))
     losses: int = 0
     shares: bool = True
     failed_on: set[str] = field(default_factory=set)
@@ -109,8 +113,14 @@ class FailurePolicy:
                 self._records.pop(request_id, None)
             self._first_failures = None  # what can be done once is not wrong with all
 
-    def judge(self, completion: Completion, request_id: str, hosts: Collection[str]) -> Verdict:
-        """What becomes of one of its clips. `hosts`: the workers there are for the stage, with this one or not."""
+    def judge(
+        self, completion: Completion, request_id: str, hosts: Set[str], expected: Set[str] = frozenset()
+    ) -> Verdict:
+        """What becomes of one of its clips.
+
+        hosts: the workers there are for the stage, with this one or not. expected: those on their way, which may host
+        it, too.
+        """
         assignment, failure = completion.assignment, completion.failure
         assert failure is not None, completion
         record = self._records.setdefault(request_id, _Record())
@@ -133,8 +143,10 @@ class FailurePolicy:
                 why = f"given up after {attempts} attempts: {completion.error}"
                 return self._fail(completion, request_id, why)
         elif not is_shared:
-            record.errors += 1
-            if record.errors >= MAX_ERRORS or record.failed_on.issuperset(hosts):
+            raised_on = record.raised_on[assignment.stage]
+            raised_on.append(assignment.worker_id)
+            no_other = hosts | expected <= set(raised_on)
+            if len(raised_on) >= MAX_ERRORS or no_other:
                 return self._fail(completion, request_id, completion.error)
         return self._again(record, assignment.stage)
 
@@ -178,6 +190,7 @@ class FailurePolicy:
         streak = self._streaks.setdefault((assignment.worker_id, assignment.stage), [])
         if assignment.request_ids not in streak:
             streak.append(assignment.request_ids)
+            del streak[:-MAX_REMEMBERED]
 
     def _fail(self, completion: Completion, request_id: str, error: str | None) -> Verdict:
         del self._records[request_id]

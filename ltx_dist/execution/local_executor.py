@@ -59,7 +59,8 @@ class LocalExecutor:
             completions = self._finished_videos(timeout)
         for completion in completions:
             if completion.worker_lost:
-                self.end_worker(completion.assignment.worker_id, Failure.CRASH, completion.error or "")
+                lost = completion.assignment
+                self.end_worker(lost.worker_id, Failure.CRASH, completion.error or "", lost)
         completions += self._ended
         self._ended = []
         return completions
@@ -90,13 +91,13 @@ class LocalExecutor:
         return changes
 
     @property
-    def waiting_for(self) -> str | None:
-        return None
+    def expected(self) -> frozenset[str]:
+        return frozenset()
 
     def replace(self, worker_id: str) -> None:
         raise AssertionError("no worker of this process can return")
 
-    def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
+    def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
         """It is given nothing more, and what it was to do ends; an mp4 that it still makes is let go.
 
         None is ended for a hang: what has not moved here waits for its turn.
@@ -111,7 +112,10 @@ class LocalExecutor:
         self._submitted = deque(item for item in self._submitted if item[0] not in ended)
         self._videos = {future: item for future, item in self._videos.items() if item[0] not in ended}
         now = time.monotonic() - self._epoch
-        self._ended += [Completion(a, now, now, StageReport(0.0, error=reason), failure) for a in ended]
+        self._ended += [
+            Completion(a, now, now, StageReport(0.0, error=reason), failure if culprit in (None, a) else Failure.QUEUED)
+            for a in ended
+        ]
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
         output = self._outputs[request_id]

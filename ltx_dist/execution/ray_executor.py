@@ -71,6 +71,7 @@ class RayExecutor:
         self._workers = RayWorkers(specs, hire, worker_class, known_nodes)
         self._calls: dict[Any, _Call] = {}
         self._orphans: list[tuple[_Call, Failure | None]] = []
+        self._culprits: dict[str, set[Assignment]] = {}
         self._outputs: dict[str, Any] = {}
         self._changes: list[Joined | Left] = []
         self._states = {spec.worker.worker_id: WorkerState(spec.worker.worker_id) for spec in specs}
@@ -115,13 +116,15 @@ class RayExecutor:
         return changes
 
     @property
-    def waiting_for(self) -> str | None:
-        return self._workers.waiting_for
+    def expected(self) -> frozenset[str]:
+        return self._workers.expected
 
     def replace(self, worker_id: str) -> None:
         self._workers.start(worker_id)
 
-    def end_worker(self, worker_id: str, failure: Failure, reason: str) -> None:
+    def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
+        if culprit is not None:
+            self._culprits.setdefault(worker_id, set()).add(culprit)
         self._workers.end(worker_id, failure, reason)
 
     def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
@@ -166,7 +169,8 @@ class RayExecutor:
             return Completion(call.assignment, call.submitted, finished, report, Failure.INPUT_LOST)
         if report.device_lost:
             self._orphans.append((call, None))
-            self._workers.end(call.assignment.worker_id, Failure.CRASH, report.error or "its device is lost")
+            reason = report.error or "its device is lost"
+            self.end_worker(call.assignment.worker_id, Failure.CRASH, reason, call.assignment)
             return None
         # Only durations cross machines, so clocks of different nodes need not agree.
         started = max(call.submitted, finished - report.seconds)
@@ -186,9 +190,13 @@ class RayExecutor:
         self._orphans = [orphan for orphan in self._orphans if orphan not in ended]
         self._states.pop(left.worker_id, None)
         self._state_calls = {call: name for call, name in self._state_calls.items() if name != left.worker_id}
-        report = StageReport(0.0, error=left.reason)
+        report, culprits = StageReport(0.0, error=left.reason), self._culprits.pop(left.worker_id, None)
+
+        def failure_of_orphan(call: _Call) -> Failure:
+            return left.failure if culprits is None or call.assignment in culprits else Failure.QUEUED
+
         return [
-            Completion(call.assignment, call.submitted, self._now(), report, failure or left.failure)
+            Completion(call.assignment, call.submitted, self._now(), report, failure or failure_of_orphan(call))
             for call, failure in ended
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -33,6 +33,10 @@ class Nodes:
         done = [future for future in self._asked if future.done()]
         self._asked = [future for future in self._asked if future not in done]
         return [gpu for future in done for gpu in future.result()]
+
+    def look_again(self, node_ids: Collection[str]) -> None:
+        """At nodes whose GPUs were not wanted when they were told of."""
+        self._seen.difference_update(node_ids)
 
     def is_alive(self, node_id: str) -> bool:
         return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

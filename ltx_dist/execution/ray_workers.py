@@ -66,6 +66,9 @@ class RayWorkers:
         self._starting: dict[Any, tuple[str, float]] = {}
         self._buried: dict[str, _Buried] = {}
         self._num_starts: dict[str, int] = {}
+        self._was_any_up = False
+        self._early: list[Joined | Left] = []
+        self._refused: set[str] = set()
         for worker_id in self._specs:
             self.start(worker_id)
 
@@ -95,27 +98,36 @@ class RayWorkers:
         return [*self._starting, *(buried.remains for buried in self._buried.values())]
 
     @property
-    def waiting_for(self) -> str | None:
-        starting = sorted({worker_id for worker_id, _ in self._starting.values()})
-        return f"{', '.join(starting)} to load" if starting else None
+    def expected(self) -> frozenset[str]:
+        """Workers that are starting."""
+        return frozenset(worker_id for worker_id, _ in self._starting.values())
 
     def poll(self) -> list[Joined | Left]:
-        """What changed; waits for nothing. Raises WorkerStartError when a worker cannot start and none is up."""
-        changes = [*self._started(), *self._examined()]
-        for gpu in self._nodes.new_gpus() if self._hire else ():
-            if self._hire and (spec := self._hire(gpu, len(self.actors))) is not None:
-                self._add(spec)
+        """What changed; waits for nothing. Raises WorkerStartError when a worker cannot start and none ever was up."""
+        changes, self._early = [*self._early, *self._started(), *self._examined()], []
+        if self._hire is not None:
+            if self._refused and any(isinstance(change, Left) and not change.can_return for change in changes):
+                self._nodes.look_again(self._refused)
+                self._refused = set()
+            for gpu in self._nodes.new_gpus():
+                # Those that are being examined may come back, and their devices are theirs.
+                if (spec := self._hire(gpu, len(self.actors) + len(self._buried))) is not None:
+                    self._add(spec)
+                elif gpu.node_id is not None:
+                    self._refused.add(gpu.node_id)
         return changes
 
     def bury(self, worker_id: str, error: RayActorError | OutOfMemoryError) -> None:
         """A call found the worker dead. It leaves when it is known why, and that its process is gone."""
-        if worker_id not in self.actors or worker_id in self._starting_ids():
+        if worker_id not in self.actors or worker_id in self.expected:
             return  # known already, or it never was up: then its start tells
         lost = getattr(error, "preempted", False) or isinstance(error, ActorUnavailableError)
         self._end(worker_id, Failure.NODE_LOST if lost else Failure.CRASH, f"worker {worker_id} died: {cause(error)}")
 
     def end(self, worker_id: str, failure: Failure, reason: str) -> None:
         """Kill a worker; one that is gone or ending already does so for the reason it has."""
+        if worker_id in self.expected:  # it works before its answer was read
+            self._early += self._started()
         if worker_id in self.actors and worker_id in self._homes:
             self._end(worker_id, failure, reason)
 
@@ -132,9 +144,6 @@ class RayWorkers:
         self._specs[worker.worker_id] = spec
         self._groups[worker.worker_id] = reserve_one(worker)
         self.start(worker.worker_id)
-
-    def _starting_ids(self) -> set[str]:
-        return {worker_id for worker_id, _ in self._starting.values()}
 
     def _end(self, worker_id: str, failure: Failure, reason: str) -> None:
         ray.kill(self.actors.pop(worker_id))
@@ -159,6 +168,7 @@ class RayWorkers:
                 continue
             del self._starting[answer]
             self._num_starts[worker_id] = 0
+            self._was_any_up = True
             changes.append(Joined(self._specs[worker_id].worker))
         return changes
 
@@ -168,7 +178,7 @@ class RayWorkers:
         ray.kill(self.actors.pop(worker_id))
         raised = "WorkerStartError: " in str(error)
         num_starts = self._num_starts[worker_id] = self._num_starts.get(worker_id, 0) + 1
-        if not self._homes and (raised or num_starts >= MAX_STARTS):
+        if not self._was_any_up and (raised or num_starts >= MAX_STARTS):
             raise WorkerStartError(reason) from error
         return Left(worker_id, Failure.QUEUED, reason, can_return=num_starts < MAX_STARTS)
 

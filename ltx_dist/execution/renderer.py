@@ -107,7 +107,7 @@ class Renderer:
         if self._is_stopped():
             self._orders = None
             self._wind_up()
-        elif not self._scheduler.num_in_flight and not self._executor.waiting_for:
+        elif not self._scheduler.num_in_flight and not self._executor.expected:
             self._raise_without_workers()
         due = self._next_order - self._clock() if self._orders else TICK_SECONDS
         completions = self._executor.wait(min(max(due, 0.0), TICK_SECONDS))
@@ -131,11 +131,11 @@ class Renderer:
             is_done = self._scheduler.update(completion)
             self._policy.succeeded(completion, is_done)
             return [self._result(name, completion, None) for name in assignment.request_ids if is_done]
-        hosts = self._scheduler.hosts(assignment.stage)
+        hosts, expected = self._scheduler.hosts(assignment.stage), self._executor.expected
         results: list[RenderResult] = []
         for part in assignment.parts:
             (name,) = part.request_ids
-            verdict = self._policy.judge(completion, name, hosts)
+            verdict = self._policy.judge(completion, name, hosts, expected)
             if verdict.error is not None:
                 self._scheduler.fail(part)
                 results.append(self._result(name, completion, verdict.error))
@@ -190,7 +190,7 @@ class Renderer:
         self._next_hang_look = now + HANG_LOOK_SECONDS
         self._deadlines.saw(self._executor.worker_states(), now)
         for assignment, reason in self._deadlines.overdue(now):
-            self._executor.end_worker(assignment.worker_id, Failure.HANG, reason)
+            self._executor.end_worker(assignment.worker_id, Failure.HANG, reason, assignment)
 
     def _wind_up(self) -> None:
         """Only what ends in a clip goes on. Raises KeyboardInterrupt when there is nothing of that left."""
@@ -219,7 +219,7 @@ class Renderer:
         return first
 
     def _submit(self) -> None:
-        while assignments := self._scheduler.schedule(expects_workers=self._executor.waiting_for is not None):
+        while assignments := self._scheduler.schedule(self._executor.expected):
             for assignment in assignments:
                 self._start(assignment)
 

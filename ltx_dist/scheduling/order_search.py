@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ltx_dist.scheduling.costs import Costs, Work, pass_seconds
@@ -42,7 +42,7 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
 
     None after every piece of work without one, so that the caller can look after other things and come back. All is
     predicted from the state and the costs at the first `next`: an order that comes later is still of all that waited
-    then, and of it counts what was not given out since. workers: of the run; those that are gone are left out.
+    then, and only what still waits is moved. workers: of the run; those that are gone are left out.
     """
     rest = _rest(scheduler, workers, costs)
     if rest is None:
@@ -59,10 +59,12 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
         if seconds < shortest:
             best, found, shortest = order, name, seconds
     if shortest < worth:
-        yield best if rest.is_all else rules(rest.placement, costs)[found](list(scheduler.waiting()))
+        yield best if rest.is_all else _of_all(scheduler, rest.placement, costs, found)
     rng, tried, in_vain = random.Random(0), 0, 0
     while rest.is_worth_searching(shortest) and tried < MAX_TRIES and in_vain < MAX_IN_VAIN:
-        order = rest.exchanged(best, rng)
+        order = rest.exchanged(best, scheduler.waiting(), rng)
+        if order is None:
+            return
         seconds = yield from rest.seconds(order)
         tried, in_vain = tried + 1, in_vain + 1
         if seconds < shortest:
@@ -90,6 +92,12 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     placement = Placement("what is left", tuple(there.values()), scheduler.max_queued)
     frozen = _Frozen(costs, placement, begun | stages)
     return _Rest(placement, list(some), under_way, stages, frozen, kinds, is_all=len(some) == len(waiting))
+
+
+def _of_all(scheduler: Scheduler, placement: Placement, costs: Costs, rule: str) -> list[str]:
+    """The rule that was best for some, for all: of what each has left, as there."""
+    waiting = scheduler.waiting()
+    return rules(placement, _Frozen(costs, placement, waiting))[rule](list(waiting))
 
 
 def _whole(costs: Costs, name: str) -> Work:
@@ -151,14 +159,24 @@ class _Rest:
     def is_worth_searching(self, seconds: float) -> bool:
         return self.is_all and len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self._bound
 
-    def exchanged(self, order: Sequence[str], rng: random.Random) -> list[str]:
-        """Two that differ in each other's places; those that are alike stay in the order in which they were."""
-        kinds = [self.kinds[name] for name in order]
+    def exchanged(self, order: Sequence[str], still: Container[str], rng: random.Random) -> list[str] | None:
+        """Two that differ in each other's places; those that are alike stay in the order in which they were.
+
+        still: what waits now. What was given out since would only seem to gain. None: no two are left that differ.
+        """
+        places = [place for place, name in enumerate(order) if name in still]
+        kinds = [self.kinds[order[place]] for place in places]
+        if len(set(kinds)) < 2:
+            return None
         one, other = 0, 0
         while kinds[one] == kinds[other]:
             one, other = rng.randrange(len(kinds)), rng.randrange(len(kinds))
         kinds[one], kinds[other] = kinds[other], kinds[one]
         alike: defaultdict[Work, list[str]] = defaultdict(list)
         for name in reversed(self.waiting):
-            alike[self.kinds[name]].append(name)
-        return [alike[kind].pop() for kind in kinds]
+            if name in still:
+                alike[self.kinds[name]].append(name)
+        changed = list(order)
+        for place, kind in zip(places, kinds, strict=True):
+            changed[place] = alike[kind].pop()
+        return changed

@@ -199,8 +199,12 @@ def _kind(device: DeviceInfo) -> Device:
 
 
 def _capacity(wishes: Wishes, device: DeviceInfo) -> int | None:
-    """Bytes of the device. Unknown memory is treated as too small for all: paging costs a factor of a hundred."""
-    return int(wishes.memory_gb * 1e9) if wishes.memory_gb is not None else device.memory_bytes
+    """Bytes of the device, or fewer where that is wished for: no wish makes it larger than it is. Unknown memory is
+    treated as too small for all: paging costs a factor of a hundred."""
+    if wishes.memory_gb is None:
+        return device.memory_bytes
+    wished = int(wishes.memory_gb * 1e9)
+    return wished if device.memory_bytes is None else min(wished, device.memory_bytes)
 
 
 def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, tuple[Stage, ...]]], demand: Demand) -> DecodeTiling:

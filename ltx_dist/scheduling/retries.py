@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from ltx_dist.scheduling.fleet import Fleet
 from ltx_dist.scheduling.placement import Worker
 from ltx_dist.scheduling.queues import Retry
@@ -39,17 +41,18 @@ class Retries:
     def is_reserved(self, worker_id: str) -> bool:
         return worker_id in self._reserved
 
-    def worker_for(self, retry: Retry, expects_workers: bool) -> Worker | None:
+    def worker_for(self, retry: Retry, expected: Set[str]) -> Worker | None:
         """The first idle one that may take it; of those for one that is to be alone, a fresh one."""
-        fits = [worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expects_workers)]
+        fits = [worker for worker in self._fleet.idle_workers() if self._may_take(worker, retry, expected)]
         if retry.alone:  # the fresh one may have come when others are idle, too
             fits.sort(key=lambda worker: worker.worker_id not in self._fresh)
         return next(iter(fits), None)
 
-    def _may_take(self, worker: Worker, retry: Retry, expects_workers: bool) -> bool:
+    def _may_take(self, worker: Worker, retry: Retry, expected: Set[str]) -> bool:
         name, stage = worker.worker_id, retry.stage
         if stage not in worker.stages or (stage is Stage.DECODE and not self._videos.has_slot(name)):
             return False
-        if retry.alone and (self._videos.is_in_use(name) or (expects_workers and name not in self._fresh)):
+        if retry.alone and (self._videos.is_in_use(name) or (expected and name not in self._fresh)):
             return False
-        return name not in retry.avoid or self._fleet.hosts(stage) <= retry.avoid
+        # One on which it did not fail may be starting: worth waiting for.
+        return name not in retry.avoid or (self._fleet.hosts(stage) | expected) <= retry.avoid

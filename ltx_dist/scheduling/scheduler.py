@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from ltx_dist.scheduling.choice import Choice, Left
 from ltx_dist.scheduling.costs import Costs, Unknown, pass_seconds
@@ -135,14 +135,15 @@ class Scheduler:
             self._open(request_id, assignment.stage)
         self._assign(self._fleet[assignment.worker_id], assignment.stage, assignment.request_ids, left)
 
-    def schedule(self, expects_workers: bool = False) -> list[Assignment]:
+    def schedule(self, expected: Set[str] = frozenset()) -> list[Assignment]:
         """Work for every idle worker that can have some; each assignment is now in flight until it ends.
 
-        expects_workers: some are on their way, and a retry that is to be alone waits for one.
+        expected: workers on their way. A retry that is to be alone waits for any of them, another for one that it need
+        not avoid.
         """
         if self._left.total < self._planned_with / 2 or not self._planned_with:
             self._plan()
-        assignments = [*self.finish_videos(), *self._take_retries(expects_workers)]
+        assignments = [*self.finish_videos(), *self._take_retries(expected)]
         groups, turn, in_vain = self._fleet.idle_groups(), 0, 0
         while in_vain < len(groups):  # what was taken may have made room upstream, for workers that were asked before
             taken = self._take_all(groups[turn % len(groups)])
@@ -269,10 +270,10 @@ class Scheduler:
             self._retries.end(assignment.worker_id, assignment.request_ids)
         self._release(assignment.worker_id)
 
-    def _take_retries(self, expects_workers: bool) -> list[Assignment]:
+    def _take_retries(self, expected: Set[str]) -> list[Assignment]:
         taken: list[Assignment] = []
         for retry in list(self._queues.retries):
-            if worker := self._retries.worker_for(retry, expects_workers):
+            if worker := self._retries.worker_for(retry, expected):
                 self._queues.retries.remove(retry)
                 taken.append(self._assign(worker, retry.stage, (retry.request_id,)))
                 if retry.alone:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ltx_dist.types import STAGES, Assignment, Completion, Stage
+from ltx_dist.types import STAGES, Assignment, Completion, Failure, Stage
 
 LETTERS: dict[Stage, str] = {Stage.ENCODE_TEXT: "E", Stage.DENOISE: "D", Stage.DECODE: "V", Stage.ENCODE_VIDEO: "M"}
 """One letter a stage in the picture; V as in VAE, because D is taken; M as in mp4."""
@@ -48,8 +48,11 @@ def went_wrong(completion: Completion) -> bool:
 
 
 def first_start(completions: Iterable[Completion]) -> float:
-    """Seconds from the run's start, when its workers begin to load, to the first work; 0 of nothing."""
-    return min((c.started for c in completions), default=0.0)
+    """Seconds from the run's start, when its workers begin to load, to the first work; 0 of nothing.
+
+    What was QUEUED on a worker that went was given out before that worker was up, as a rule: it never began.
+    """
+    return min((c.started for c in completions if c.failure is not Failure.QUEUED), default=0.0)
 
 
 def makespan(completions: Sequence[Completion]) -> float:

@@ -123,7 +123,9 @@ def test_each_device_of_a_mixed_cluster_is_used_for_what_it_holds():
     workers = place(Wishes(), inventory, LTX_2B).workers
     assert [worker.residency for worker in workers] == ["resident", "resident", "time_sliced"]
     assert [worker.device_name for worker in workers] == ["80 GiB", "24 GiB", "12 GiB"]
-    assert {worker.residency for worker in place(Wishes(memory_gb=40), inventory, LTX_2B).workers} == {"resident"}
+    less, more = (place(Wishes(memory_gb=wished), inventory, LTX_2B).workers for wished in (11, 40))
+    assert {worker.residency for worker in less} == {"time_sliced"}
+    assert [worker.residency for worker in more] == ["resident", "resident", "time_sliced"], "none is made larger"
 
 
 @pytest.mark.parametrize(("layout", "expected"), [("pinned", (D,)), ("replicated", STAGES)])

@@ -184,6 +184,21 @@ def test_nor_among_equal_requests():
     assert list(better_orders(scheduler, placement.workers, predicted)) == []
 
 
+def test_what_was_given_out_since_is_not_moved():
+    lengths = [5, 4, 3, 9, 7, 8, 2, 6, 11, 3, 10, 4, 7, 5, 29]
+    works = [(1e12, 24e12 * length, 13e12) for length in lengths * 2]
+    scheduler, placement, predicted = begun_on(3, works, "replicated")
+    looking = better_orders(scheduler, placement.workers, predicted)
+    first = next(order for order in looking if order)
+    scheduler.reorder(first)
+    given_out = {assignment.clips for assignment in scheduler.schedule()}
+    later = [order for order in looking if order]
+    assert given_out and later
+    for order in later:
+        moved = {name for name, then in zip(order, first, strict=True) if name != then}
+        assert moved and not moved & given_out
+
+
 def test_orders_are_looked_for_in_pieces_and_each_is_better_than_the_one_before():
     """A long clip at the end, and lengths that no rule divides evenly among three devices."""
     lengths = [5, 4, 3, 9, 7, 8, 2, 6, 11, 3, 10, 4, 7, 5, 29]

@@ -130,6 +130,15 @@ def test_a_retry_avoids_the_workers_it_failed_on_while_there_are_others():
     assert len(scheduler.schedule()) == 1, "with none left to try, any will do"
 
 
+def test_a_retry_waits_for_a_worker_that_it_need_not_avoid():
+    scheduler = Scheduler(make_placement(STAGES))
+    scheduler.add(["a"])
+    (encode,) = scheduler.schedule()
+    scheduler.retry(encode, E, avoid=frozenset({"w0"}))
+    assert scheduler.schedule(expected={"w1"}) == []
+    assert scheduler.schedule(expected={"w0"}) == [Assignment(("a",), E, "w0")], "which starts anew: no other one"
+
+
 def test_a_retry_comes_before_all_that_waits():
     scheduler = Scheduler(make_placement(STAGES))
     scheduler.add(["a", "b"])
@@ -145,7 +154,7 @@ def test_the_last_attempt_waits_for_a_fresh_worker_if_one_is_expected():
     scheduler.retry(a, E, alone=True)
     scheduler.remove_worker(a.worker_id)
     scheduler.update(end(b))
-    assert {x.clips for x in scheduler.schedule(expects_workers=True)} == {"b"}, "w1 is not fresh"
+    assert {x.clips for x in scheduler.schedule(expected={"w9"})} == {"b"}, "w1 is not fresh"
     scheduler.add_worker(Worker("w0", STAGES, "cpu"))
     assert scheduler.schedule() == [Assignment(("a",), E, "w0")]
 
