@@ -1,0 +1,116 @@
+"""Recipes: the stages that turn a request into a clip, as data.
+
+A recipe is a chain. A stage may read the output of any earlier stage, but their order is total: branches inside one
+clip would gain under 1 % of a batch, and joins let bounded queues deadlock. A request runs a subset of its recipe's
+stages, in order: whatever is made already, or not asked for, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class StageLabel:
+    """How views show a stage: `letter` in the timeline, `verb` in the live view, `noun` for what does the work in
+    advice, `colour` on the page (a CSS custom property's value)."""
+
+    letter: str
+    verb: str
+    noun: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One step of a recipe.
+
+    name: unique in its recipe; appears in records, keys and views.
+    operation: which class of the model family runs it. Two stages may share one.
+    components: weights that it needs on the device, by diffusers' names; () on the host.
+    inputs: names of the earlier stages whose outputs it reads.
+    settings: fields of the request that it depends on beyond those of its inputs. Its key, which requests may share a
+        pass, and what a later `decode` may change all follow from this.
+    runs_on: `host` stages run beside the device, on the host of the worker that ran the stage before.
+    keeps: what becomes of its output: `spool` keeps it until the clip is published, so that a rerun resumes after it;
+        `cache` keeps it for later batches.
+    shares_pass: several requests with equal settings may share one forward pass.
+    has_steps: it reports each denoising step.
+    """
+
+    name: str
+    operation: str
+    label: StageLabel
+    components: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    runs_on: Literal["device", "host"] = "device"
+    keeps: Literal["nothing", "spool", "cache"] = "nothing"
+    shares_pass: bool = False
+    has_steps: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages in order, each after its inputs."""
+
+    name: str
+    stages: tuple[StageSpec, ...]
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for position, stage in enumerate(self.stages):
+            assert stage.name not in known, f"{self.name}: two stages are named {stage.name}"
+            assert known.issuperset(stage.inputs), f"{self.name}: {stage.name} reads what no earlier stage makes"
+            assert stage.runs_on == "device" or position, f"{self.name}: a host stage needs a worker before it"
+            assert stage.runs_on == "device" or not stage.components, f"{self.name}: {stage.name} has no device"
+            known.add(stage.name)
+
+    def __iter__(self) -> Iterator[StageSpec]:
+        return iter(self.stages)
+
+    def __getitem__(self, name: str) -> StageSpec:
+        return self._by_name[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    @cached_property
+    def on_device(self) -> tuple[str, ...]:
+        """Names of the stages that need a device: those that requests queue for."""
+        return tuple(stage.name for stage in self.stages if stage.runs_on == "device")
+
+    def position(self, name: str) -> int:
+        return self._positions[name]
+
+    def ordered(self, names: Collection[str]) -> tuple[str, ...]:
+        """These stages in the order of the chain."""
+        return tuple(name for name in self.names if name in names)
+
+    def needed(self, wanted: Sequence[str], made: Collection[str]) -> tuple[str, ...]:
+        """What is left to do of `wanted` when the outputs of the stages `made` are at hand, in order.
+
+        The last stage is always wanted; an earlier one only while a stage that is to run reads its output.
+        """
+        left: list[str] = []
+        read: set[str] = {wanted[-1]}
+        for name in reversed(wanted):
+            if name in read and name not in made:
+                left.append(name)
+                read.update(self[name].inputs)
+        return tuple(reversed(left))
+
+    @cached_property
+    def _by_name(self) -> dict[str, StageSpec]:
+        return {stage.name: stage for stage in self.stages}
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
