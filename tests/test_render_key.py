@@ -13,7 +13,7 @@ from ltx_dist.config import OutputConfig
 from ltx_dist.config_file import load_config
 from ltx_dist.render_key import latents_key, render_key, render_keys
 from ltx_dist.scheduling.inventory import Inventory
-from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, RenderRequest
+from ltx_dist.types import PLAIN, UNTILED, DecodeTiling, RenderRequest, Storage
 
 REQUEST = RenderRequest(
     request_id="001-a",
@@ -129,3 +129,32 @@ def test_keys_of_tilings_are_the_keys() -> None:
     keys = [*render_keys(strange, DIGEST, "LTXPipeline", "float32", OutputConfig(), PLAIN, tilings, 1)]
     assert len(set(keys)) == 4 and keys == [key(strange, tiling=tiling) for tiling in tilings]
     assert key(tiling=DecodeTiling(512, 64)) == "b19f9ba0aff07251cd3b8278b204fbf447d2b7425ab1568bb3607427db8cb693"
+
+
+SIX_UNLIKE = {
+    "plain": (replace(REQUEST), {}),
+    "without guidance": (replace(REQUEST, guidance_scale=1.0, prompt="b", seed=7), {}),
+    "its own timesteps": (
+        replace(REQUEST, timesteps=(1000.0, 500.0), num_inference_steps=2),
+        {"precision": "bfloat16"},
+    ),
+    "float8 and int8": (REQUEST, {"storage": Storage(transformer="float8", text_encoder="int8")}),
+    "in tiles, VAE in float32": (REQUEST, {"storage": Storage(vae="float32"), "tiling": DecodeTiling(512, 64)}),
+    "shared passes, lossless": (replace(REQUEST, prompt="c"), {"batch_size": 4, "output": OutputConfig(crf=0)}),
+}
+"""Recorded: a refactoring must not change these keys, or every clip of every user is rendered again."""
+
+KEYS_OF_SIX = {
+    "plain": "573a2a21ee8b0a0bc0ec2fa6b26e855c92c853f4ea3f841454e187aad84bb451",
+    "without guidance": "8393cfbc590e6c59339126acd165ec55b824edc7a478a8f975752a86bb0a3780",
+    "its own timesteps": "eb48fe6c1aeaf17c4f9406c22328e6f5d1f9f464be3b193d2f9940d3eb7427b7",
+    "float8 and int8": "c9e5026fbf9abe47aa6f857c32511d049c8fe4d23edb18c1a6a3c7165570888f",
+    "in tiles, VAE in float32": "dda7d2e65662e90ff1cd6ce69d34cf8c73df5e9a8bf234717739b672fb7192e5",
+    "shared passes, lossless": "238e9068ea33eabaa63d380567736784302de21b8842c6c7ee5973bc14d491ef",
+}
+
+
+@pytest.mark.parametrize("name", SIX_UNLIKE)
+def test_keys_are_those_recorded(name: str):
+    request, changed = SIX_UNLIKE[name]
+    assert key(request, **changed) == KEYS_OF_SIX[name]
