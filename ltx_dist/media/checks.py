@@ -1,0 +1,79 @@
+"""What is wrong, or worth a warning, with a picture or video as a condition of a clip. Sizes and counts in, words out."""
+
+from __future__ import annotations
+
+MAX_ASPECT_CHANGE = 0.01
+"""A change of shape that `stretch` makes without a warning: under 1 % nobody sees it."""
+
+
+def frame_index_problem(index: int, num_frames: int, is_video: bool, temporal_ratio: int) -> str | None:
+    """Why a condition cannot begin at this frame of a clip of `num_frames`; None if it can. -1 is the last frame.
+
+    A video begins where a latent frame does: diffusers rounds another index down without a word.
+    """
+    if not -1 <= index < num_frames:
+        return f"{index} is not a frame of the clip; use 0 to {num_frames - 1}, or -1 for the last"
+    if is_video and index == -1:
+        return "-1 is for images; a video begins at the frame that you give"
+    if is_video and index % temporal_ratio:
+        below = index - index % temporal_ratio
+        return f"{index} is not a multiple of {temporal_ratio}, as a video's must be; use {below} or {below + temporal_ratio}"
+    return None
+
+
+def video_length_problem(
+    found: int, start: int, wanted: int | None, index: int, num_frames: int, temporal_ratio: int
+) -> str | None:
+    """Why a video of `found` frames cannot condition a clip from frame `index` on, or None.
+
+    start: the first of its frames that is used; wanted: how many, None for all that follow. diffusers cuts what is too
+    long, and what is not a multiple of the VAE's ratio plus 1, without a word.
+    """
+    left, room = found - start, num_frames - index
+    if left < 1:
+        return f"has {found} frames, so none from start_frame {start} on"
+    if wanted is not None and wanted > left:
+        return f"has {left} frames from start_frame {start} on, not num_frames {wanted}"
+    used = left if wanted is None else wanted
+    longest = _whole(min(left, room), temporal_ratio)
+    smallest = 1 if index == 0 else temporal_ratio + 1
+    # diffusers uses two latent frames of a video that does not begin the clip.
+    if used == 1 and index:
+        return f"one frame is too few at frame_index {index}; use at least {smallest}, or give an image"
+    if used > room:
+        return f"{used} frames from frame_index {index} on do not fit a clip of {num_frames}; set num_frames: {longest}"
+    if (used - 1) % temporal_ratio:
+        below = _whole(used, temporal_ratio)
+        above = below + temporal_ratio
+        either = f"{below} or {above}" if above <= min(left, room) else str(below)
+        if below < smallest:
+            return (
+                f"{used} frames are not a multiple of {temporal_ratio} plus 1, and at least {smallest} are needed here"
+            )
+        return f"{used} frames are not a multiple of {temporal_ratio} plus 1; set num_frames: {either}"
+    return None
+
+
+def aspect_warning(width: int, height: int, clip_width: int, clip_height: int, fit: str) -> str | None:
+    """That the picture changes its shape or loses an edge on the way to the clip's size; None below 1 %."""
+    change = (clip_width / clip_height) / (width / height)
+    if abs(change - 1) <= MAX_ASPECT_CHANGE:
+        return None
+    shapes = f"{width}x{height} to {clip_width}x{clip_height}"
+    if fit == "stretch":
+        return f"stretched by {abs(change - 1):.0%} from {shapes}; fit: crop keeps its shape"
+    if fit == "pad":
+        return f"padded with black from {shapes}"
+    lost = 1 - min(change, 1 / change)
+    return f"cropped by {lost:.0%} from {shapes}"
+
+
+def frame_rate_warning(found: float | None, frame_rate: float) -> str | None:
+    """That a video would play faster or slower in the clip than it did; None if not, or if it does not say its rate."""
+    if found is None or abs(found / frame_rate - 1) < 0.01:
+        return None
+    return f"has {found:g} frames per second and the clip {frame_rate:g}: it will play {frame_rate / found:.2g} times as fast"
+
+
+def _whole(frames: int, temporal_ratio: int) -> int:
+    return (frames - 1) // temporal_ratio * temporal_ratio + 1

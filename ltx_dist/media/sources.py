@@ -1,0 +1,125 @@
+"""Where a picture or video lies that a row names: a file on this machine, or a URL of any kind that fsspec reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.user_cache import user_cache
+
+MAX_BYTES = 16 << 30
+"""Of one file: an hour of 4K video at 36 Mbit/s. What comes from a URL is kept on this machine's disk."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFile:
+    """A file whose content is known.
+
+    place: its absolute path, or the URL as given: where any machine finds it. sha256: hex digest of its bytes.
+    path: where it lies on this machine.
+    """
+
+    place: str
+    sha256: str
+    path: Path
+
+
+def resolve_place(given: str, folder: Path) -> str:
+    """The absolute path of `given`, which is relative to `folder` or to nothing (`~` is the home folder), or the URL."""
+    if "://" in given and not given.startswith("file://"):
+        return given
+    return os.path.abspath(folder / Path(given.removeprefix("file://")).expanduser())
+
+
+def open_media(place: str, sha256: str | None = None) -> MediaFile:
+    """The file at an absolute path or URL, with its digest; what comes from a URL is copied to the user's cache once.
+
+    sha256: the digest it must have, where it was opened before. Raises ValueError that names the place and the remedy
+    for what is missing, no regular file, empty, too large, changed since, or on a store that cannot be read.
+    """
+    if "://" not in place:
+        path = Path(place)
+        found = MediaFile(place, _digest_of_file(path), path)
+    else:
+        kept = user_cache() / "media" / (sha256 or "")
+        found = MediaFile(place, sha256, kept) if sha256 and kept.is_file() else _download(place)
+    if sha256 is not None and found.sha256 != sha256:
+        raise ValueError(
+            f"{place}: has changed since it was first read; leave media as they are until the batch is done"
+        )
+    return found
+
+
+def _digest_of_file(path: Path) -> str:
+    try:
+        kind = path.stat()
+        if not stat.S_ISREG(kind.st_mode):
+            raise ValueError(f"{path}: {_kind(kind.st_mode)}, not a file; name an image or a video")
+        if kind.st_size == 0:
+            raise ValueError(f"{path}: empty; write it again")
+        if kind.st_size > MAX_BYTES:
+            raise ValueError(f"{path}: larger than {MAX_BYTES >> 30} GiB; cut out the part that is needed")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{path}: no such file; paths are relative to the prompt file's folder") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _kind(mode: int) -> str:
+    kinds: tuple[tuple[Callable[[int], bool], str], ...] = (
+        (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    )  # fmt: skip
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
+
+
+def _download(url: str) -> MediaFile:
+    """Copies it beside the cache's files first, so that one of its digest's name is always whole."""
+    folder = user_cache() / "media"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".download-")
+    except OSError as error:
+        raise ValueError(f"{url}: cannot be kept in {folder}: {error.strerror}; free room there") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            sha256 = _copy(url, file)
+        os.replace(temporary, folder / sha256)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return MediaFile(url, sha256, folder / sha256)
+
+
+def _copy(url: str, file: Any) -> str:
+    """Its digest. Stores raise errors of many classes; all become ValueError here."""
+    import fsspec
+
+    digest, size = hashlib.sha256(), 0
+    try:
+        with fsspec.open(url, "rb") as remote:
+            while chunk := remote.read(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+                size += len(chunk)
+                if size > MAX_BYTES:
+                    break
+    except Exception as error:
+        raise ValueError(f"{url}: cannot be read: {_first_line(error)}; check the URL and your access to it") from None
+    if size > MAX_BYTES:
+        raise ValueError(f"{url}: larger than {MAX_BYTES >> 30} GiB; cut out the part that is needed")
+    if not size:
+        raise ValueError(f"{url}: empty; write it again")
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
