@@ -1,4 +1,4 @@
-"""What is wrong, or worth a warning, with a picture or video as a condition of a clip. Sizes and counts in, words out."""
+"""What is wrong, or worth a warning, with a picture or video as a condition of a clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def frame_index_problem(index: int, num_frames: int, is_video: bool, temporal_ra
         return "-1 is for images; a video begins at the frame that you give"
     if is_video and index % temporal_ratio:
         below = index - index % temporal_ratio
-        return f"{index} is not a multiple of {temporal_ratio}, as a video's must be; use {below} or {below + temporal_ratio}"
+        either = f"{below} or {below + temporal_ratio}"
+        return f"{index} is not a multiple of {temporal_ratio}, as a video's must be; use {either}"
     return None
 
 
@@ -72,7 +73,8 @@ def frame_rate_warning(found: float | None, frame_rate: float) -> str | None:
     """That a video would play faster or slower in the clip than it did; None if not, or if it does not say its rate."""
     if found is None or abs(found / frame_rate - 1) < 0.01:
         return None
-    return f"has {found:g} frames per second and the clip {frame_rate:g}: it will play {frame_rate / found:.2g} times as fast"
+    speed = f"it will play {frame_rate / found:.2g} times as fast"
+    return f"has {found:g} frames per second and the clip {frame_rate:g}: {speed}"
 
 
 def _whole(frames: int, temporal_ratio: int) -> int:

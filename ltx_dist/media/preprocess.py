@@ -1,8 +1,8 @@
 """A picture -> the pixels that the VAE encodes: fitted to the clip's size, and prepared as one of two peers does it.
 
-`diffusers`: Lanczos on 8-bit pixels, by its VideoProcessor. `official` follows `inference.py` and `crf_compressor.py` of
-github.com/Lightricks/LTX-Video: cut to the clip's shape, blurred a little and compressed as one frame of H.264 (the
-model was trained on frames of videos, and moves little from a picture that is sharper), then scaled bilinearly.
+`diffusers`: Lanczos on 8-bit pixels, by its VideoProcessor. `official` does what `inference.py` and `crf_compressor.py`
+of github.com/Lightricks/LTX-Video do: the part that is shown is blurred a little and compressed as one frame of H.264
+(the model was trained on frames of videos, and moves little from a picture that is sharper), then scaled bilinearly.
 """
 
 from __future__ import annotations

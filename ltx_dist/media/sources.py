@@ -33,7 +33,7 @@ class MediaFile:
 
 
 def resolve_place(given: str, folder: Path) -> str:
-    """The absolute path of `given`, which is relative to `folder` or to nothing (`~` is the home folder), or the URL."""
+    """The URL, or the absolute path: `given` is relative to `folder` unless it is absolute or begins with `~`."""
     if "://" in given and not given.startswith("file://"):
         return given
     return os.path.abspath(folder / Path(given.removeprefix("file://")).expanduser())
