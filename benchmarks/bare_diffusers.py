@@ -18,10 +18,10 @@ import diffusers  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from ltx_dist.batch import open_batch  # noqa: E402
-from ltx_dist.config import RenderConfig  # noqa: E402
-from ltx_dist.output.video import encode_video  # noqa: E402
-from ltx_dist.types import RenderRequest  # noqa: E402
+from ltx_dist.inputs.config import RenderConfig  # noqa: E402
+from ltx_dist.media.mp4 import encode_video  # noqa: E402
+from ltx_dist.pipeline.request import RenderRequest  # noqa: E402
+from ltx_dist.run.batch import open_batch  # noqa: E402
 
 
 def load_pipeline(folder: str) -> diffusers.DiffusionPipeline:

@@ -101,8 +101,8 @@ def over_ray(command: Callable[..., list[str]], prompts: Path, shuffled: Path, r
 
 
 def equal_under_load() -> None:
-    from ltx_dist.config import OutputConfig
-    from ltx_dist.output.video import encode_video
+    from ltx_dist.media.mp4 import encode_video
+    from ltx_dist.pipeline.storage import Mp4Settings
 
     frames = np.random.default_rng(0).integers(0, 255, (17, 128, 192, 3), dtype=np.uint8)
     spin = [sys.executable, "-c", "while True: pass"]
@@ -110,7 +110,7 @@ def equal_under_load() -> None:
     try:
         files = {
             encode_video(
-                frames, height=128, width=192, num_frames=17, frame_rate=24.0, output=OutputConfig(), metadata={}
+                frames, height=128, width=192, num_frames=17, frame_rate=24.0, output=Mp4Settings(), metadata={}
             ).mp4_sha256
             for _ in range(20)
         }
@@ -124,7 +124,7 @@ def equal_under_load() -> None:
 
 def second_run(root: Path) -> None:
     """In an interpreter of its own, as a user starts it."""
-    from ltx_dist.output.lock import folder_lock
+    from ltx_dist.store.lock import folder_lock
 
     command = render_command(root / "prompts.jsonl", root / "local", root / "checkpoint")
     with folder_lock(root / "local"):
@@ -140,7 +140,7 @@ def second_run(root: Path) -> None:
 
 def rotten(root: Path) -> None:
     """A third of the clips is damaged, each in one of three ways; found, and only they are rendered again."""
-    from ltx_dist.output.verify import verify_folder
+    from ltx_dist.report.verify import verify_folder
 
     out, rng = root / "local", random.Random(2)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.mp4")}

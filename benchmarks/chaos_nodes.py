@@ -21,16 +21,18 @@ from proofs import run_proofs
 from ray.cluster_utils import Cluster
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.config import OutputConfig
-from ltx_dist.execution.executor import Executor
-from ltx_dist.execution.local_executor import LocalExecutor
-from ltx_dist.execution.ray_executor import RayExecutor
-from ltx_dist.execution.renderer import Renderer
-from ltx_dist.execution.worker import WorkerSpec
-from ltx_dist.scheduling.inventory import DeviceInfo
-from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.cluster.ray_executor import RayExecutor
+from ltx_dist.engine.executor import Executor
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import STAGES, RenderRequest, RenderResult, Stage
+from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.stage_worker import WorkerSpec
 
 AT_LEAST = 20
 BY_THE_NEW_NODE = 3
@@ -56,7 +58,7 @@ class Batch:
         self.results: list[RenderResult] = []
 
     def spec(self, worker: Worker) -> WorkerSpec:
-        return WorkerSpec(worker, self._checkpoint, {}, "float32", OutputConfig())
+        return WorkerSpec(worker, self._checkpoint, {}, "float32", Mp4Settings())
 
     def hire(self, gpu: DeviceInfo, num_workers: int) -> WorkerSpec:
         self.num_hired += 1

@@ -27,10 +27,11 @@ from forked import ROOT, digests
 from processes import ACTOR, survivors, titled
 from proofs import run_proofs
 
-from ltx_dist.execution.deadlines import LEAST_SECONDS
-from ltx_dist.execution.failures import MAX_STREAK
-from ltx_dist.execution.worker import StageWorker
-from ltx_dist.types import STAGES, RenderRequest, Stage
+from ltx_dist.engine.deadlines import LEAST_SECONDS
+from ltx_dist.engine.failures import MAX_STREAK
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.worker.stage_worker import StageWorker
 
 REPLICATED = ("placement.layout=replicated", "placement.devices=2")
 PINNED = ("placement.layout=pinned", "placement.devices=3")

@@ -32,9 +32,9 @@ os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from ltx_dist.execution import ray_executor  # noqa: E402
-from ltx_dist.execution.worker import StageWorker, WorkerSpec  # noqa: E402
-from ltx_dist.types import Stage  # noqa: E402
+from ltx_dist.cluster import ray_executor  # noqa: E402
+from ltx_dist.pipeline.stages import Stage  # noqa: E402
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec  # noqa: E402
 
 Digests = dict[str, tuple[str, str]]
 Saboteur = Callable[["Run"], None]

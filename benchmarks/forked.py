@@ -32,9 +32,7 @@ def import_everything() -> None:
     import transformers
 
     import ltx_dist.cli
-    import ltx_dist.execution.local_executor
-    import ltx_dist.execution.resumption
-    import ltx_dist.output.verify  # noqa: F401
+    import ltx_dist.report.verify  # noqa: F401
 
     # Both libraries import a class when it is asked for.
     for name in (
@@ -102,7 +100,7 @@ def run(arguments: Sequence[str], log: Path) -> int:
 
 def digests(out: Path, failed: Collection[str] = ()) -> dict[str, tuple[str, str]]:
     """frames_sha256 as recorded and the mp4's as it lies there, by clip; every other clip whole and recorded."""
-    from ltx_dist.output.verify import verify_folder
+    from ltx_dist.report.verify import verify_folder
 
     bad = [verdict for verdict in verify_folder(out) if verdict.problem and verdict.name not in failed]
     assert not bad, bad

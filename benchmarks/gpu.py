@@ -31,16 +31,19 @@ import diffusers
 import shared_passes
 import torch
 
-from ltx_dist.batch import Batch
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.config import OutputConfig, RenderConfig
-from ltx_dist.execution.worker import StageWorker, WorkerSpec
-from ltx_dist.presets import preset_for
-from ltx_dist.scheduling.fitting import wave_size
-from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
-from ltx_dist.scheduling.placement import Worker, place
-from ltx_dist.stages.loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_transformer
-from ltx_dist.types import STAGES, RenderRequest, Stage
+from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.models.ltx_video.presets import preset_for
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.worker import Worker
+from ltx_dist.placement.fitting import wave_size
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.placement.placement import place
+from ltx_dist.run.batch import Batch
+from ltx_dist.weights.loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_transformer
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 HERE = Path(__file__).parent
 VERSIONS = {"2b": "0.9.5", "13b": "0.9.7-13b-dev"}
@@ -114,7 +117,7 @@ def compare_passes(checkpoint: Checkpoint, scale: str, model: str, device: torch
         ]
         try:
             worker = planned_worker(checkpoint, requests, device, capacity, precision, "auto", max(sizes))
-            spec = WorkerSpec(worker, checkpoint, {}, precision, OutputConfig())
+            spec = WorkerSpec(worker, checkpoint, {}, precision, Mp4Settings())
             shared_passes.compare(StageWorker(spec), requests, 3, sizes)
         except ValueError as error:
             print(f"  {error}")
@@ -179,7 +182,7 @@ def ours(
 ) -> Measured:
     """A worker as `render` makes it, its stages in waves as the scheduler would choose them."""
     worker = planned_worker(checkpoint, requests, device, capacity, precision, residency)
-    stage_worker = StageWorker(WorkerSpec(worker, checkpoint, {}, precision, OutputConfig(preset="ultrafast")))
+    stage_worker = StageWorker(WorkerSpec(worker, checkpoint, {}, precision, Mp4Settings(preset="ultrafast")))
     measured = Measured()
     warm_up = [run(stage_worker, requests[:1], Measured()) for _ in range(2)][-1]  # also tells what a wave should be
     swap = warm_up.load_seconds
@@ -210,7 +213,7 @@ def planned_worker(
 
 
 def place_one(batch: Batch, inventory: Inventory, precision: str) -> tuple[Worker, ...]:
-    from ltx_dist.scheduling.placement import Wishes
+    from ltx_dist.placement.placement import Wishes
 
     return place(Wishes(**batch.config.placement.model_dump()), inventory, batch.demand(precision)).workers
 

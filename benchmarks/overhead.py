@@ -20,18 +20,18 @@ import torch
 from bare_diffusers import load_pipeline, render_clip
 from ray_share import measure
 
-from ltx_dist.batch import Batch, PlacedBatch, open_batch, place_batch
-from ltx_dist.config_file import load_config
 from ltx_dist.demo import PROMPTS
-from ltx_dist.devices import local_inventory
-from ltx_dist.execution.local_executor import LocalExecutor
-from ltx_dist.execution.renderer import Renderer
-from ltx_dist.execution.resumption import Resumption
-from ltx_dist.execution.worker import WorkerSpec
-from ltx_dist.output.publisher import Publisher
-from ltx_dist.output.spool import Spool
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.inputs.config_file import load_config
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.placement.local_devices import local_inventory
+from ltx_dist.run.batch import Batch, PlacedBatch, open_batch, place_batch
+from ltx_dist.run.resumption import Resumption
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import RenderRequest
+from ltx_dist.store.publisher import Publisher
+from ltx_dist.store.spool import Spool
+from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.stage_worker import WorkerSpec
 
 
 def make_batch(folder: Path, num_clips: int, threads: int) -> Batch:

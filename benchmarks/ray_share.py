@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from replay_worker import REFERENCE, ReplaySpec, ReplayWorker, replay_request
 from schedule import known_costs
 
-from ltx_dist.execution import ray_cluster
-from ltx_dist.execution.ray_executor import RayExecutor
-from ltx_dist.execution.renderer import Renderer
-from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.cluster import ray_cluster
+from ltx_dist.cluster.ray_executor import RayExecutor
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.timeline import lanes
+from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.scheduling.timeline import lanes
-from ltx_dist.types import STAGES, Stage
 
 
 def gaps(executor: RayExecutor, placement: Placement, stage_seconds: float, num_clips: int) -> list[float]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ltx_dist.scheduling.costs import Work, pass_seconds
-from ltx_dist.scheduling.placement import Worker
-from ltx_dist.types import STAGES, Assignment, Completion, Stage
+from ltx_dist.estimates.costs import Work, pass_seconds
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import Assignment, Completion
+from ltx_dist.pipeline.worker import Worker
 
 PASS_SECONDS = {"2b": 0.2475, "13b": 1.463}
 """Of one transformer pass at REFERENCE_TOKENS."""

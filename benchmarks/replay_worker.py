@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ltx_dist.scheduling.costs import PredictedCosts, Work
-from ltx_dist.scheduling.placement import Worker
-from ltx_dist.types import STAGES, EncodedVideo, RenderRequest, Stage, StageReport, WorkerState
+from ltx_dist.estimates.costs import PredictedCosts, Work
+from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import StageReport, WorkerState
+from ltx_dist.pipeline.worker import Worker
 
 PAYLOAD_BYTES = {Stage.ENCODE_TEXT: 4_000_000, Stage.DENOISE: 9_000_000, Stage.DECODE: 5_000_000}
 """Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4."""

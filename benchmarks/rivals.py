@@ -40,19 +40,21 @@ from replay import draw_works
 from replay_worker import PAYLOAD_BYTES, REFERENCE, ReplaySpec, ReplayWorker, replay_request, seconds_on
 from schedule import DEMAND, GB, RTX_4090, SLOWER, best_split, compressed, known_costs
 
-from ltx_dist.execution import ray_cluster
-from ltx_dist.execution.ray_executor import RayExecutor
-from ltx_dist.execution.renderer import Renderer
-from ltx_dist.scheduling.costs import Work
-from ltx_dist.scheduling.fitting import Demand, Models
-from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
-from ltx_dist.scheduling.order_search import better_orders
-from ltx_dist.scheduling.ordering import best_order
-from ltx_dist.scheduling.placement import Placement, Wishes
-from ltx_dist.scheduling.planner import forecasts
+from ltx_dist.cluster import ray_cluster
+from ltx_dist.cluster.ray_executor import RayExecutor
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.estimates.costs import Work
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.timeline import makespan
+from ltx_dist.pipeline.worker import Placement
+from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.placement.placement import Wishes
+from ltx_dist.planning.order_search import better_orders
+from ltx_dist.planning.ordering import best_order
+from ltx_dist.planning.planner import forecasts
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.scheduling.timeline import makespan
-from ltx_dist.types import STAGES, RenderRequest, Stage
 
 CASES = [("40-step", 3, 48), ("distilled", 4, 64), ("mixed", 8, 128), ("13B distilled", 4, 64)]
 """Stage times, devices (RTX 4090, 24 GB), clips."""

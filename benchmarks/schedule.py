@@ -34,20 +34,22 @@ import ray
 from replay import draw_works
 from replay_worker import ReplaySpec, ReplayWorker, operations, replay_request, seconds_on
 
-from ltx_dist.execution import ray_cluster
-from ltx_dist.execution.ray_executor import RayExecutor
-from ltx_dist.execution.renderer import Renderer
-from ltx_dist.scheduling.costs import PredictedCosts, Work
-from ltx_dist.scheduling.fitting import Demand, Models
-from ltx_dist.scheduling.inventory import DeviceInfo, Inventory
-from ltx_dist.scheduling.losses import losses, measured_bound
-from ltx_dist.scheduling.order_search import better_orders
-from ltx_dist.scheduling.ordering import best_order
-from ltx_dist.scheduling.placement import DEFAULT_QUEUE, Placement, Wishes, Worker, place
+from ltx_dist.cluster import ray_cluster
+from ltx_dist.cluster.ray_executor import RayExecutor
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.estimates.costs import PredictedCosts, Work
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.timeline import makespan
+from ltx_dist.pipeline.work import Assignment, Completion
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.placement.placement import DEFAULT_QUEUE, Wishes, place
+from ltx_dist.planning.losses import losses, measured_bound
+from ltx_dist.planning.order_search import better_orders
+from ltx_dist.planning.ordering import best_order
+from ltx_dist.planning.simulator import predict, simulate
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.scheduling.simulator import predict, simulate
-from ltx_dist.scheduling.timeline import makespan
-from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 GB = 10**9
 DEMAND = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))

@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
-from ltx_dist.config import OutputConfig
-from ltx_dist.execution.worker import StageWorker, WorkerSpec
-from ltx_dist.scheduling.placement import Worker
-from ltx_dist.types import RenderRequest, Stage
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.worker import Worker
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 SIZES = ((64, 64, 9), (128, 128, 25), (256, 256, 25))
 BATCH_SIZES = (1, 2, 4, 8)
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     placed = Worker("cpu:0", SHARED, "cpu", threads=1, batch_size=max(BATCH_SIZES))
-    worker = StageWorker(WorkerSpec(placed, open_checkpoint("demo"), {}, "float32", OutputConfig()))
+    worker = StageWorker(WorkerSpec(placed, open_checkpoint("demo"), {}, "float32", Mp4Settings()))
     print(f"demo model, float32, one thread, torch {torch.__version__}, 8 steps, guidance 3")
     for height, width, num_frames in SIZES:
         print(f"{width}x{height}x{num_frames}")

@@ -24,8 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.scheduling.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
-from ltx_dist.types import UNTILED, DecodeTiling, RenderRequest
+from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 
 RATIOS = (32, 8)
 SHAPES = ((480, 704, 121), (512, 768, 97), (512, 768, 161), (256, 256, 25))
@@ -113,7 +114,7 @@ def count_denoise(config: dict[str, Any], request: RenderRequest, dtype: torch.d
 
 def count_decode(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype, tiling: DecodeTiling) -> int:
     """Of the path that `VideoDecoder` takes, frames as they are yielded included."""
-    from ltx_dist.stages.tiling import decode_in_tiles
+    from ltx_dist.models.ltx_video.tiling import decode_in_tiles
 
     with fake_tensors(dtype):
         vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)

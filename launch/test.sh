@@ -10,10 +10,10 @@ launch/setup.sh dev
 # The page is tested in a real browser: one that is here, or Debian's if this user may install it.
 if ! command -v chromium chromium-browser google-chrome >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "test: installing chromium for tests/test_page.py"
+    echo "test: installing chromium for tests/report/test_page.py"
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || true
   fi
-  command -v chromium >/dev/null || echo "test: no Chromium, and it cannot be installed here: tests/test_page.py is skipped"
+  command -v chromium >/dev/null || echo "test: no Chromium, and it cannot be installed here: tests/report/test_page.py is skipped"
 fi
 
 # The live view is tested in a real terminal.

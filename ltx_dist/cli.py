@@ -16,7 +16,7 @@ from ltx_dist.commands.decode import decode
 from ltx_dist.commands.shared import Address, Config, Executor, ExecutorKind, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
-    from ltx_dist.config import RenderConfig
+    from ltx_dist.inputs.config import RenderConfig
 
 
 app = typer.Typer(
@@ -102,9 +102,9 @@ def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
     with bad_input():
         from rich.console import Console
 
-        from ltx_dist.batch import open_batch
-        from ltx_dist.devices import local_inventory, with_described
-        from ltx_dist.plan import print_plan
+        from ltx_dist.commands.plan_table import print_plan
+        from ltx_dist.placement.local_devices import local_inventory, with_described
+        from ltx_dist.run.batch import open_batch
 
         batch = open_batch(prompts, load(config, set_ or []))
         wishes = batch.config.placement
@@ -141,15 +141,15 @@ def _render(
     address: str | None,
     json_events: Path | None,
 ) -> int:
-    from ltx_dist.batch import open_batch
     from ltx_dist.commands.console import lasting_console
-    from ltx_dist.output.event_log import EventLog
-    from ltx_dist.output.place import open_output
-    from ltx_dist.run import render_batch
+    from ltx_dist.report.event_log import EventLog
+    from ltx_dist.run.batch import open_batch
+    from ltx_dist.run.run import render_batch
+    from ltx_dist.store.output import open_output
 
     batch = open_batch(prompts, config)
     with closing(EventLog(json_events)) if json_events else nullcontext() as events:
-        return render_batch(batch, open_output(output, events), executor.value, address, lasting_console())
+        return render_batch(batch, open_output(output), executor.value, address, lasting_console(), events)
 
 
 if __name__ == "__main__":

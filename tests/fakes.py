@@ -6,20 +6,12 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ltx_dist.execution.executor import Joined, Left
-from ltx_dist.scheduling.placement import Placement, Worker
-from ltx_dist.types import (
-    STAGES,
-    Assignment,
-    Completion,
-    EncodedVideo,
-    Failure,
-    RenderRequest,
-    Stage,
-    StageOutput,
-    StageReport,
-    WorkerState,
-)
+from ltx_dist.engine.executor import Joined, Left
+from ltx_dist.pipeline.payloads import EncodedVideo, StageOutput
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
+from ltx_dist.pipeline.worker import Placement, Worker
 
 SECONDS = {Stage.ENCODE_TEXT: 1.0, Stage.DENOISE: 10.0, Stage.DECODE: 3.0, Stage.ENCODE_VIDEO: 1.0}
 VIDEO = EncodedVideo(b"mp4", 9, 64, 64, "frames", "mp4")

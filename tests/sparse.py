@@ -10,7 +10,11 @@ from pathlib import Path
 
 from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME
-from ltx_dist.scheduling.memory import text_encoder_parameters, transformer_parameters, vae_decoder_parameters
+from ltx_dist.estimates.parameters import (
+    text_encoder_parameters,
+    transformer_parameters,
+    vae_decoder_parameters,
+)
 
 ENCODER_OF_VAE = 600_000_000
 """Roughly that of 0.9.5's VAE; rendering from text does not load it."""

@@ -16,8 +16,8 @@ import tiny
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
-from ltx_dist.output.video import read_video
-from ltx_dist.scheduling.timeline import overlaps
+from ltx_dist.media.mp4 import read_video
+from ltx_dist.pipeline.timeline import overlaps
 
 SETTINGS = [
     "defaults.height=64", "defaults.width=64", "defaults.num_frames=9", "defaults.num_inference_steps=2",
@@ -168,7 +168,7 @@ def test_bad_settings_exit_2_with_the_remedy(prompts: Path, tmp_path: Path, argu
 
 
 def test_a_folder_is_for_one_run_at_a_time(prompts: Path, tmp_path: Path, checkpoint: Path):
-    from ltx_dist.output.lock import folder_lock
+    from ltx_dist.store.lock import folder_lock
 
     with folder_lock(tmp_path / "out"):
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
@@ -246,7 +246,7 @@ def test_the_demo_overlaps_stages_on_ray_actors(tmp_path: Path):
         assert (
             read_video(path)[0].shape[0] == json.loads(path.with_suffix(".json").read_text())["request"]["num_frames"]
         )
-    from ltx_dist.output.run_record import read_run_record, recorded_completions
+    from ltx_dist.report.run_record import read_run_record, recorded_completions
 
     record = read_run_record(tmp_path)
     assert [worker["stages"] for worker in record["workers"]] == [["encode_text"], ["denoise"], ["decode"]]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import ltx_dist.demo
-from ltx_dist.config import OutputConfig
-from ltx_dist.output.video import encode_video, read_video
+from ltx_dist.media.mp4 import encode_video, read_video
+from ltx_dist.pipeline.storage import Mp4Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "benchmarks")]
@@ -26,7 +26,7 @@ def drawn(scene: Scene, seed: int) -> np.ndarray:
     frames = clip.round().byte().permute(1, 2, 3, 0).contiguous().numpy()
     count, height, width, _ = frames.shape
     video = encode_video(
-        frames, height=height, width=width, num_frames=count, frame_rate=12, output=OutputConfig(), metadata={}
+        frames, height=height, width=width, num_frames=count, frame_rate=12, output=Mp4Settings(), metadata={}
     )
     return read_video(video.mp4)[0]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ltx_dist.submission import ENVIRONMENT
+from ltx_dist.cluster.submission import ENVIRONMENT
 
 REPOSITORY = Path(__file__).parent.parent
 LAUNCH = REPOSITORY / "launch"

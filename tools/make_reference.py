@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ltx_dist.config import DefaultsConfig, RenderConfig
+from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
 from ltx_dist.inputs.prompt_row import Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "prompts.md"

@@ -6,7 +6,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.reading import read_json
+from ltx_dist.strict_files import read_json
 
 DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "vae": "vae-0.9.0"}
 """The first version's configs have the values that diffusers' and transformers' classes take for what is missing."""

@@ -10,7 +10,7 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.checkpoints.text_encoder_folder import locate_text_encoder
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, count_parameters, measure_weights
-from ltx_dist.reading import read_json
+from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTXPipeline", "LTXConditionPipeline")
 

@@ -16,7 +16,7 @@ from ltx_dist.checkpoints.official_shapes import Shapes, transformer_sizes, vae_
 from ltx_dist.checkpoints.text_encoder_folder import locate_text_encoder
 from ltx_dist.checkpoints.versions import ARCHITECTURES, Architecture, read_config
 from ltx_dist.checkpoints.weight_files import Header, TensorInfo, measure_weights, read_header
-from ltx_dist.reading import read_json
+from ltx_dist.strict_files import read_json
 
 TRANSFORMER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "vae."

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ltx_dist.reading import read_json
+from ltx_dist.strict_files import read_json
 
 CONFIGS = Path(__file__).parent / "configs"
 

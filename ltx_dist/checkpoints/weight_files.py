@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ltx_dist.reading import read_json
+from ltx_dist.strict_files import read_json
 
 WEIGHTS_NAME = {
     "text_encoder": "model.safetensors",

@@ -28,9 +28,9 @@ def decode(
     with bad_input():
         from rich.console import Console
 
-        from ltx_dist.decoding import open_kept
-        from ltx_dist.output.place import open_output
-        from ltx_dist.run import render_batch
+        from ltx_dist.run.decode_again import open_kept
+        from ltx_dist.run.run import render_batch
+        from ltx_dist.store.output import open_output
 
         out = open_output(output)
         batch = open_kept(Path(out.folder), set_ or [])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import Config, Set
-from ltx_dist.wording import count
+from ltx_dist.messages import count
 
 if TYPE_CHECKING:
-    from ltx_dist.config import RenderConfig
     from ltx_dist.doctor.finding import Check, Finding
+    from ltx_dist.inputs.config import RenderConfig
 
 EXIT_FAILURES = 3
 
@@ -79,8 +79,8 @@ class _Settings:
         self.config: RenderConfig | None = None
 
     def check(self) -> Iterator[Finding]:
-        from ltx_dist.config_file import load_config
         from ltx_dist.doctor.finding import failure, ok
+        from ltx_dist.inputs.config_file import load_config
 
         try:
             self.config = load_config(self._path, self._overrides)

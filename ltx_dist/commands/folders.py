@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import bad_input
-from ltx_dist.wording import count
+from ltx_dist.messages import count
 
 if TYPE_CHECKING:
-    from ltx_dist.output.place import Output
+    from ltx_dist.store.output import Output
 
 Folder = Annotated[str, typer.Argument(help="The output of a run: a folder, or s3://, gs://...")]
 
@@ -30,8 +30,8 @@ def timeline(folder: Folder) -> None:
 def report(folder: Folder) -> None:
     """Write the page (index.html) and the trace of a folder anew, from run.json and the clips' sidecars."""
     with bad_input(), _output(folder) as out:
-        from ltx_dist.output.report import write_report
-        from ltx_dist.output.trace import write_trace
+        from ltx_dist.report.page import write_report
+        from ltx_dist.report.trace import write_trace
 
         if not out.folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
@@ -46,7 +46,7 @@ def report(folder: Folder) -> None:
 def verify(folder: Folder) -> None:
     """Check every published clip: whole, readable, and the very file that was written. Exit 3 if any is not."""
     with bad_input(), _output(folder) as out:
-        from ltx_dist.output.verify import verify_folder
+        from ltx_dist.report.verify import verify_folder
 
         if out.mirror:
             with TemporaryDirectory(prefix="ltx-dist-verify-") as fetched:
@@ -72,9 +72,9 @@ def verify(folder: Folder) -> None:
 def print_timeline(folder: Path) -> None:
     from rich.console import Console
 
-    from ltx_dist.output.run_record import read_run_record, recorded_completions
-    from ltx_dist.scheduling.timeline import first_start, gantt, overlaps
-    from ltx_dist.types import Stage
+    from ltx_dist.pipeline.stages import Stage
+    from ltx_dist.pipeline.timeline import first_start, gantt, overlaps
+    from ltx_dist.report.run_record import read_run_record, recorded_completions
 
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
@@ -89,9 +89,9 @@ def print_timeline(folder: Path) -> None:
 @contextmanager
 def _output(folder: str) -> Iterator[Output]:
     """Of a URL, sidecars and run.json are fetched into its staging folder first."""
-    from ltx_dist.output.files import OutputError, output_errors
-    from ltx_dist.output.lock import folder_lock
-    from ltx_dist.output.place import open_output
+    from ltx_dist.store.files import OutputError, output_errors
+    from ltx_dist.store.lock import folder_lock
+    from ltx_dist.store.output import open_output
 
     out = open_output(folder)
     if out.mirror is None:

@@ -11,8 +11,8 @@ import typer
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
-    from ltx_dist.execution.ray_jobs import JobDetails, JobSubmissionClient
-    from ltx_dist.submission import Submission
+    from ltx_dist.cluster.ray_jobs import JobDetails, JobSubmissionClient
+    from ltx_dist.cluster.submission import Submission
 
 EXIT_STOPPED = 75
 
@@ -47,7 +47,7 @@ def submit(
     Everything that can be checked here is, before anything is sent. Exit codes are those of `render`; 75 after Ctrl-C.
     """
     with bad_input():
-        from ltx_dist.submission import prepare
+        from ltx_dist.cluster.submission import prepare
 
         submission = prepare(prompts, load(config, set_), output)
         client = _connect(address, insecure)
@@ -65,7 +65,7 @@ def status(
     """Say how a cluster's jobs stand: one line each, or all about one."""
     with bad_input():
         client = _connect(address, insecure)
-        from ltx_dist.execution.ray_jobs import find_job, list_jobs
+        from ltx_dist.cluster.ray_jobs import find_job, list_jobs
 
         jobs = [find_job(client, job)] if job else list_jobs(client)
     for one in jobs:
@@ -80,8 +80,8 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
     """Stop a job. Finished clips stay, and the same `submit` goes on with the others."""
     with bad_input():
         client = _connect(address, insecure)
-        from ltx_dist.execution.ray_jobs import LostContactError
-        from ltx_dist.execution.ray_jobs import stop as stop_job
+        from ltx_dist.cluster.ray_jobs import LostContactError
+        from ltx_dist.cluster.ray_jobs import stop as stop_job
 
         try:
             print(_line(stop_job(client, job)))
@@ -91,18 +91,18 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
 
 
 def _connect(address: str, insecure: bool) -> JobSubmissionClient:
-    from ltx_dist.execution.job_server import check_job_server
+    from ltx_dist.cluster.job_server import check_job_server
 
     # Ray reads how to introduce itself when it is first imported: nothing may import it before this line.
     server = check_job_server(address, insecure)
-    from ltx_dist.execution.ray_jobs import connect
+    from ltx_dist.cluster.ray_jobs import connect
 
     return connect(server)
 
 
 def _submit(client: JobSubmissionClient, submission: Submission) -> str:
-    from ltx_dist.execution.ray_jobs import submit as submit_job
-    from ltx_dist.wording import count
+    from ltx_dist.cluster.ray_jobs import submit as submit_job
+    from ltx_dist.messages import count
 
     submission_id, is_new = submit_job(client, submission)
     if is_new:
@@ -115,7 +115,7 @@ def _submit(client: JobSubmissionClient, submission: Submission) -> str:
 
 
 def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_on_interrupt: bool) -> int:
-    from ltx_dist.execution import ray_jobs
+    from ltx_dist.cluster import ray_jobs
 
     try:
         try:
@@ -146,7 +146,7 @@ def _how_to_go_on(submission_id: str, address: str) -> str:
 
 def _line(job: JobDetails) -> str:
     """`ltx-3f0a-1  FAILED  exit code 3  2026-11-24 10:00:00, 62 s  ltx-dist render ...`"""
-    from ltx_dist.execution.ray_jobs import exit_code
+    from ltx_dist.cluster.ray_jobs import exit_code
 
     began = datetime.fromtimestamp(job.start_time / 1000) if job.start_time else None
     when = f"{began:%Y-%m-%d %H:%M:%S}" if began else "not begun"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ltx_dist.config import RenderConfig
+    from ltx_dist.inputs.config import RenderConfig
 
 Prompts = Annotated[str, typer.Argument(help="A .txt, .csv, .jsonl or .yaml file of prompts, or - for standard input.")]
 Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
@@ -37,7 +37,7 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join
 
 def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
     """Raises ValueError with a line for every mistake in the file and the overrides."""
-    from ltx_dist.config_file import load_config
+    from ltx_dist.inputs.config_file import load_config
 
     return load_config(path, overrides or [])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltx_dist.config import RenderConfig
-from ltx_dist.config_file import load_config
+from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.config_file import load_config
 
 PROMPTS = Path(__file__).parent / "prompts.txt"
 

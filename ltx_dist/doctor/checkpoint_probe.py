@@ -7,7 +7,7 @@ import sys
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import NotCachedError
-from ltx_dist.presets import preset_for
+from ltx_dist.models.ltx_video.presets import preset_for
 
 
 def main(name: str, text_encoder: str | None, version: str) -> None:

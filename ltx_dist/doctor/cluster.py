@@ -12,7 +12,7 @@ from ltx_dist.doctor.probe import ProbeError, probe
 def check_cluster(address: str) -> Iterator[Finding]:
     """address: HOST:PORT of its head, as for `render`, or http(s)://HOST:PORT of its job server, as for `submit`."""
     try:
-        found = probe("ltx_dist.execution.ray_probe", address)
+        found = probe("ltx_dist.cluster.ray_probe", address)
     except ProbeError as error:
         what, _, remedy = str(error).partition("; ")
         missing = REINSTALL if what.startswith("ModuleNotFoundError") else ""

@@ -7,8 +7,8 @@ import json
 import av
 import numpy as np
 
-from ltx_dist.config import OutputConfig
-from ltx_dist.output.video import check_video, encode_video
+from ltx_dist.inputs.config import OutputConfig
+from ltx_dist.media.mp4 import check_video, encode_video
 
 SIDE, NUM_FRAMES, FRAME_RATE = 64, 9, 24.0
 

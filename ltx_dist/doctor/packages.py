@@ -97,10 +97,10 @@ def check_codecs() -> Iterator[Finding]:
 
 
 def check_ray() -> Iterator[Finding]:
-    from ltx_dist.execution.token import token_source
+    from ltx_dist.cluster.token import token_source
 
     try:
-        found = probe("ltx_dist.execution.ray_probe")
+        found = probe("ltx_dist.cluster.ray_probe")
     except ProbeError as error:
         yield failure("ray", f"{error}; one worker in this process still works", REINSTALL)
         return

@@ -49,7 +49,7 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
 def check_output(output: str) -> Iterator[Finding]:
     """Writes and removes a file where the folder is or would be; of a URL, there and where it is staged."""
     if "://" in output:
-        from ltx_dist.output.place import staging_folder
+        from ltx_dist.store.output import staging_folder
 
         yield from _check_store(output)
         output = str(staging_folder(output.rstrip("/")))

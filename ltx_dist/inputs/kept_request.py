@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.prompt_row import check_row
-from ltx_dist.types import RenderRequest
-from ltx_dist.wording import printable, show
+from ltx_dist.messages import printable, show
+from ltx_dist.pipeline.request import RenderRequest
 
 FIELDS = frozenset(field.name for field in fields(RenderRequest))
 REMEDY = "not latents as ltx-dist keeps them; remove the file"

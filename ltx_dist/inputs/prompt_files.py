@@ -15,8 +15,8 @@ from typing import Any, get_args
 import yaml
 
 from ltx_dist.inputs.prompt_row import Row
-from ltx_dist.reading import StrictLoader, decode_text, read_text, yaml_errors
-from ltx_dist.wording import did_you_mean, printable, show
+from ltx_dist.messages import did_you_mean, printable, show
+from ltx_dist.strict_files import StrictLoader, decode_text, read_text, yaml_errors
 
 MAX_FILE_BYTES = 64 << 20
 MAX_ROWS = 100_000

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.presets import TAKES_TIMESTEPS
-from ltx_dist.wording import explain, show
+from ltx_dist.inputs.preset import TAKES_TIMESTEPS
+from ltx_dist.messages import explain, show
 
 MAX_PROMPT_BYTES = 8 << 10
 MAX_SEED = 2**63 - 1

@@ -6,12 +6,12 @@ import re
 import unicodedata
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.config import DefaultsConfig
+from ltx_dist.inputs.config import DefaultsConfig
+from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import Item, Problem, read_prompt_file
 from ltx_dist.inputs.prompt_row import MAX_SEED, Row, check_row, overlaid
-from ltx_dist.presets import Preset
-from ltx_dist.types import RenderRequest
-from ltx_dist.wording import printable, show
+from ltx_dist.messages import printable, show
+from ltx_dist.pipeline.request import RenderRequest
 
 MAX_PROBLEMS_SHOWN = 50
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import fields
 from typing import TypeVar
 
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import Stage
 from ltx_dist.scheduling.queues import Alike
-from ltx_dist.types import RenderRequest, Stage
 
 OWN = frozenset({"request_id", "prompt", "negative_prompt", "seed", "decode_timestep", "decode_noise_scale"})
 """What each request of a pass has for itself: a row of embeddings and a generator, and how it is decoded, alone."""

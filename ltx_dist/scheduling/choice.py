@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil, inf
 
-from ltx_dist.scheduling.costs import Costs
+from ltx_dist.estimates.costs import Costs
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.worker import Worker
 from ltx_dist.scheduling.fleet import Fleet, Group
-from ltx_dist.scheduling.placement import Worker
 from ltx_dist.scheduling.queues import Queues
-from ltx_dist.types import STAGES, Stage
 
 SHARED: frozenset[Stage] = frozenset({Stage.ENCODE_TEXT, Stage.DENOISE})
 """Stages of which several requests may share a pass. Decoding takes the most memory, and one clip fills a device."""

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ltx_dist.scheduling.bounds import fluid, rates
-from ltx_dist.scheduling.costs import Costs, Work
-from ltx_dist.scheduling.placement import Residency, Worker
-from ltx_dist.types import STAGES, Stage
+from ltx_dist.estimates.bounds import fluid, rates
+from ltx_dist.estimates.costs import Costs, Work
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.worker import Residency, Worker
 
 TIE = 0.999
 """Stages that earn a worker this share of what its best one does are as good as the best."""

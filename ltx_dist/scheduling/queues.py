@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from ltx_dist.types import STAGES, Stage
+from ltx_dist.pipeline.stages import STAGES, Stage
 
 Alike = Callable[[Stage, str], Hashable]
 """Requests for which it says the same of a stage may share a pass of it. What it says means nothing here."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.worker import Worker
 from ltx_dist.scheduling.fleet import Fleet
-from ltx_dist.scheduling.placement import Worker
 from ltx_dist.scheduling.queues import Retry
 from ltx_dist.scheduling.video_slots import VideoSlots
-from ltx_dist.types import Stage
 
 
 class Retries:

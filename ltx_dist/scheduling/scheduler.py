@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
+from ltx_dist.estimates.costs import Costs, Unknown, pass_seconds
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import Assignment, Completion
+from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.choice import Choice, Left
-from ltx_dist.scheduling.costs import Costs, Unknown, pass_seconds
 from ltx_dist.scheduling.fleet import Fleet, Group
-from ltx_dist.scheduling.placement import Placement, Worker
 from ltx_dist.scheduling.queues import Alike, Queues, Retry, all_alike
 from ltx_dist.scheduling.retries import Retries
 from ltx_dist.scheduling.under_way import UnderWay
 from ltx_dist.scheduling.video_slots import VideoSlots
-from ltx_dist.types import STAGES, Assignment, Completion, Stage
 
 
 class Scheduler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ltx_dist.types import Assignment
+from ltx_dist.pipeline.work import Assignment
 
 
 class UnderWay:

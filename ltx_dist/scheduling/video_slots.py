@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ltx_dist.scheduling.placement import Worker
-from ltx_dist.types import Assignment, Stage
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.work import Assignment
+from ltx_dist.pipeline.worker import Worker
 
 
 class VideoSlots:

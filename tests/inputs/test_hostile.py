@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from test_prompts import CHECKPOINT, DEFAULTS, PRESET
 
-from ltx_dist.config_file import load_config
+from ltx_dist.inputs.config_file import load_config
 from ltx_dist.inputs.prompts import read_prompts
-from ltx_dist.types import RenderRequest
+from ltx_dist.pipeline.request import RenderRequest
 
 PARTS = [
     "..", ".", "~", "/", "\\", "a/b", "a\\b", "../a", "..\\a", "/etc/passwd", "C:\\a", "\\\\host\\share", "a/../../b",

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.config import DefaultsConfig
-from ltx_dist.config_file import load_config
+from ltx_dist.inputs.config import DefaultsConfig
+from ltx_dist.inputs.config_file import load_config
 from ltx_dist.inputs.prompts import read_prompts
-from ltx_dist.presets import PRESETS
-from ltx_dist.types import RenderRequest
+from ltx_dist.models.ltx_video.presets import PRESETS
+from ltx_dist.pipeline.request import RenderRequest
 
 PRESET = PRESETS["0.9.5"]
 DEFAULTS = DefaultsConfig()

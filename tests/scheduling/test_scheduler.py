@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltx_dist.scheduling.placement import Placement, Worker
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import Assignment, Completion, StageReport
+from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.types import STAGES, Assignment, Completion, Stage, StageReport
 
 E, D, V = STAGES
 

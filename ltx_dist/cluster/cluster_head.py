@@ -1,0 +1,46 @@
+"""A cluster's head, asked before Ray is: does it answer, and does it want a token?
+
+Ray itself would try for minutes where nothing listens, and for most of one, with a warning a second and no word of a
+token in the end, where the token is wrong.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from ltx_dist.cluster.token import refused, use_token
+
+ANSWER_SECONDS = 5.0
+"""A head that does not take a connection within this is not there."""
+
+ASK = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""The first call of every Ray client, and so the first to be refused. Its request is empty."""
+
+
+def check_head(address: str) -> None:
+    """Raises ValueError when no head answers at HOST:PORT, or does not let us in."""
+    host, _, port = address.rpartition(":")
+    if "//" in address or not host or not port.isdigit():
+        raise ValueError(
+            f"--address: {address!r} is not HOST:PORT of a cluster's head (its port is 6379 if not chosen); "
+            "an http:// address is for `ltx-dist submit`"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"--address: nothing answers at {address} ({error.strerror or error})") from None
+    if not _lets_in(address, None) and not _lets_in(address, use_token(address)):
+        raise refused(address)
+
+
+def _lets_in(address: str, token: str | None) -> bool:
+    """Whether the head refuses a call for want of a (right) token. Whatever else is wrong, Ray tells of it."""
+    import grpc  # comes with Ray
+
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary(ASK)(b"", timeout=ANSWER_SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.UNAUTHENTICATED
+    return True

@@ -1,0 +1,152 @@
+"""A Ray cluster: joining or starting one, what it has to give, and a GPU of it for each worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray._private import utils as ray_utils
+from ray._private.state import available_resources_per_node
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.pipeline.worker import Worker
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.placement.local_devices import local_inventory
+from ltx_dist.worker.stage_worker import WorkerSpec
+
+PLACE_SECONDS = 60.0
+"""GPUs that are free are given at once; this leaves other work some time to end."""
+
+NODE_SECONDS = 60.0
+"""A node may have to start a Python process before it can answer."""
+
+
+def connect(address: str | None) -> Inventory:
+    """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
+
+    `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are,
+    and must not raise meanwhile: see `Stop`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address is None:
+        # Ray turns its token on by itself, and warns of that with advice to turn it off.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        options |= {"address": "local", "include_dashboard": False}
+        # Ray runs workers at niceness 15, behind everything else on the machine: for a render that is what it is for.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+    else:
+        options["address"] = address
+    try:
+        with _handlers_stay():
+            ray.init(**options)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        where = "Ray did not start on this machine" if address is None else f"--address: cannot join {address}"
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
+    return _inventory()
+
+
+@contextmanager
+def _handlers_stay() -> Iterator[None]:
+    """`ray.init` sets two handlers for SIGTERM, and neither is to be met.
+
+    One in Python before all else, with which a stop in the seconds that follow would exit with 15: it is not set at
+    all, because to put ours back is too late, and to block the signal would block it in the cluster's processes. One in
+    C++ (absl's for failures), of which Python does not know: it prints a stack, sets an alarm that aborts, and only
+    then goes on to ours, so ours is set again.
+    """
+    original, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = original
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _inventory() -> Inventory:
+    """The GPUs that are free now, node by node, the CPUs of the smallest node, and the memory of the smallest that
+    renders: where there are GPUs, a head without one holds no weights, and is often small."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    hosts = [node for node in nodes if node["Resources"].get("GPU")] or nodes
+    num_cpus = min((int(node["Resources"].get("CPU", 1)) for node in nodes), default=1)
+    host_memory = min((int(node["Resources"].get("memory", 0)) for node in hosts), default=0)
+    node_ids = frozenset(node["NodeID"] for node in nodes)
+    return Inventory(tuple(free_gpus(nodes)), max(1, num_cpus), host_memory or None, node_ids)
+
+
+def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[DeviceInfo]:
+    """Whole GPUs of these entries of `ray.nodes()` that nobody uses now.
+
+    Which of a node's GPUs a worker gets is Ray's choice: on a node with several kinds each is taken for the smallest.
+    """
+    free = available_resources_per_node()
+    counts = {node["NodeID"]: int(free.get(node["NodeID"], {}).get("GPU", 0)) for node in nodes}
+    found: list[DeviceInfo] = []
+    for node_id, device in _gpu_of_each_node([node_id for node_id, count in counts.items() if count]).items():
+        found += [replace(device, node_id=node_id, index=index) for index in range(counts[node_id])]
+    return found
+
+
+def _gpu_of_each_node(node_ids: Sequence[str]) -> dict[str, DeviceInfo]:
+    """The smallest GPU of each node, asked of the node itself; one of unknown memory where it cannot say."""
+    ask = ray.remote(num_cpus=0, max_retries=0)(_smallest_gpu)
+    answers = {
+        node_id: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
+        for node_id in node_ids
+    }
+    refs = list(answers.values())
+    ready = set(ray.wait(refs, num_returns=len(refs), timeout=NODE_SECONDS)[0]) if refs else set()
+    found = dict.fromkeys(node_ids, DeviceInfo("unknown GPU", None))
+    for node_id, answer in answers.items():
+        if answer in ready:
+            with suppress(RayError):  # a node that cannot answer says so when its worker starts
+                found[node_id] = ray.get(answer) or found[node_id]
+    return found
+
+
+def _smallest_gpu() -> DeviceInfo | None:
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):  # Ray hides all GPUs from a task that asked for none
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return min(local_inventory().gpus, key=lambda gpu: gpu.memory_bytes or 0, default=None)
+
+
+def disconnect() -> None:
+    """Leave the cluster, and end it if `connect` started it."""
+    ray.shutdown()
+
+
+def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
+    """A GPU for each worker that is to have one, each by itself: losing a node then loses its workers and no other.
+
+    Raises WorkerStartError when the cluster cannot give them; without this the actors would wait in silence.
+    """
+    groups = {spec.worker.worker_id: reserve_one(spec.worker) for spec in specs if spec.worker.num_gpus > 0}
+    deadline = time.monotonic() + PLACE_SECONDS
+    missing = [name for name, group in groups.items() if not group.wait(max(0.0, deadline - time.monotonic()))]
+    if missing:
+        free = ray.available_resources().get("GPU", 0.0)
+        for group in groups.values():
+            remove_placement_group(group)
+        raise WorkerStartError(
+            f"the cluster had no GPU for {len(missing)} of {len(groups)} workers within {PLACE_SECONDS:.0f} s "
+            f"({free:g} free now); wait for other work to end, or set placement.devices to {len(groups) - len(missing)}"
+        )
+    return groups
+
+
+def reserve_one(worker: Worker) -> PlacementGroup:
+    """A GPU on the worker's node; an actor that is to use it waits in Ray until it is there."""
+    on_its_node = {"ray.io/node-id": worker.node_id} if worker.node_id else {}
+    return placement_group([{"GPU": worker.num_gpus}], bundle_label_selector=[on_its_node])

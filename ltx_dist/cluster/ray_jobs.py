@@ -1,0 +1,170 @@
+"""Jobs on a Ray cluster, through Ray's own client: submit, follow to the true end, stop, list."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import ClientError
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
+from requests import RequestException
+
+from ltx_dist.cluster.job_server import JobServer
+from ltx_dist.cluster.submission import ENVIRONMENT, STOP_WAIT_SECONDS, Submission
+from ltx_dist.cluster.token import refused
+
+EXIT_INTERNAL = 1
+EXIT_STOPPED = 75
+
+POLL_SECONDS = 1.0
+
+SILENCE_SECONDS = 300.0
+"""A head that does not answer for this long is given up; the job, if it runs, is not."""
+
+LOST = (RequestException, ClientError, ConnectionError, RuntimeError)
+"""What Ray's client raises for a connection that broke, or a server that answers with an error."""
+
+
+class LostContactError(Exception):
+    """The job server did not answer for SILENCE_SECONDS. The job may go on."""
+
+
+def connect(server: JobServer) -> JobSubmissionClient:
+    """Raises ValueError, in one line, when the server does not take the token or does not answer."""
+    # Ray's client would rather go to the cluster of these variables than to the one it is told.
+    os.environ["RAY_API_SERVER_ADDRESS"] = server.address
+    os.environ.pop("RAY_ADDRESS", None)
+    try:
+        return JobSubmissionClient(server.address)
+    except AuthenticationError:
+        raise refused(server.address) from None
+    except LOST as error:
+        raise ValueError(f"--address: {server.address}: {_first_line(error)}") from None
+
+
+def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:
+    """The id of the batch's job and whether it is a new one: a job that still runs for the same batch is that job.
+
+    Raises ValueError when the server refuses it.
+    """
+    try:
+        attempts = [job for job in list_jobs(client) if str(job.submission_id).startswith(submission.id_prefix)]
+        running = [str(job.submission_id) for job in attempts if not job.status.is_terminal()]
+        if running:
+            return running[0], False
+        submission_id = submission.next_id(str(job.submission_id) for job in attempts)
+        with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
+            for name, content in submission.files.items():
+                (Path(folder) / name).write_bytes(content)
+            client.submit_job(
+                entrypoint=submission.entrypoint,
+                submission_id=submission_id,
+                runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT)},
+            )
+    except LOST as error:
+        raise ValueError(f"the cluster did not take the job: {_first_line(error)}{_remedy(error)}") from None
+    return submission_id, True
+
+
+def _remedy(error: BaseException) -> str:
+    """The head's agent takes a while to come up, and never does where another Ray of the machine holds its port."""
+    if "No available agent" not in str(error):
+        return ""
+    return (
+        "; its job agent is not up: wait a minute, or where two Rays share a machine start one with "
+        "`ray start --dashboard-agent-listen-port` and a free port"
+    )
+
+
+def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:
+    """The jobs that `submit` made on this cluster, the oldest first. Raises ValueError when the server fails."""
+    try:
+        jobs = client.list_jobs()
+    except LOST as error:
+        raise ValueError(f"the cluster does not list its jobs: {_first_line(error)}") from None
+    ours = [job for job in jobs if str(job.submission_id).startswith("ltx-")]
+    return sorted((job for job in ours if job.type is JobType.SUBMISSION), key=lambda job: job.start_time or 0)
+
+
+def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
+    """Raises ValueError when there is none of this id, or the server does not answer."""
+    try:
+        return client.get_job_info(submission_id)
+    except (RequestException, ConnectionError) as error:
+        raise ValueError(f"no answer from the cluster: {_first_line(error)}") from None
+    except RuntimeError:
+        raise ValueError(f"no job {submission_id} on this cluster; `ltx-dist status` lists them") from None
+
+
+def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], None]) -> int:
+    """Hand on the job's log as it grows, from its beginning, until the job has ended; returns its true exit code.
+
+    Raises LostContactError. A connection that breaks is made anew, and nothing is written twice.
+    """
+    written = 0
+    heard = time.monotonic()
+
+    async def tail() -> None:
+        nonlocal written, heard
+        seen = 0
+        async for text in client.tail_job_logs(submission_id):
+            new = text[max(0, written - seen) :]
+            seen += len(text)
+            written += len(new)
+            heard = time.monotonic()
+            write(new)
+
+    while True:
+        try:
+            asyncio.run(tail())
+            job = client.get_job_info(submission_id)
+        except BrokenPipeError:
+            raise  # ours: nobody reads what we write
+        except LOST as error:
+            if time.monotonic() - heard > SILENCE_SECONDS:
+                raise LostContactError(_first_line(error)) from None
+        else:
+            heard = time.monotonic()
+            if job.status.is_terminal():
+                return exit_code(job)
+        time.sleep(POLL_SECONDS)
+
+
+def stop(client: JobSubmissionClient, submission_id: str) -> JobDetails:
+    """Ask the job to stop and wait until it has: its clips in work are given up, its finished ones stay.
+
+    Raises ValueError when there is no such job, LostContactError when it does not end.
+    """
+    find_job(client, submission_id)
+    deadline = time.monotonic() + STOP_WAIT_SECONDS + 30
+    try:
+        client.stop_job(submission_id)
+        while not (job := client.get_job_info(submission_id)).status.is_terminal():
+            if time.monotonic() > deadline:
+                raise LostContactError(f"{submission_id} is still {job.status.value}")
+            time.sleep(POLL_SECONDS)
+    except LOST as error:
+        raise LostContactError(_first_line(error)) from None
+    return job
+
+
+def exit_code(job: JobDetails) -> int:
+    """That of the job's own command, as a shell would say it; for one that was stopped, that of a stopped batch."""
+    assert job.status.is_terminal(), job.status
+    if job.status == JobStatus.SUCCEEDED:
+        return 0
+    if job.status == JobStatus.STOPPED:
+        return EXIT_STOPPED
+    code = job.driver_exit_code  # None when it never began: its environment could not be made, or its node is gone
+    if code is None:
+        return EXIT_INTERNAL
+    return code if code >= 0 else 128 - code
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

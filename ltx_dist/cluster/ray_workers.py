@@ -1,0 +1,223 @@
+"""The actors of a run: started, found dead, made sure of, replaced; one a worker, each with its GPU from Ray.
+
+Ray restarts nothing by itself (`max_restarts=0`): the driver decides what runs again and where. An actor goes
+
+    starting -> up -> buried (its process is being made sure of) -> gone -> perhaps starting again
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ltx_dist.cluster.ray_cluster import reserve, reserve_one
+from ltx_dist.cluster.ray_nodes import Nodes
+from ltx_dist.cluster.ray_postmortem import Home, Remains, examine, home
+from ltx_dist.engine.executor import Joined, Left, WorkerStartError
+from ltx_dist.pipeline.work import Failure
+from ltx_dist.placement.inventory import DeviceInfo
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+
+START_SECONDS = 1800.0
+"""To load its models: 26 GB of weights over a network file system take minutes."""
+
+EXAMINE_SECONDS = 30.0
+"""A node that does not answer about a dead worker by then is not asked any more."""
+
+MAX_STARTS = 3
+"""Starts in a row at which a worker may die; Ray's own trouble is over by then."""
+
+Hire = Callable[[DeviceInfo, int], WorkerSpec | None]
+"""The worker for a GPU that joined, or None if the run, which has so many workers, is to have no more."""
+
+
+@dataclass(slots=True)
+class _Buried:
+    remains: Any
+    home: Home
+    failure: Failure
+    reason: str
+    since: float
+
+
+class RayWorkers:
+    """`actors` are those that may be given calls: their calls wait in Ray until the constructor is through."""
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        hire: Hire | None = None,
+        worker_class: type = StageWorker,
+        known_nodes: frozenset[str] | None = None,
+    ) -> None:
+        self._specs = {spec.worker.worker_id: spec for spec in specs}
+        self._hire, self._class = hire, worker_class
+        self._groups: dict[str, PlacementGroup] = reserve(specs)
+        self._nodes = Nodes(known_nodes)
+        self.actors: dict[str, Any] = {}
+        self._homes: dict[str, Home] = {}
+        self._starting: dict[Any, tuple[str, float]] = {}
+        self._buried: dict[str, _Buried] = {}
+        self._num_starts: dict[str, int] = {}
+        self._was_any_up = False
+        self._early: list[Joined | Left] = []
+        self._refused: set[str] = set()
+        for worker_id in self._specs:
+            self.start(worker_id)
+
+    def start(self, worker_id: str) -> None:
+        spec = self._specs[worker_id]
+        group = self._groups.get(worker_id)
+        # Beside the thread that runs stages, one answers `state` and one a slot waits for its mp4.
+        groups = {"control": 1, "video": max(1, spec.worker.video_slots)}
+        actor = (
+            ray.remote(concurrency_groups=groups)(self._class)
+            .options(
+                # Torch's threads are set by the worker: a CPU request would only limit how many actors fit a machine.
+                num_cpus=0,
+                num_gpus=spec.worker.num_gpus,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy="SPREAD" if group is None else PlacementGroupSchedulingStrategy(group),
+            )
+            .remote(spec)
+        )
+        self.actors[worker_id] = actor
+        # An answer proves that the constructor is through; a worker that is killed while it loads answers never.
+        self._starting[actor.__ray_call__.remote(home)] = worker_id, time.monotonic()
+
+    def refs(self) -> list[Any]:
+        """What a wait should end for."""
+        return [*self._starting, *(buried.remains for buried in self._buried.values())]
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """Workers that are starting."""
+        return frozenset(worker_id for worker_id, _ in self._starting.values())
+
+    def poll(self) -> list[Joined | Left]:
+        """What changed; waits for nothing. Raises WorkerStartError when a worker cannot start and none ever was up."""
+        changes, self._early = [*self._early, *self._started(), *self._examined()], []
+        if self._hire is not None:
+            if self._refused and any(isinstance(change, Left) and not change.can_return for change in changes):
+                self._nodes.look_again(self._refused)
+                self._refused = set()
+            for gpu in self._nodes.new_gpus():
+                # Those that are being examined may come back, and their devices are theirs.
+                if (spec := self._hire(gpu, len(self.actors) + len(self._buried))) is not None:
+                    self._add(spec)
+                elif gpu.node_id is not None:
+                    self._refused.add(gpu.node_id)
+        return changes
+
+    def bury(self, worker_id: str, error: RayActorError | OutOfMemoryError) -> None:
+        """A call found the worker dead. It leaves when it is known why, and that its process is gone."""
+        if worker_id not in self.actors or worker_id in self.expected:
+            return  # known already, or it never was up: then its start tells
+        lost = getattr(error, "preempted", False) or isinstance(error, ActorUnavailableError)
+        self._end(worker_id, Failure.NODE_LOST if lost else Failure.CRASH, f"worker {worker_id} died: {cause(error)}")
+
+    def end(self, worker_id: str, failure: Failure, reason: str) -> None:
+        """Kill a worker; one that is gone or ending already does so for the reason it has."""
+        if worker_id in self.expected:  # it works before its answer was read
+            self._early += self._started()
+        if worker_id in self.actors and worker_id in self._homes:
+            self._end(worker_id, failure, reason)
+
+    def close(self) -> None:
+        self._nodes.close()
+        for actor in self.actors.values():
+            ray.kill(actor)
+        for group in self._groups.values():
+            remove_placement_group(group)
+        self.actors.clear()
+
+    def _add(self, spec: WorkerSpec) -> None:
+        worker = spec.worker
+        self._specs[worker.worker_id] = spec
+        self._groups[worker.worker_id] = reserve_one(worker)
+        self.start(worker.worker_id)
+
+    def _end(self, worker_id: str, failure: Failure, reason: str) -> None:
+        ray.kill(self.actors.pop(worker_id))
+        where = self._homes.pop(worker_id)
+        self._buried[worker_id] = _Buried(examine(where), where, failure, reason, time.monotonic())
+
+    def _started(self) -> list[Joined | Left]:
+        changes: list[Joined | Left] = []
+        answers = list(self._starting)
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0) if answers else ([], [])
+        for answer in answers:
+            worker_id, since = self._starting[answer]
+            if answer not in ready:
+                if time.monotonic() - since > START_SECONDS:
+                    reason = f"worker {worker_id} has not loaded its models within {START_SECONDS:.0f} s"
+                    changes.append(self._not_started(answer, reason, None))
+                continue
+            try:
+                self._homes[worker_id] = ray.get(answer)
+            except RayError as error:
+                changes.append(self._not_started(answer, start_failure(worker_id, error), error))
+                continue
+            del self._starting[answer]
+            self._num_starts[worker_id] = 0
+            self._was_any_up = True
+            changes.append(Joined(self._specs[worker_id].worker))
+        return changes
+
+    def _not_started(self, answer: Any, reason: str, error: RayError | None) -> Left:
+        """A worker that raises while none was ever up is the end: the weights or the device are not as they must be."""
+        worker_id, _ = self._starting.pop(answer)
+        ray.kill(self.actors.pop(worker_id))
+        raised = "WorkerStartError: " in str(error)
+        num_starts = self._num_starts[worker_id] = self._num_starts.get(worker_id, 0) + 1
+        if not self._was_any_up and (raised or num_starts >= MAX_STARTS):
+            raise WorkerStartError(reason) from error
+        return Left(worker_id, Failure.QUEUED, reason, can_return=num_starts < MAX_STARTS)
+
+    def _examined(self) -> list[Left]:
+        ready: list[Left] = []
+        for worker_id, buried in list(self._buried.items()):
+            done, _ = ray.wait([buried.remains], timeout=0)
+            if not done and time.monotonic() - buried.since < EXAMINE_SECONDS:
+                continue
+            del self._buried[worker_id]
+            ready.append(self._leave(worker_id, buried, is_answered=bool(done)))
+        return ready
+
+    def _leave(self, worker_id: str, buried: _Buried, is_answered: bool) -> Left:
+        spec = self._specs[worker_id]
+        try:
+            remains = ray.get(buried.remains) if is_answered else Remains(False, "")
+        except RayError:
+            remains = Remains(False, "")
+        if not self._nodes.is_alive(buried.home.node_id):
+            if (group := self._groups.pop(worker_id, None)) is not None:
+                remove_placement_group(group)
+            # One without a GPU of its own can start on any node that is left.
+            return Left(worker_id, Failure.NODE_LOST, f"{buried.reason} (its node is gone)", spec.worker.num_gpus == 0)
+        reason = f"{buried.reason}\n{remains.log}" if remains.log else buried.reason
+        if not remains.is_gone:
+            reason += f"\nits process {buried.home.pid} would not end, so its device is not used again"
+        return Left(worker_id, buried.failure, reason, can_return=remains.is_gone)
+
+
+def start_failure(worker_id: str, error: RayError) -> str:
+    """The worker's own line out of Ray's message, which ends with the traceback of the actor's constructor."""
+    ours = [line for line in str(error).splitlines() if "WorkerStartError: " in line]
+    return ours[-1].split("WorkerStartError: ", 1)[1] if ours else f"worker {worker_id}: {cause(error)}"
+
+
+def cause(error: RayError) -> str:
+    """One line: where it was, and Ray's reason, out of a message of many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    where = [line for line in lines if line.startswith(("ip: ", "pid: "))]
+    reason = next((line for line in lines if line.startswith("The actor is dead")), lines[-1] if lines else "")
+    return ", ".join([*where, reason])

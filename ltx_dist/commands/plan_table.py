@@ -1,0 +1,125 @@
+"""What `ltx-dist plan` prints: the layouts side by side, the workers of the best, and what each would do when."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ltx_dist.messages import count
+from ltx_dist.models.ltx_video.presets import assumption
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
+from ltx_dist.pipeline.timeline import gantt
+from ltx_dist.pipeline.worker import Placement
+from ltx_dist.placement.inventory import Inventory
+from ltx_dist.placement.local_devices import DESCRIBED
+from ltx_dist.planning.planner import Forecast, advice
+from ltx_dist.planning.simulator import predict
+from ltx_dist.run.batch import Batch
+
+MAX_SHOWN = 12
+"""Clips in the picture of the order of work; the rest goes on in the same way."""
+
+MAX_DEVICES_SHOWN = 8
+"""Busy shares in the table; of more devices the least and the most busy."""
+
+
+def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
+    """Raises ValueError when the devices cannot carry the layout."""
+    found = batch.forecasts(inventory)
+    best, precision = found[0], batch.precision(inventory)
+    console.print(
+        f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
+        f"· layout {best.placement.layout}, {best.order.name}",
+        highlight=False,
+        markup=False,
+    )
+    if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:
+        memory = described[0].memory_bytes
+        size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"
+        print(f"Planned for {count(len(described), 'GPU')} of {size} as described by the config, not found here.")
+    assumed = assumption(batch.checkpoint)
+    if assumed and batch.config.model.version == "auto":
+        console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
+    console.print(_layouts_table(found))
+    console.print(advice(best), highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(_workers_table(batch, best.placement, precision))
+    if best.placement.tiling != UNTILED:
+        console.print(f"Decoding in pieces of {_pieces(best.placement.tiling)}", highlight=False)
+    if (most := max(batch.demand(precision).together.values(), default=1)) > 1:
+        console.print(
+            f"Up to {most} clips of equal size and settings share a pass: counted in memory, not in time",
+            highlight=False,
+        )
+    for stage, bound in best.placement.max_queued.items():
+        console.print(
+            f"At most {count(bound, 'clip')} {'waits' if bound == 1 else 'wait'} for {stage}", highlight=False
+        )
+    console.print("Order of work as predicted, from formulas and earlier runs on such devices:", highlight=False)
+    costs = batch.costs(precision)
+    shown = best.order.request_ids[:MAX_SHOWN]
+    workers = [worker.worker_id for worker in best.placement.workers]
+    print(gantt(list(predict(best.placement, shown, costs)), workers, width=min(console.width, 120)))
+    if len(batch.requests) > MAX_SHOWN:
+        console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
+
+
+def _pieces(tiling: DecodeTiling) -> str:
+    sides = [
+        f"{tiling.tile_size} pixels" if tiling.tile_size else "",
+        f"{tiling.tile_frames} frames" if tiling.tile_frames else "",
+    ]
+    return " and ".join(filter(None, sides))
+
+
+def _layouts_table(found: list[Forecast]) -> Table:
+    """Predicted makespans, shortest first; `bound` is what no order could beat in that layout."""
+    table = Table(
+        "layout", "workers", "makespan", "clips/hour", "bound", "held up by", "busy", box=None, pad_edge=False
+    )
+    for one in found:
+        table.add_row(
+            one.placement.layout,
+            str(len(one.placement.workers)),
+            _duration(one.seconds),
+            f"{one.clips_an_hour:.4g}",
+            _duration(one.bound.seconds),
+            one.bound.by,
+            _busy(one),
+        )
+    return table
+
+
+def _busy(one: Forecast) -> str:
+    shares = [one.busy.get(worker.worker_id, 0.0) for worker in one.placement.workers]
+    if len(shares) > MAX_DEVICES_SHOWN:
+        return f"{min(shares):.0%} to {max(shares):.0%}"
+    return " ".join(f"{share:.0%}" for share in shares)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
+    table = Table(
+        "worker", "stages", "residency", "weights", "working set", "at most", "of", "threads", box=None, pad_edge=False
+    )
+    demand = batch.demand(precision)
+    for worker in placement.workers:
+        largest = max(demand.working_set(stage, worker.tiling) for stage in worker.stages)
+        table.add_row(
+            worker.worker_id,
+            " ".join(stage.value for stage in worker.stages),
+            worker.residency + "".join(f", {stage} by block" for stage in worker.streamed),
+            f"{demand.weights(worker.stages) / 1e9:.3f} GB",
+            f"{largest / 1e9:.3f} GB",
+            f"{worker.peak_bytes / 1e9:.1f} GB",
+            "-" if worker.capacity is None else f"{worker.capacity / 1e9:.1f} GB",
+            str(worker.threads or "-"),
+        )
+    return table

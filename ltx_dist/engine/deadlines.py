@@ -1,0 +1,118 @@
+"""Which assignments have not moved for too long. Pure: time is what it is told, and it ends nothing itself."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
+
+LEAST_SECONDS = 60.0
+"""Nothing is called hung before this: a busy host, a slow link, a first kernel take their time."""
+
+FACTOR = 5.0
+"""Times the median that a step or a stage may take."""
+
+FIRST_SECONDS = 1800.0
+"""While no median is known: one step of the largest model on a CPU stays below it."""
+
+KEPT = 31
+"""Of each stage, so many times make the median."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What a pass has to do: clips in it, and the pixels times frames of its largest."""
+
+    number: int
+    size: float
+
+    def most(self, seconds: float, other: _Load) -> float:
+        """Seconds this may take where another load took so many: attention grows with the square of a clip's size."""
+        return seconds * max(1.0, self.size / other.size) ** 2 * max(1.0, self.number / other.number)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """since: it moved last. begun: its worker was up and had it. Both None until then."""
+
+    load: _Load
+    num_steps: int
+    since: float | None
+    begun: float | None
+    step: int = 0
+
+
+class Deadlines:
+    """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung,
+    in a worker that starts or in one that reads weights between turns, within FIRST_SECONDS.
+
+    Denoising moves with every step; the other stages move when they end. A larger clip than those seen, and more clips
+    in a pass, are granted more, see `_Load`.
+    """
+
+    def __init__(self) -> None:
+        self._watched: dict[Assignment, _Watch] = {}
+        self._up: set[str] = set()
+        self._seen: dict[Stage, deque[tuple[float, _Load]]] = {stage: deque(maxlen=KEPT) for stage in Stage}
+
+    def joined(self, worker_id: str, now: float) -> None:
+        self._up.add(worker_id)
+        for assignment, watch in self._watched.items():
+            if assignment.worker_id == worker_id:
+                watch.since = watch.begun = now
+
+    def left(self, worker_id: str) -> None:
+        self._up.discard(worker_id)
+
+    def begin(self, assignment: Assignment, requests: Sequence[RenderRequest], now: float) -> None:
+        size = max(float(request.width * request.height * request.num_frames) for request in requests)
+        since = now if assignment.worker_id in self._up else None
+        self._watched[assignment] = _Watch(_Load(len(requests), size), requests[0].num_inference_steps, since, since)
+
+    def end(self, completion: Completion) -> None:
+        watch = self._watched.pop(completion.assignment)
+        if completion.failure is None:
+            # Steps are seen under way only where they are slower than workers are asked; this tells of the others, too.
+            moves = watch.num_steps if completion.assignment.stage is Stage.DENOISE else 1
+            self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.load))
+
+    def saw(self, states: Iterable[WorkerState], now: float) -> None:
+        """What workers say they are at."""
+        for state in states:
+            if state.stage is None:
+                continue
+            watch = self._watched.get(Assignment(state.request_ids, state.stage, state.worker_id))
+            if watch is None or watch.since is None or watch.begun is None:
+                continue
+            if state.is_loading and now - watch.begun < FIRST_SECONDS:
+                watch.since = now  # 9.5 GB of T5 from a slow disk take longer than any median of encoding allows
+            if state.step <= watch.step:
+                continue
+            if watch.step:  # the first step has the swap of weights in it
+                self._seen[Stage.DENOISE].append(((now - watch.since) / (state.step - watch.step), watch.load))
+            watch.step, watch.since = state.step, now
+
+    def under_way(self) -> Iterable[Assignment]:
+        return self._watched.keys()
+
+    def overdue(self, now: float) -> list[tuple[Assignment, str]]:
+        """Assignments that have not moved for longer than they may, each with a line about it."""
+        found: list[tuple[Assignment, str]] = []
+        for assignment, watch in self._watched.items():
+            allowed = self._allowed(assignment.stage, watch.load)
+            if watch.since is not None and now - watch.since > allowed:
+                what = f"step {watch.step + 1}" if assignment.stage is Stage.DENOISE else "its end"
+                waited = f"waited {now - watch.since:.0f} s for {what}, where {allowed:.0f} s is the most"
+                found.append((assignment, f"hung in {assignment.stage} of {assignment.clips}: {waited}"))
+        return found
+
+    def _allowed(self, stage: Stage, load: _Load) -> float:
+        seen = self._seen[stage]
+        if not seen:
+            return FIRST_SECONDS
+        return max(LEAST_SECONDS, FACTOR * statistics.median(load.most(seconds, other) for seconds, other in seen))

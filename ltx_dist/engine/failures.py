@@ -1,0 +1,208 @@
+"""What a failure means: for the clip it happened to, for the worker it happened on, and for the run. Pure.
+
+| what happened | charged | the clip | the worker |
+|---|---|---|---|
+| ERROR: the stage raised | yes | once more on another worker, if there is one or will be; else it has failed | stays |
+| CRASH, HANG while it ran | yes | another worker; from the third time on alone, on a fresh one | is replaced |
+| QUEUED: its worker died before it began | no | goes on at its stage | is replaced |
+| NODE_LOST, or preempted | no | goes on at its stage | gone; a node that joins brings new ones |
+| INPUT_LOST with a node | no | goes on at its last stage on disk, else at the first | stays |
+| ERROR of a pass that several shared | no | once more, in a pass of its own | stays |
+| CRASH, HANG of such a pass | each, once | another worker, in a pass of its own | is replaced |
+
+Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is not shared again at that
+stage. Of a worker it counts as one failure, not as one a clip.
+
+A clip is given up after three crashes or hangs at a stage, or more where others, not to blame, had them, too: see
+`_enough`.
+What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
+in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
+The run stops early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure
+yet: the worker goes down its ladder by itself, and raises at its end. Errors of the output (a full disk) end the run.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Set
+from dataclasses import dataclass, field
+
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.work import Assignment, Completion, Failure
+
+MAX_ATTEMPTS = 3
+"""Workers that a clip may take down, or leave hanging, where others do not: with a third, it is the clip."""
+
+MOST_ATTEMPTS = 10
+"""At a stage, however often others crash."""
+
+BY_CHANCE = 1e-3
+"""A clip is blamed for its crashes when so many in a row would befall one that is not to blame less often than this."""
+
+MAX_ERRORS = 2
+"""Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth one try and no more."""
+
+MAX_LOSSES = 10
+"""Nodes and inputs that a clip may lose. No fault of the clip's, but a batch must end."""
+
+MAX_STREAK = 3
+MAX_REMEMBERED = 4 * MAX_STREAK
+"""Of a streak: some may turn out to be the clips' own fault, and that of a worker nobody can replace has no end."""
+
+SYSTEMIC = 5
+
+
+class SystemicError(RuntimeError):
+    """All clips fail alike: something is wrong with what they share, and rendering the others would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a clip after a failure: `error` set, it has failed; else it goes on.
+
+    from_disk: not at the stage of the failure but at the last one whose output is on disk, else at the first.
+    avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker. shares: a pass with others.
+    """
+
+    error: str | None = None
+    from_disk: bool = False
+    avoid: frozenset[str] = frozenset()
+    alone: bool = False
+    shares: bool = True
+
+
+@dataclass(slots=True)
+class _Record:
+    """What a clip that is not done yet has been through.
+
+    charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared, by worker, too.
+    raised_on: workers on which each stage raised, one for each time.
+    """
+
+    charged: Counter[Stage] = field(default_factory=Counter[Stage])
+    alone: Counter[tuple[Stage, str]] = field(default_factory=Counter[tuple[Stage, str]])
+    raised_on: defaultdict[Stage, list[str]] = field(default_factory=lambda: defaultdict(list))
+    losses: int = 0
+    shares: bool = True
+    failed_on: set[str] = field(default_factory=set)
+
+
+class FailurePolicy:
+    """Takes in every completion, in order; judges those that went wrong."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, _Record] = {}
+        self._ended_well: Counter[Stage] = Counter()
+        self._workers: set[str] = set()
+        self._survived: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
+        self._streaks: dict[tuple[str, Stage], list[tuple[str, ...]]] = {}
+        self._first_failures: list[str] | None = []
+
+    def succeeded(self, completion: Completion, is_done: bool) -> None:
+        """A stage ended well; `is_done`: its clip, too."""
+        stage, request_ids = completion.assignment.stage, completion.assignment.request_ids
+        self._workers.add(completion.assignment.worker_id)
+        self._ended_well[stage] += len(request_ids) == 1
+        for record in filter(None, map(self._records.get, request_ids)):
+            for key in [key for key in record.alone if key[0] is stage]:
+                self._survived[stage][key[1]] += record.alone.pop(key)
+        self._streaks.pop((completion.assignment.worker_id, stage), None)
+        if is_done:
+            for request_id in request_ids:
+                self._records.pop(request_id, None)
+            self._first_failures = None  # what can be done once is not wrong with all
+
+    def judge(
+        self, completion: Completion, request_id: str, hosts: Set[str], expected: Set[str] = frozenset()
+    ) -> Verdict:
+        """What becomes of one of its clips.
+
+        hosts: the workers there are for the stage, with this one or not. expected: those on their way, which may host
+        it, too.
+        """
+        assignment, failure = completion.assignment, completion.failure
+        assert failure is not None, completion
+        record = self._records.setdefault(request_id, _Record())
+        self._workers.add(assignment.worker_id)
+        if failure in (Failure.QUEUED, Failure.NODE_LOST, Failure.INPUT_LOST):
+            record.losses += 1
+            if record.losses >= MAX_LOSSES:
+                return self._fail(completion, request_id, f"given up after {MAX_LOSSES} losses: {completion.error}")
+            return self._again(record, assignment.stage, from_disk=failure is Failure.INPUT_LOST)
+        is_shared = len(assignment.request_ids) > 1
+        record.shares = record.shares and not is_shared
+        if not (failure is Failure.ERROR and is_shared):
+            record.failed_on.add(assignment.worker_id)
+        self._blame(assignment, was_elsewhere=not is_shared and len(record.failed_on) > 1)
+        if failure is not Failure.ERROR:
+            record.charged[assignment.stage] += 1
+            record.alone[assignment.stage, assignment.worker_id] += not is_shared
+            attempts = record.charged[assignment.stage]
+            if attempts >= self._enough(assignment.stage):
+                why = f"given up after {attempts} attempts: {completion.error}"
+                return self._fail(completion, request_id, why)
+        elif not is_shared:
+            raised_on = record.raised_on[assignment.stage]
+            raised_on.append(assignment.worker_id)
+            no_other = hosts | expected <= set(raised_on)
+            if len(raised_on) >= MAX_ERRORS or no_other:
+                return self._fail(completion, request_id, completion.error)
+        return self._again(record, assignment.stage)
+
+    def is_bad(self, worker_id: str) -> bool:
+        """Whether so many different clips have failed at one stage on a worker in a row that it must be the worker."""
+        return any(len(passes) >= MAX_STREAK for (name, _), passes in self._streaks.items() if name == worker_id)
+
+    def check_systemic(self) -> None:
+        """Raises SystemicError when the first clips to end have all failed alike. To be asked while clips are open."""
+        first = self._first_failures
+        if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
+            raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
+
+    def _again(self, record: _Record, stage: Stage, from_disk: bool = False) -> Verdict:
+        """For what may be the last attempt a fresh process is worth more than another device."""
+        may_be_last = record.charged[stage] >= MAX_ATTEMPTS - 1
+        avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
+        return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
+
+    def _enough(self, stage: Stage) -> int:
+        """How many crashes at a stage make it the clip's fault.
+
+        Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
+        befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
+        clip, by clips that have ended it well since. Of several workers, there now or starting anew, the one with most
+        crashes is left out: they are its own, if it is a bad one, and no excuse elsewhere.
+        """
+        by_worker, ended_well = self._survived[stage], self._ended_well[stage]
+        survived = by_worker.total() - (max(by_worker.values(), default=0) if len(self._workers) > 1 else 0)
+        if not survived:
+            return MAX_ATTEMPTS
+        share = (survived + 1) / (survived + ended_well + 2)  # of few, the middle of what is likely
+        return min(max(MAX_ATTEMPTS, math.ceil(math.log(BY_CHANCE) / math.log(share))), MOST_ATTEMPTS)
+
+    def _blame(self, assignment: Assignment, was_elsewhere: bool) -> None:
+        if was_elsewhere:  # two workers: it is the clip, also where it was in a pass with others
+            (request_id,) = assignment.request_ids
+            for streak in self._streaks.values():
+                streak[:] = [failed for failed in streak if request_id not in failed]
+            return
+        streak = self._streaks.setdefault((assignment.worker_id, assignment.stage), [])
+        if assignment.request_ids not in streak:
+            streak.append(assignment.request_ids)
+            del streak[:-MAX_REMEMBERED]
+
+    def _fail(self, completion: Completion, request_id: str, error: str | None) -> Verdict:
+        del self._records[request_id]
+        if self._first_failures is not None and len(self._first_failures) < SYSTEMIC:
+            self._first_failures.append(_signature(completion))
+        return Verdict(error=error or "unknown")
+
+
+def _signature(completion: Completion) -> str:
+    """What is equal where clips fail alike: how the worker died, or the words of the error without its numbers."""
+    if completion.failure is not Failure.ERROR:
+        return f"{completion.assignment.stage}: {completion.failure}"
+    first_line = (completion.error or "").partition("\n")[0]
+    return f"{completion.assignment.stage}: {re.sub(r'[0-9]+', '#', first_line)}"

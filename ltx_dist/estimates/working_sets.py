@@ -1,0 +1,97 @@
+"""Bytes that a stage needs beside its weights, by formula from the clip's size and the model's config.
+
+Each formula is the largest set of activations that diffusers 0.42 and transformers 5 hold at a time, named below.
+`python benchmarks/working_sets.py` counts the same on the real classes at full size and prints both;
+tests/test_memory.py holds them together within 3 %. What a device takes on top is in `fitting.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling
+
+Config = Mapping[str, Any]
+
+
+def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int, prompts: int = 1) -> int:
+    """Of T5 at so many prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
+    tokens = max_sequence_length
+    bias = 3 * config["num_heads"] * tokens**2
+    feed_forward = 4 * tokens * config["d_ff"]
+    return prompts * (6 * tokens * config["d_model"] + max(bias, feed_forward)) * element_bytes
+
+
+def denoise_bytes(
+    config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int, clips: int = 1
+) -> int:
+    """Of the transformer at one step of so many clips like this, both prompts at once with guidance.
+
+    ratios: pixels and frames a latent.
+
+    In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is in
+    the feed-forward: 2 tensors four times as wide and 6 of hidden states.
+    """
+    spatial, temporal = ratios
+    tokens = ((request.num_frames - 1) // temporal + 1) * (request.height // spatial) * (request.width // spatial)
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    per_element = 5 * 4 + 6 * 2 if element_bytes == 2 else (2 * 4 + 6) * 4
+    text = request.max_sequence_length * (config["caption_channels"] + width) * element_bytes
+    latents = tokens * config["in_channels"] * element_bytes
+    return clips * (1 + request.do_classifier_free_guidance) * (tokens * width * per_element + text + latents)
+
+
+def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED) -> int:
+    """Of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
+
+    The peak is in the last block's norm, at full resolution: 2 tensors in the VAE's precision and 2 in float32, or in
+    float32 itself 4 and a padded copy's 2 frames; beside them the tensor that came from the block before.
+    """
+    frames, height, width = tile_shape(request, tiling)
+    elements_a_frame = (
+        config["decoder_block_out_channels"][0]
+        // config["upsample_factor"][0]
+        * (height // config["patch_size"])
+        * (width // config["patch_size"])
+    )
+    if element_bytes == 2:
+        largest = frames * elements_a_frame * (2 * 2 + 2 * 4 + 0.25 * 2)
+    else:
+        largest = ((4 + 0.25) * frames + 2) * elements_a_frame * 4
+    if tiling == UNTILED:
+        return int(largest)
+    # In time the piece before waits until it is taken; in space the tiles before, to be blended.
+    waiting = (tiling.tile_frames is not None) + (tiling.tile_size is not None)
+    return int(largest) + waiting * 3 * element_bytes * frames * request.height * request.width
+
+
+def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, int]:
+    """Frames, height and width of the largest tile; diffusers adds a latent frame to a tile, for blending."""
+    frames = request.num_frames if tiling.tile_frames is None else min(request.num_frames, tiling.tile_frames + 1)
+    size = tiling.tile_size or max(request.height, request.width)
+    return frames, min(request.height, size), min(request.width, size)
+
+
+def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int, int]) -> float:
+    """Decoded pixels, overlaps counted as often as they are decoded, over the clip's: 1.0 without tiling."""
+    spatial, temporal = ratios
+    frames = (request.num_frames - 1) // temporal + 1
+    height, width = request.height // spatial, request.width // spatial
+    decoded = 1
+    for length, tile, overlap, extra in (
+        (frames, tiling.tile_frames and tiling.tile_frames // temporal, TILE_OVERLAP_FRAMES // temporal, 1),
+        (height, tiling.tile_size and tiling.tile_size // spatial, TILE_OVERLAP_PIXELS // spatial, 0),
+        (width, tiling.tile_size and tiling.tile_size // spatial, TILE_OVERLAP_PIXELS // spatial, 0),
+    ):
+        decoded *= sum(_tile_lengths(length, tile, overlap, extra))
+    return decoded / (frames * height * width)
+
+
+def _tile_lengths(length: int, tile: int | None, overlap: int, extra: int) -> Iterator[int]:
+    if tile is None or length <= tile:
+        yield length
+        return
+    for start in range(0, length, tile - overlap):
+        yield min(length - start, tile + extra)

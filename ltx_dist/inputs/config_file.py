@@ -1,0 +1,128 @@
+"""A YAML file and `--set` -> RenderConfig. Everything wrong is said at once, with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.messages import did_you_mean, explain, printable
+from ltx_dist.strict_files import StrictLoader, read_text, yaml_errors
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfig:
+    """The config of a YAML file with dotted overrides (`placement.layout=pinned`, the value in YAML) on top.
+
+    Raises ValueError with a line for every error of the file and of the overrides.
+    """
+    problems: list[str] = []
+    document: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if path is not None:
+        try:
+            document, origins = _read_config(path)
+            problems += _problems(document, origins, str(path))
+        except ValueError as error:
+            problems.append(str(error))
+    for override in overrides:
+        try:
+            section, key, value = _parse_override(override)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        origins[f"{section}.{key}"] = f"--set {override}"
+        problems += _problems({section: {key: value}}, origins, f"--set {override}", with_key=False)
+        if not problems:
+            document[section] = {**document.get(section, {}), key: value}
+    if problems:
+        raise ValueError("\n".join(problems))
+    config = RenderConfig.model_validate(document)
+    _refuse_contradictions(config, origins)
+    if given := {dotted: where for dotted, where in origins.items() if dotted.startswith("defaults.")}:
+        config.defaults.remember(given)  # else `defaults` is the instance that all configs share
+    return config
+
+
+def _refuse_contradictions(config: RenderConfig, origins: Mapping[str, str]) -> None:
+    """Raises ValueError for settings that are right by themselves and not together."""
+    if config.recovery.exact and config.denoise.batch_size > 1:
+        raise ValueError(
+            f"{origins['denoise.batch_size']}: denoise.batch_size: {config.denoise.batch_size} changes the low bits of "
+            f"clips, which recovery.exact ({origins['recovery.exact']}) does not allow; use 1, or leave exact out"
+        )
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The document, and `path:line` of each of its keys, dotted."""
+    text = read_text(path, MAX_CONFIG_BYTES)
+    with yaml_errors(str(path), text):
+        document = yaml.load(text, StrictLoader)
+        lines = _lines(yaml.compose(text, StrictLoader))
+    if document is None:
+        return {}, {}
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: not a mapping; write sections: {', '.join(RenderConfig.model_fields)}")
+    # `placement:` with every line below it commented out is an empty section, not an error.
+    sections = {str(section): values for section, values in document.items() if values is not None}
+    return sections, {dotted: f"{path}:{line}" for dotted, line in lines.items()}
+
+
+def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
+    """The line of each key of a mapping and of the mappings in it."""
+    lines: dict[str, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        dotted = f"{prefix}{key.value}"
+        lines |= {dotted: key.start_mark.line + 1} | _lines(value, f"{dotted}.")
+    return lines
+
+
+def _parse_override(override: str) -> tuple[str, str, Any]:
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"--set {override}: no value; write section.key=value")
+    if dotted not in _known_keys():
+        raise ValueError(f"--set {override}: unknown key{did_you_mean(dotted, _candidates(dotted))}")
+    with yaml_errors(f"--set {override}", text, with_line=False):
+        section, _, key = dotted.partition(".")
+        return section, key, yaml.load(text, StrictLoader)
+
+
+def _candidates(dotted: str) -> list[str]:
+    """What a wrong key may have been meant for: a key of its section, else a section or any section's key."""
+    section = dotted.partition(".")[0]
+    in_section = [key for key in _known_keys() if key.startswith(f"{section}.")]
+    meant = [key for key in _known_keys() if key.endswith(f".{dotted.rpartition('.')[2]}")]
+    return in_section or meant or list(RenderConfig.model_fields)
+
+
+def _known_keys() -> list[str]:
+    sections = {name: field.annotation for name, field in RenderConfig.model_fields.items()}
+    return [f"{name}.{key}" for name, model in sections.items() for key in model.model_fields]  # type: ignore[union-attr]
+
+
+def _problems(document: Mapping[str, Any], origins: Mapping[str, str], label: str, with_key: bool = True) -> list[str]:
+    """Each with where its key was given; of an item of a list, where the list was."""
+    try:
+        RenderConfig.model_validate(document)
+    except ValidationError as error:
+        found = []
+        for details in error.errors():
+            key = ".".join(str(part) for part in details["loc"][:2])
+            found.append(f"{origins.get(key, label)}: {_explain_key(details, with_key)}")
+        return found
+    return []
+
+
+def _explain_key(error: ErrorDetails, with_key: bool) -> str:
+    dotted = ".".join(str(part) for part in error["loc"])
+    section = RenderConfig.model_fields.get(str(error["loc"][0]))
+    field = section.annotation.model_fields.get(dotted.partition(".")[2]) if section else None  # type: ignore[union-attr]
+    message = explain(error, field, _candidates(dotted), dotted)
+    return f"{printable(dotted)}: {message}" if with_key else message

@@ -1,0 +1,150 @@
+"""Frames to mp4 bytes and back, in-process through PyAV. Equal frames and settings give equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from ltx_dist.media.seal import sealed
+from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.pipeline.storage import Mp4Settings
+
+BT709 = 1
+"""Code point of BT.709 for primaries, transfer and matrix alike (ITU-T H.273, tables 2 to 4)."""
+
+SWSCALE_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+"""SWS_BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND and BITEXACT of libswscale/swscale.h.
+
+The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels too dark, and different by machine.
+"""
+
+MAX_DENOMINATOR = 1001
+"""Of a frame rate: the broadcast rates are k / 1001 (30000/1001 is "29.97"), and no rate in use has a larger one."""
+
+
+def exact_rate(frame_rate: float) -> Fraction:
+    """Frames a second as the fraction a container stores: 24.0 -> 24, 29.97002997 -> 30000/1001."""
+    return Fraction(frame_rate).limit_denominator(MAX_DENOMINATOR)
+
+
+def encode_video(
+    frames: Iterable[np.ndarray],
+    *,
+    height: int,
+    width: int,
+    num_frames: int,
+    frame_rate: float,
+    output: Mp4Settings,
+    metadata: dict[str, str],
+    facts: Mapping[str, str] | None = None,
+) -> EncodedVideo:
+    """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3).
+
+    Takes the frames one by one and keeps none. `metadata` is stored as JSON in the file's `comment`, for people;
+    `facts`, and the digest of the frames, in its seal, for us.
+    """
+    digest, count = hashlib.sha256(), 0
+    # Moving the index to the front reopens the file by its name, so a buffer in memory does not do.
+    with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
+        path = Path(folder) / "clip.mp4"
+        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        with av.open(str(path), "w", format="mp4", options=options) as container:
+            container.metadata["comment"] = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+            stream = container.add_stream("libx264", rate=exact_rate(frame_rate), options=_x264_options(output))
+            _describe(stream, height, width, output.threads)
+            reformatter = VideoReformatter()
+            for frame in frames:
+                assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
+                frame = np.ascontiguousarray(frame)
+                digest.update(frame)
+                picture = _to_yuv(frame, reformatter)
+                picture.pts, picture.time_base = count, 1 / exact_rate(frame_rate)
+                container.mux(stream.encode(picture))
+                count += 1
+            container.mux(stream.encode(None))
+        mp4 = sealed(path.read_bytes(), {**(facts or {}), "frames_sha256": digest.hexdigest()})
+    assert count == num_frames, f"{count} frames of {num_frames}"
+    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest())
+
+
+def read_video(path_or_bytes: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
+    """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the metadata `encode_video` was given."""
+    reformatter = VideoReformatter()
+    with _open(path_or_bytes) as container:
+        stream = container.streams.video[0]
+        frames = [_to_rgb(picture, reformatter) for picture in container.decode(stream)]
+        metadata = json.loads(container.metadata.get("comment", "{}"))
+        return np.stack(frames), float(stream.average_rate), metadata
+
+
+def check_video(mp4: bytes, num_frames: int, height: int, width: int, frame_rate: float) -> None:
+    """Decode to the end; ValueError saying what differs from what was asked for, or that it cannot be read."""
+    try:
+        with _open(mp4) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"err_detect": "explode"}  # else a damaged frame is papered over
+            sizes = [(picture.height, picture.width) for picture in container.decode(stream)]
+            rate = stream.average_rate
+    except (FFmpegError, IndexError) as error:
+        raise ValueError(f"the mp4 cannot be read: {error}") from error
+    wrong = [f"size {h}x{w} instead of {height}x{width}" for h, w in sorted(set(sizes) - {(height, width)})]
+    if len(sizes) != num_frames:
+        wrong.append(f"{len(sizes)} frames instead of {num_frames}")
+    if rate != exact_rate(frame_rate):
+        wrong.append(f"{rate} frames a second instead of {exact_rate(frame_rate)}")
+    if wrong:
+        raise ValueError("the mp4 has " + ", ".join(wrong))
+
+
+def _open(path_or_bytes: str | Path | bytes) -> InputContainer:
+    source = io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
+    return av.open(source, "r")
+
+
+def _x264_options(output: Mp4Settings) -> dict[str, str]:
+    # With mbtree, x264 gives another file in almost every run of the same input.
+    return {"crf": str(output.crf), "preset": output.preset, "x264-params": "mbtree=0", "flags": "+bitexact"}
+
+
+def _describe(stream: VideoStream, height: int, width: int, threads: int) -> None:
+    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+    codec = stream.codec_context
+    codec.thread_count, codec.thread_type = threads, "FRAME"  # PyAV's default, slices, makes larger files
+    codec.color_primaries, codec.color_trc, codec.colorspace = BT709, BT709, BT709
+    codec.color_range = ColorRange.MPEG
+
+
+def _to_yuv(frame: np.ndarray, reformatter: VideoReformatter) -> av.VideoFrame:
+    return reformatter.reformat(
+        av.VideoFrame.from_ndarray(frame, format="rgb24"),
+        format="yuv420p",
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=SWSCALE_FLAGS,
+    )
+
+
+def _to_rgb(picture: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    return reformatter.reformat(
+        picture,
+        format="rgb24",
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=SWSCALE_FLAGS,
+    ).to_ndarray()

@@ -1,0 +1,66 @@
+"""Latents -> frames. The order of casts and draws is that of the tail of diffusers' LTX pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.models.ltx_video.tiling import decode_in_tiles
+from ltx_dist.pipeline.payloads import Latents
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Storage
+from ltx_dist.weights.loading import DTYPES, load_vae_decoder, pipeline_class
+
+
+class VideoDecoder:
+    """The VAE's decoder and diffusers' own post-processing."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
+    ) -> None:
+        self.module = load_vae_decoder(checkpoint, dtype if storage.vae == "same" else DTYPES[storage.vae])
+        self._device = device
+        self._denormalize = pipeline_class(checkpoint)._denormalize_latents
+        self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)
+
+    def decode(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling = UNTILED) -> Iterator[np.ndarray]:
+        """The clip's frames, (height, width, 3) uint8 RGB, made so on the device and brought to the host one by one.
+
+        Latents are cast to the text embeddings' dtype before the decode noise is drawn in it and to the VAE's after,
+        and the noise is the next draw of the generator that made the initial noise, as in diffusers.
+        """
+        vae = self.module
+        samples = latents.latents.to(self._device)
+        samples = self._denormalize(samples, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+        samples = samples.to(DTYPES[latents.embeds_dtype])
+        timestep = None
+        if vae.config.timestep_conditioning:
+            samples, timestep = self._add_decode_noise(request, latents, samples)
+        # The VAE of 0.9.1 draws noise from the global generator inside its decoder.
+        torch.manual_seed(request.seed)
+        for piece in decode_in_tiles(vae, samples.to(vae.dtype), timestep, tiling):
+            for index in range(piece.shape[2]):
+                yield self._to_uint8(piece[:, :, index])
+
+    def _add_decode_noise(
+        self, request: RenderRequest, latents: Latents, samples: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator("cpu")
+        generator.set_state(latents.generator_state)
+        noise = randn_tensor(samples.shape, generator=generator, device=self._device, dtype=samples.dtype)
+        noise_scale = request.decode_noise_scale
+        scale = torch.tensor(
+            [request.decode_timestep if noise_scale is None else noise_scale], device=self._device, dtype=samples.dtype
+        )[:, None, None, None, None]
+        timestep = torch.tensor([request.decode_timestep], device=self._device, dtype=samples.dtype)
+        return (1 - scale) * samples + scale * noise, timestep
+
+    def _to_uint8(self, frame: torch.Tensor) -> np.ndarray:
+        """(1, 3, H, W) in [-1, 1] -> (H, W, 3) uint8, rounded as diffusers rounds for `output_type="pil"`."""
+        image = self._processor.postprocess(frame, output_type="pt")[0]
+        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,55 @@
+"""Latents -> pixels, one temporal tile after the other, so that no more than a tile of them is held at a time.
+
+Bit for bit diffusers' tiled decode (`enable_tiling` and `use_framewise_decoding` of AutoencoderKLLTXVideo), which
+keeps all of a clip's pixels until the last tile is done. Tiles in space are its own; the loop over time is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
+
+
+def decode_in_tiles(
+    vae: Any, latents: torch.Tensor, timestep: torch.Tensor | None, tiling: DecodeTiling
+) -> Iterator[torch.Tensor]:
+    """(1, 3, frames, H, W) pieces of the clip, in order. `latents`: (1, C, F, H, W); all on the VAE's device."""
+    _cut_in_space(vae, tiling.tile_size)
+    ratio = vae.temporal_compression_ratio
+    if tiling.tile_frames is None or latents.shape[2] <= tiling.tile_frames // ratio:
+        yield vae.decode(latents, timestep, return_dict=False)[0]
+        return
+    missing = (latents.shape[2] - 1) * ratio + 1
+    stride = tiling.tile_frames - TILE_OVERLAP_FRAMES
+    before = None
+    for start in range(0, latents.shape[2], stride // ratio):
+        # One latent frame more than the tile, as the first frame of a tile has no past to be decoded from.
+        tile = latents[:, :, start : start + tiling.tile_frames // ratio + 1]
+        pixels = vae.decode(tile, timestep, return_dict=False)[0]
+        if before is not None:
+            pixels = vae.blend_t(before, pixels[:, :, :-1], TILE_OVERLAP_FRAMES)
+        done = pixels[:, :, : min(missing, stride + (before is None))]
+        before = pixels[:, :, -TILE_OVERLAP_FRAMES:].clone()
+        del pixels
+        missing -= done.shape[2]
+        yield done
+        del done
+    assert missing == 0, missing
+
+
+def _cut_in_space(vae: Any, tile_size: int | None) -> None:
+    vae.use_framewise_decoding = False
+    if tile_size is None:
+        vae.use_tiling = False
+        return
+    stride = tile_size - TILE_OVERLAP_PIXELS
+    vae.enable_tiling(
+        tile_sample_min_height=tile_size,
+        tile_sample_min_width=tile_size,
+        tile_sample_stride_height=stride,
+        tile_sample_stride_width=stride,
+    )

@@ -1,0 +1,148 @@
+"""What a clip is made of, as one digest: equal keys mean equal pixels and equal mp4 bytes, so a clip can be reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, replace
+
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
+
+KEY_VERSION = 2
+"""Raise it when a change of this package gives other pixels or other mp4 bytes for the same settings."""
+
+
+def render_key(
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    output: Mp4Settings,
+    storage: Storage = PLAIN,
+    tiling: DecodeTiling = UNTILED,
+    batch_size: int = 1,
+) -> str:
+    """sha256 hex of everything that decides the clip and of nothing else: not its name, layout, workers or order.
+
+    precision: the dtype of the weights as resolved, never `auto`; the tiling as well. batch_size: how many clips may
+    share a pass. Above 1 it depends on the run which do, so equal keys then mean clips that are equal but for low bits.
+    Libraries and devices, whose low bits differ, are the caller's to record beside the key.
+    """
+    (key,) = render_keys(request, checkpoint_digest, pipeline_class, precision, output, storage, [tiling], batch_size)
+    return key
+
+
+def render_keys(
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    output: Mp4Settings,
+    storage: Storage,
+    tilings: Iterable[DecodeTiling],
+    batch_size: int,
+) -> Iterator[str]:
+    """`render_key` for one tiling after the other, of which there may be hundreds: the rest is written down once."""
+    document = {
+        "key_version": KEY_VERSION,
+        "request": _settings(request),
+        "checkpoint": dict(checkpoint_digest),
+        "pipeline_class": pipeline_class,
+        "precision": precision,
+        "output": asdict(output),
+    } | _unless_default(storage, batch_size=batch_size)
+    plain, gap = _canonical(document), _canonical({"tiling": None})[1:-1]
+    before, _, after = _canonical(document | {"tiling": None}).rpartition(gap)
+    for tiling in tilings:
+        cut = before + _canonical({"tiling": asdict(tiling)})[1:-1] + after
+        yield hashlib.sha256((plain if tiling == UNTILED else cut).encode("ascii")).hexdigest()
+
+
+DECODE_FIELDS = frozenset({"decode_timestep", "decode_noise_scale"})
+"""The settings that do not decide the latents: these outlive a change of them."""
+
+
+def latents_key(
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    storage: Storage = PLAIN,
+    batch_size: int = 1,
+) -> str:
+    """sha256 hex of everything that decides the latents and of nothing else: not how they are decoded."""
+    document = {
+        "key_version": KEY_VERSION,
+        "request": {name: value for name, value in _settings(request).items() if name not in DECODE_FIELDS},
+        "checkpoint": dict(checkpoint_digest),
+        "pipeline_class": pipeline_class,
+        "precision": precision,
+    } | _unless_default(replace(storage, vae="same"), batch_size)
+    return _sha256(document)
+
+
+def _unless_default(storage: Storage = PLAIN, batch_size: int = 1) -> dict[str, object]:
+    """Nothing for what clips were made with before these settings existed, so that they keep their keys."""
+    document: dict[str, object] = {} if storage.vae == "same" else {"vae_precision": storage.vae}
+    bits = {"transformer": storage.transformer, "text_encoder": storage.text_encoder}
+    if bits != {"transformer": PLAIN.transformer, "text_encoder": PLAIN.text_encoder}:
+        document |= {"storage": bits}
+    return document if batch_size == 1 else document | {"batch_size": batch_size}
+
+
+def embedding_keys(
+    request: RenderRequest,
+    checkpoint_digest: Mapping[str, str],
+    pipeline_class: str,
+    precision: str,
+    quantization: str,
+    device: str,
+    versions: Mapping[str, str],
+    batch_size: int = 1,
+) -> tuple[str, ...]:
+    """For the prompt and, with guidance, the negative prompt: sha256 hex of all that decides its text embeddings.
+
+    pipeline_class: it tells whether T5 gets the attention mask. precision, quantization: of the text encoder's weights.
+    device: the model of the one that encodes, and versions: of the libraries that do; both change the low bits, and a
+    rendered clip must not tell whether its prompt was in a cache.
+    """
+    texts = [request.prompt, *([request.negative_prompt] if request.do_classifier_free_guidance else [])]
+    around = {
+        "key_version": KEY_VERSION,
+        "max_sequence_length": request.max_sequence_length,
+        "checkpoint": {part: checkpoint_digest[part] for part in ("text_encoder", "tokenizer")},
+        "pipeline_class": pipeline_class,
+        "precision": precision,
+        "quantization": quantization,
+        "device": device,
+        "versions": dict(versions),
+    } | _unless_default(batch_size=batch_size)
+    return tuple(_sha256({**around, "text": text}) for text in texts)
+
+
+def _sha256(document: dict[str, object]) -> str:
+    return hashlib.sha256(_canonical(document).encode("ascii")).hexdigest()
+
+
+def _canonical(document: Mapping[str, object]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _settings(request: RenderRequest) -> dict[str, object]:
+    """The request without its name; 25 and 25.0 frames a second are one setting.
+
+    No timesteps are no setting at all: requests had none before, and clips rendered then keep their keys.
+    """
+    settings = asdict(request)
+    del settings["request_id"]
+    if request.timesteps is None:
+        del settings["timesteps"]
+    else:
+        settings["timesteps"] = [float(timestep) for timestep in request.timesteps]
+    for field in fields(request):
+        value = settings.get(field.name)
+        if str(field.type).startswith("float") and value is not None:
+            settings[field.name] = float(value)
+    return settings

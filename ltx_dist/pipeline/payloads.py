@@ -1,0 +1,60 @@
+"""What stages hand on. Tensors appear only as annotations: importing this loads no torch.
+
+Only small things travel between workers: text conditioning (2-4 MB), latents (3-9 MB), one mp4 (1-5 MB). Decoded
+frames (120-660 MB) stay in the worker that decodes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the text encoder hands on.
+
+    prompt_embeds: (1, max_sequence_length, caption_channels) in the text encoder's dtype.
+    prompt_attention_mask: (1, max_sequence_length) bool. The negative pair is None without guidance.
+    """
+
+    prompt_embeds: torch.Tensor
+    prompt_attention_mask: torch.Tensor
+    negative_prompt_embeds: torch.Tensor | None
+    negative_prompt_attention_mask: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """What the transformer hands on.
+
+    latents: (1, C, F, H, W) float32, normalised (diffusers' `output_type="latent"`, unpacked).
+    generator_state: (5056,) uint8, the clip's CPU generator after it drew the initial noise: the decode noise of
+        timestep-conditioned VAEs is its next draw, so the state travels, not the seed.
+    embeds_dtype: name of the text embeddings' dtype, to which diffusers casts the latents before decoding.
+    """
+
+    latents: torch.Tensor
+    generator_state: torch.Tensor
+    embeds_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedVideo:
+    """What the VAE worker hands on: a finished mp4 and the digest of the frames it was made from.
+
+    frames_sha256 is over the uint8 RGB frames in T,H,W,3 order.
+    """
+
+    mp4: bytes
+    num_frames: int
+    height: int
+    width: int
+    frames_sha256: str
+    mp4_sha256: str
+
+
+StageOutput = Conditioning | Latents | EncodedVideo

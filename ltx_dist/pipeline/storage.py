@@ -1,0 +1,68 @@
+"""How weights are stored, how a clip is cut for decoding and how it is encoded: settings that change what is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTiling:
+    """In which pieces the VAE decodes a clip: at most so many pixels high and wide, and so many frames long.
+
+    None: not cut that way. Pieces overlap and are blended, so the pixels differ from those of another tiling: one is
+    resolved for a whole batch, whichever worker decodes.
+    """
+
+    tile_size: int | None = None
+    tile_frames: int | None = None
+
+    def of(self, height: int, width: int, num_frames: int, temporal_ratio: int) -> DecodeTiling:
+        """What it comes to for a clip: one that is no larger than a tile is not cut, and its pixels do not tell.
+
+        temporal_ratio: frames a latent frame of the VAE.
+        """
+        latent_frames = (num_frames - 1) // temporal_ratio + 1
+        cuts_space = self.tile_size is not None and max(height, width) > self.tile_size
+        cuts_time = self.tile_frames is not None and latent_frames > self.tile_frames // temporal_ratio
+        return DecodeTiling(self.tile_size if cuts_space else None, self.tile_frames if cuts_time else None)
+
+
+UNTILED = DecodeTiling()
+
+
+TILE_OVERLAP_PIXELS = 64
+TILE_OVERLAP_FRAMES = 8
+"""How far two tiles overlap, where they are blended: two latent pixels as in diffusers' defaults, one latent frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How weights lie on the device where not in the model's precision: each changes the pixels.
+
+    transformer: `float8` keeps linear layers in 8 bits, cast up as they are used. text_encoder: its linear layers.
+    vae: its own precision, in which it also computes; `same` where that is the model's. It does not decide the latents.
+    """
+
+    transformer: Literal["same", "float8"] = "same"
+    text_encoder: Literal["none", "int8", "int4"] = "none"
+    vae: Literal["same", "float32", "bfloat16", "float16"] = "same"
+
+    def vae_precision(self, precision: str) -> str:
+        """The VAE's, where the model's is `precision`."""
+        return precision if self.vae == "same" else self.vae
+
+
+PLAIN = Storage()
+
+
+@dataclass(frozen=True, slots=True)
+class Mp4Settings:
+    """How frames become an mp4; each of these changes the file's bytes. Meanings: `output` in the config.
+
+    crf: x264's constant rate factor, 0 to 51; 0 is lossless. threads: fixed, because their number changes the bytes.
+    """
+
+    crf: int = 17
+    preset: str = "medium"
+    threads: int = 2

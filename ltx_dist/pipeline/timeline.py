@@ -1,0 +1,196 @@
+"""Completions -> what happened when: lanes, makespan, busy shares, overlaps, and a picture of them in text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import Assignment, Completion, Failure
+
+LETTERS: dict[Stage, str] = {Stage.ENCODE_TEXT: "E", Stage.DENOISE: "D", Stage.DECODE: "V", Stage.ENCODE_VIDEO: "M"}
+"""One letter a stage in the picture; V as in VAE, because D is taken; M as in mp4."""
+
+IDLE, BAR, FAILED = ".", "=", "x"
+
+TICK_CELLS = 10
+"""Ticks of the time axis are at least this many cells apart, so that their numbers never touch."""
+
+SHORTEST = 1e-6
+"""Seconds the picture spans at least, so that a batch of nothing has an axis too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """`other` (an encode or decode) ran for `seconds` while another worker denoised another request."""
+
+    denoise: Completion
+    other: Completion
+    seconds: float
+
+
+def lane_of(assignment: Assignment) -> str:
+    """The worker's name; its host has a lane of its own for the mp4s it makes beside the device."""
+    return assignment.worker_id + (" mp4" if assignment.stage is Stage.ENCODE_VIDEO else "")
+
+
+def lanes(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
+    """Completions by `lane_of`, each lane by start; lanes by name."""
+    found: dict[str, list[Completion]] = {}
+    for completion in sorted(completions, key=lambda c: (lane_of(c.assignment), c.started, c.finished)):
+        found.setdefault(lane_of(completion.assignment), []).append(completion)
+    return found
+
+
+def went_wrong(completion: Completion) -> bool:
+    """Whether nothing came of it: the request failed there, or the worker was lost."""
+    return completion.error is not None or completion.failure is not None
+
+
+def first_start(completions: Iterable[Completion]) -> float:
+    """Seconds from the run's start, when its workers begin to load, to the first work; 0 of nothing.
+
+    What was QUEUED on a worker that went was given out before that worker was up, as a rule: it never began.
+    """
+    return min((c.started for c in completions if c.failure is not Failure.QUEUED), default=0.0)
+
+
+def makespan(completions: Sequence[Completion]) -> float:
+    """Seconds from the start of the first work to the end of the last; 0 of nothing. Start-up is not part of it."""
+    return max((c.finished for c in completions), default=0.0) - first_start(completions)
+
+
+def busy_shares(completions: Sequence[Completion]) -> dict[str, float]:
+    """By worker, the share of the makespan in which it had something to do: 0 to 1, however its completions overlap."""
+    total = makespan(completions)
+    return {worker_id: _busy_seconds(lane) / total if total else 0.0 for worker_id, lane in lanes(completions).items()}
+
+
+def _busy_seconds(lane: Sequence[Completion]) -> float:
+    busy, free_from = 0.0, float("-inf")
+    for completion in lane:
+        busy += max(0.0, completion.finished - max(completion.started, free_from))
+        free_from = max(free_from, completion.finished)
+    return busy
+
+
+def overlaps(completions: Sequence[Completion]) -> list[Overlap]:
+    """Every encode or decode of one request that shares time with another request's denoise on another worker.
+
+    One pass by start: at any time there are at most as many denoises under way as workers.
+    """
+    found: list[Overlap] = []
+    active: list[Completion] = []
+    for completion in sorted(completions, key=lambda c: (c.started, c.finished)):
+        active = [earlier for earlier in active if earlier.finished > completion.started]
+        for earlier in active:
+            denoises = earlier.assignment.stage is Stage.DENOISE, completion.assignment.stage is Stage.DENOISE
+            if denoises[0] != denoises[1] and _independent(earlier, completion):
+                denoise, other = (earlier, completion) if denoises[0] else (completion, earlier)
+                if (seconds := _shared_seconds(denoise, other)) > 0:
+                    found.append(Overlap(denoise, other, seconds))
+        active.append(completion)
+    return sorted(found, key=lambda pair: (pair.denoise.started, pair.other.started))
+
+
+def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80, unit: str = "s") -> str:
+    """A row a worker, a letter a stage, time from left to right; under it the makespan and the busy shares.
+
+    The picture begins with the first work. Clips are numbered in the order in which their work began; D4+2 is the
+    fourth with two others in its pass. A stage shorter than a cell takes a whole one, from the longer stage it lies
+    next to. `unit` is what the times are in.
+    """
+    by_worker = lanes(_from_zero(completions))
+    rows = [name for worker in workers for name in (worker, f"{worker} mp4") if name == worker or name in by_worker]
+    label = max((len(row) for row in rows), default=0) + 2
+    cells = max(width - label - 1, 2 * TICK_CELLS)
+    total = makespan(completions)
+    per_second = cells / max(total, SHORTEST)
+    numbers = _numbers(completions)
+    picture = [f"{row:<{label}}" + _row(by_worker.get(row, []), cells, per_second, numbers).rstrip() for row in rows]
+    axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second, unit)]
+    by_share = busy_shares(completions)
+    shares = ", ".join(f"{worker} {by_share.get(worker, 0.0):.0%}" for worker in workers)
+    busy = textwrap.wrap(f"busy: {shares}", max(width, 20), subsequent_indent="      ", break_on_hyphens=False)
+    return "\n".join([*picture, *axis, "", _legend(completions), f"makespan: {total:.2f} {unit}", *busy])
+
+
+def _from_zero(completions: Sequence[Completion]) -> list[Completion]:
+    origin = first_start(completions)
+    return [replace(c, started=c.started - origin, finished=c.finished - origin) for c in completions]
+
+
+def _numbers(completions: Sequence[Completion]) -> dict[str, int]:
+    """1, 2, 3 ... in the order of each request's first start; by name where two began together."""
+    began: dict[str, float] = {}
+    for completion in completions:
+        for name in completion.assignment.request_ids:
+            began[name] = min(completion.started, began.get(name, completion.started))
+    return {name: i for i, name in enumerate(sorted(began, key=lambda name: (began[name], name)), start=1)}
+
+
+def _shared_seconds(a: Completion, b: Completion) -> float:
+    return min(a.finished, b.finished) - max(a.started, b.started)
+
+
+def _independent(a: Completion, b: Completion) -> bool:
+    one, other = a.assignment, b.assignment
+    return not set(one.request_ids) & set(other.request_ids) and one.worker_id != other.worker_id
+
+
+def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dict[str, int]) -> str:
+    """Longest first, so that the short ones lie on top; then each stretch still visible is labelled."""
+    owner: list[Completion | None] = [None] * cells
+    for completion in sorted(lane, key=lambda c: c.started - c.finished):
+        start = min(int(completion.started * per_second), cells - 1)
+        end = min(max(start + 1, round(completion.finished * per_second)), cells)
+        owner[start:end] = [completion] * (end - start)
+    text, position = "", 0
+    while position < cells:
+        end = position + 1
+        while end < cells and owner[end] is owner[position]:
+            end += 1
+        text += _stretch(owner[position], end - position, numbers)
+        position = end
+    return text
+
+
+def _stretch(completion: Completion | None, length: int, numbers: dict[str, int]) -> str:
+    if completion is None:
+        return IDLE * length
+    letter, shared = LETTERS[completion.assignment.stage], sorted(numbers[n] for n in completion.assignment.request_ids)
+    name = f"{letter}{shared[0]}" + f"+{len(shared) - 1}" * (len(shared) > 1)
+    # A number cut short is another clip's number: all of it or only the letter.
+    bar = (name if len(name) <= length else letter).ljust(length, BAR)
+    return bar[:-1] + FAILED if went_wrong(completion) else bar
+
+
+def _axis(total: float, cells: int, per_second: float, unit: str) -> tuple[str, str]:
+    """The line of ticks and the line of their times."""
+    step = _tick_seconds(TICK_CELLS / per_second)
+    line, numbers = ["-"] * (cells + 1), [" "] * (cells + 1)
+    for i in range(int(total / step + 1e-9) + 1):
+        cell = round(i * step * per_second)
+        line[cell] = "+"
+        text = f"{i * step:g}" + (f" {unit}" if i == 0 else "")
+        if cell + len(text) <= len(numbers):
+            numbers[cell : cell + len(text)] = text
+    return "".join(line), "".join(numbers)
+
+
+def _tick_seconds(at_least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... times a power of ten that is not below `at_least`."""
+    power = 10.0**-6
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power >= at_least * (1 - 1e-9):
+                return factor * power
+        power *= 10
+
+
+def _legend(completions: Sequence[Completion]) -> str:
+    shown = [*STAGES, *[Stage.ENCODE_VIDEO] * any(c.assignment.stage is Stage.ENCODE_VIDEO for c in completions)]
+    entries = [f"{LETTERS[stage]} {stage}" for stage in shown] + [f"{IDLE} idle"]
+    entries += [f"{FAILED} failed"] * any(went_wrong(c) for c in completions)
+    return "   ".join(entries)

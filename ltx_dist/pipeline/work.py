@@ -1,0 +1,128 @@
+"""One pass of a stage on a worker, how it ended, and what became of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One stage on one worker, in one pass: of one request, or of several alike that share it.
+
+    The unit the scheduler decides and an executor runs.
+    """
+
+    request_ids: tuple[str, ...]
+    stage: Stage
+    worker_id: str
+
+    @property
+    def parts(self) -> tuple[Assignment, ...]:
+        """The same a request each: how a pass ends that is not over for all of its requests in the same way."""
+        return tuple(replace(self, request_ids=(request_id,)) for request_id in self.request_ids)
+
+    @property
+    def clips(self) -> str:
+        """Its requests in words: `a`, or `a and 3 more`."""
+        first, *others = self.request_ids
+        return f"{first} and {len(others)} more" if others else first
+
+
+class Failure(StrEnum):
+    """How an assignment ended that did not end well. What follows from it is decided in `execution/failures.py`.
+
+    ERROR: the stage raised, and the worker is as good as before. CRASH: its worker died, or its device raises at every
+    call since, while it ran. HANG: nothing moved for too long, so the worker was ended. QUEUED: its worker died before
+    it began. NODE_LOST: its worker went with its node, or was preempted. INPUT_LOST: what the stage needed, or made,
+    was on a node that is gone. All but ERROR and INPUT_LOST take the worker with them.
+    """
+
+    ERROR = "error"
+    CRASH = "crash"
+    HANG = "hang"
+    QUEUED = "queued"
+    NODE_LOST = "node_lost"
+    INPUT_LOST = "input_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What a worker says of an assignment it ran; small, so it always travels to the driver.
+
+    seconds: in the stage itself, on the worker's monotonic clock; of all its requests together. load_seconds: weights
+        read or moved before it. latents_sha256: of each request, in their order, where the stage has latents.
+    peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
+    rung: what it took after there was no memory for the stage as planned (execution/ladder.py); None if there was.
+    device_lost: the error has left the worker's device unusable, so the worker must not be given anything again.
+    """
+
+    seconds: float
+    load_seconds: float = 0.0
+    error: str | None = None
+    latents_sha256: tuple[str, ...] = ()
+    peak_bytes: int | None = None
+    device_lost: bool = False
+    rung: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
+
+    `failure` is None if it ended well; else `error` says what happened. `video` is set by the last stage only:
+    ENCODE_VIDEO, or DECODE where that makes the mp4, too.
+    submitted: when it was given to its worker; None where that is when it started.
+    """
+
+    assignment: Assignment
+    started: float
+    finished: float
+    report: StageReport
+    failure: Failure | None = None
+    video: EncodedVideo | None = None
+    submitted: float | None = None
+
+    @property
+    def error(self) -> str | None:
+        return self.report.error
+
+    @property
+    def worker_lost(self) -> bool:
+        return self.failure not in (None, Failure.ERROR, Failure.INPUT_LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderResult:
+    """The one terminal result of a request: its video, or the error that ended it."""
+
+    request: RenderRequest
+    status: Literal["done", "failed"]
+    completions: tuple[Completion, ...]
+    video: EncodedVideo | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What a worker is doing now, for people to watch. `stage` is None while it waits.
+
+    request_ids: those that share what it does. step of num_steps: denoising steps done; 0 of 0 in the other stages.
+    is_loading: it reads or moves the stage's weights.
+    components: those whose weights are on the device. memory_bytes: what the worker has allocated on its device; on a
+    CPU the memory of its process; None where nobody counts.
+    """
+
+    worker_id: str
+    stage: Stage | None = None
+    request_ids: tuple[str, ...] = ()
+    step: int = 0
+    num_steps: int = 0
+    components: tuple[str, ...] = ()
+    memory_bytes: int | None = None
+    is_loading: bool = False

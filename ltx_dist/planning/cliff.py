@@ -1,0 +1,82 @@
+"""The cliff: a device that pages to the host's memory does not fail, it is a hundred times slower. It is said aloud.
+
+An RTX 4090 took 2.5 hours for a clip of half a minute because the text encoder had stayed on it
+(github.com/Lightricks/LTX-Video/issues/41).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from ltx_dist.estimates.costs import DEVICE_RATES, PredictedCosts, device_kind, pass_seconds
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.work import Completion
+from ltx_dist.pipeline.worker import Worker
+
+TOO_SLOW = 5.0
+"""Times its prediction that a stage may take: formulas are right within 2, and a cliff is a factor of 77 and more."""
+
+WORTH_SAYING = 5.0
+"""Seconds below which a stage is not called slow: another program on the machine is enough for that."""
+
+REMEDY = "free the device of other programs, or set placement.memory_gb below what is free on it"
+
+
+@dataclass
+class CliffGuard:
+    """Looks at every completion; says each thing once for a worker's stage.
+
+    predicted: as known when the run began, so that a run that is slow from its start does not become its own measure.
+    Where nothing was known of a device, the fastest clip so far is. workers: all there ever were; some join later.
+    """
+
+    predicted: PredictedCosts
+    workers: Callable[[], Iterable[Worker]]
+    _said: set[tuple[str, Stage, str]] = field(default_factory=set[tuple[str, Stage, str]])
+    _fastest: dict[tuple[str, Stage], float] = field(default_factory=dict[tuple[str, Stage], float])
+
+    @classmethod
+    def of(cls, costs: PredictedCosts, workers: Callable[[], Iterable[Worker]]) -> CliffGuard:
+        before = PredictedCosts(costs.work_of, costs.weight_bytes, dict(costs.corrections))
+        return cls(before, workers)
+
+    def look(self, completion: Completion) -> str | None:
+        """One line that says what is wrong and what to change, or None."""
+        assignment, report = completion.assignment, completion.report
+        worker = next((worker for worker in self.workers() if worker.worker_id == assignment.worker_id), None)
+        if worker is None or completion.error is not None or assignment.stage not in STAGES:
+            return None
+        where = f"{assignment.stage} of {assignment.clips} on {worker.worker_id}"
+        peak, capacity = report.peak_bytes, worker.capacity
+        if peak is not None and capacity is not None and peak > capacity:
+            return self._once(
+                worker, assignment.stage, "memory",
+                f"{where} held {peak / 1e9:.1f} GB of the device's {capacity / 1e9:.1f} GB: what is beyond is paged to "
+                f"the host, which is very slow; {REMEDY}",
+            )  # fmt: skip
+        expected = self._expected(worker, completion)
+        if report.seconds > max(WORTH_SAYING, TOO_SLOW * expected):
+            return self._once(
+                worker, assignment.stage, "time",
+                f"{where} took {report.seconds:.0f} s, {report.seconds / expected:.0f} times as long as expected: the "
+                f"device may page to the host's memory or be shared; {REMEDY}",
+            )  # fmt: skip
+        return None
+
+    def _expected(self, worker: Worker, completion: Completion) -> float:
+        stage, kind = completion.assignment.stage, device_kind(worker)
+        expected = pass_seconds(self.predicted, completion.assignment, worker)
+        in_table = worker.device == "cuda" and any(name in worker.device_name for name in DEVICE_RATES)
+        if in_table or (kind, stage) in self.predicted.corrections or expected <= 0:
+            return max(expected, 1e-9)
+        ratio = completion.report.seconds / expected
+        self._fastest[kind, stage] = min(ratio, self._fastest.get((kind, stage), ratio))
+        return max(expected * self._fastest[kind, stage], 1e-9)
+
+    def _once(self, worker: Worker, stage: Stage, what: str, line: str) -> str | None:
+        key = (worker.worker_id, stage, what)
+        if key in self._said:
+            return None
+        self._said.add(key)
+        return line

@@ -1,0 +1,80 @@
+"""The timeline of the page as data: a lane a device, a bar a completion, in percent of the makespan."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.timeline import first_start, lane_of, lanes, makespan, went_wrong
+from ltx_dist.pipeline.work import Assignment, Completion
+from ltx_dist.report.tally import clean, precise_duration
+
+VERBS = {Stage.ENCODE_TEXT: "encode text", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One completion on a lane; `x`, `width` and `load` (before `x`) are percent of the makespan.
+
+    name: of its first clip.
+    """
+
+    name: str
+    stage: Stage
+    x: float
+    width: float
+    load: float
+    shade: int
+    label: str
+    failed: bool
+
+
+def lanes_of(
+    record: Mapping[str, Any], completions: Sequence[Completion]
+) -> tuple[list[tuple[Mapping[str, Any], list[Bar]]], dict[str, int]]:
+    """The workers of a run record, each with its bars, and the clips in the order in which they began."""
+    origin, total = first_start(completions), makespan(completions)
+    # Long ones first, so that short ones are drawn on top of them.
+    by_worker = {
+        worker: sorted(lane, key=lambda c: c.started - c.finished) for worker, lane in lanes(completions).items()
+    }
+    began = list(dict.fromkeys(name for c in completions for name in c.assignment.request_ids))
+    order = {name: position for position, name in enumerate(began)}
+    drawn = [
+        (worker, [_bar(c, origin, total, order) for c in by_worker.get(worker["worker_id"], [])])
+        for worker in _lane_heads(record["workers"], by_worker)
+    ]
+    return drawn, order
+
+
+def _bar(completion: Completion, origin: float, total: float, order: Mapping[str, int]) -> Bar:
+    assignment, scale = completion.assignment, 100 / max(total, 1e-6)
+    first, *others = assignment.request_ids
+    x = (completion.started - origin) * scale
+    seconds, load = completion.report.seconds, completion.report.load_seconds
+    parts = [first, VERBS[assignment.stage], precise_duration(seconds)]
+    parts += [f"in one pass with {', '.join(others)}"] * bool(others)
+    parts += [f"loading {precise_duration(load)}"] * (load >= 0.005)
+    parts.append(f"from {precise_duration(completion.started - origin)} on {assignment.worker_id}")
+    parts += [clean(completion.error or "worker lost")] * went_wrong(completion)
+    return Bar(
+        name=first,
+        stage=assignment.stage,
+        x=round(x, 4),
+        width=round(seconds * scale, 4),
+        load=round(min(load * scale, x), 4),
+        shade=order[first] % 2,
+        label=" · ".join(parts),
+        failed=went_wrong(completion),
+    )
+
+
+def _lane_heads(workers: Sequence[Mapping[str, Any]], lane_names: Container[str]) -> Iterator[Mapping[str, Any]]:
+    """The workers, each followed by its host's lane of mp4s where it has one."""
+    for worker in workers:
+        yield worker
+        name = lane_of(Assignment((), Stage.ENCODE_VIDEO, worker["worker_id"]))
+        if name in lane_names:
+            yield {**worker, "worker_id": name, "stages": [Stage.ENCODE_VIDEO]}

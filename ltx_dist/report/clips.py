@@ -1,0 +1,94 @@
+"""The clips of a folder as its files tell of them: what the page shows of each, and the command that makes it again.
+
+Sidecars may come from elsewhere: one that is not as ours are is a clip with a reason, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.store.object_store import is_uploaded
+from ltx_dist.store.publisher import RESERVED_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One card. `status` is done, failed, or unknown for an mp4 or a sidecar that lacks its other half.
+
+    url: of the mp4, relative to the page; None without one. seconds: of work, without loading and waiting.
+    """
+
+    name: str
+    status: str
+    url: str | None
+    error: str = ""
+    command: str = ""
+    seconds: float = 0.0
+    request: Mapping[str, Any] | None = None
+    stages: tuple[tuple[Stage, Mapping[str, Any]], ...] = ()
+    mp4_sha256: str = ""
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """Every clip of the folder, finished or failed, in the order of names (2 before 10)."""
+    names = {path.stem for path in folder.glob("*.mp4")} | {path.stem for path in folder.glob("*.json")}
+    return [_clip(folder, name) for name in sorted(names - RESERVED_NAMES, key=_natural)]
+
+
+def _clip(folder: Path, name: str) -> Clip:
+    mp4 = f"{name}.mp4"
+    there = (folder / mp4).is_file() or is_uploaded(folder, mp4)
+    url = quote(os.fsencode(mp4)) if there else None
+    try:
+        sidecar = json.loads((folder / f"{name}.json").read_bytes())
+        request, done = sidecar["request"], sidecar["status"] == "done"
+        stages = tuple((stage, sidecar["stages"][stage]) for stage in STAGES if stage in sidecar["stages"])
+        return Clip(
+            name=name,
+            status=("done" if url else "unknown") if done else "failed",
+            url=url if done else None,
+            error=("" if url else f"{mp4} is missing") if done else str(sidecar["error"]),
+            command=_command(request, sidecar["checkpoint"]["name"]),
+            seconds=sum(_checked_seconds(report) for _, report in stages),
+            request=dict(request),
+            stages=stages,
+            mp4_sha256=sidecar.get("mp4_sha256", ""),
+        )
+    except FileNotFoundError:
+        return Clip(name, "unknown", url, f"{name}.json is missing")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return Clip(name, "unknown", url, f"{name}.json is damaged or not a sidecar")
+
+
+def _checked_seconds(report: Mapping[str, Any]) -> float:
+    seconds = report["seconds"]
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        raise ValueError(f"{seconds!r} are no seconds")
+    return seconds
+
+
+def _command(request: Mapping[str, Any], checkpoint: str) -> str:
+    """What renders the clip again, for a POSIX shell: every setting of its request as a prompt file of one row.
+
+    printf and not echo, which in some shells reads the backslashes of JSON. A setting of null is one not given.
+    """
+    row = {"name": request["request_id"], **{key: value for key, value in request.items() if value is not None}}
+    del row["request_id"]
+    command = f"printf '%s\\n' {shlex.quote(json.dumps(row))} | ltx-dist render - -o again"
+    if checkpoint != "demo":
+        command += f" --set {shlex.quote(f'model.checkpoint={json.dumps(checkpoint)}')}"
+    return command
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]

@@ -1,0 +1,84 @@
+"""`--json-events FILE`: what happens in a batch, one JSON object a line, for programs that follow it.
+
+Each has `event`, `time` (UTC), and:
+
+    batch_started   submitted, already_done, layout, workers (worker_id, stages, device)
+    stage_ended     as in run.json's `events`: request_id, stage, worker_id, started, finished, load_seconds, error,
+                    shared_with
+    clip_done       published: request_id, mp4 (its name in the output), mp4_sha256
+    clip_failed     for good: request_id, error
+    batch_ended     done, failed, remaining, exit_code; a run that was killed has none
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.pipeline.worker import Placement
+from ltx_dist.report.run_record import Counts, RunProgress, event_of, worker_of
+from ltx_dist.store.files import output_errors
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EventLog:
+    """Appends to `path`, each line at once, so that a rerun goes on in the same file. A pipe is as good as a file.
+
+    Raises ValueError when it cannot be opened; later an OutputError when it cannot be written.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
+        self._lock = threading.Lock()  # clips end in the thread that publishes
+        try:
+            self._file = path.open("a", buffering=1, encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"--json-events: cannot write {path}: {error.strerror}") from None
+
+    @contextmanager
+    def batch(self, run: RunProgress) -> Iterator[None]:
+        """Its beginning, and its end however it ends."""
+        self._batch_started(run.placement, run.counts)
+        try:
+            yield
+        finally:
+            self._batch_ended(run.counts, run.exit_code)
+
+    def _batch_started(self, placement: Placement, counts: Counts) -> None:
+        workers = [worker_of(worker) for worker in placement.workers]
+        batch = {"submitted": counts.submitted, "already_done": counts.skipped, "layout": placement.layout}
+        self._write("batch_started", batch | {"workers": workers})
+
+    def stage_ended(self, completion: Completion) -> None:
+        self._write("stage_ended", event_of(completion))
+
+    def clip_ended(self, result: RenderResult) -> None:
+        name = result.request.request_id
+        if result.video is None:
+            self._write("clip_failed", {"request_id": name, "error": result.error})
+        else:
+            clip = {"request_id": name, "mp4": f"{name}.mp4", "mp4_sha256": result.video.mp4_sha256}
+            self._write("clip_done", clip)
+
+    def _batch_ended(self, counts: Counts, exit_code: int | None) -> None:
+        numbers = {"done": counts.done, "failed": counts.failed, "remaining": counts.remaining}
+        self._write("batch_ended", numbers | {"exit_code": exit_code})
+
+    def close(self) -> None:
+        with output_errors():
+            self._file.close()
+
+    def _write(self, event: str, content: dict[str, Any]) -> None:
+        time = self._now().isoformat(timespec="milliseconds")
+        line = json.dumps({"event": event, "time": time, **content}, ensure_ascii=False)
+        with self._lock, output_errors():
+            self._file.write(line + "\n")

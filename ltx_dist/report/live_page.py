@@ -1,0 +1,49 @@
+"""What a run tells of itself while it goes on: `run.json`, the page and the trace, written together."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from ltx_dist.report.page import write_report
+from ltx_dist.report.run_record import RunProgress
+from ltx_dist.report.trace import write_trace
+from ltx_dist.store.output import Output
+
+PAGE_EVERY = 10.0
+"""Seconds between two refreshes, at least."""
+
+PAGE_SHARE = 0.05
+"""Of the driver's time that refreshes may take: for a batch of thousands of clips they come less often."""
+
+
+class LivePage:
+    """Writes a run anew from time to time. Made when the run was written for the first time."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + PAGE_EVERY
+
+    def refresh(self, run: RunProgress, out: Output) -> None:
+        """Write if it is time. A disk that is full is for publishing to tell of."""
+        started = time.monotonic()
+        if started < self._due:
+            return
+        with suppress(OSError):
+            _write(run, out)
+            if out.mirror:
+                out.mirror.upload_run_soon()
+        ended = time.monotonic()
+        self._due = ended + max(PAGE_EVERY, (ended - started) / PAGE_SHARE)
+
+
+def write_run(run: RunProgress, out: Output) -> None:
+    """`run.json` first, the others are made from it. May raise OSError, and OutputError where they are uploaded."""
+    _write(run, out)
+    if out.mirror:
+        out.mirror.upload_run()
+
+
+def _write(run: RunProgress, out: Output) -> None:
+    run.write(out.folder)
+    write_trace(out.folder)
+    write_report(out.folder)

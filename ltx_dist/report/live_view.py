@@ -1,0 +1,158 @@
+"""For a terminal: the batch, its queues and a row a worker, drawn again a few times a second.
+
+Finished clips scroll by above. Every line fits the terminal's width, whatever that is at the moment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import RenderResult as Rendered
+from rich.control import Control
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, STAGES, Stage
+from ltx_dist.pipeline.timeline import LETTERS
+from ltx_dist.pipeline.work import Completion, RenderResult, WorkerState
+from ltx_dist.report.tally import SHORT_NAMES, Tally, clean
+
+AskWorkers = Callable[[], Sequence[WorkerState]]
+"""What each worker does at the moment; must not block."""
+
+AskQueues = Callable[[], Mapping[Stage, int]]
+"""How many clips wait in front of each stage; must not block."""
+
+WIDE, NARROW = 110, 64
+"""Cells from which the names of components fit, and below which bars, components and memory do not."""
+
+
+KEPT_LINES = 200
+"""Finished clips that are written again when the terminal is resized: what the tallest screen shows."""
+
+
+class LiveView:
+    """Both questions are asked at each redraw, in the thread that draws: the batch's own loop may be busy rendering."""
+
+    def __init__(self, tally: Tally, console: Console, worker_states: AskWorkers, queue_lengths: AskQueues) -> None:
+        self._tally, self._console = tally, console
+        self._worker_states, self._queue_lengths = worker_states, queue_lengths
+        self._lines: deque[Text] = deque(maxlen=KEPT_LINES)
+        self._live = _ResizedLive(
+            self._lines, get_renderable=self.view, console=console, refresh_per_second=4, transient=True
+        )
+        self._live.start()
+
+    def stage_ended(self, completion: Completion) -> None:
+        self._tally.stage_ended(completion)
+
+    def clip_ended(self, result: RenderResult) -> None:
+        # A long name must not push the outcome off the line: 60 cells hold all the rest of it.
+        line = self._tally.add(result, longest_name=max(16, self._console.width - 60))
+        style = "" if result.status == "done" else "red"
+        self._lines.append(Text(line, style, no_wrap=True, overflow="ellipsis"))
+        self._console.print(Group(self._lines[-1]))  # bare, print would forget not to wrap it
+
+    def close(self) -> None:
+        self._live.stop()
+        self._console.print(Text(self._tally.summary(), "bold"))
+
+    def view(self) -> RenderableType:
+        # The batch first: a screen with fewer lines than workers cuts at the bottom.
+        return Group(_batch_row(self._tally), _queue_row(self._queue_lengths()), _Workers(tuple(self._worker_states())))
+
+
+class _ResizedLive(Live):
+    """Clears the screen when the terminal's width changes: what was drawn for another width would stay in pieces.
+
+    Terminals differ in what they do with lines that no longer fit, so counting them is of no use.
+    """
+
+    def __init__(self, lines: Collection[Text], console: Console, **options: Any) -> None:
+        super().__init__(console=console, **options)
+        self._lines, self._width = lines, console.width
+
+    def refresh(self) -> None:
+        if self.console.width != self._width:
+            self._width = self.console.width
+            self.console.control(Control.clear(), Control.home())
+            shown = list(self._lines)[-self.console.height :]
+            if shown:
+                self.console.print(Group(*shown))
+        super().refresh()
+
+
+def _batch_row(tally: Tally) -> Table:
+    counts = f"{tally.ended}/{tally.total}" + f"  {tally.failed} failed" * (tally.failed > 0)
+    row = Table.grid(padding=(0, 1), expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1, min_width=4)
+    row.add_column(no_wrap=True, justify="right", overflow="ellipsis")
+    row.add_row(Text(counts, "bold"), ProgressBar(tally.total, tally.ended), Text(tally.pace(), "dim"))
+    return row
+
+
+def _queue_row(queued: Mapping[Stage, int]) -> Text:
+    """`waiting  13 > encode  2 > denoise  0 > decode`: each number before the stage that will take from it."""
+    row = Text("waiting", "dim", no_wrap=True, overflow="ellipsis")
+    for stage, number in queued.items():
+        row.append(f"  {number}", "bold").append(f" > {SHORT_NAMES[stage]}", "dim")
+    return row
+
+
+class _Workers:
+    """A row a worker; which columns there are depends on the width."""
+
+    def __init__(self, states: Sequence[WorkerState]) -> None:
+        self._states = states
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Rendered:
+        yield _worker_table(self._states, options.max_width)
+
+
+def _worker_table(states: Sequence[WorkerState], width: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, expand=True, header_style="dim")
+    table.add_column("worker", no_wrap=True, overflow="ellipsis", max_width=16)
+    table.add_column("stage", no_wrap=True, width=7)
+    table.add_column("clip", no_wrap=True, overflow="ellipsis", ratio=1)
+    if width >= NARROW:
+        table.add_column("", no_wrap=True, width=20 if width >= WIDE else 10)
+    table.add_column("step", no_wrap=True, justify="right", min_width=5)
+    if width >= NARROW:
+        table.add_column("on device" if width >= WIDE else "has", no_wrap=True, width=28 if width >= WIDE else 5)
+        table.add_column("memory", no_wrap=True, justify="right", min_width=7)
+    for state in states:
+        table.add_row(*_worker_cells(state, width))
+    return table
+
+
+def _worker_cells(state: WorkerState, width: int) -> list[RenderableType]:
+    known = state.components or state.memory_bytes is not None  # nothing is, until its models are loaded
+    idle = Text("waits" if known else "starts", "dim")
+    stage = idle if state.stage is None else Text(SHORT_NAMES[state.stage])
+    cells: list[RenderableType] = [Text(clean(state.worker_id), "cyan"), stage, Text(clean(_clips(state)))]
+    if width >= NARROW:
+        cells.append(ProgressBar(state.num_steps, state.step) if state.num_steps else "")
+    cells.append(Text(f"{state.step}/{state.num_steps}" if state.num_steps else "", "dim"))
+    if width >= NARROW:
+        memory = "" if state.memory_bytes is None else f"{state.memory_bytes / 1e9:.1f} GB"
+        cells += [Text(_components(state.components, width), "dim"), Text(memory, "dim")]
+    return cells
+
+
+def _clips(state: WorkerState) -> str:
+    """`a`, or `+3 a` where others share the pass: a long name is cut at its end."""
+    first, *others = state.request_ids or ("",)
+    return f"+{len(others)} {first}" if others else first
+
+
+def _components(components: Sequence[str], width: int) -> str:
+    """By name where there is room, else by the letters of the timeline: `E . V` for text encoder and VAE."""
+    if width >= WIDE:
+        return " ".join(components)
+    return " ".join(LETTERS[stage] if COMPONENT_OF_STAGE[stage] in components else "." for stage in STAGES)

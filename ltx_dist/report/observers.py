@@ -1,0 +1,65 @@
+"""Who watches a batch: a view, the event log, metrics. Each is told of every stage and every clip as it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.planning.cliff import CliffGuard
+from ltx_dist.report.run_record import RunProgress
+
+
+class Watcher(Protocol):
+    """Called in the batch's own loop (stages) and in the thread that publishes (clips), one call at a time.
+
+    So neither may take long.
+    """
+
+    def stage_ended(self, completion: Completion) -> None: ...
+
+    def clip_ended(self, result: RenderResult) -> None:
+        """The clip is published, or failed for good."""
+        ...
+
+
+class Watchers:
+    """Tells all of them, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._watchers: list[Watcher] = []
+        self._lock = threading.Lock()
+
+    def add(self, watcher: Watcher) -> None:
+        self._watchers.append(watcher)
+
+    def stage_ended(self, completion: Completion) -> None:
+        with self._lock:
+            for watcher in self._watchers:
+                watcher.stage_ended(completion)
+
+    def clip_ended(self, result: RenderResult) -> None:
+        with self._lock:
+            for watcher in self._watchers:
+                watcher.clip_ended(result)
+
+
+class Warnings:
+    """Says what a person should change, when it happens, and keeps it for `run.json`."""
+
+    def __init__(self, guard: CliffGuard, run: RunProgress, say: Callable[[str], None]) -> None:
+        self._guard, self._run, self._say = guard, run, say
+
+    def stage_ended(self, completion: Completion) -> None:
+        if line := self._guard.look(completion):
+            self._run.warnings.append(line)
+            self._say(line)
+
+    def clip_ended(self, result: RenderResult) -> None:
+        for completion in result.completions:
+            if completion.report.rung is not None:
+                stage, name = completion.assignment.stage, result.request.request_id
+                line = f"{stage} of {name} found no memory as planned and was made so: {completion.report.rung}"
+                self._run.warnings.append(line)
+                self._say(line)

@@ -1,0 +1,55 @@
+"""For files, pipes and logs: one line a finished clip, and every half minute one of the batch. Never cut or wrapped."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.report.tally import Clock, Tally
+
+SUMMARY_EVERY = 30.0
+"""Seconds between two lines of the batch: a log of a day stays readable, and silence means trouble."""
+
+LOADING_AFTER = 5.0
+"""Seconds without any work after which a line says why: reading T5 from a network's disk takes minutes."""
+
+
+class PlainView:
+    """`tick` is to be called about every second, in any thread."""
+
+    def __init__(
+        self, tally: Tally, console: Console, clock: Clock, queue_lengths: Callable[[], Mapping[Stage, int]]
+    ) -> None:
+        self._tally, self._console, self._clock, self._queue_lengths = tally, console, clock, queue_lengths
+        self._due, self._loading_due = clock() + SUMMARY_EVERY, clock() + LOADING_AFTER
+        self._lock = threading.Lock()
+
+    def stage_ended(self, completion: Completion) -> None:
+        with self._lock:
+            self._tally.stage_ended(completion)
+
+    def clip_ended(self, result: RenderResult) -> None:
+        with self._lock:
+            self._print(self._tally.add(result))
+
+    def tick(self) -> None:
+        with self._lock:
+            if self._clock() >= self._loading_due:
+                self._loading_due = math.inf
+                if not self._tally.has_begun:
+                    self._print(self._tally.so_far({}))
+            if self._clock() >= self._due:
+                self._due = self._clock() + SUMMARY_EVERY
+                self._print(self._tally.so_far(self._queue_lengths()))
+
+    def close(self) -> None:
+        self._print(self._tally.summary())
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)

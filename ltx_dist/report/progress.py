@@ -1,0 +1,40 @@
+"""The view that suits where a batch writes to: live on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from ltx_dist.report.live_view import AskQueues, AskWorkers, LiveView
+from ltx_dist.report.plain_view import PlainView
+from ltx_dist.report.tally import Tally
+from ltx_dist.report.ticker import ticking
+
+
+@contextmanager
+def progress_of(
+    total: int,
+    already_done: int,
+    console: Console,
+    worker_states: AskWorkers,
+    queue_lengths: AskQueues,
+    planned_ends: Sequence[float] = (),
+) -> Iterator[LiveView | PlainView]:
+    """A view for as long as the batch runs. `already_done` of the `total` clips were there before this run."""
+    tally = Tally(total, already_done, time.monotonic, planned_ends)
+    if console.is_terminal and not console.is_dumb_terminal:
+        live = LiveView(tally, console, worker_states, queue_lengths)
+        try:
+            yield live
+        finally:
+            live.close()
+        return
+    plain = PlainView(tally, console, time.monotonic, queue_lengths)
+    try:
+        with ticking(plain.tick, 1.0):
+            yield plain
+    finally:
+        plain.close()

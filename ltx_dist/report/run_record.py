@@ -1,0 +1,193 @@
+"""`run.json`: what became of a batch, in numbers, for people and for the tools that come after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.estimates.costs import Costs, Unknown
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.timeline import busy_shares, first_start, makespan
+from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.planning.losses import losses, measured_bound
+from ltx_dist.store.files import to_json, write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Clips of a batch. `skipped` were there already and are part of `done`; `remaining` have no result yet."""
+
+    submitted: int
+    done: int
+    failed: int
+    remaining: int
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.done + self.failed + self.remaining == self.submitted, self
+        assert 0 <= self.skipped <= self.done, self
+
+
+@dataclass
+class RunProgress:
+    """What became of a batch so far; written as `run.json` however the run ends.
+
+    names: the clips, in the order of the batch; unfinished: those without a result. checkpoint: what sidecars tell of
+    it, too.
+    """
+
+    placement: Placement
+    names: Sequence[str]
+    checkpoint: Mapping[str, Any]
+    exit_code: int | None = None
+    skipped: int = 0
+    done: int = 0
+    failed: int = 0
+    unfinished: set[str] = field(default_factory=set)
+    completions: Sequence[Completion] = ()
+    costs: Costs = field(default_factory=Unknown)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def submitted(self) -> int:
+        return len(self.names)
+
+    def count(self, result: RenderResult) -> None:
+        self.unfinished.discard(result.request.request_id)
+        if result.status == "done":
+            self.done += 1
+        else:
+            self.failed += 1
+
+    def is_recorded(self, folder: Path) -> bool:
+        """Whether `run.json` tells of these clips already, all of them done."""
+        try:
+            recorded = read_run_record(folder)
+        except ValueError:
+            return False
+        return recorded.get("submitted") == recorded.get("done") == self.submitted and recorded.get("exit_code") == 0
+
+    @property
+    def counts(self) -> Counts:
+        done = self.skipped + self.done
+        return Counts(self.submitted, done, self.failed, self.submitted - done - self.failed, self.skipped)
+
+    def write(self, folder: Path) -> None:
+        """May raise OSError."""
+        record = build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
+        batch = {"requests": list(self.names), "checkpoint": dict(self.checkpoint)}
+        write_run_record(folder, record | batch | {"unfinished": sorted(self.unfinished), "warnings": self.warnings})
+
+
+def build_run_record(
+    counts: Counts,
+    placement: Placement,
+    completions: Sequence[Completion],
+    exit_code: int | None,
+    costs: Costs | None = None,
+) -> dict[str, Any]:
+    """The content of `run.json`. `completions` are all of this run, of failed and unfinished clips too.
+
+    Times count from the run's start, when its workers begin to load. startup_seconds: until the first work.
+    makespan_seconds: from there to the end of the last. lower_bound_seconds: what no order of the same work could
+    beat, see `measured_bound`; lower_bound_by: the stage or the clip that says so; makespan_over_bound: the distance.
+    losses: where the makespan went, see `Losses`. busy_share: of the makespan, by worker. events: one a completion, by
+    start; shared_with: the other clips of its pass. costs tell how workers of several kinds compare.
+    exit_code is None while the run is going on, and for good where it was killed.
+    """
+    workers = placement.workers
+    shares, total = busy_shares(completions), makespan(completions)
+    bound = measured_bound(completions, workers, costs or Unknown())
+    return {
+        "submitted": counts.submitted,
+        "done": counts.done,
+        "failed": counts.failed,
+        "remaining": counts.remaining,
+        "skipped": counts.skipped,
+        "exit_code": exit_code,
+        "layout": placement.layout,
+        "workers": [worker_of(worker) for worker in workers],
+        "startup_seconds": first_start(completions),
+        "makespan_seconds": total,
+        "lower_bound_seconds": bound.seconds,
+        "lower_bound_by": bound.by,
+        "makespan_over_bound": total / bound.seconds if bound.seconds else None,
+        "losses": asdict(losses(completions, workers)),
+        "busy_share": {worker.worker_id: shares.get(worker.worker_id, 0.0) for worker in workers},
+        "events": [event_of(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
+    }
+
+
+def write_run_record(folder: Path, record: dict[str, Any]) -> None:
+    """Put `record` at `run.json`, atomically. `folder` is a Publisher's. May raise OSError."""
+    write_atomically(folder / "run.json", to_json(record), folder / ".ltx-dist" / "tmp")
+
+
+def read_run_record(folder: Path) -> dict[str, Any]:
+    """What `write_run_record` put there. Raises ValueError naming the file when there is none, or none of ours."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: not found; `ltx-dist render ... -o {folder}` writes it") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged, not JSON: {error}; running the batch again writes it anew") from None
+    if not _is_run_record(record):
+        raise ValueError(f"{path}: not a run record of ltx-dist; running the batch again writes it anew")
+    return record
+
+
+def _is_run_record(record: Any) -> bool:
+    """Whether everything is there, and of its kind, that anyone reads of it."""
+    try:
+        recorded_completions(record)
+        workers = [(worker["worker_id"], list(map(Stage, worker["stages"]))) for worker in record["workers"]]
+        shares = record["busy_share"]
+        numbers = [record["makespan_seconds"], record["lower_bound_seconds"], *(shares[name] for name, _ in workers)]
+        counts = Counts(*(record[name] for name in ("submitted", "done", "failed", "remaining")))
+        return all(isinstance(number, int | float) for number in numbers) and counts.submitted >= 0
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError):
+        return False
+
+
+def recorded_completions(record: dict[str, Any]) -> list[Completion]:
+    """The events of a run as completions again: their times, without the videos."""
+    return [
+        Completion(
+            Assignment((event["request_id"], *event.get("shared_with", ())), Stage(event["stage"]), event["worker_id"]),
+            event["started"],
+            event["finished"],
+            StageReport(event["finished"] - event["started"], event["load_seconds"], event.get("error")),
+            Failure(event["failure"]) if "failure" in event else None,
+        )
+        for event in record["events"]
+    ]
+
+
+def worker_of(worker: Worker) -> dict[str, Any]:
+    device = "cpu" if worker.device == "cpu" else f"{worker.device}:{worker.device_index}"
+    return {"worker_id": worker.worker_id, "stages": [str(stage) for stage in worker.stages], "device": device}
+
+
+def event_of(completion: Completion) -> dict[str, Any]:
+    assignment = completion.assignment
+    first, *others = assignment.request_ids
+    event: dict[str, Any] = {
+        "request_id": first,
+        "stage": str(assignment.stage),
+        "worker_id": assignment.worker_id,
+        "started": completion.started,
+        "finished": completion.finished,
+        "load_seconds": completion.report.load_seconds,
+    }
+    if others:
+        event["shared_with"] = others
+    if completion.error is not None:
+        event["error"] = completion.error
+    if completion.failure is not None:
+        event["failure"] = str(completion.failure)
+    return event

@@ -1,0 +1,92 @@
+"""Every published clip of a folder against what its sidecar recorded, and what a rerun would do about the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.media.mp4 import check_video
+from ltx_dist.media.seal import read_seal
+from ltx_dist.report.run_record import read_run_record
+from ltx_dist.store.files import INTERNAL
+from ltx_dist.store.publisher import RESERVED_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one clip; `problem` is None when its file is whole and the one that was published.
+
+    renders: whether the same command renders it again; a whole mp4 it keeps, and writes a lost sidecar from it.
+    """
+
+    name: str
+    problem: str | None = None
+    renders: bool = False
+
+
+def verify_folder(folder: Path) -> Iterator[Verdict]:
+    """A verdict for each clip of `folder`, by name: finished, failed, without its other half, or not made yet.
+
+    Raises ValueError when there is no such folder or no run wrote to it.
+    """
+    if not (folder / INTERNAL).is_dir():
+        raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o {folder}` makes one")
+    sidecars = {path.stem for path in folder.glob("*.json")} - RESERVED_NAMES
+    there = sidecars | {path.stem for path in folder.glob("*.mp4")}
+    for name in sorted(there | set(unfinished_clips(folder))):
+        if name in there:
+            yield _verdict(name, folder / f"{name}.mp4", folder / f"{name}.json")
+        else:
+            yield Verdict(name, "not rendered yet", renders=True)
+
+
+def unfinished_clips(folder: Path) -> list[str]:
+    """Those of the last run that had no result when it ended, or when it last told; none where nothing tells."""
+    with suppress(ValueError):
+        unfinished = read_run_record(folder).get("unfinished", ())
+        return [name for name in unfinished if isinstance(name, str)] if isinstance(unfinished, list) else []
+    return []
+
+
+def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
+    try:
+        recorded: dict[str, Any] = json.loads(sidecar.read_bytes())
+        if recorded["status"] != "done":
+            return Verdict(name, f"failed: {(str(recorded['error']).splitlines() or [''])[0]}", renders=True)
+        request, expected = recorded["request"], recorded["mp4_sha256"]
+        shape = request["num_frames"], request["height"], request["width"], request["frame_rate"]
+    except FileNotFoundError:
+        return _without_sidecar(name, mp4, f"{sidecar.name} is missing")
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        return _without_sidecar(name, mp4, f"{sidecar.name} is damaged or not a sidecar")
+    try:
+        content = mp4.read_bytes()
+    except FileNotFoundError:
+        return Verdict(name, f"{mp4.name} is missing", renders=True)
+    if hashlib.sha256(content).hexdigest() != expected:
+        return _not_the_one(name, mp4, content)
+    try:
+        check_video(content, *shape)
+    except (ValueError, TypeError) as error:
+        return Verdict(name, str(error), renders=True)
+    return Verdict(name)
+
+
+def _without_sidecar(name: str, mp4: Path, problem: str) -> Verdict:
+    with suppress(OSError):
+        if read_seal(mp4.read_bytes()) is not None:
+            return Verdict(name, f"{problem}; {mp4.name} is whole", renders=False)
+        return Verdict(name, f"{problem}, and {mp4.name} is not whole", renders=True)
+    return Verdict(name, problem, renders=True)
+
+
+def _not_the_one(name: str, mp4: Path, content: bytes) -> Verdict:
+    if read_seal(content) is not None:
+        return Verdict(name, f"{mp4.name} is whole, but its sidecar is that of another file", renders=False)
+    how = "its sha256 differs" if any(content) else "all zeros" if content else "empty"
+    return Verdict(name, f"{mp4.name} is not the file that was published ({how})", renders=True)

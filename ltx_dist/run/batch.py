@@ -1,0 +1,308 @@
+"""A batch as asked for, checked without torch; and the same with its place: workers, precision, digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.component_config import component_config, noise_scheduler_config
+from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.estimates.costs import PredictedCosts
+from ltx_dist.estimates.parameters import (
+    BYTES_PER_PARAMETER,
+    component_bytes,
+    quantized_bytes,
+    text_encoder_block_parameters,
+    text_encoder_kept_parameters,
+    transformer_block_parameters,
+)
+from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.preset import Preset
+from ltx_dist.inputs.prompts import read_prompts
+from ltx_dist.models.ltx_video.presets import preset_for
+from ltx_dist.pipeline.keys import embedding_keys, latents_key, render_keys
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, STAGES, Stage
+from ltx_dist.pipeline.storage import DecodeTiling, Mp4Settings, Storage
+from ltx_dist.pipeline.worker import Placement
+from ltx_dist.placement.fitting import Demand, Models, blocks_of
+from ltx_dist.placement.inventory import Inventory
+from ltx_dist.placement.placement import Wishes
+from ltx_dist.placement.tilings import TileLength, candidate_tilings
+from ltx_dist.planning.planner import Forecast, forecasts
+from ltx_dist.run.cost_store import predicted_costs
+from ltx_dist.scheduling.batching import most_together
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests, and the checkpoint and settings they are for.
+
+    decoded_again: set when kept latents are decoded again: the names of all clips there were, in their order. Those
+    that are not among `requests` have no latents left, and stay as they are.
+    """
+
+    config: RenderConfig
+    checkpoint: Checkpoint
+    preset: Preset
+    requests: tuple[RenderRequest, ...]
+    decoded_again: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all clips, in their order."""
+        return self.decoded_again or tuple(request.request_id for request in self.requests)
+
+    @property
+    def mp4_settings(self) -> Mp4Settings:
+        return Mp4Settings(**self.config.output.model_dump())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Clips of which nothing can be made in this run."""
+        given = {request.request_id for request in self.requests}
+        return tuple(name for name in self.names if name not in given)
+
+    def placement(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> Placement:
+        """Raises ValueError when the devices cannot carry the layout that was asked for."""
+        placement = self.forecasts(inventory, needed)[0].placement
+        on_cpu = any(worker.device == "cpu" and Stage.ENCODE_TEXT in worker.stages for worker in placement.workers)
+        if on_cpu and self.config.model.text_encoder_quantization == "int4":
+            raise ValueError(
+                "model.text_encoder_quantization: int4 saves nothing on a CPU: torchao keeps 4 bits in 8; use int8"
+            )
+        return placement
+
+    def forecasts(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> list[Forecast]:
+        """What the layouts that were asked for are predicted to take, the best first. Raises ValueError likewise."""
+        wishes = Wishes(**self.config.placement.model_dump())
+        precision = self.precision(inventory)
+        ids = [request.request_id for request in self.requests]
+        return forecasts(wishes, inventory, self.demand(precision), ids, self.costs(precision), needed)
+
+    def costs(self, precision: str) -> PredictedCosts:
+        """Predicted for all requests."""
+        weights, storage = self.component_bytes(precision), self.storage(precision)
+        return predicted_costs(self.checkpoint, precision, self.requests, weights, storage)
+
+    def precision(self, inventory: Inventory) -> str:
+        """The dtype of the weights on the device, by name."""
+        if self.config.model.precision != "auto":
+            return self.config.model.precision
+        on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
+        return "float32" if on_cpu else "bfloat16"
+
+    def storage(self, precision: str) -> Storage:
+        """A VAE's precision that is the model's is none of its own: both ask for the same clips."""
+        model = self.config.model
+        vae = "same" if model.vae_precision in ("auto", precision) else model.vae_precision
+        return Storage(model.transformer_storage, model.text_encoder_quantization, vae)
+
+    def latents_key(self, request: RenderRequest, digest: Mapping[str, str], precision: str) -> str:
+        """What kept latents must have been made with to be decoded."""
+        storage, batch_size = self.storage(precision), self.config.denoise.batch_size
+        return latents_key(request, digest, self.checkpoint.pipeline_class, precision, storage, batch_size)
+
+    def demand(self, precision: str) -> Demand:
+        """What the batch asks of its devices. Raises ValueError for a tile that is none."""
+        configs = {name: component_config(self.checkpoint, name) for name in COMPONENT_OF_STAGE.values()}
+        parameters, blocks = blocks_of(configs)
+        if self.storage(precision).text_encoder != "none":
+            del blocks["text_encoder"]  # a quantised layer is more than tensors: it does not pass through in blocks
+        block_bytes = {name: self._stored(name, count, 1, precision) for name, count in parameters.items()}
+        ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
+        shapes = {_shape(request): request for request in self.requests}
+        together = most_together(self.requests, self.config.denoise.batch_size, _shape)
+        decode = self.config.decode
+        return Demand(
+            Models(
+                self.component_bytes(precision),
+                block_bytes,
+                blocks,
+                configs,
+                BYTES_PER_PARAMETER[precision],
+                ratios,
+                BYTES_PER_PARAMETER[self.storage(precision).vae_precision(precision)],
+            ),
+            tuple(shapes.values()),
+            tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),
+            self.config.denoise.batch_size,
+            {request: together[shape] for shape, request in shapes.items()},
+        )
+
+    def component_bytes(self, precision: str) -> dict[str, int]:
+        """Of the weights as they are on the device, by component."""
+        configs = {name: component_config(self.checkpoint, name) for name in ("text_encoder", "transformer")}
+        _, blocks = blocks_of(configs)
+        return {
+            name: self._stored(name, count, blocks.get(name, 0), precision)
+            for name, count in self.checkpoint.num_loaded().items()
+        }
+
+    def _stored(self, component: str, count: int, num_blocks: int, precision: str) -> int:
+        """Bytes of so many parameters, of which those of so many blocks may be stored in fewer bits."""
+        storage = self.storage(precision)
+        if component == "vae":
+            return component_bytes(count, storage.vae_precision(precision))
+        config = component_config(self.checkpoint, component)
+        if component == "text_encoder":
+            stored, in_blocks = storage.text_encoder, num_blocks * text_encoder_block_parameters(config)
+            kept = num_blocks * text_encoder_kept_parameters(config)
+        else:
+            stored, in_blocks, kept = storage.transformer, num_blocks * transformer_block_parameters(config), 0
+        fewer = 0 if stored in ("none", "same") else in_blocks - kept
+        return (
+            (quantized_bytes(fewer, stored) if fewer else 0)
+            + component_bytes(kept, "float32" if precision == "float16" else precision)
+            + component_bytes(count - kept - fewer, precision)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBatch:
+    """A batch on the devices that were found. `digest` is the checkpoint's, by component.
+
+    encoder_device: the model of the devices that encode text, in a placement of all stages.
+    """
+
+    batch: Batch
+    inventory: Inventory
+    placement: Placement
+    precision: str
+    digest: dict[str, str]
+    encoder_device: str
+
+    @property
+    def storage(self) -> Storage:
+        return self.batch.storage(self.precision)
+
+    def hosting(self, needed: tuple[Stage, ...]) -> PlacedBatch:
+        """The same with workers for these stages alone, where the devices can carry that.
+
+        Pinned, a device may get another stage; on unequal devices the old one may be all that fits. Another layout
+        may be the fastest; its tiles, which change the pixels, may be others, and then this placement stays.
+        """
+        try:
+            placement = self.batch.placement(self.inventory, needed)
+        except ValueError:
+            return self
+        return replace(self, placement=placement) if placement.tiling == self.placement.tiling else self
+
+    def checkpoint_record(self) -> dict[str, Any]:
+        """What sidecars and `run.json` tell of the checkpoint: its name, with the commit of one on the hub."""
+        checkpoint = self.batch.checkpoint
+        record: dict[str, Any] = {"name": checkpoint.name, "sha256": self.digest}
+        return record if checkpoint.text_encoder is None else record | {"text_encoder": checkpoint.text_encoder}
+
+    def resolved_model(self) -> dict[str, str | None]:
+        """What `model` must say for this very model to be used again, from wherever it is asked for."""
+        checkpoint = self.batch.checkpoint
+        return {
+            "checkpoint": _from_anywhere(checkpoint.name),
+            "text_encoder": None if checkpoint.text_encoder is None else _from_anywhere(checkpoint.text_encoder),
+            "version": self.batch.preset.version,
+            "precision": self.precision,
+        }
+
+    def render_key(self, request: RenderRequest) -> str:
+        """What a clip of this run is made with."""
+        (key,) = self.render_keys(request, [self.placement.tiling])
+        return key
+
+    def render_keys(self, request: RenderRequest, tilings: Iterable[DecodeTiling]) -> Iterator[str]:
+        """The same in these tiles, one after the other."""
+        batch, ratio = self.batch, self.batch.checkpoint.temporal_compression_ratio
+        return render_keys(
+            request,
+            self.digest,
+            batch.checkpoint.pipeline_class,
+            self.precision,
+            batch.mp4_settings,
+            self.storage,
+            [tiling.of(request.height, request.width, request.num_frames, ratio) for tiling in tilings],
+            batch.config.denoise.batch_size,
+        )
+
+    def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
+        """What a published clip must have been made with to be kept, where `found` is what it says of itself.
+
+        `auto` leaves the tiles to us, and which they are depends on the whole batch and the devices. So a clip that was
+        made in others, on another machine or before a larger clip was added, is as good.
+        """
+        planned, batch = self.render_key(request), self.batch
+        if found is None or found == planned:
+            return planned
+        ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
+        shape = replace(request, request_id="", prompt="", negative_prompt="", seed=0)
+        tilings = _tilings_of(shape, batch.config.decode.tile_size, batch.config.decode.tile_frames, ratios)
+        return found if found in self.render_keys(request, tilings) else planned
+
+    def latents_key(self, request: RenderRequest) -> str:
+        """What kept latents must have been made with to be decoded."""
+        return self.batch.latents_key(request, self.digest, self.precision)
+
+    def embedding_keys(self, request: RenderRequest) -> tuple[str, ...]:
+        """What cached embeddings must have been made with, for the prompt and with guidance the negative prompt."""
+        batch = self.batch
+        return embedding_keys(
+            request,
+            self.digest,
+            batch.checkpoint.pipeline_class,
+            precision=self.precision,
+            quantization=self.storage.text_encoder,
+            device=self.encoder_device,
+            versions=_encoder_versions(),
+            batch_size=batch.config.denoise.batch_size,
+        )
+
+
+@cache
+def _tilings_of(
+    shape: RenderRequest, tile_size: TileLength, tile_frames: TileLength, ratios: tuple[int, int]
+) -> tuple[DecodeTiling, ...]:
+    """Hundreds, and the same for all clips of a shape."""
+    return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
+
+
+def open_batch(prompts: str, config: RenderConfig) -> Batch:
+    """Read and check everything that a run needs. Raises ValueError with every mistake found."""
+    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
+    if config.denoise.batch_size > 1 and noise_scheduler_config(checkpoint).get("stochastic_sampling"):
+        raise ValueError(
+            "denoise.batch_size: this checkpoint's noise scheduler draws noise in every step (stochastic_sampling), "
+            "which would depend on the other clips of a pass; use 1"
+        )
+    preset = preset_for(config.model.version, checkpoint)
+    requests = read_prompts(prompts, config.defaults, preset, checkpoint)
+    return Batch(config, checkpoint, preset, tuple(requests))
+
+
+def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
+    """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
+    placement = batch.placement(inventory)
+    encoders = {worker.device_name for worker in placement.workers if Stage.ENCODE_TEXT in worker.stages}
+    digest = checkpoint_digest(batch.checkpoint)
+    return PlacedBatch(batch, inventory, placement, batch.precision(inventory), digest, "+".join(sorted(encoders)))
+
+
+def _shape(request: RenderRequest) -> tuple[int, int, int, int, bool]:
+    """What decides how much memory a request takes."""
+    guided = request.do_classifier_free_guidance
+    return request.height, request.width, request.num_frames, request.max_sequence_length, guided
+
+
+def _from_anywhere(name: str) -> str:
+    """`demo` and names on the hub are the same in every folder; a path is not."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != "demo" and path.exists() else name
+
+
+@cache
+def _encoder_versions() -> dict[str, str]:
+    """Of the libraries that make embeddings; read from their metadata, so nothing is imported for it."""
+    return {name: version(name) for name in ("torch", "transformers", "diffusers")}

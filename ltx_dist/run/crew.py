@@ -1,0 +1,51 @@
+"""The workers of a run: those it begins with, and one for each GPU that joins the cluster meanwhile."""
+
+from __future__ import annotations
+
+from ltx_dist.pipeline.worker import Worker
+from ltx_dist.placement.inventory import DeviceInfo
+from ltx_dist.placement.placement import Wishes, with_device
+from ltx_dist.run.batch import PlacedBatch
+from ltx_dist.worker.stage_worker import WorkerSpec
+
+
+class Crew:
+    """`placement` has every worker there ever was, also those that are gone."""
+
+    def __init__(self, placed: PlacedBatch) -> None:
+        self._placed = placed
+        self._wishes = Wishes(**placed.batch.config.placement.model_dump())
+        self._demand = placed.batch.demand(placed.precision)
+        self.placement = placed.placement
+
+    @property
+    def known_nodes(self) -> frozenset[str]:
+        """Ray's nodes that the placement was made of, and those whose GPUs were taken."""
+        return self._placed.inventory.node_ids
+
+    def specs(self) -> list[WorkerSpec]:
+        return [self._spec(worker) for worker in self.placement.workers]
+
+    def hire(self, gpu: DeviceInfo, num_workers: int) -> WorkerSpec | None:
+        """A worker for a GPU that joined; None if the run has as many as it may, `num_workers`, or it does not fit."""
+        limit = 1 if self._wishes.layout == "shared" else self._wishes.devices
+        on_gpus = any(worker.num_gpus for worker in self.placement.workers)
+        if not on_gpus or (limit is not None and num_workers >= limit):
+            return None
+        try:
+            self.placement = with_device(self.placement, gpu, len(self.placement.workers), self._wishes, self._demand)
+        except ValueError:  # smaller than any the run was placed on
+            return None
+        return self._spec(self.placement.workers[-1])
+
+    def _spec(self, worker: Worker) -> WorkerSpec:
+        batch = self._placed.batch
+        return WorkerSpec(
+            worker,
+            batch.checkpoint,
+            self._placed.digest,
+            self._placed.precision,
+            batch.mp4_settings,
+            self._placed.storage,
+            batch.config.recovery.exact,
+        )

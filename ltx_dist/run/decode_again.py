@@ -1,0 +1,62 @@
+"""`ltx-dist decode`: clips decoded again from kept latents, with other settings of decoding and of the mp4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.inputs.kept_request import kept_request
+from ltx_dist.models.ltx_video.presets import preset_for
+from ltx_dist.report.run_record import read_run_record
+from ltx_dist.run.batch import Batch
+from ltx_dist.store.files import INTERNAL
+from ltx_dist.store.kept_config import read_settings
+
+MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
+"""Sections, and a setting, that do not decide the latents."""
+
+NAMED = "decode.*, output.*, placement.* and model.vae_precision"
+
+KEEP = "recovery.keep_latents=true"
+
+
+def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
+    """The clips of a folder whose latents are there, with the settings they were rendered with but for `overrides`.
+
+    Raises ValueError for an override of anything that decides the latents, for a file that is not as `Spool` writes
+    them, and when not one clip has any.
+    """
+    for override in overrides:
+        if not override.startswith(MAY_CHANGE):
+            raise ValueError(
+                f"--set {override}: not a setting of decoding; these are {NAMED}: anything else needs the clips "
+                f"rendered again"
+            )
+    from ltx_dist.store.spool import Spool, spooled_requests
+
+    config = read_settings(folder, [*overrides, KEEP])
+    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
+    spool = folder / INTERNAL / "spool"
+    requests = [kept_request(path, told, checkpoint) for path, told in spooled_requests(spool).items()]
+    spooled = {request.request_id: request for request in requests}
+    names = _names(folder) or tuple(spooled)
+    batch = Batch(config, checkpoint, preset_for(config.model.version, checkpoint), (), names)
+    digest, precision = checkpoint_digest(checkpoint), config.model.precision
+    found = Spool(spool, folder / INTERNAL / "tmp", 0)
+    kept = tuple(
+        request
+        for name in names
+        if (request := spooled.get(name)) is not None
+        and found.holds(name, batch.latents_key(request, digest, precision))
+    )
+    if not kept:
+        remedy = "made with other weights; render them again" if spooled else "kept; render with --keep-latents"
+        raise ValueError(f"{folder}: none of {len(names)} clips has latents that can be decoded: none were {remedy}")
+    return Batch(config, checkpoint, batch.preset, kept, names)
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    """The clips of the last run, in its order."""
+    return tuple(read_run_record(folder).get("requests", ()))

@@ -1,0 +1,137 @@
+"""The live part of a run: workers, the loop of the batch, the thread that publishes, and everyone who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.planning.cliff import CliffGuard
+from ltx_dist.planning.order_search import better_orders
+from ltx_dist.planning.ordering import best_order
+from ltx_dist.planning.pace import planned_ends
+from ltx_dist.report.live_page import LivePage
+from ltx_dist.report.observers import Warnings, Watcher, Watchers
+from ltx_dist.report.progress import progress_of
+from ltx_dist.report.run_record import RunProgress
+from ltx_dist.run.cost_store import keep_corrections
+from ltx_dist.run.session import Session
+from ltx_dist.scheduling.batching import alike
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.store.files import output_errors
+from ltx_dist.store.publisher import Publisher
+from ltx_dist.store.publishing import PublishingThread
+
+if TYPE_CHECKING:
+    from ltx_dist.engine.executor import Executor
+    from ltx_dist.run.crew import Crew
+    from ltx_dist.run.resumption import Resumption
+
+
+def render_requests(
+    session: Session,
+    requests: Sequence[RenderRequest],
+    publisher: Publisher,
+    resumption: Resumption,
+    run: RunProgress,
+) -> None:
+    """Render and publish `requests`, in the order that is done soonest; `run` knows of each as it ends.
+
+    Raises what ends a run early: see `run.render_batch`.
+    """
+    from ltx_dist.run.crew import Crew
+
+    placed, crew = session.placed, Crew(session.placed)
+    with _closing(resumption, session), _executor(crew, session.uses_ray) as executor:
+        watchers, costs = Watchers(), placed.batch.costs(placed.precision)
+        renderer = Renderer(
+            Scheduler(placed.placement, costs, alike(placed.batch.requests)),
+            executor,
+            resumption,
+            on_completion=watchers.stage_ended,
+            on_notice=session.note,
+            is_stopped=lambda: session.stop.is_asked,
+            is_over=lambda: session.stop.is_over,
+            bounds=lambda: crew.placement.max_queued,
+            reorder=lambda scheduler: better_orders(scheduler, crew.placement.workers, costs),
+        )
+        run.completions, run.costs = renderer.completions, costs
+        at = {request.request_id: resumption.first_stage(request) for request in requests}
+        ordered = best_order(placed.placement, list(at), costs, at)
+        by_id = {request.request_id: request for request in requests}
+        ends = planned_ends(ordered.completions, ordered.scale)
+        page = LivePage()
+
+        def publish(result: RenderResult) -> None:
+            published = _publish(publisher, result, placed.render_key(result.request))
+            run.count(published)
+            run.placement = crew.placement
+            if published.status == "done":
+                resumption.forget(published.request)
+            watchers.clip_ended(published)
+            page.refresh(run, session.out)
+
+        with progress_of(
+            run.submitted, run.skipped, session.console, executor.worker_states, renderer.queue_lengths, ends
+        ) as progress:
+            guard = CliffGuard.of(costs, lambda: crew.placement.workers)
+            watchers.add(progress)
+            watchers.add(Warnings(guard, run, lambda line: session.note(f"warning: {line}")))
+            for watcher in (session.out.mirror, session.events, _metrics(session, renderer)):
+                if watcher:
+                    watchers.add(watcher)
+            try:
+                with PublishingThread(publish) as publishing:
+                    for result in renderer.render([by_id[name] for name in ordered.request_ids]):
+                        publishing.put(result)
+            finally:  # a run that is stopped has measured, too
+                keep_corrections(costs, placed.batch.checkpoint, placed.precision, placed.storage)
+
+
+def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
+    """The result as published: a video that is not what was asked for is a failed clip, not the end of the batch."""
+    with output_errors():
+        try:
+            publisher.publish(result, key)
+        except ValueError as error:
+            result = replace(result, status="failed", video=None, error=f"the finished video was refused: {error}")
+            publisher.publish(result, key)
+    return result
+
+
+def _metrics(session: Session, renderer: Renderer) -> Watcher | None:
+    if not session.uses_ray:
+        return None
+    from ltx_dist.cluster.ray_metrics import RayMetrics
+
+    return RayMetrics(renderer.queue_lengths)
+
+
+@contextmanager
+def _executor(crew: Crew, uses_ray: bool) -> Iterator[Executor]:
+    if uses_ray:
+        from ltx_dist.cluster.ray_executor import RayExecutor
+
+        executor: Executor = RayExecutor(crew.specs(), hire=crew.hire, known_nodes=crew.known_nodes)
+    else:
+        from ltx_dist.worker.local_executor import LocalExecutor
+
+        executor = LocalExecutor(crew.specs())
+    try:
+        yield executor
+    finally:
+        executor.shutdown()
+
+
+@contextmanager
+def _closing(resumption: Resumption, session: Session) -> Iterator[None]:
+    """In the end wait for what is still to be written, and say what could not be."""
+    try:
+        yield
+    finally:
+        for note in resumption.close():
+            session.note(note)

@@ -1,0 +1,227 @@
+"""One run of a batch: from requests to published clips and `run.json`. The path that every command takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from ltx_dist.cluster.cluster_head import check_head
+from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.engine.failures import SystemicError
+from ltx_dist.engine.loop import WorkersLostError
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.placement.inventory import Inventory
+from ltx_dist.placement.local_devices import local_inventory
+from ltx_dist.report.event_log import EventLog
+from ltx_dist.report.live_page import write_run
+from ltx_dist.report.run_record import RunProgress
+from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
+from ltx_dist.run.live import render_requests
+from ltx_dist.run.session import Session, say
+from ltx_dist.run.signals import EXIT_STOPPED, stop_on_signals
+from ltx_dist.store.files import INTERNAL, OutputError, output_errors
+from ltx_dist.store.kept_config import write_settings
+from ltx_dist.store.lock import folder_lock
+from ltx_dist.store.output import Output
+from ltx_dist.store.publisher import Publisher
+from ltx_dist.worker.ladder import gave_other_pixels
+
+if TYPE_CHECKING:
+    from ltx_dist.run.resumption import Resumption
+
+ExecutorKind = Literal["auto", "local", "ray"]
+
+KEEPS_LATENTS = "keeps-latents"
+"""A file that says latents of finished clips were asked for once: a later run without the wish leaves them there."""
+
+EXIT_DONE = 0
+EXIT_INTERNAL = 1
+EXIT_SOME_FAILED = 3
+EXIT_OUTPUT = 74
+
+
+def render_batch(
+    batch: Batch,
+    out: Output,
+    kind: ExecutorKind,
+    address: str | None,
+    console: Console,
+    events: EventLog | None = None,
+) -> int:
+    """Render what the output does not hold yet; returns the exit code, which `run.json` holds too.
+
+    Raises ValueError for what can still be wrong with the input now: an address, a device, a layout, or a folder
+    that another run is writing to.
+    """
+    inventory = local_inventory()
+    if kind == "local":
+        wishes = batch.config.placement
+        if inventory.gpus and wishes.device != "cpu" and (wishes.devices or 1) > 1:
+            raise ValueError(
+                f"placement.devices: --executor local is one process, which keeps one GPU busy, not {wishes.devices}; "
+                "leave either out"
+            )
+        inventory = replace(inventory, gpus=inventory.gpus[:1])
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        with ExitStack() as held:
+            stop = held.enter_context(stop_on_signals(batch.config.recovery.grace_seconds))
+            uses_ray = _uses_ray(batch, kind, address, inventory)
+            with output_errors():
+                held.enter_context(folder_lock(out.folder))
+            if uses_ray:
+                stop.interrupts = False
+                inventory = held.enter_context(_cluster(address))
+            return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, events))
+    except OutputError as error:
+        say(console, f"the output could not be written: {error}; make room or take another, and run it again", "red")
+        return EXIT_OUTPUT
+    except (WorkerStartError, SystemicError) as error:
+        say(console, f"stopped, nothing can be rendered with this: {error}", "red")
+        return EXIT_INTERNAL
+    except WorkersLostError as error:
+        say(console, f"stopped: {error}; run the same command again to go on", "red")
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        say(console, "stopped; run the same command again to go on")
+        return EXIT_STOPPED
+
+
+def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: Inventory) -> bool:
+    """`auto` is Ray where there is a cluster to join or more than one worker to keep busy."""
+    if kind != "auto":
+        return kind == "ray"
+    return bool(address) or len(batch.placement(inventory).workers) > 1
+
+
+def _run(session: Session) -> int:
+    """Find what remains to be done, and do it."""
+    placed, out = session.placed, session.out
+    with output_errors():
+        publisher = Publisher(out.folder, placed.checkpoint_record())
+        if not placed.batch.decoded_again:  # else those that the latents were made with stay known
+            write_settings(out.folder, placed.batch.config, **placed.resolved_model())
+        if out.mirror:
+            out.mirror.pull()
+        remaining = _unpublished(placed, publisher, out)
+        resumption = _open_resumption(session, remaining)
+    if resumption is not None:
+        session = replace(session, placed=placed.hosting(resumption.needed_stages(remaining)))
+    run = _progress(session.placed, remaining)
+    session.announce(remaining)
+    with (
+        session.events.batch(run) if session.events else nullcontext(),
+        closing(out.mirror) if out.mirror else nullcontext(),
+    ):
+        if not remaining and run.is_recorded(out.folder):
+            if out.mirror:
+                out.mirror.finish()
+            run.exit_code = EXIT_DONE
+            return EXIT_DONE  # and the record of the run that made these clips stays
+        with output_errors():
+            session.warn_of_shortage(remaining)
+            write_run(run, out)
+        return _finish(session, remaining, publisher, resumption, run)
+
+
+def _finish(
+    session: Session,
+    remaining: list[RenderRequest],
+    publisher: Publisher,
+    resumption: Resumption | None,
+    run: RunProgress,
+) -> int:
+    """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
+    run.exit_code = EXIT_INTERNAL
+    session.stop.last_words = partial(_tell_stopped, run, session.out)
+    try:
+        if resumption is not None:
+            render_requests(session, remaining, publisher, resumption, run)
+        if session.out.mirror:
+            session.out.mirror.finish()
+        run.exit_code = EXIT_SOME_FAILED if run.failed or session.placed.batch.left_out else EXIT_DONE
+    except (KeyboardInterrupt, WorkersLostError):
+        session.stop.end()
+        run.exit_code = EXIT_STOPPED
+        raise
+    except ValueError as error:  # the input was right when the run began: this is ours
+        raise RuntimeError(f"internal error: {error}") from error
+    except OutputError:
+        run.exit_code = EXIT_OUTPUT
+        raise
+    finally:
+        with suppress(OSError, OutputError):  # an output that cannot be written was reported already
+            write_run(run, session.out)
+    return run.exit_code
+
+
+def _tell_stopped(run: RunProgress, out: Output) -> None:
+    run.exit_code = EXIT_STOPPED
+    write_run(run, out)
+
+
+def _progress(placed: PlacedBatch, remaining: list[RenderRequest]) -> RunProgress:
+    skipped = len(placed.batch.requests) - len(remaining)
+    run = RunProgress(placed.placement, placed.batch.names, placed.checkpoint_record(), skipped=skipped)
+    run.unfinished = {request.request_id for request in remaining}
+    return run
+
+
+def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list[RenderRequest]:
+    return [request for request in placed.batch.requests if not _is_there(request, placed, publisher, out)]
+
+
+def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
+    if placed.batch.config.recovery.exact and any(map(gave_other_pixels, publisher.rungs_of(request))):
+        publisher.make_again(request)
+        return False
+    key = placed.key_to_keep(request, publisher.key_of(request))
+    if out.mirror is None:
+        return publisher.is_published(request, key)
+    if out.mirror.holds(request.request_id, key):
+        return True
+    if staged := publisher.is_published(request, key):  # by a run that ended before it was uploaded
+        out.mirror.upload(request.request_id)
+    return staged
+
+
+def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resumption | None:
+    """Where each clip goes on; None where none is left."""
+    placed, folder = session.placed, session.out.folder
+    kept = folder / INTERNAL / KEEPS_LATENTS
+    if placed.batch.config.recovery.keep_latents:
+        kept.touch()
+    elif not kept.exists():
+        _drop_latents_of_published(placed, session.out, remaining)
+    if not remaining:
+        return None
+    from ltx_dist.run.resumption import open_resumption
+
+    return open_resumption(placed, folder, remaining)
+
+
+def _drop_latents_of_published(placed: PlacedBatch, out: Output, remaining: list[RenderRequest]) -> None:
+    """A run that was killed after it had published a clip, and before it had removed its latents, left them."""
+    published = {request.request_id for request in placed.batch.requests} - {r.request_id for r in remaining}
+    for latents in (out.folder / INTERNAL / "spool").glob("*.safetensors"):
+        if latents.stem in published:
+            latents.unlink()
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Inventory]:
+    if address is not None and address != "auto":
+        check_head(address)  # before Ray is imported: it may have to use a token
+    from ltx_dist.cluster import ray_cluster
+
+    inventory = ray_cluster.connect(address)
+    try:
+        yield inventory
+    finally:
+        ray_cluster.disconnect()

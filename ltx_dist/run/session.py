@@ -1,0 +1,73 @@
+"""What one run is about: which batch, where to, on what, who may stop it, and how it talks to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from ltx_dist.messages import count
+from ltx_dist.models.ltx_video.presets import assumption
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.report.event_log import EventLog
+from ltx_dist.run.batch import PlacedBatch
+from ltx_dist.run.signals import Stop
+from ltx_dist.store.disk_space import latents_bytes, mp4_bytes, shortage, spool_peak
+from ltx_dist.store.output import Output
+
+MAX_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Made when everything about the input is right and the output folder is ours."""
+
+    placed: PlacedBatch
+    out: Output
+    uses_ray: bool
+    console: Console
+    stop: Stop
+    events: EventLog | None = None
+
+    def note(self, line: str) -> None:
+        """Something a person may want to act on; the run goes on."""
+        say(self.console, line, "yellow")
+
+    def announce(self, remaining: Sequence[RenderRequest]) -> None:
+        """What is about to be rendered, with what and on what; what is there already, and what will be replaced."""
+        batch, placement = self.placed.batch, self.placed.placement
+        num_workers = len(placement.workers)
+        where = "in this process" if not self.uses_ray else "as Ray actors" if num_workers > 1 else "as a Ray actor"
+        model = f"{batch.checkpoint.name} ({batch.preset.version}, {self.placed.precision})"
+        workers = f"{placement.layout}: {count(num_workers, 'worker')} {where}"
+        say(self.console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
+        if batch.config.model.version == "auto" and (line := assumption(batch.checkpoint)):
+            self.note(line)
+        if left_out := batch.left_out:
+            names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
+            self.note(f"{count(len(left_out), 'clip')} without latents, not decoded again: {names}")
+        if num_there := len(batch.requests) - len(remaining):
+            say(self.console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
+        if num_replaced := sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining):
+            self.note(f"{num_replaced} there from other settings, or damaged; will be replaced")
+
+    def warn_of_shortage(self, remaining: Sequence[RenderRequest]) -> None:
+        """If what is left to write is not likely to fit. May raise OSError."""
+        batch, recovery = self.placed.batch, self.placed.batch.config.recovery
+        channels = batch.checkpoint.latent_channels
+        ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
+        # What goes to a URL is staged for moments; what is decoded again has its latents on disk already.
+        mp4s = 0.0 if self.out.mirror else sum(mp4_bytes(request, batch.config.output.crf) for request in remaining)
+        latents = [] if batch.decoded_again else [latents_bytes(request, channels, *ratios) for request in remaining]
+        at_a_time = self.placed.placement.max_queued.get(Stage.DECODE, 0) + len(self.placed.placement.workers)
+        spool = spool_peak(latents, at_a_time, recovery.keep_latents, recovery.spool_gb * 1e9)
+        if line := shortage(self.out.folder, mp4s, spool):
+            self.note(f"warning: {line}")
+
+
+def say(console: Console, line: str, style: str = "") -> None:
+    """One line, however long: a log is read by programs, too."""
+    console.print(Text(line, style), soft_wrap=True)

@@ -1,0 +1,60 @@
+"""Writes stage outputs to disk in a thread of its own, so that the loop of the batch never waits for the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+
+from ltx_dist.pipeline.payloads import StageOutput
+from ltx_dist.store.files import output_errors
+
+MAX_WAITING = 16
+"""Outputs in memory that wait for a disk slower than the GPUs; a stop has to write them all."""
+
+
+class BackgroundWriter:
+    """One thread that does what it is given, in order, until something could not be done.
+
+    What that was is raised at the next call and by `close`: OutputError for the disk.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._room = Semaphore(MAX_WAITING)
+        self._error: Exception | None = None
+
+    def keep(self, fetch: Callable[[], StageOutput], write: Callable[[StageOutput], None]) -> None:
+        """Fetch an output and write it. At most MAX_WAITING wait for the disk; with more, this one is not kept."""
+        if not self._room.acquire(blocking=False):
+            return
+
+        def fetch_and_write() -> None:
+            try:
+                output = fetch()
+            except Exception:
+                return  # gone with the node it was on, which the batch's own loop sees, too
+            finally:
+                self._room.release()
+            write(output)
+
+        self.do(fetch_and_write)
+
+    def do(self, action: Callable[[], None]) -> None:
+        if self._error is not None:
+            raise self._error
+        self._thread.submit(self._run, action)
+
+    def close(self) -> None:
+        """Wait for what was asked for. Raises what could not be done."""
+        self._thread.shutdown(wait=True)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, action: Callable[[], None]) -> None:
+        if self._error is None:
+            try:
+                with output_errors():
+                    action()
+            except Exception as error:
+                self._error = error

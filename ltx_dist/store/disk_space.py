@@ -1,0 +1,51 @@
+"""Whether what a batch is going to write has room in its output folder: an estimate, made before it begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltx_dist.pipeline.request import RenderRequest
+
+BITS_A_PIXEL = 1.0
+"""Of an mp4 at CRF 17: a clip of 704x480x121 is 5 MB. Noise and grain take several times that, flat ones a tenth."""
+
+CRF, CRF_STEP = 17, 6
+"""x264 halves the bits for every six that are added to the rate factor."""
+
+FLOAT32 = 4
+
+
+def mp4_bytes(request: RenderRequest, crf: int) -> float:
+    """Estimated."""
+    pixels = request.height * request.width * request.num_frames
+    return pixels * BITS_A_PIXEL / 8 * 2.0 ** ((CRF - crf) / CRF_STEP)
+
+
+def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, temporal_ratio: int) -> int:
+    """Of a file in the spool, but for some kilobytes of facts."""
+    frames = (request.num_frames - 1) // temporal_ratio + 1
+    return FLOAT32 * channels * frames * (request.height // spatial_ratio) * (request.width // spatial_ratio)
+
+
+def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
+    """What to tell a person if so many bytes do not fit where `folder` is; None if they do. May raise OSError."""
+    system = os.statvfs(folder)
+    free = system.f_bavail * system.f_frsize
+    if mp4s + spool <= free:
+        return None
+    return (
+        f"the output may not fit: an estimated {_size(mp4s)} of clips and {_size(spool)} of latents, and {_size(free)} "
+        f"free in {folder}; the run ends with exit code 74 when it is full, and goes on once there is room"
+    )
+
+
+def spool_peak(sizes: Sequence[int], at_a_time: int, keeps_all: bool, limit: float) -> float:
+    """Bytes of latents on disk at most: of all clips, or of the largest that are between denoising and publishing."""
+    largest = sorted(sizes, reverse=True)[: None if keeps_all else at_a_time]
+    return min(float(sum(largest)), limit)
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,31 @@
+"""`.ltx-dist/config.json`: the config of the last render into a folder, resolved, so that its clips can be made again.
+
+JSON is YAML, so the file is one that `-c` takes, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.config_file import load_config
+from ltx_dist.store.files import INTERNAL, to_json, write_atomically
+
+
+def write_settings(folder: Path, config: RenderConfig, **resolved: str | None) -> None:
+    """`resolved`: what `auto`, a branch or a relative path stood for, by the names of `model`. May raise OSError."""
+    document: dict[str, Any] = config.model_dump(mode="json")
+    document["model"] |= resolved
+    write_atomically(_path(folder), to_json(document), folder / INTERNAL / "tmp")
+
+
+def read_settings(folder: Path, overrides: list[str]) -> RenderConfig:
+    """The config with overrides on top. Raises ValueError when there is none, or for a mistake in an override."""
+    if not _path(folder).is_file():
+        raise ValueError(f"{folder}: no clips of `ltx-dist render` are here ({_path(folder)} is missing)")
+    return load_config(_path(folder), overrides)
+
+
+def _path(folder: Path) -> Path:
+    return folder / INTERNAL / "config.json"

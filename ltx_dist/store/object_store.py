@@ -1,0 +1,203 @@
+"""The other side of an output that is a URL: clips are published into a local folder, and go from there to it.
+
+The mp4 first, then its sidecar, so that a sidecar over there has its mp4, as in a folder. What has arrived is removed
+here, but for the sidecars. A clip is taken for present without reading its mp4 if that has the size of which the
+sidecar speaks and was not written after the sidecar; where a store does not tell, the mp4 is read and hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.store.files import OutputError, write_atomically
+from ltx_dist.store.publisher import RESERVED_NAMES
+
+UPLOADS = 4
+"""At a time: one stream of a store carries some 50 MB/s, and clips are of a few MB."""
+
+RETRYING = Retrying(
+    stop=stop_after_attempt(6),
+    wait=wait_exponential_jitter(multiplier=0.5, max=20),
+    retry=retry_if_not_exception_type((PermissionError, FileNotFoundError)),
+    reraise=True,
+)
+"""Half a minute of trouble passes; wrong credentials and a bucket that is not there do not."""
+
+RUN_FILES = ("run.json", "trace.json", "index.html")
+
+WHEN = ("LastModified", "mtime", "updated", "last_modified", "created")
+"""Under which of these a store says when a file was written: S3, local and GCS, GCS, Azure, memory."""
+
+
+class Mirror:
+    """A watcher of the batch: a clip that ended is uploaded, in a thread of its own.
+
+    Errors of a store have many classes; all become OutputError here. `folder` is locked by the caller.
+    """
+
+    def __init__(self, url: str, folder: Path, retrying: Retrying = RETRYING) -> None:
+        self.url = url
+        self._folder, self._retrying = folder, retrying
+        self._uploaded = folder / ".ltx-dist" / "uploaded"
+        self._file_system, self._root = _open(url)
+        self._listing: dict[str, Mapping[str, Any]] = {}
+        self._pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+        self._uploads: dict[str, Future[None]] = {}
+        self._run_upload: Future[None] | None = None
+
+    def pull(self) -> None:
+        """Learn what is there, and fetch every sidecar and run.json: what is there counts, not what is staged."""
+        with self._errors():
+            self._listing = self._list()
+            wanted = [name for name in self._listing if _is_sidecar(name) or name == "run.json"]
+            for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
+                write_atomically(self._folder / name, content)
+        self._uploaded.mkdir(parents=True, exist_ok=True)
+        for old in self._uploaded.iterdir():
+            old.unlink()
+        for name in self._listing:
+            if name.endswith(".mp4"):
+                (self._uploaded / name).touch()
+
+    def holds(self, name: str, render_key: str) -> bool:
+        """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
+        try:
+            sidecar = json.loads((self._folder / f"{name}.json").read_bytes())
+            mp4, known = self._listing[f"{name}.mp4"], self._listing[f"{name}.json"]
+            if (sidecar["status"], sidecar["render_key"]) != ("done", render_key):
+                return False
+            if "mp4_bytes" in sidecar and mp4["size"] != sidecar["mp4_bytes"]:
+                return False
+            written, described = _when(mp4), _when(known)
+            if "mp4_bytes" in sidecar and written is not None and described is not None:
+                return written <= described
+            return self._sha256(f"{name}.mp4") == sidecar["mp4_sha256"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not ours: it is made anew
+            return False
+
+    def stage_ended(self, completion: Completion) -> None:
+        pass
+
+    def clip_ended(self, result: RenderResult) -> None:
+        self.upload(result.request.request_id)
+
+    def upload(self, name: str) -> None:
+        """Start to send a published clip, or the sidecar of a failed one."""
+        self._uploads[name] = self._pool.submit(self._send_clip, name)
+
+    def upload_run(self) -> None:
+        """The run's own files, at once. Raises OutputError."""
+        with self._errors():
+            for name in RUN_FILES:
+                if (self._folder / name).exists():
+                    self._send(name)
+
+    def upload_run_soon(self) -> None:
+        """The same in a thread, unless the last time is still going on; errors are left to the next time."""
+        if self._run_upload is None or self._run_upload.done():
+            self._run_upload = self._pool.submit(self.upload_run)
+
+    def fetch_clips(self, folder: Path) -> None:
+        """Every mp4 and sidecar that is there, into `folder`. Raises OutputError."""
+        with self._errors():
+            wanted = [name for name in self._list() if _is_sidecar(name) or name.endswith(".mp4")]
+            for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
+                (folder / name).write_bytes(content)
+
+    def finish(self) -> None:
+        """Wait for all uploads. Raises OutputError when clips did not arrive; they stay staged for the next run."""
+        errors = [(name, upload.exception()) for name, upload in self._uploads.items()]
+        failed = [(name, error) for name, error in errors if error is not None]
+        if failed:
+            name, error = failed[0]
+            raise OutputError(
+                f"{self.url}: clips not uploaded: {len(failed)}, {name} because of {_said(error)}; kept in "
+                f"{self._folder}, and the same command uploads them without rendering"
+            ) from error
+
+    def close(self) -> None:
+        """Uploads that have not begun are left to the next run."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _send_clip(self, name: str) -> None:
+        mp4 = self._folder / f"{name}.mp4"
+        if mp4.exists():
+            self._send(mp4.name)
+        self._send(f"{name}.json")
+        if mp4.exists():
+            (self._uploaded / mp4.name).touch()
+            mp4.unlink()
+
+    def _send(self, name: str) -> None:
+        content = (self._folder / name).read_bytes()
+        self._retrying.copy()(self._file_system.pipe_file, f"{self._root}/{name}", content)
+
+    def _fetch(self, name: str) -> bytes:
+        return self._retrying.copy()(self._file_system.cat_file, f"{self._root}/{name}")
+
+    def _list(self) -> dict[str, Mapping[str, Any]]:
+        """Files by name; what is not there yet is empty."""
+        self._file_system.invalidate_cache()
+        try:
+            entries = self._retrying.copy()(self._file_system.ls, self._root, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {entry["name"].rpartition("/")[2]: entry for entry in entries if entry["type"] == "file"}
+
+    def _sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self._errors(), self._file_system.open(f"{self._root}/{name}", "rb") as file:
+            for block in iter(partial(file.read, 1 << 20), b""):
+                digest.update(block)
+        return digest.hexdigest()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise OutputError(f"{self.url}: {_said(error)}") from error
+
+
+def is_uploaded(folder: Path, name: str) -> bool:
+    """Whether a staging folder's output has the file; False for every folder that stages for none."""
+    return (folder / ".ltx-dist" / "uploaded" / name).exists()
+
+
+def _open(url: str) -> tuple[Any, str]:
+    protocol = url.partition("://")[0]
+    try:
+        file_system, root = url_to_fs(url)
+    except ImportError as error:
+        extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
+        remedy = f"in the checkout: pip install '.[{extra}]'" if extra else str(error)
+        raise ValueError(f"{url}: what reads {protocol}:// is not installed; {remedy}") from None
+    except ValueError:
+        raise ValueError(
+            f"{url}: {protocol}:// is not known; use a folder, s3://, gs:// or another of fsspec's"
+        ) from None
+    return file_system, str(root).rstrip("/")
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.endswith(".json") and name.removesuffix(".json") not in RESERVED_NAMES
+
+
+def _when(entry: Mapping[str, Any]) -> Any:
+    """Comparable with that of another file of the same store; None where it does not tell."""
+    return next((entry[key] for key in WHEN if entry.get(key) is not None), None)
+
+
+def _said(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")

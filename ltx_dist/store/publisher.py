@@ -1,0 +1,226 @@
+"""Publishing into the output folder: `NAME.mp4`, and beside it `NAME.json` (the sidecar), the mp4 always first.
+
+The mp4, with the render key in its seal, is the truth of a clip: a sidecar that is lost, or older than its mp4, is
+written again from it. One Publisher writes to a folder at a time; workers never do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ltx_dist import __version__
+from ltx_dist.media.mp4 import check_video
+from ltx_dist.media.seal import MAX_SEAL_BYTES, claimed, read_seal
+from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.store.files import INTERNAL, clear_folder, make_folder, to_json, write_atomically, write_once
+
+RESERVED_NAMES = frozenset({"run", "trace", "index"})
+"""Names of files of ours; prompts are refused before they get here."""
+
+
+class Publisher:
+    """The one writer of an output folder.
+
+    checkpoint: what the sidecars say of it, as JSON: its name and digests.
+    Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._checkpoint = dict(checkpoint)
+        self._scratch = folder / INTERNAL / "tmp"
+        self._again: set[str] = set()
+        make_folder(self._scratch)
+        clear_folder(self._scratch)
+
+    def publish(self, result: RenderResult, render_key: str) -> bool:
+        """Make `result` visible and durable: the mp4 and its sidecar, or for a failed one the sidecar alone.
+
+        False when the clip is there already: the first of two attempts wins, and this one, late, leaves no trace.
+        Raises ValueError, with nothing written, when the mp4 is not the video that was asked for.
+        """
+        request, video = result.request, result.video
+        assert (result.status == "done") == (video is not None), result.status
+        _assert_safe(request.request_id)
+        if self.is_published(request, render_key):
+            return False
+        if video is None and request.request_id in self._again:
+            return True  # the clip that is there stays, and with it the record of how it was made
+        if video is not None:
+            _check(request, video)
+            is_first = request.request_id not in self._again
+            if not write_once(
+                self._mp4(request),
+                video.mp4,
+                self._scratch,
+                stays=lambda: is_first and self._seal(request, render_key) is not None,
+            ):
+                self.is_published(request, render_key)  # of another driver, which may not have written its sidecar
+                return False
+        self._record(request, _sidecar(result, render_key, self._checkpoint))
+        self._again.discard(request.request_id)
+        return True
+
+    def make_again(self, request: RenderRequest) -> None:
+        """What is there now does not count, though its key may be right: the next one published replaces it."""
+        self._again.add(request.request_id)
+
+    def key_of(self, request: RenderRequest) -> str | None:
+        """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked.
+
+        None as well where the sidecar tells another request: then no key of this one is its.
+        """
+        recorded = _recorded(self._json(request))
+        if isinstance(key := recorded.get("render_key"), str):
+            return key if recorded.get("request") == json.loads(to_json(asdict(request))) else None
+        try:
+            with self._mp4(request).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
+                return claimed(file.read()).get("render_key")
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def rungs_of(self, request: RenderRequest) -> list[str]:
+        """By its sidecar, what was done for want of memory to make the clip that is there."""
+        stages = _recorded(self._json(request)).get("stages")
+        found = [stage.get("after_no_memory") for stage in stages.values()] if isinstance(stages, dict) else []
+        return [rung for rung in found if isinstance(rung, str)]
+
+    def is_published(self, request: RenderRequest, render_key: str) -> bool:
+        """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
+
+        Without a sidecar that says so the mp4 itself is asked, and when it is whole the sidecar is written anew.
+        """
+        if request.request_id in self._again:
+            return False
+        if _is_recorded(self._mp4(request), self._json(request), render_key):
+            return True
+        facts = self._seal(request, render_key)
+        if facts is None:
+            return False
+        self._record(request, _sidecar_of_seal(request, facts, self._checkpoint))
+        return True
+
+    def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
+        """What the mp4 says of itself, if it is whole and of this key; of others only the end is read."""
+        try:
+            with self._mp4(request).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
+                if claimed(file.read()).get("render_key") != render_key:
+                    return None
+                file.seek(0)
+                mp4 = file.read()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        facts = read_seal(mp4)
+        return None if facts is None else facts | {"mp4_sha256": hashlib.sha256(mp4).hexdigest(), "mp4_bytes": len(mp4)}
+
+    def _mp4(self, request: RenderRequest) -> Path:
+        return self._folder / f"{request.request_id}.mp4"
+
+    def _json(self, request: RenderRequest) -> Path:
+        return self._folder / f"{request.request_id}.json"
+
+    def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
+        write_atomically(self._json(request), to_json(content), self._scratch)
+
+
+def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:
+    recorded = _recorded(sidecar)
+    if (recorded.get("status"), recorded.get("render_key")) != ("done", render_key):
+        return False  # before the mp4 is read: a batch of other settings need not be hashed
+    try:
+        content = mp4.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return recorded.get("mp4_sha256") == hashlib.sha256(content).hexdigest()
+
+
+def _recorded(sidecar: Path) -> dict[str, Any]:
+    """Nothing of a foreign or damaged one."""
+    try:
+        recorded = json.loads(sidecar.read_bytes())
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def _assert_safe(name: str) -> None:
+    assert Path(name).name == name and name not in RESERVED_NAMES, name
+
+
+def _check(request: RenderRequest, video: EncodedVideo) -> None:
+    if hashlib.sha256(video.mp4).hexdigest() != video.mp4_sha256:
+        raise ValueError("the mp4 was damaged on its way from the worker")
+    check_video(video.mp4, request.num_frames, request.height, request.width, request.frame_rate)
+
+
+def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    sidecar: dict[str, Any] = {
+        "status": result.status,
+        "request": asdict(result.request),
+        "render_key": render_key,
+        "checkpoint": checkpoint,
+        "versions": _versions(),
+        "stages": {str(c.assignment.stage): _stage(c) for c in result.completions},  # of a retried stage the last
+    }
+    if (video := result.video) is None:
+        return sidecar | {"error": result.error}
+    digests = {"frames_sha256": video.frames_sha256, "mp4_sha256": video.mp4_sha256, "num_frames": video.num_frames}
+    digests["mp4_bytes"] = len(video.mp4)
+    return sidecar | digests | {"latents_sha256": _latents_sha256(result)}
+
+
+def _sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """As much as the mp4 and the key tell: who worked on it for how long, and in which versions, is lost."""
+    return {
+        "status": "done",
+        "request": asdict(request),
+        "render_key": facts["render_key"],
+        "checkpoint": checkpoint,
+        "versions": {},
+        "stages": {},
+        "frames_sha256": facts["frames_sha256"],
+        "mp4_sha256": facts["mp4_sha256"],
+        "mp4_bytes": facts["mp4_bytes"],
+        "num_frames": request.num_frames,
+        "latents_sha256": facts.get("latents_sha256"),
+    }
+
+
+def _stage(completion: Completion) -> dict[str, Any]:
+    report = completion.report
+    stage = {
+        "worker": completion.assignment.worker_id,
+        "seconds": report.seconds,
+        "load_seconds": report.load_seconds,
+        "peak_bytes": report.peak_bytes,
+    }
+    if completion.assignment.request_ids[1:]:
+        stage["clips_in_pass"] = len(completion.assignment.request_ids)
+    return stage if report.rung is None else stage | {"after_no_memory": report.rung}
+
+
+def _latents_sha256(result: RenderResult) -> str | None:
+    """Of the last denoising that ended well: its latents are the ones decoded."""
+    digests = [
+        c.report.latents_sha256[c.assignment.request_ids.index(result.request.request_id)]
+        for c in result.completions
+        if c.report.latents_sha256
+    ]
+    return digests[-1] if digests else None
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what makes the pixels; read from the installed packages' metadata, so nothing is imported for it."""
+    return {"ltx_dist": __version__} | {name: version(name) for name in ("torch", "diffusers", "transformers", "av")}

@@ -1,0 +1,105 @@
+"""Text, YAML and JSON that a person wrote or downloaded, read strictly: what is wrong is a ValueError saying where."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
+
+from ltx_dist.messages import show
+
+MAX_JSON_BYTES = 64 << 20
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """The text of a UTF-8 file (BOM dropped) of at most `max_bytes`; ValueError names what is wrong and where."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    return decode_text(data, str(path), max_bytes)
+
+
+def decode_text(data: bytes, label: str, max_bytes: int) -> str:
+    """`data` as UTF-8 without BOM; ValueError if it is longer than `max_bytes` or not UTF-8."""
+    if len(data) > max_bytes:
+        raise ValueError(f"{label}: larger than {max_bytes >> 20} MiB; split the file")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{label}:{line}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that was downloaded with a model."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, so no configuration")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: {'missing' if not path.exists() else error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error}); download it again") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: not a JSON object; download it again")
+    return document
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases (they can blow a small file up) and a key given twice (one would be lost)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise ComposerError(None, None, "aliases (*name) are not allowed; write the value out", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        # JSON is YAML, and writes an emoji as two escapes; PyYAML leaves the halves apart. One half is an error.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16") if isinstance(value, str) else value
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError):  # e.g. the date 2026-99-99, `!!bool x`
+            message = f"{show(node.value)} is not a value of its kind; put it in quotes"
+            raise ConstructorError(None, None, message, node.start_mark) from None
+
+
+# YAML 1.1, which PyYAML follows, reads 1e-3 as text; 1.2 and everybody who writes it mean the number.
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@contextmanager
+def yaml_errors(label: str, text: str, with_line: bool = True) -> Iterator[None]:
+    """Turn whatever YAML raises inside into a ValueError that names `label` and the line."""
+    try:
+        yield
+    except RecursionError:
+        raise ValueError(f"{label}: nested too deeply") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+        where = f"{label}:{line}" if with_line else label
+        raise ValueError(f"{where}: not valid YAML: {reason}") from None

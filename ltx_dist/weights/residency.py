@@ -1,0 +1,86 @@
+"""Host <-> device. Weights never change, so eviction drops the device copy and copies nothing back."""
+
+from __future__ import annotations
+
+import torch
+
+from ltx_dist.weights.host_memory import HostBuffers
+
+
+class ResidentModule:
+    """A module whose weights stay in host memory and are copied to the device while they are needed.
+
+    For a GPU they are moved to page-locked memory, once and tensor by tensor. On a CPU device the two are the same
+    memory, and both moves cost nothing. `uploads` counts the copies.
+    """
+
+    def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
+        self._module = module
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._arrived: torch.cuda.Event | None = None
+        self._host: dict[str, torch.Tensor] = {}
+        buffers = HostBuffers([tensor.nbytes for _, tensor in self._tensors()], pin=True) if self._stream else None
+        for index, (name, tensor) in enumerate(self._tensors()):
+            if buffers is not None:
+                tensor.data = moved(tensor.data, buffers[index])
+            self._host[name] = tensor.data
+        self.is_resident = False
+        self.uploads = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._host.values())
+
+    def prefetch(self) -> None:
+        """Begin to copy the weights to the device, beside what it computes; returns at once.
+
+        Without room there none are left on it, and torch.OutOfMemoryError is raised.
+        """
+        if self.is_resident:
+            return
+        try:
+            self._copy()
+        except BaseException:  # half of the weights would be on the device, and the next upload would find them there
+            self.evict()
+            raise
+        self.is_resident = True
+        self.uploads += 1
+
+    def _copy(self) -> None:
+        if self._stream is None:
+            return
+        with torch.cuda.stream(self._stream):
+            for name, tensor in self._tensors():
+                tensor.data = self._host[name].to(self._device, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(self._stream)
+
+    def upload(self) -> None:
+        """The weights are on the device: what is computed from here on waits for them there."""
+        self.prefetch()
+        if self._stream is None or self._arrived is None:
+            return
+        computing = torch.cuda.current_stream(self._device)
+        self._arrived.synchronize()  # on the host, so that the wait counts as loading and not as the stage's time
+        computing.wait_event(self._arrived)
+        for _, tensor in self._tensors():
+            tensor.data.record_stream(computing)  # its memory was taken on the other stream
+        self._arrived = None
+
+    def evict(self) -> None:
+        """Point the module back at its host weights; the device copy is free to be reused."""
+        for name, tensor in self._tensors():
+            tensor.data = self._host[name]
+        self._arrived = None
+        self.is_resident = False
+
+    def _tensors(self) -> list[tuple[str, torch.Tensor]]:
+        return [*self._module.named_parameters(), *self._module.named_buffers()]
+
+
+def moved(tensor: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+    """A copy of the tensor that lies in a buffer (uint8) of its size."""
+    view = buffer.view(tensor.dtype).view(tensor.shape)
+    view.copy_(tensor)
+    return view

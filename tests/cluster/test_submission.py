@@ -1,0 +1,134 @@
+"""What is checked before a batch leaves this machine, and whom it may be sent to. No Ray is started."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+
+from ltx_dist.cluster.job_server import check_job_server
+from ltx_dist.cluster.submission import prepare
+from ltx_dist.inputs.config_file import load_config
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "my prompts; rm -rf ~.csv"
+    path.write_text('prompt,name\n"a red circle, it moves",red\n')
+    return path
+
+
+def test_the_prompts_and_the_settings_travel_and_nothing_else(prompts: Path):
+    config = load_config(None, ["placement.layout=pinned", "placement.device=cpu", "defaults.seed=7"])
+    submission = prepare(str(prompts), config, "/out/it's mine; $(id)")
+    assert set(submission.files) == {"prompts.csv", "config.yaml"}
+    assert submission.files["prompts.csv"] == prompts.read_bytes()
+    settings = yaml.safe_load(submission.files["config.yaml"])
+    assert settings.pop("recovery") == {"grace_seconds": 55}, "what Ray waits for a job that we submit, and less"
+    assert settings == {"placement": {"layout": "pinned", "device": "cpu"}, "defaults": {"seed": 7}}
+    assert shlex.split(submission.entrypoint) == [
+        "ltx-dist", "render", "prompts.csv", "--config", "config.yaml", "--output", "/out/it's mine; $(id)",
+    ]  # fmt: skip
+    assert submission.num_clips == 1 and submission.checkpoint_is_here
+
+
+def test_an_id_is_the_batch_and_its_attempt(prompts: Path):
+    config = load_config(None)
+    one, other = prepare(str(prompts), config, "/out/a"), prepare(str(prompts), config, "/out/b")
+    assert one.digest == prepare(str(prompts), config, "/out/a").digest != other.digest
+    assert one.next_id([]) == f"ltx-{one.digest}-1"
+    assert one.next_id([f"ltx-{one.digest}-9", f"ltx-{one.digest}-10", f"ltx-{other.digest}-70"]).endswith("-11")
+
+
+@pytest.mark.parametrize("checkpoint", ["/elsewhere/ltx", "Lightricks/LTX-Video", "Lightricks/LTX-Video@0123abcd"])
+def test_a_checkpoint_that_is_elsewhere_leaves_the_rest_to_the_cluster(prompts: Path, checkpoint: str):
+    config = load_config(None, [f"model.checkpoint={checkpoint}"])
+    assert not prepare(str(prompts), config, "/out").checkpoint_is_here
+    prompts.write_text("prompt,num_frames\na,24\n")
+    with pytest.raises(ValueError, match="num_frames: 24 is not a multiple of 8 plus 1"):
+        prepare(str(prompts), config, "/out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "output", "message"),
+    [
+        (["model.checkpoint=./ltx"], "/out", "model.checkpoint: ./ltx is relative"),
+        (["model.checkpoint=/x", "model.text_encoder=t5/../t5"], "/out", "model.text_encoder: t5/../t5 is relative"),
+        ([], "clips", "--output: clips is relative"),
+    ],
+)
+def test_what_would_be_another_thing_on_the_cluster_is_refused(
+    prompts: Path, settings: list[str], output: str, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        prepare(str(prompts), load_config(None, settings), output)
+
+
+@contextmanager
+def server(status: int, body: bytes) -> Iterator[int]:
+    """Answers everything with this; yields its port. It listens on every address of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("0.0.0.0", 0), Handler) as http:
+        thread = Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        yield http.server_address[1]
+        http.shutdown()
+
+
+RAY = json.dumps({"ray_version": "2.60.0"}).encode()
+OUTSIDE = "0.0.0.0"
+"""Leads here on Linux, but is no loopback address: it stands for any other machine."""
+
+
+def test_a_server_that_lets_anyone_in_is_refused_unless_it_is_this_machine():
+    with server(200, RAY) as port:
+        with pytest.raises(ValueError, match="lets anyone run code there, without a token"):
+            check_job_server(f"http://{OUTSIDE}:{port}", insecure=True)
+        assert not check_job_server(f"http://127.0.0.1:{port}/").wants_token
+        assert not check_job_server(f"http://localhost:{port}").wants_token
+
+
+def test_plain_http_to_another_machine_takes_an_explicit_word(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a-token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with server(401, b"Unauthorized: Missing authentication token") as port:
+        with pytest.raises(ValueError, match="plain http to another machine.*--insecure"):
+            check_job_server(f"http://{OUTSIDE}:{port}")
+        assert check_job_server(f"http://{OUTSIDE}:{port}", insecure=True).wants_token
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:6379", "not that of a job server"),
+        ("ray://127.0.0.1:10001", "not that of a job server"),
+        ("http://user:secret@127.0.0.1:8265", "not that of a job server"),
+        ("http://127.0.0.1:port", "not that of a job server"),
+        ("http://127.0.0.1:1", "nothing answers at http://127.0.0.1:1"),
+    ],
+)
+def test_other_addresses_are_refused(address: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        check_job_server(address)
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, b"{}"), (404, b""), (500, b"")])
+def test_another_kind_of_server_is_told_of(status: int, body: bytes):
+    with server(status, body) as port, pytest.raises(ValueError, match="no job server of Ray"):
+        check_job_server(f"http://127.0.0.1:{port}")

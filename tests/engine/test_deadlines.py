@@ -1,0 +1,95 @@
+"""What counts as hung: nothing moved since the worker was up, for longer than a multiple of what is usual."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fakes import make_request
+
+from ltx_dist.engine.deadlines import FIRST_SECONDS, LEAST_SECONDS, Deadlines
+from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.work import Assignment, Completion, StageReport, WorkerState
+
+DENOISE = Assignment(("a",), Stage.DENOISE, "w0")
+
+
+def step(number: int) -> WorkerState:
+    return WorkerState("w0", Stage.DENOISE, ("a",), number, 8)
+
+
+def test_a_worker_that_still_loads_is_not_hung():
+    deadlines = Deadlines()
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    assert deadlines.overdue(1e9) == []
+    deadlines.joined("w0", 1e9)
+    assert deadlines.overdue(1e9 + FIRST_SECONDS) == [] and deadlines.overdue(1e9 + FIRST_SECONDS + 1)
+
+
+def test_every_step_grants_its_own_time():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    for number in range(1, 5):
+        deadlines.saw([step(number)], 20.0 * number)
+    assert deadlines.overdue(80 + 5 * 20.0) == [], "five times the median step"
+    ((assignment, line),) = deadlines.overdue(81 + 5 * 20.0)
+    assert assignment == DENOISE and line == "hung in denoise of a: waited 101 s for step 5, where 100 s is the most"
+
+
+def test_a_larger_clip_than_those_seen_is_granted_more():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    small, large = make_request("s"), replace(make_request("l"), width=128, height=128)
+    decode = Assignment(("s",), Stage.DECODE, "w0")
+    deadlines.begin(decode, [small], 0.0)
+    deadlines.end(Completion(decode, 0.0, 30.0, StageReport(30.0)))
+    deadlines.begin(replace(decode, request_ids=("l",)), [large], 0.0)
+    assert deadlines.overdue(5 * 30 * 16.0) == [] and deadlines.overdue(5 * 30 * 16.0 + 1)
+
+
+def test_more_clips_in_a_pass_are_granted_more():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    one, four = Assignment(("s",), Stage.ENCODE_TEXT, "w0"), Assignment(("a", "b", "c", "d"), Stage.ENCODE_TEXT, "w0")
+    deadlines.begin(one, [make_request("s")], 0.0)
+    deadlines.end(Completion(one, 0.0, 30.0, StageReport(30.0)))
+    deadlines.begin(four, [make_request(name) for name in four.request_ids], 0.0)
+    assert deadlines.overdue(5 * 30 * 4.0) == []
+    ((_, line),) = deadlines.overdue(5 * 30 * 4.0 + 1)
+    assert line.startswith("hung in encode_text of a and 3 more: waited 601 s")
+
+
+def test_quick_stages_have_a_minute():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    encode = Assignment(("a",), Stage.ENCODE_TEXT, "w0")
+    deadlines.begin(encode, [make_request("a")], 0.0)
+    deadlines.end(Completion(encode, 0.0, 0.1, StageReport(0.1)))
+    deadlines.begin(encode, [make_request("a")], 0.0)
+    assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
+
+
+def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    deadlines.end(Completion(DENOISE, 0.0, 0.4, StageReport(0.4)))
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
+
+
+def test_reading_weights_between_turns_is_not_standing_still():
+    deadlines = Deadlines()
+    deadlines.joined("w0", 0.0)
+    first, second = Assignment(("a",), Stage.ENCODE_TEXT, "w0"), Assignment(("b",), Stage.ENCODE_TEXT, "w0")
+    deadlines.begin(first, [make_request("a")], 0.0)
+    deadlines.end(Completion(first, 0.0, 0.04, StageReport(0.04)))
+    deadlines.begin(second, [make_request("b")], 0.0)
+    reads = WorkerState("w0", Stage.ENCODE_TEXT, ("b",), is_loading=True)
+    for now in range(0, 200, 10):
+        deadlines.saw([reads], float(now))
+        assert deadlines.overdue(now + LEAST_SECONDS) == []
+    deadlines.saw([replace(reads, is_loading=False)], 200.0)
+    assert deadlines.overdue(190.0 + LEAST_SECONDS) == [] and deadlines.overdue(191.0 + LEAST_SECONDS)
+    deadlines.saw([reads], FIRST_SECONDS + 1)
+    assert deadlines.overdue(FIRST_SECONDS + 1), "a read that never ends is one"

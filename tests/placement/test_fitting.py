@@ -1,0 +1,147 @@
+"""What fits on a device, and how: at full size, in arithmetic alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.estimates.parameters import (
+    text_encoder_parameters,
+    transformer_parameters,
+    vae_decoder_parameters,
+)
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
+from ltx_dist.placement.fitting import Fit, Models, blocks_of, fit, wave_size
+from ltx_dist.placement.tilings import batch_tiling_cost, candidate_tilings
+
+RATIOS = (32, 8)
+
+
+def request(height: int = 480, width: int = 704, num_frames: int = 121) -> RenderRequest:
+    return RenderRequest("clip", "", "", height, width, num_frames, 25.0, 40, 3.0, 0.0, 0, 0.05, 0.025, 128)
+
+
+def full_size(transformer: str = "transformer-2b", element_bytes: int = 2, transformer_storage: int = 2) -> Models:
+    configs = {name: read_config(name) for name in ("text_encoder", transformer, "vae-0.9.5")}
+    configs = dict(zip(("text_encoder", "transformer", "vae"), configs.values(), strict=True))
+    block, blocks = blocks_of(configs)
+    bytes_each = {"text_encoder": element_bytes, "transformer": transformer_storage, "vae": element_bytes}
+    parameters = {
+        "text_encoder": text_encoder_parameters(configs["text_encoder"]),
+        "transformer": transformer_parameters(configs["transformer"]),
+        "vae": vae_decoder_parameters(configs["vae"]),
+    }
+    return Models(
+        {name: count * bytes_each[name] for name, count in parameters.items()},
+        {name: count * bytes_each[name] for name, count in block.items()},
+        blocks,
+        configs,
+        element_bytes,
+        RATIOS,
+        element_bytes,
+    )
+
+
+def fit_all(models: Models, gigabytes: float | None, **changes: object) -> Fit:
+    shapes = [request()]
+    arguments = {"device": "cuda", "residency": "auto", "tilings": candidate_tilings("auto", "auto", shapes, RATIOS)}
+    arguments |= changes
+    capacity = None if gigabytes is None else int(gigabytes * 1e9)
+    return fit(capacity=capacity, stages=STAGES, models=models, shapes=shapes, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("transformer", "gigabytes", "residency", "streamed"),
+    [
+        ("transformer-2b", 80, "resident", ()),
+        ("transformer-2b", 24, "resident", ()),
+        ("transformer-2b", 16, "time_sliced", ()),
+        ("transformer-2b", 6, "streamed", (Stage.ENCODE_TEXT,)),
+        ("transformer-2b", 4, "streamed", (Stage.ENCODE_TEXT, Stage.DENOISE)),
+        ("transformer-13b", 80, "resident", ()),
+        ("transformer-13b", 24, "streamed", (Stage.DENOISE,)),
+    ],
+)
+def test_cards(transformer: str, gigabytes: float, residency: str, streamed: tuple[Stage, ...]) -> None:
+    way = fit_all(full_size(transformer), gigabytes)
+    assert (way.residency, way.streamed) == (residency, streamed)
+    assert way.peak_bytes <= gigabytes * 1e9
+
+
+def test_2b_stays_on_24_gb_because_its_decode_is_cut() -> None:
+    models = full_size()
+    way = fit_all(models, 24)
+    assert way.tiling != UNTILED
+    assert batch_tiling_cost(way.tiling, [request()], RATIOS) < 1.3
+    assert fit_all(models, 24, tilings=[UNTILED]).residency == "time_sliced", "in one piece T5 must leave"
+    assert fit_all(models, 80).tiling == UNTILED
+
+
+def test_13b_with_float8_storage_need_not_be_streamed_on_24_gb() -> None:
+    assert fit_all(full_size("transformer-13b", transformer_storage=1), 24).residency == "time_sliced"
+
+
+def test_larger_devices_never_get_a_costlier_way() -> None:
+    models, shapes = full_size(), [request()]
+    order = ["streamed", "time_sliced", "resident"]
+    ranks, costs = [], []
+    for size in range(4, 60, 2):
+        way = fit_all(models, size)
+        ranks.append(order.index(way.residency))
+        costs.append((way.residency, batch_tiling_cost(way.tiling, shapes, RATIOS)))
+    assert ranks == sorted(ranks)
+    for residency in order:
+        of_one = [cost for name, cost in costs if name == residency]
+        assert of_one == sorted(of_one, reverse=True)
+
+
+def test_unknown_memory_is_time_sliced_on_a_gpu_and_resident_on_a_cpu() -> None:
+    assert fit_all(full_size(), None).residency == "time_sliced"
+    assert fit_all(full_size(), None, device="cpu").residency == "resident"
+
+
+def test_a_cpu_takes_turns_but_streams_nothing() -> None:
+    models = full_size(element_bytes=4, transformer_storage=4)
+    assert fit_all(models, 64, device="cpu").residency == "resident"
+    assert fit_all(models, 24, device="cpu").residency == "time_sliced"
+    with pytest.raises(ValueError, match=r"needs at least 19\..* for encode_text; set model.text_encoder_quant"):
+        fit_all(models, 16, device="cpu")
+
+
+def test_what_does_not_fit_is_named_with_what_would() -> None:
+    assert fit_all(full_size(), 80, residency="streamed").streamed == (Stage.ENCODE_TEXT, Stage.DENOISE)
+    with pytest.raises(
+        ValueError, match=r"^placement.residency: resident needs at least .* of the device.s 6.0 GB; use auto$"
+    ):
+        fit_all(full_size(), 6, residency="resident")
+    with pytest.raises(ValueError, match=r"most of it .* for decode; leave decode.tile_size .* at auto, or else"):
+        fit_all(full_size(), 6, tilings=[UNTILED])
+
+
+@pytest.mark.parametrize(
+    ("swap_seconds", "clip_seconds", "expected"),
+    # docs: RTX 4090 at 704x480x121, 14.5 GB at 25 GB/s, 40 steps and distilled; both ways from pageable memory; SATA.
+    [(0.58, 20.7, 1), (0.58, 2.91, 4), (3.97, 20.7, 4), (3.97, 2.91, 28), (29, 2.91, 100), (0, 1, 1)],
+)
+def test_a_wave_is_as_large_as_its_swaps_need(swap_seconds: float, clip_seconds: float, expected: int) -> None:
+    assert wave_size(swap_seconds, clip_seconds) == expected
+
+
+def test_candidates_are_sorted_by_work_and_begin_with_one_piece() -> None:
+    shapes = [request(), request(512, 768, 97)]
+    tilings = candidate_tilings("auto", "auto", shapes, RATIOS)
+    costs = [batch_tiling_cost(tiling, shapes, RATIOS) for tiling in tilings]
+    assert tilings[0] == UNTILED and costs[0] == 1.0 and costs == sorted(costs)
+    assert candidate_tilings("off", "off", shapes, RATIOS) == [UNTILED]
+    assert candidate_tilings(512, 64, shapes, RATIOS) == [DecodeTiling(512, 64)]
+    assert candidate_tilings(512, "off", shapes, RATIOS) == [DecodeTiling(512, None)]
+
+
+@pytest.mark.parametrize(
+    ("size", "frames", "field"), [(500, "off", "tile_size"), (64, 64, "tile_size"), (512, 8, "tile_frames")]
+)
+def test_tiles_of_broken_latents_or_nothing_but_overlap_are_refused(size: int, frames: int | str, field: str) -> None:
+    with pytest.raises(ValueError, match=f"^decode.{field}: .* use a multiple of .* above"):
+        candidate_tilings(size, frames, [request()], RATIOS)

@@ -1,0 +1,21 @@
+"""A live view of fixed states, as a program for a terminal: `python live_scene.py`, ended by its terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rich.console import Console
+from test_progress import Clock, live, result
+
+from ltx_dist.report.tally import Tally
+
+if __name__ == "__main__":
+    clock = Clock()
+    with live(Console(), Tally(24, 2, clock)) as view:
+        clock.now += 10
+        view.clip_ended(result("003-a-red-circle"))
+        time.sleep(300)

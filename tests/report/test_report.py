@@ -1,0 +1,252 @@
+"""index.html: what it holds, and that nothing a sidecar says becomes more than text."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ltx_dist.media.mp4 import encode_video
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.work import Assignment, Completion, StageReport
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.report.advice import advice
+from ltx_dist.report.clips import read_clips
+from ltx_dist.report.page import render_page, write_report
+from ltx_dist.report.run_record import Counts, build_run_record
+
+HOSTILE = "</script><script>hacked = 1</script> <img src=x onerror=hacked=1> \"'`{{ 7*7 }} & &amp; \u202e it's $(date)"
+
+WORKERS = (
+    Worker("gpu-0", (Stage.ENCODE_TEXT, Stage.DECODE), "cuda", device_index=0),
+    Worker("gpu-1", (Stage.DENOISE,), "cuda", device_index=1),
+)
+
+
+def make_folder(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    failed: Sequence[str] = (),
+    seconds: Sequence[float] = (),
+    prompt: str = "",
+    exit_code: int | None = 0,
+    remaining: int = 0,
+    real_videos: bool = False,
+) -> Path:
+    """A folder as a run leaves it: clip after clip, encoded and decoded on one worker, denoised on the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    completions: list[Completion] = []
+    now = 0.5
+    for position, name in enumerate(names):
+        denoise = seconds[position] if seconds else 1.0
+        error = "CUDA out of memory\nat <layer 3>" if name in failed else None
+        clip = [
+            _completion(name, Stage.ENCODE_TEXT, "gpu-0", now, 0.1),
+            _completion(name, Stage.DENOISE, "gpu-1", now + 0.2, denoise, error),
+        ]
+        now += 0.2 + denoise
+        clip += [] if error else [_completion(name, Stage.DECODE, "gpu-0", now, 0.3)]
+        completions += clip
+        if not error:
+            (folder / f"{name}.mp4").write_bytes(_video() if real_videos else b"mp4")
+        (folder / f"{name}.json").write_text(json.dumps(_sidecar(name, prompt or f"the prompt of {name}", clip, error)))
+    counts = Counts(len(names) + remaining, len(names) - len(failed), len(failed), remaining)
+    record = build_run_record(counts, Placement("pinned", WORKERS, dict.fromkeys(STAGES, 2)), completions, exit_code)
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def _completion(
+    name: str, stage: Stage, worker_id: str, started: float, seconds: float, error: str | None = None
+) -> Completion:
+    report = StageReport(seconds, load_seconds=0.05, error=error)
+    return Completion(Assignment((name,), stage, worker_id), started, started + seconds, report)
+
+
+def _sidecar(name: str, prompt: str, completions: Sequence[Completion], error: str | None) -> dict[str, object]:
+    request = RenderRequest(name, prompt, "", 64, 64, 9, 24.0, 25, 3.0, 0.0, 7, 0.05, None, 128)
+    stages = {
+        str(c.assignment.stage): {
+            "worker": c.assignment.worker_id, "seconds": c.report.seconds, "load_seconds": 0.05, "peak_bytes": None
+        }
+        for c in completions
+    }  # fmt: skip
+    sidecar = {"request": asdict(request), "stages": stages, "checkpoint": {"name": "/models/it's", "sha256": {}}}
+    return sidecar | ({"status": "failed", "error": error} if error else {"status": "done", "mp4_sha256": "ab" * 32})
+
+
+@cache
+def _video() -> bytes:
+    frames = [np.full((64, 64, 3), 28 * i, dtype=np.uint8) for i in range(9)]
+    return encode_video(
+        frames, height=64, width=64, num_frames=9, frame_rate=24.0, output=Mp4Settings(), metadata={}
+    ).mp4
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for _, attributes in self.found if name in (attributes.get("class") or "").split()]
+
+
+def test_a_card_a_clip_and_a_bar_a_stage(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, ["a", "b"])
+    assert write_report(folder) == folder / "index.html"
+    page = (folder / "index.html").read_text("utf-8")
+    elements = Elements(page)
+    assert [video["data-src"] for video in elements.named("video")] == ["a.mp4", "b.mp4"]
+    assert {(video["preload"], video.get("src")) for video in elements.named("video")} == {("none", None)}
+    assert len(elements.of_class("bar")) == 6
+    labels = [bar["aria-label"] for bar in elements.of_class("bar")]
+    assert "a · denoise · 1.00 s · loading 0.05 s · from 0.20 s on gpu-1" in labels
+    for text in ("the prompt of a", "64 × 64 · 9 frames · 24 fps · 25 steps · guidance 3 · seed 7", "pinned", "of 2"):
+        assert text in page
+
+
+def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, ["a"])
+    assert render_page(folder) == render_page(folder)
+    assert not [path for path in folder.iterdir() if path.suffix not in (".mp4", ".json")]
+
+
+def test_failed_clips_say_why_and_show_no_older_video(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, ["a", "b"], failed=["b"], exit_code=3)
+    (folder / "b.mp4").write_bytes(b"of an earlier run")
+    elements, page = Elements(render_page(folder)), render_page(folder)
+    assert "CUDA out of memory\nat &lt;layer 3&gt;" in page
+    assert "finished, some failed" in page
+    assert [video["data-src"] for video in elements.named("video")] == ["a.mp4"]
+    assert len(elements.of_class("failed")) == 2  # its card and its bar
+
+
+def test_while_a_run_is_going_on(tmp_path: Path) -> None:
+    page = render_page(make_folder(tmp_path, ["a"], exit_code=None, remaining=3))
+    assert "running" in page
+    assert "<dt>remaining</dt><dd>3</dd>" in page
+
+
+def test_before_the_first_clip_and_without_a_record(tmp_path: Path) -> None:
+    assert "No clips yet" in render_page(tmp_path)
+    assert "No clips yet" in render_page(make_folder(tmp_path / "begun", [], exit_code=None, remaining=3))
+    folder = make_folder(tmp_path / "clips", ["a"])
+    (folder / "run.json").unlink()
+    elements = Elements(render_page(folder))
+    assert len(elements.named("video")) == 1
+    assert elements.of_class("timeline") == []
+
+
+def test_halves_of_clips_are_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, ["a", "b", "c"])
+    (folder / "a.json").unlink()
+    (folder / "b.json").write_text('{"status": "done", "request": 7}')
+    (folder / "c.mp4").unlink()
+    assert [(clip.name, clip.status, clip.error) for clip in read_clips(folder)] == [
+        ("a", "unknown", "a.json is missing"),
+        ("b", "unknown", "b.json is damaged or not a sidecar"),
+        ("c", "unknown", "c.mp4 is missing"),
+    ]
+
+
+@pytest.mark.parametrize("seconds", ["x", None, float("inf"), 10**400, [1]])
+def test_seconds_that_are_none_are_damage(tmp_path: Path, seconds: object) -> None:
+    folder = make_folder(tmp_path, ["a"])
+    sidecar = json.loads((folder / "a.json").read_text())
+    sidecar["stages"]["denoise"]["seconds"] = seconds
+    (folder / "a.json").write_text(json.dumps(sidecar))
+    assert "a.json is damaged" in render_page(folder)
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    name = "<b>x<b> \"onload=1' # 100%\x1b[31m"
+    folder = make_folder(tmp_path / "<script>alert(1)<", [name], prompt=HOSTILE)
+    page = render_page(folder)
+    elements = Elements(page)
+    assert len(elements.named("script")) == 1
+    assert elements.named("img") == elements.named("iframe") == []
+    assert len(elements.named("b")) == 2 + 3  # a worker each, a stage each
+    assert html.escape("<script>hacked = 1</script>") in page
+    assert not {"\x1b", "\u202e"} & set(page)
+    (video,) = elements.named("video")
+    assert re.fullmatch(r"[A-Za-z0-9%._~-]+\.mp4", video["data-src"] or "")
+
+
+def test_the_policy_allows_its_own_script_and_style_only(tmp_path: Path) -> None:
+    page = render_page(make_folder(tmp_path, ["a"], prompt="see https in prompts"))
+    metas = Elements(page).named("meta")
+    policy = next(meta["content"] for meta in metas if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy and "http" not in policy
+    attributes = {key for _, found in Elements(page).found for key in found}
+    assert not {"src", "style", "srcdoc", "action"} & attributes
+    assert not [key for key in attributes if key.startswith("on")]
+    assert not re.search(r"url\((?!#)|@import|fetch\(|XMLHttpRequest", page)
+    assert re.findall(r"https?://\S+", page) == ['http://www.w3.org/2000/svg",']  # a name, not an address
+
+
+def test_the_command_says_the_same_to_a_shell(tmp_path: Path) -> None:
+    (clip,) = read_clips(make_folder(tmp_path, ["a"], prompt=HOSTILE + r" \n é"))
+    printed, rendered = clip.command.split(" | ltx-dist ")
+    row = json.loads(subprocess.run(["sh", "-c", printed], check=True, capture_output=True).stdout)
+    assert (row["prompt"], row["name"], row["seed"]) == (HOSTILE + r" \n é", "a", 7)
+    assert "decode_noise_scale" not in row and "request_id" not in row
+    arguments = subprocess.run(["sh", "-c", f"printf '%s\\n' {rendered}"], check=True, capture_output=True, text=True)
+    assert arguments.stdout.splitlines() == ["render", "-", "-o", "again", "--set", 'model.checkpoint="/models/it\'s"']
+
+
+@pytest.mark.parametrize(
+    ("names", "seconds", "said"),
+    [
+        (["a", "b", "c"], [9.0] * 3, "Denoising is the long pole: gpu-1 was busy"),
+        (["a", "b", "c", "d"], [0.5] * 4, "Denoising bounds this batch, yet gpu-1 waited"),
+        (["a"], [9.0], "The longest clip alone took"),
+        ([], [], ""),
+    ],
+)
+def test_advice_is_of_facts(tmp_path: Path, names: list[str], seconds: list[float], said: str) -> None:
+    folder = make_folder(tmp_path, names, seconds=seconds)
+    text = advice(json.loads((folder / "run.json").read_text()))
+    assert text.startswith(said) if said else text == ""
+
+
+def test_a_thousand_clips_are_written_quickly(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, [f"{n:04d}-clip" for n in range(1, 1001)])
+    began = time.monotonic()
+    path = write_report(folder)
+    seconds, size = time.monotonic() - began, path.stat().st_size
+    print(f"1,000 clips: {size / 1e6:.1f} MB in {seconds:.1f} s")
+    assert size < 10e6
+    assert seconds < 30
+
+
+def test_where_the_time_went(tmp_path: Path) -> None:
+    page = render_page(make_folder(tmp_path, ["a", "b"]))
+    record = json.loads((tmp_path / "run.json").read_text())
+    shares = {name: seconds / record["makespan_seconds"] for name, seconds in record["losses"].items()}
+    for name, share in shares.items():
+        assert (f">{name.replace('_', ' ')} {share:.0%}</li>" in page.replace("</svg>", "</svg>>")) == (share >= 0.01)
+    assert f"by {record['lower_bound_by'].replace('_', ' ')}</small>" in page

@@ -1,0 +1,193 @@
+"""Outputs that are URLs: against fsspec's memory store, and against a real S3-compatible server on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+import tiny
+from tenacity import Retrying, stop_after_attempt, wait_none
+from typer.testing import CliRunner, Result
+
+from ltx_dist.cli import app
+from ltx_dist.store.files import OutputError
+from ltx_dist.store.object_store import RETRYING, Mirror
+from ltx_dist.store.output import open_output, staging_folder
+
+SETTINGS = ("height=64", "width=64", "num_frames=9", "num_inference_steps=2")
+NO_WAIT = RETRYING.copy(wait=wait_none())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a server of our own."""
+    moto = pytest.importorskip("moto.server", reason="needs moto[server]; launch/setup.sh dev installs it")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    store = fsspec.filesystem("s3", skip_instance_cache=True)
+    store.mkdir("bucket")
+    yield "s3://bucket/clips"
+    server.stop()
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    store = fsspec.filesystem("memory")
+    yield "memory://clips/out"
+    if store.exists("/clips"):
+        store.rm("/clips", recursive=True)
+
+
+def render(url: str, checkpoint: Path, prompts: str = "one\ntwo\n", *more: str) -> Result:
+    settings = [f"defaults.{setting}" for setting in SETTINGS] + ["placement.device=cpu", "placement.threads=1"]
+    arguments = ["render", "-", "-o", url, "--executor", "local", "--set", f"model.checkpoint={checkpoint}", *more]
+    for setting in settings:
+        arguments += ["--set", setting]
+    return CliRunner().invoke(app, arguments, input=prompts)
+
+
+def names(url: str) -> list[str]:
+    store, root = fsspec.core.url_to_fs(url)
+    store.invalidate_cache()
+    return sorted(path.rpartition("/")[2] for path in store.ls(root, detail=False))
+
+
+CLIPS = ["001-one.json", "001-one.mp4", "002-two.json", "002-two.mp4"]
+
+
+@pytest.mark.parametrize("store", ["memory", "s3"])
+def test_a_batch_goes_to_a_store_and_on_from_there(
+    store: str, request: pytest.FixtureRequest, checkpoint: Path, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue(store)
+    first = render(url, checkpoint)
+    assert first.exit_code == 0, first.output
+    assert names(url) == [*CLIPS, "index.html", "run.json", "trace.json"]
+    files, root = fsspec.core.url_to_fs(url)
+    assert b"<video data-src=" in files.cat_file(f"{root}/index.html"), "clips that are over there are on the page"
+    assert not list(staging_folder(url).glob("*.mp4")), "what has arrived is removed here"
+    written = {name: files.cat_file(f"{root}/{name}") for name in names(url)}
+
+    # The staging folder is gone, and a third prompt is new: two clips are not rendered again, nor even read.
+    staging_folder(url).rename(tmp_path / "gone")
+    again = render(url, checkpoint, "one\ntwo\nthree\n")
+    assert again.exit_code == 0 and "2 already there" in again.output, again.output
+    assert {name: files.cat_file(f"{root}/{name}") for name in CLIPS} == {name: written[name] for name in CLIPS}
+    assert "003-three.mp4" in names(url)
+    assert json.loads(files.cat_file(f"{root}/run.json"))["done"] == 3
+
+    checked = CliRunner().invoke(app, ["verify", url])
+    assert checked.exit_code == 0 and "3 of 3 clips are whole" in checked.output, checked.output
+
+
+def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, checkpoint: Path) -> None:
+    assert render(memory, checkpoint).exit_code == 0
+    files, root = fsspec.core.url_to_fs(memory)
+    whole = files.cat_file(f"{root}/001-one.mp4")
+    files.pipe_file(f"{root}/001-one.mp4", b"x" * len(whole))  # of the same size, but written after the sidecar
+    files.rm_file(f"{root}/002-two.mp4")
+    assert CliRunner().invoke(app, ["verify", memory]).exit_code == 3
+    again = render(memory, checkpoint)
+    assert again.exit_code == 0 and "already there" not in again.output, again.output
+    assert files.cat_file(f"{root}/001-one.mp4") == whole
+    assert names(memory) == [*CLIPS, "index.html", "run.json", "trace.json"]
+
+
+def test_clips_that_could_not_be_uploaded_are_by_the_next_run(
+    memory: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("memory")
+    real = type(store).pipe_file
+
+    def without_mp4s(self: object, path: str, value: bytes, **options: object) -> None:
+        if path.endswith("one.mp4"):
+            raise PermissionError("denied")
+        real(store, path, value, **options)
+
+    monkeypatch.setattr(type(store), "pipe_file", without_mp4s)
+    stopped = render(memory, checkpoint)
+    assert stopped.exit_code == 74, stopped.output
+    said = " ".join(stopped.output.split())
+    assert "clips not uploaded: 1, 001-one because of PermissionError: denied" in said
+    assert "001-one.json" not in names(memory), "no sidecar without its mp4"
+    assert (staging_folder(memory) / "001-one.mp4").exists()
+    monkeypatch.setattr(type(store), "pipe_file", real)
+    again = render(memory, checkpoint)
+    assert again.exit_code == 0 and "nothing to do" in again.output, again.output
+    assert set(CLIPS) <= set(names(memory))
+
+
+def test_trouble_that_passes_is_waited_for(memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    store = fsspec.filesystem("memory")
+    real = type(store).pipe_file
+
+    def twice_in_vain(self: object, path: str, value: bytes, **options: object) -> None:
+        calls.append(path)
+        if len(calls) < 3:
+            raise OSError("connection reset")
+        real(store, path, value, **options)
+
+    monkeypatch.setattr(type(store), "pipe_file", twice_in_vain)
+    folder = staged_clip(tmp_path / "staging")
+    mirror = Mirror(memory, folder, NO_WAIT)
+    mirror.pull()
+    mirror.upload("a")
+    mirror.finish()
+    mirror.close()
+    assert names(memory) == ["a.json", "a.mp4"] and len(calls) == 4
+
+
+def test_trouble_that_stays_is_named(memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_vain(*arguments: object, **options: object) -> None:
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", in_vain)
+    mirror = Mirror(memory, staged_clip(tmp_path / "staging"), Retrying(stop=stop_after_attempt(2), reraise=True))
+    mirror.pull()
+    mirror.upload("a")
+    with pytest.raises(OutputError, match="clips not uploaded: 1, a because of OSError: connection reset; kept in"):
+        mirror.finish()
+    mirror.close()
+
+
+def staged_clip(folder: Path) -> Path:
+    (folder / ".ltx-dist").mkdir(parents=True)
+    (folder / "a.mp4").write_bytes(b"mp4")
+    (folder / "a.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("url", ["nothing://x/y", "s4://bucket"])
+def test_a_url_of_an_unknown_kind_is_bad_input(url: str, checkpoint: Path) -> None:
+    result = render(url, checkpoint)
+    assert result.exit_code == 2
+    with pytest.raises(ValueError, match=r":// is not known; use a folder, s3://, gs://"):
+        open_output(url)
+
+
+def test_each_url_has_a_folder_of_its_own(cache: Path) -> None:
+    first, second = staging_folder("s3://bucket/a"), staging_folder("s3://bucket/a?")
+    assert first != second and first.parent == second.parent == cache / "staged"
+    assert open_output("s3://bucket/a/").folder == first
+    assert open_output("out/demo").folder == Path("out/demo") and open_output("out/demo").mirror is None

@@ -1,0 +1,143 @@
+"""What a worker does when there is no memory: the right rung, recorded; and past the last one only this clip fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.engine.loop import Renderer
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.store.publisher import Publisher
+from ltx_dist.worker.ladder import rungs
+from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+
+E, D, V = STAGES
+REQUESTS = [
+    RenderRequest(name, name, "", 64, 64, 9, 25.0, 1, 3.0, 0.0, 3, 0.05, 0.025, 32) for name in ("one", "two", "three")
+]
+NAMES = {
+    E: [None, "cache emptied", "alone", "streamed"],
+    D: [None, "cache emptied", "alone", "streamed", "streamed in float8"],
+    V: [
+        None, "cache emptied", "alone",
+        "tiles of 512 px and 64 frames", "tiles of 256 px and 32 frames", "tiles of 256 px and 16 frames",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")))
+
+
+class Short(StageWorker):
+    """A worker whose device has no memory for one stage of one clip, a number of times."""
+
+    def __init__(self, spec: WorkerSpec, stage: Stage, request_id: str, times: int) -> None:
+        super().__init__(spec)
+        self._short, self._short_id, self._times = stage, request_id, times
+
+    def _run_stage(self, stage: Stage, requests: Sequence[RenderRequest], payloads: Any, rung: Any) -> Any:
+        is_short = stage is self._short and any(request.request_id == self._short_id for request in requests)
+        if is_short and self._times > 0:
+            self._times -= 1
+            raise torch.OutOfMemoryError("injected")
+        return super()._run_stage(stage, requests, payloads, rung)
+
+
+def render(checkpoint: Checkpoint, stage: Stage, times: int, exact: bool = False) -> Iterator[Any]:
+    worker = Worker("cpu:0", STAGES, "cpu", threads=1)
+    spec = WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), exact=exact)
+    executor = LocalExecutor([])
+    executor._workers = {"cpu:0": Short(spec, stage, "two", times)}
+    placement = Placement("shared", (worker,), {D: 2, V: 2})
+    return Renderer(Scheduler(placement), executor).render(REQUESTS)
+
+
+def rung_of(result: Any, stage: Stage) -> str | None:
+    return next(c.report.rung for c in reversed(result.completions) if c.assignment.stage is stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_rung_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint, stage: Stage, tmp_path: Path) -> None:
+    expected = {result.request.request_id: result for result in render(checkpoint, stage, 0)}
+    for times, name in enumerate(NAMES[stage]):
+        results = {result.request.request_id: result for result in render(checkpoint, stage, times)}
+        assert {result.status for result in results.values()} == {"done"}
+        assert [rung_of(results[request_id], stage) for request_id in ("one", "two", "three")] == [None, name, None]
+        for other in ("one", "three"):
+            assert results[other].video.frames_sha256 == expected[other].video.frames_sha256
+        same = results["two"].video.frames_sha256 == expected["two"].video.frames_sha256
+        assert same == (name != "streamed in float8"), "a clip smaller than a tile is not cut, so only float8 shows"
+        publisher = Publisher(tmp_path / str(times), {})
+        publisher.publish(results["two"], "key")
+        sidecar = json.loads((tmp_path / str(times) / "two.json").read_text())
+        assert sidecar["stages"][str(stage)].get("after_no_memory") == name
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("stage", STAGES)
+def test_past_the_last_rung_the_clip_fails_alone(checkpoint: Checkpoint, stage: Stage, exact: bool) -> None:
+    num_rungs = len(rungs(stage, UNTILED, exact))
+    results = {result.request.request_id: result for result in render(checkpoint, stage, num_rungs, exact)}
+    assert {name: result.status for name, result in results.items()} == {
+        "one": "done",
+        "two": "failed",
+        "three": "done",
+    }
+    assert "OutOfMemoryError: injected" in results["two"].error
+
+
+@pytest.mark.parametrize(
+    ("error", "climbs"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_memory_that_is_short_while_weights_arrive_leads_to_the_ladder(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, climbs: bool
+) -> None:
+    worker = StageWorker(
+        WorkerSpec(Worker("cpu:0", STAGES, "cpu", threads=1), checkpoint, {}, "float32", Mp4Settings())
+    )
+    ready, errors = worker._components.ready, [error, error]
+
+    def short(stage: Stage) -> Any:
+        if errors:
+            raise errors.pop()
+        return ready(stage)
+
+    monkeypatch.setattr(worker._components, "ready", short)
+    conditioning, report = worker.run(E, [REQUESTS[0]], None)
+    if climbs:
+        assert conditioning is not None and report.error is None and report.rung == "cache emptied"
+    else:
+        assert conditioning is None and report.error == f"RuntimeError: {error}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_list_of_rungs(stage: Stage) -> None:
+    assert [rung.name for rung in rungs(stage, UNTILED, exact=False)] == NAMES[stage]
+    exact = [rung.name for rung in rungs(stage, UNTILED, exact=True)]
+    assert exact == [name for name in NAMES[stage] if name is None or not ("tiles" in name or "float8" in name)]
+
+
+def test_only_smaller_tiles_than_those_planned_are_tried() -> None:
+    names = [rung.name for rung in rungs(V, DecodeTiling(384, 48), exact=False)]
+    assert names[3:] == ["tiles of 256 px and 32 frames", "tiles of 256 px and 16 frames"]
+    assert len(rungs(V, DecodeTiling(256, 16), exact=False)) == 3

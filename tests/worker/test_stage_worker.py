@@ -1,0 +1,125 @@
+"""StageWorker with real tiny models: what it loads, what it reports, and how components take turns on a device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.pipeline.payloads import EncodedVideo, Latents
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.worker import Residency, Worker
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+
+REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")))
+
+
+def make_worker(
+    checkpoint: Checkpoint,
+    stages: tuple[Stage, ...] = STAGES,
+    residency: Residency = "resident",
+    video_slots: int = 0,
+) -> StageWorker:
+    worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1, video_slots=video_slots)
+    return StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings()))
+
+
+def test_a_request_goes_through_the_three_stages(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint)
+    conditioning, report = worker.run(Stage.ENCODE_TEXT, [REQUEST], None)
+    assert report.error is None and report.seconds > 0
+    latents, report = worker.run(Stage.DENOISE, [REQUEST], conditioning)
+    assert isinstance(latents, Latents) and latents.latents.shape == (1, tiny.LATENT_CHANNELS, 2, 2, 2)
+    assert [len(digest) for digest in report.latents_sha256] == [64]
+    video, report = worker.run(Stage.DECODE, [REQUEST], latents)
+    assert isinstance(video, EncodedVideo) and (video.num_frames, video.height, video.width) == (9, 64, 64)
+    assert report.peak_bytes is None, "a CPU does not count"
+
+
+def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tmp_path: Path):
+    # A checkpoint of links to all but the transformer's weights: a decode worker does not miss them.
+    for path in checkpoint.path.rglob("*"):
+        target = tmp_path / path.relative_to(checkpoint.path)
+        if path.is_dir():
+            target.mkdir(parents=True)
+        elif "transformer" not in str(path.relative_to(checkpoint.path)):
+            target.symlink_to(path)
+    partial = replace(checkpoint, path=tmp_path)
+    make_worker(partial, (Stage.ENCODE_TEXT, Stage.DECODE))
+    with pytest.raises(WorkerStartError, match="^worker cpu:0: transformer of .*config.json.*$"):
+        make_worker(partial, (Stage.DENOISE,))
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "stage"),
+    [("text_encoder", "num_layers", Stage.ENCODE_TEXT), ("transformer", "num_layers", Stage.DENOISE)],
+)
+@pytest.mark.parametrize("change", [1, -1], ids=["missing", "unexpected"])
+def test_weights_that_are_not_those_of_the_config_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, component: str, key: str, stage: Stage, change: int
+):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint.path, folder)
+    config = json.loads((folder / component / "config.json").read_text())
+    config[key] += change
+    (folder / component / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WorkerStartError, match=f"^worker cpu:0: {component} of .*"):
+        make_worker(open_checkpoint(str(folder)), (stage,))
+
+
+def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (Stage.DECODE,))
+    broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
+    output, report = worker.run(Stage.DECODE, [REQUEST], broken)
+    assert output is None and report.error.startswith("RuntimeError: ")
+    assert worker.state().stage is None, "the worker is free again"
+
+
+def test_with_slots_the_device_is_free_before_the_mp4_is_there(checkpoint: Checkpoint):
+    inline, beside = make_worker(checkpoint), make_worker(checkpoint, video_slots=1)
+    payload = None
+    for stage in (Stage.ENCODE_TEXT, Stage.DENOISE):
+        payload, _ = inline.run(stage, [REQUEST], payload)
+    expected, _ = inline.run(Stage.DECODE, [REQUEST], payload)
+    nothing, report = beside.run(Stage.DECODE, [REQUEST], payload)
+    assert nothing is None and report.error is None
+    video, report = beside.finish_video(REQUEST)
+    assert report.error is None and video == expected
+
+
+def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (Stage.DECODE,), video_slots=1)
+    broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
+    _, report = worker.run(Stage.DECODE, [REQUEST], broken)
+    assert report.error.startswith("RuntimeError: "), "decoding itself"
+    short = Latents(
+        torch.zeros(1, tiny.LATENT_CHANNELS, 1, 2, 2), torch.Generator("cpu").manual_seed(0).get_state(), "float32"
+    )
+    _, report = worker.run(Stage.DECODE, [REQUEST], short)
+    assert report.error is None
+    video, report = worker.finish_video(REQUEST)
+    assert video is None and "1 frames of 9" in report.error
+
+
+def test_states_tell_of_steps(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (Stage.ENCODE_TEXT, Stage.DENOISE))
+    seen = []
+    on_step = worker._on_step([REQUEST])
+    for step in (1, 2):
+        on_step(step)
+        seen.append((worker.state().stage, worker.state().step, worker.state().num_steps))
+    assert seen == [(Stage.DENOISE, 1, 2), (Stage.DENOISE, 2, 2)]
