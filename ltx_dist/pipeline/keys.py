@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import cast
 
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
@@ -133,16 +134,22 @@ def _canonical(document: Mapping[str, object]) -> str:
 def _settings(request: RenderRequest) -> dict[str, object]:
     """The request without its name; 25 and 25.0 frames a second are one setting.
 
-    No timesteps are no setting at all: requests had none before, and clips rendered then keep their keys.
+    A field with its default is no setting: requests had none of those once, and clips rendered then keep their keys.
+    Where media and LoRAs lie does not matter; their digests do.
     """
-    settings = asdict(request)
-    del settings["request_id"]
-    if request.timesteps is None:
-        del settings["timesteps"]
-    else:
-        settings["timesteps"] = [float(timestep) for timestep in request.timesteps]
-    for field in fields(request):
-        value = settings.get(field.name)
-        if str(field.type).startswith("float") and value is not None:
-            settings[field.name] = float(value)
-    return settings
+    return {
+        field.name: _plain(getattr(request, field.name), str(field.type))
+        for field in fields(request)
+        if field.name != "request_id" and getattr(request, field.name) != field.default
+    }
+
+
+def _plain(value: object, declared: str) -> object:
+    """As JSON has it: dataclasses without their `place`; numbers as floats where floats are declared."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named = [field for field in fields(value) if field.name != "place"]
+        return {field.name: _plain(getattr(value, field.name), str(field.type)) for field in named}
+    if isinstance(value, tuple):
+        items = cast("tuple[object, ...]", value)
+        return [_plain(item, declared.removeprefix("tuple[")) for item in items]
+    return float(value) if declared.startswith("float") and isinstance(value, int) else value

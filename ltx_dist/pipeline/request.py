@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass, steps_of
+
 
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
@@ -12,6 +14,8 @@ class RenderRequest:
     `request_id` is also the file name without its ending. Sizes are pixels; `height` and `width` are multiples of
     the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1. `timesteps` is a
     schedule of its own, `num_inference_steps` long and falling from at most 1000; None leaves it to diffusers.
+    `video`: what the clip begins as, in place of noise alone; of its steps only the last `denoise_strength` run.
+    `second_pass`: None renders in one pass at full size. `loras`: in their order, which the low bits depend on.
     """
 
     request_id: str
@@ -29,8 +33,36 @@ class RenderRequest:
     decode_noise_scale: float | None
     max_sequence_length: int
     timesteps: tuple[float, ...] | None = None
+    conditions: tuple[Condition, ...] = ()
+    image_cond_noise_scale: float = 0.15
+    video: Condition | None = None
+    denoise_strength: float = 1.0
+    second_pass: SecondPass | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether the negative prompt is encoded and used at all (diffusers' own rule)."""
         return self.guidance_scale > 1.0
+
+    @property
+    def num_steps(self) -> int:
+        """The steps that the first pass runs."""
+        return steps_of(self.num_inference_steps, self.denoise_strength)
+
+    @property
+    def has_media(self) -> bool:
+        """Whether the VAE has anything to encode."""
+        return bool(self.conditions) or self.video is not None
+
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """Height and width, in pixels, that the first pass denoises."""
+        two = self.second_pass
+        return (two.first_height, two.first_width) if two else (self.height, self.width)
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """Height and width, in pixels, that the VAE decodes; the frames are scaled to `height` and `width` after."""
+        two = self.second_pass
+        return (two.height, two.width) if two else (self.height, self.width)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ltx_dist.inputs.config_file import load_config
+from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass
 from ltx_dist.pipeline.keys import latents_key, render_key, render_keys
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
@@ -60,13 +61,44 @@ def test_the_name_does_not_change_the_key() -> None:
     assert key(replace(REQUEST, request_id="other")) == key()
 
 
+PICTURE = Condition("/a.png", "00" * 32)
+TWO_PASSES = SecondPass(448, 800, 4, (909.4, 725.0, 421.9), 0.75, 1.0, 0.0, 0.15)
+OTHERS: dict[str, tuple[object, ...]] = {
+    "timesteps": ((1000.0,), (1000.0, 500.0)),
+    "conditions": ((PICTURE,), (PICTURE, replace(PICTURE, frame_index=8)), (replace(PICTURE, frame_index=8), PICTURE)),
+    "video": (PICTURE, replace(PICTURE, start_frame=1)),
+    "second_pass": (TWO_PASSES, replace(TWO_PASSES, adain_factor=0.5)),
+    "loras": ((Lora("/a", "00"), Lora("/b", "11")), (Lora("/b", "11"), Lora("/a", "00"))),
+}
+"""Values of the fields that are no text and no number; the two LoRAs are added up in another order."""
+
+
 @pytest.mark.parametrize("field", [field.name for field in fields(RenderRequest) if field.name != "request_id"])
 def test_every_other_field_of_the_request_changes_the_key(field: str) -> None:
     value = getattr(REQUEST, field)
-    if field == "timesteps":
-        assert len({key(replace(REQUEST, timesteps=steps)) for steps in (None, (1000.0,), (1000.0, 500.0))}) == 3
-        return
-    assert key(replace(REQUEST, **{field: value + ("x" if isinstance(value, str) else 1)})) != key()
+    others = OTHERS.get(field) or (value + ("x" if isinstance(value, str) else 1),)
+    assert len({key(), *(key(replace(REQUEST, **{field: other})) for other in others)}) == len(others) + 1
+
+
+@pytest.mark.parametrize(("of", "field"), [
+    (of, field.name) for of in (PICTURE, TWO_PASSES, Lora("/a", "00")) for field in fields(of)
+])  # fmt: skip
+def test_every_field_of_what_a_clip_is_conditioned_on_changes_the_key_but_its_place(of: Any, field: str) -> None:
+    names = {Condition: "video", SecondPass: "second_pass", Lora: "loras"}
+    value = getattr(of, field)
+    changed = replace(
+        of, **{field: (8.5,) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1}
+    )
+    keys = [
+        key(replace(REQUEST, **{names[type(of)]: (one,) if isinstance(of, Lora) else one})) for one in (of, changed)
+    ]
+    assert (keys[0] == keys[1]) == (field == "place")
+
+
+def test_numbers_of_nested_settings_are_one_setting_as_int_and_float() -> None:
+    ints = replace(TWO_PASSES, guidance_scale=1, timesteps=(909, 725), adain_factor=1)
+    floats = replace(TWO_PASSES, guidance_scale=1.0, timesteps=(909.0, 725.0), adain_factor=1.0)
+    assert key(replace(REQUEST, second_pass=ints)) == key(replace(REQUEST, second_pass=floats))
 
 
 def test_no_decode_noise_scale_is_not_zero() -> None:
