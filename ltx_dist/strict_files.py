@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Hashable, Iterator
@@ -16,6 +17,25 @@ from yaml.constructor import ConstructorError
 from ltx_dist.messages import show
 
 MAX_JSON_BYTES = 64 << 20
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def mistaken_for(head: bytes) -> str | None:
+    """What a file that was to be downloaded is in truth, and what to do, by its first bytes; None if they do not tell.
+
+    64 bytes are enough.
+    """
+    start = head.lstrip()[:64].lower()
+    if not head:
+        return "empty; download it again"
+    if head.startswith(_LFS_POINTER):
+        return (
+            "a git-lfs pointer, not the file itself; run `git lfs pull` in its folder, or download it by `hf download`"
+        )
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file itself; download it by `hf download`, or from /resolve/ in place of /blob/"
+    return None
 
 
 def read_text(path: Path, max_bytes: int) -> str:
@@ -32,6 +52,8 @@ def decode_text(data: bytes, label: str, max_bytes: int) -> str:
     """`data` as UTF-8 without BOM; ValueError if it is longer than `max_bytes` or not UTF-8."""
     if len(data) > max_bytes:
         raise ValueError(f"{label}: larger than {max_bytes >> 20} MiB; split the file")
+    if data and (mistake := mistaken_for(data[:64])):
+        raise ValueError(f"{label}: {mistake}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -40,11 +62,21 @@ def decode_text(data: bytes, label: str, max_bytes: int) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that was downloaded with a model."""
+    """The object in a JSON file that was downloaded with a model, where diffusers and transformers can read it, too.
+
+    They take UTF-8 alone, without a byte order mark.
+    """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, so no configuration")
-        document = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        if mistake := mistaken_for(data[:64]):
+            raise ValueError(f"{path}: {mistake}")
+        if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(
+                f"{path}: begins with a byte order mark; save it as UTF-8 without BOM, or download it again"
+            )
+        document = json.loads(data.decode("utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {'missing' if not path.exists() else error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, T5_FILES, NotCachedError, fetch_snapshot, is_hub_name
+from ltx_dist.checkpoints.places import what_is_wrong
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -129,24 +130,15 @@ def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
             raise ValueError(
                 f"{error}\n  Of {snapshot.name} only safetensors are downloaded: other formats can run code when opened"
             ) from None
-    raise ValueError(f"model.checkpoint: {name}: {_what_is_wrong(path)}")
+    raise ValueError(f"model.checkpoint: {name}: {what_is_wrong(name, path)}")
 
 
 def _find_text_encoder(name: str) -> tuple[str, Path]:
     """Its name, of one on the hub with the commit, and where it is."""
     path = Path(name).expanduser()
+    if "://" in name:
+        raise ValueError(f"model.text_encoder: {name}: {what_is_wrong(name, path)}")
     if path.exists() or not is_hub_name(name):
         return name, path
     snapshot = fetch_snapshot(name, T5_FILES, "model.text_encoder")
     return snapshot.name, snapshot.path
-
-
-def _what_is_wrong(path: Path) -> str:
-    if path.is_file():
-        return "not a .safetensors file; other formats can run code when opened. Give a .safetensors file or a folder"
-    if path.suffix == ".safetensors":
-        return "no such file; check the path"
-    return (
-        "no such folder; give `demo`, a folder in diffusers layout (with model_index.json), a .safetensors file or "
-        "owner/name on the Hugging Face hub"
-    )

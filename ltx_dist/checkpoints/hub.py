@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+))?")
+_NAME = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w.-]*(/[\w-][\w.-]*)*))?", re.ASCII
+)
+"""A revision may hold slashes, as refs/pr/32 does; no part of it begins with a dot, so that none leads elsewhere."""
 
 TEXT_ENCODER_FILES = (
     "text_encoder/*.json", "text_encoder/*.safetensors",

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ltx_dist.strict_files import read_json
+from ltx_dist.checkpoints.problems import what_lies_in
+from ltx_dist.strict_files import mistaken_for, read_json
 
 WEIGHTS_NAME = {
     "text_encoder": "model.safetensors",
@@ -20,6 +21,11 @@ WEIGHTS_NAME = {
     "vae": "diffusion_pytorch_model.safetensors",
 }
 """The file each component's weights are in: transformers' name for the first, diffusers' for the others."""
+
+GGUF = (
+    "GGUF, which is not supported; give the bfloat16 .safetensors file or folder, and for less memory set "
+    "model.transformer_storage or model.text_encoder_quantization"
+)
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")
 
@@ -41,7 +47,11 @@ def weight_files(folder: Path, component: str) -> list[Path]:
             f"{component}: safetensors only: {pickles[0]} is a pickle and could run code when opened; convert it on a "
             f"machine you trust with save_pretrained(FOLDER, safe_serialization=True)"
         )
-    raise ValueError(f"{component}: no weights; {single.name} (or {index.name} and its shards) is missing")
+    if any(file.suffix == ".gguf" for file in folder.iterdir()):
+        raise ValueError(f"{component}: {GGUF}")
+    raise ValueError(
+        f"{component}: no weights; {single.name} (or {index.name} and its shards) is missing; {what_lies_in(folder)}"
+    )
 
 
 def _shards(index: Path) -> list[Path]:
@@ -94,6 +104,8 @@ class Header:
 
 def read_header(file: Path) -> Header:
     """Reads no weights. Raises ValueError for a file that is cut short or none of this kind."""
+    if mistake := not_safetensors(file):
+        raise ValueError(f"{file}: {mistake}")
     try:
         with safe_open(file, framework="np") as opened:
             slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
@@ -101,3 +113,24 @@ def read_header(file: Path) -> Header:
             return Header(tensors, opened.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file}: not a complete safetensors file ({error}); download it again") from None
+
+
+def not_safetensors(file: Path) -> str | None:
+    """What a file is that only looks like safetensors by its name, and what to do; None where its start does not tell.
+
+    Opens regular files alone: a pipe would wait for a writer.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(64)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}; check its permissions"
+    if head[8:9] == b"{":  # behind the 8 bytes of its length: the header that safetensors begin with
+        return None
+    if head.startswith(b"GGUF"):
+        return GGUF
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "a pickle under another name, which could run code when opened; give the file in safetensors"
+    return mistaken_for(head)
