@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 from pathlib import Path
 
 import diffusers
+import sentencepiece
 import torch
 import transformers
 
 LATENT_CHANNELS = 16
 CAPTION_CHANNELS = 32
+VOCAB_SIZE = 384
 
 VAE_090 = {
     "block_out_channels": (16, 16, 16, 16),
@@ -71,6 +76,36 @@ def save_checkpoint(folder: Path, version: str, pipeline_class: str = "LTXPipeli
     return folder
 
 
+TEXT = "a red ball rolls over green grass\na blue square moves to the left\nwaves in the evening, slow pan\n" * 20
+"""What the vocabulary of `save_t5_tokenizer` is made of."""
+
+
+def save_t5_tokenizer(checkpoint: Path) -> Path:
+    """T5's tokenizer in place of the one there, as published: a sentencepiece model, and no tokenizer.json.
+
+    With its sentinels it has as many tokens as the tiny text encoder has embeddings.
+    """
+    folder = checkpoint / "tokenizer"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()), model_writer=model, vocab_size=80, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    config = special | {"tokenizer_class": "T5Tokenizer", "extra_ids": VOCAB_SIZE - pieces, "model_max_length": 128}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    index = checkpoint / "model_index.json"
+    if index.is_file():
+        document = json.loads(index.read_text()) | {"tokenizer": ["transformers", "T5Tokenizer"]}
+        index.write_text(json.dumps(document))
+    return folder
+
+
 def save_vae(folder: Path, version: str, latent_channels: int = LATENT_CHANNELS) -> None:
     """Only the VAE, in place of the one there."""
     _random_vae(version, latent_channels).save_pretrained(folder, safe_serialization=True)
@@ -90,7 +125,7 @@ def _random_vae(version: str, latent_channels: int = LATENT_CHANNELS) -> torch.n
 def _random_text_encoder() -> torch.nn.Module:
     return transformers.T5EncoderModel(
         transformers.T5Config(
-            vocab_size=384, d_model=CAPTION_CHANNELS, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+            vocab_size=VOCAB_SIZE, d_model=CAPTION_CHANNELS, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
             feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False,
         )
     )  # fmt: skip

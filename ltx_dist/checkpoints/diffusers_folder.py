@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.checkpoints.text_encoder_folder import locate_text_encoder
-from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, count_parameters, measure_weights
+from ltx_dist.checkpoints.places import refuse_places_around
+from ltx_dist.checkpoints.problems import attempt
+from ltx_dist.checkpoints.text_encoder_folder import (
+    TextEncoder,
+    examine_text_encoder,
+    open_text_encoder,
+    width_problem,
+)
+from ltx_dist.checkpoints.tokenizer_folder import refuse_code
+from ltx_dist.checkpoints.weight_files import count_parameters, measure_weights
 from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTXPipeline", "LTXConditionPipeline")
 
+COMPONENT_CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "text_encoder": ("transformers", "T5EncoderModel"),
+        "transformer": ("diffusers", "LTXVideoTransformer3DModel"),
+        "vae": ("diffusers", "AutoencoderKLLTXVideo"),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+    }
+)
+"""Library and class of each component: no other is ever loaded. The tokenizer's are in tokenizer_folder.py."""
+
+_CONFIG_FILES = {"transformer": "config.json", "vae": "config.json", "scheduler": "scheduler_config.json"}
+
 
 def open_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
     """Raises ValueError with a line for each thing that is missing or cannot be used."""
-    sources = locate_text_encoder(text_encoder) if text_encoder is not None else {}
-    folders = {part: sources.get(part, path / part) for part in (*WEIGHTS_NAME, "tokenizer", "scheduler")}
+    require_supported_model(path)
+    of_encoder: list[str] = []
     problems: list[str] = []
-    pipeline_class = _attempt(problems, "", _read_pipeline_class, path / "model_index.json")
-    vae = _attempt(problems, {}, lambda: vae_fields(read_json(path / "vae" / "config.json"), "vae/config.json"))
-    sizes = {part: _attempt(problems, (0, 0), measure_weights, folders[part], part) for part in WEIGHTS_NAME}
-    transformer = _attempt(problems, {}, read_json, folders["transformer"] / "config.json")
-    _attempt(problems, {}, read_json, folders["text_encoder"] / "config.json")
-    _attempt(problems, {}, read_json, folders["scheduler"] / "scheduler_config.json")
-    if not folders["tokenizer"].is_dir():
-        problems.append("tokenizer: no such folder")
-    num_layers = transformer.get("num_layers", 28)
-    if type(num_layers) is not int:
-        problems.append(f"transformer/config.json: num_layers: {num_layers!r} is not a whole number")
+    if text_encoder is None:
+        own = {part: path / part for part in ("text_encoder", "tokenizer")}
+        encoder, sources = examine_text_encoder(own, problems), {}
+    else:
+        encoder = attempt(of_encoder, TextEncoder({}, (0, 0), {}), lambda: open_text_encoder(text_encoder))
+        sources = encoder.folders
+    pipeline_class = attempt(problems, "", lambda: _read_index(path / "model_index.json", text_encoder))
+    configs = {part: attempt(problems, {}, lambda part=part: _read_config(path, part)) for part in _CONFIG_FILES}
+    vae = attempt(problems, {}, lambda: vae_fields(configs["vae"], "vae/config.json"))
+    sizes = {
+        part: attempt(problems, (0, 0), lambda part=part: measure_weights(path / part, part))
+        for part in ("transformer", "vae")
+    }
+    problems += _differences(configs["transformer"], vae)
+    if mismatch := width_problem(encoder.config, configs["transformer"].get("caption_channels")):
+        if text_encoder is None:
+            problems.append(f"text_encoder/config.json: {mismatch}")
+        else:
+            of_encoder.append(f"model.text_encoder: {text_encoder}: {mismatch}")
     if problems:
         lines = "\n".join(f"  {problem.replace(f'{path}{os.sep}', '')}" for problem in problems)
-        raise ValueError(f"model.checkpoint: {path} is not a usable diffusers folder; complete or replace it:\n{lines}")
+        of_encoder.append(
+            f"model.checkpoint: {path} is not a usable diffusers folder; complete or replace it:\n{lines}"
+        )
+    if of_encoder:
+        raise ValueError("\n".join(of_encoder))
+    sizes = {"text_encoder": encoder.size} | sizes
     return Checkpoint(
         name=name,
         path=path,
         pipeline_class=pipeline_class,
         weights={component: size[0] for component, size in sizes.items()},
         num_parameters={component: size[1] for component, size in sizes.items()},
-        num_encoder_parameters=count_parameters(folders["vae"], "vae", "encoder."),
-        num_layers=num_layers,
+        num_encoder_parameters=count_parameters(path / "vae", "vae", "encoder."),
+        num_layers=configs["transformer"].get("num_layers", 28),
         sources=dict(sources),
         **vae,
     )
@@ -70,17 +104,63 @@ def vae_fields(config: dict[str, Any], label: str) -> dict[str, Any]:
     }
 
 
-def _attempt(problems: list[str], otherwise: Any, read: Callable[..., Any], *arguments: Any) -> Any:
-    """`read(*arguments)`, or note its ValueError and go on, so that everything wrong is said at once."""
-    try:
-        return read(*arguments)
-    except ValueError as error:
-        problems.append(str(error))
-        return otherwise
-
-
-def _read_pipeline_class(index: Path) -> str:
+def read_pipeline_class(index: Path) -> str:
+    """The pipeline that a model_index.json names. Raises ValueError for that of another model."""
     given = read_json(index).get("_class_name")
     if given not in PIPELINE_CLASSES:
-        raise ValueError(f"{index}: _class_name: {given!r} is not {' or '.join(PIPELINE_CLASSES)}")
+        hint = ", and LTX-2 is another model" if str(given).startswith("LTX2") else ""
+        raise ValueError(
+            f"model.checkpoint: {index}: _class_name: {given!r} is not {' or '.join(PIPELINE_CLASSES)}{hint}; give an "
+            "LTX-Video model (0.9.0 to 0.9.8)"
+        )
     return str(given)
+
+
+def require_supported_model(path: Path) -> None:
+    """Raises ValueError in one line for a folder that is another model's, or only near a model.
+
+    What else may be missing of it is no help then.
+    """
+    index = path / "model_index.json"
+    if not index.exists():
+        refuse_places_around(path)
+        return
+    try:
+        read_json(index)
+    except ValueError:
+        return  # reported with everything else that is wrong
+    read_pipeline_class(index)
+
+
+def _read_index(index: Path, text_encoder: Path | None) -> str:
+    """The pipeline's class. Raises ValueError for a component of another class, or of the checkpoint's own code."""
+    given = read_json(index)
+    for part, expected in COMPONENT_CLASSES.items():
+        entry = given.get(part)
+        if entry is None or (part == "text_encoder" and text_encoder is not None):
+            continue
+        if entry != [*expected]:
+            raise ValueError(f"{index}: {part}: {entry!r} is not {[*expected]!r}, which alone is loaded")
+    return str(given["_class_name"])
+
+
+def _read_config(path: Path, part: str) -> dict[str, Any]:
+    """A component's config. Raises ValueError for one of another class, or that names code."""
+    file = path / part / _CONFIG_FILES[part]
+    config, (_, class_name) = read_json(file), COMPONENT_CLASSES[part]
+    refuse_code(file, config)
+    if config.get("_class_name", class_name) != class_name:
+        raise ValueError(f"{file}: _class_name: {config['_class_name']!r} is not {class_name}, which alone is loaded")
+    return config
+
+
+def _differences(transformer: dict[str, Any], vae: dict[str, Any]) -> Iterator[str]:
+    """What keeps these two from being used together."""
+    num_layers, in_channels = transformer.get("num_layers", 28), transformer.get("in_channels")
+    if type(num_layers) is not int:
+        yield f"transformer/config.json: num_layers: {num_layers!r} is not a whole number"
+    if in_channels is not None and vae and vae["latent_channels"] != in_channels:
+        yield (
+            f"vae/config.json: latent_channels is {vae['latent_channels']}, but the transformer's in_channels is "
+            f"{in_channels}; give the VAE it was trained with"
+        )

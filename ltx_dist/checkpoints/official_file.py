@@ -13,10 +13,9 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.diffusers_folder import vae_fields
 from ltx_dist.checkpoints.official_shapes import Shapes, transformer_sizes, vae_sizes
-from ltx_dist.checkpoints.text_encoder_folder import locate_text_encoder
+from ltx_dist.checkpoints.text_encoder_folder import HUB_EXAMPLE, open_text_encoder, width_problem
 from ltx_dist.checkpoints.versions import ARCHITECTURES, Architecture, read_config
-from ltx_dist.checkpoints.weight_files import Header, TensorInfo, measure_weights, read_header
-from ltx_dist.strict_files import read_json
+from ltx_dist.checkpoints.weight_files import Header, TensorInfo, read_header
 
 TRANSFORMER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "vae."
@@ -32,30 +31,31 @@ def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Chec
     if text_encoder is None:
         raise ValueError(
             f"model.text_encoder: not set, and {path.name} holds no text encoder; give a folder with T5 v1.1 XXL and "
-            f"its tokenizer, such as text_encoder/ and tokenizer/ of any LTX-Video folder in diffusers layout"
+            f"its tokenizer, such as any LTX-Video folder in diffusers layout, or a name on the hub: {HUB_EXAMPLE}"
         )
-    encoder = locate_text_encoder(text_encoder)
+    encoder = open_text_encoder(text_encoder)
     tensors = {part: _tensors_of(part, header) for part in ("transformer", "vae")}
     shapes = {part: {key: info.shape for key, info in found.items()} for part, found in tensors.items()}
     told = _metadata_config(header)
     architecture = _architecture(shapes["transformer"], shapes["vae"])
     sources = _sources(path, architecture, shapes, told)
-    _require_fitting_encoder(encoder["text_encoder"], sources["transformer"])
-    of_encoder = measure_weights(encoder["text_encoder"], "text_encoder")
+    transformer_config = read_config(architecture.transformer) | sources["transformer"].changes
+    if mismatch := width_problem(encoder.config, transformer_config["caption_channels"]):
+        raise ValueError(f"model.text_encoder: {text_encoder}: {mismatch}")
     vae_config = read_config(architecture.vae) | sources["vae"].changes
     return Checkpoint(
         name=name,
         path=path,
         pipeline_class=architecture.pipeline_class,
-        weights={"text_encoder": of_encoder[0]} | {part: _bytes(found) for part, found in tensors.items()},
-        num_parameters={"text_encoder": of_encoder[1]} | {part: _elements(found) for part, found in tensors.items()},
+        weights={"text_encoder": encoder.size[0]} | {part: _bytes(found) for part, found in tensors.items()},
+        num_parameters={"text_encoder": encoder.size[1]} | {part: _elements(found) for part, found in tensors.items()},
         num_encoder_parameters=_elements(
             {key: info for key, info in tensors["vae"].items() if key.startswith("vae.encoder.")}
         ),
-        num_layers=(read_config(architecture.transformer) | sources["transformer"].changes)["num_layers"],
+        num_layers=transformer_config["num_layers"],
         # Only distilled files list the steps they were made for.
         distilled=True if told.get("allowed_inference_steps") else None,
-        sources={**encoder, **sources},
+        sources={**encoder.folders, **sources},
         **vae_fields(vae_config, str(path)),
     )
 
@@ -63,10 +63,9 @@ def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Chec
 def _require_ltx_video(path: Path, header: Header) -> None:
     keys = header.tensors
     bare = {key.removeprefix(TRANSFORMER_PREFIX) for key in keys}
-    if "patchify_proj.weight" not in bare or "audio_patchify_proj.weight" in bare:
+    if what := _other_model(bare):
         raise ValueError(
-            f"model.checkpoint: {path}: not an official LTX-Video file: no patchify_proj.weight of its transformer "
-            f"(LoRAs, upscalers and LTX-2 cannot be rendered); give one such as ltx-video-2b-v0.9.5.safetensors"
+            f"model.checkpoint: {path}: {what}; give an official LTX-Video file such as ltx-video-2b-v0.9.5.safetensors"
         )
     if "vae.encoder.conv_out.conv.weight" not in keys or "vae.decoder.conv_in.conv.weight" not in keys:
         raise ValueError(f"model.checkpoint: {path}: holds no VAE; give the official file that has both, or a folder")
@@ -74,6 +73,23 @@ def _require_ltx_video(path: Path, header: Header) -> None:
         raise ValueError(
             f"model.checkpoint: {path}: stored in fp8 for kernels that diffusers does not have; give the bf16 file"
         )
+
+
+def _other_model(keys: set[str]) -> str | None:
+    """What a file is that is not LTX-Video's, by tensors' names without the transformer's prefix."""
+    if "audio_patchify_proj.weight" in keys:
+        return "LTX-2, another model, which is not supported"
+    if "patchify_proj.weight" in keys:
+        return None
+    if any(".lora_" in key or key.startswith("lora_") for key in keys):
+        return "a LoRA, which holds no model of its own"
+    if any(key.startswith("encoder.block.") for key in keys):
+        return "T5, the text encoder; it goes into model.text_encoder, as a folder"
+    if any(key.startswith("transformer_blocks.") for key in keys):
+        return (
+            "a transformer by diffusers' names, a part of a model in folders; give the folder that holds transformer/"
+        )
+    return "not an official LTX-Video file: no patchify_proj.weight of its transformer"
 
 
 def _tensors_of(component: str, header: Header) -> dict[str, TensorInfo]:
@@ -121,16 +137,6 @@ def _sources(
 
 def _differing(sizes: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in sizes.items() if config[key] != value}
-
-
-def _require_fitting_encoder(folder: Path, transformer: InFile) -> None:
-    width = read_json(folder / "config.json").get("d_model")
-    wanted = (read_config(transformer.config_name) | transformer.changes)["caption_channels"]
-    if width != wanted:
-        raise ValueError(
-            f"model.text_encoder: {folder}: d_model is {width}, but the transformer was trained on embeddings of "
-            f"{wanted}; give the text encoder it was trained with (T5 v1.1 XXL has 4096)"
-        )
 
 
 def _metadata_config(header: Header) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +12,8 @@ import transformers
 from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
+from ltx_dist.checkpoints.component_config import component_config
+from ltx_dist.checkpoints.tokenizer_folder import require_size, require_tokenizer, tokenizer_class_name
 from ltx_dist.checkpoints.versions import config_file, read_config
 from ltx_dist.checkpoints.weight_files import weight_files
 from ltx_dist.weights.decoder_weights import decoder_tensors, fill
@@ -68,17 +69,18 @@ def load_text_encoder(
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The tokenizer class that `model_index.json` names, so that a byte-level one works as well as T5's.
+    """The tokenizer, by a class of transformers that is on a list, and never by code of the checkpoint.
 
-    A text encoder that lies alone has no such file: then the class that the tokenizer's own config names.
+    Raises ValueError unless its vocabulary is there and of the text encoder's size: transformers makes a T5 tokenizer
+    that finds no vocabulary of some hundred tokens, and every word is unknown to it.
     """
-    folder = checkpoint.folder("tokenizer")
+    folder, vocab_size = checkpoint.folder("tokenizer"), component_config(checkpoint, "text_encoder")["vocab_size"]
     index = folder.parent / "model_index.json"
-    class_name = ""
-    if index.is_file():
-        _, class_name = json.loads(index.read_text("utf-8")).get("tokenizer", ("", ""))
-    tokenizer_class = getattr(transformers, class_name, transformers.AutoTokenizer)
-    return tokenizer_class.from_pretrained(folder, local_files_only=True)
+    require_tokenizer(folder, index, vocab_size)
+    tokenizer_class = getattr(transformers, tokenizer_class_name(folder, index))
+    tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    require_size(len(tokenizer), vocab_size, str(folder))
+    return tokenizer
 
 
 def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same") -> Any:

@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "model"
     write_json(path / "model_index.json", {"_class_name": "LTXPipeline"})
     write_json(path / "scheduler" / "scheduler_config.json", {"shift": 1.0})
-    write_json(path / "tokenizer" / "tokenizer_config.json", {"model_max_length": 128})
+    write_json(path / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"})
     write_json(path / "vae" / "config.json", VAE_CONFIGS["0.9.1"])
     for component, name in (
         ("text_encoder", "model"),
@@ -260,7 +260,7 @@ def test_the_digest_sees_content_and_not_place(folder: Path) -> None:
     moved = folder.rename(folder.with_name("moved"))
     assert checkpoint_digest(open_checkpoint(str(moved))) == before
     for part in ("text_encoder/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"):
-        write_json(moved / part, {"changed": part})
+        write_json(moved / part, {"changed": part, "tokenizer_class": "ByT5Tokenizer"})
         after = checkpoint_digest(open_checkpoint(str(moved)))
         assert {key for key in before if before[key] != after[key]} == {part.partition("/")[0]}
         before = after

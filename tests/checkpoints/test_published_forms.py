@@ -207,12 +207,52 @@ def test_a_file_without_a_text_encoder_names_the_field(made) -> None:
         open_checkpoint(path, f"{path}-nowhere")
 
 
-def test_a_text_encoder_of_another_width_is_refused(made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_text_encoder_of_another_width_is_refused(made, tmp_path: Path, form: str) -> None:
     config = tool.sized_config("text_encoder", "tiny") | {"d_model": 64}
     tool.write_component(tmp_path / "text_encoder", "text_encoder", config)
     (tmp_path / "tokenizer").symlink_to(made("0.9.5", "folder").folder("tokenizer"))
-    with pytest.raises(ValueError, match=r"d_model is 64, but the transformer was trained on embeddings of 32"):
-        open_checkpoint(str(made("0.9.5", "single_file").path), str(tmp_path))
+    with pytest.raises(ValueError) as caught:
+        open_checkpoint(str(made("0.9.5", form).path), str(tmp_path))
+    assert str(caught.value) == (
+        f"model.text_encoder: {tmp_path}: d_model is 64, but the transformer was trained on embeddings of 32; "
+        "give the text encoder it was trained with (T5 v1.1 XXL has 4096)"
+    )
+
+
+def test_components_of_other_widths_in_a_folder_are_refused(made, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made("0.9.5", "folder").path, tmp_path / "model"))
+    tool.write_component(
+        folder / "text_encoder", "text_encoder", tool.sized_config("text_encoder", "tiny") | {"d_model": 16, "d_kv": 4}
+    )
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(json.dumps(vae | {"latent_channels": 64}))
+    with pytest.raises(ValueError) as caught:
+        open_checkpoint(str(folder))
+    assert (
+        "  text_encoder/config.json: d_model is 16, but the transformer was trained on embeddings of 32; give"
+        in str(caught.value)
+    )
+    assert "  vae/config.json: latent_channels is 64, but the transformer's in_channels is 128; give" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "text_encoder/config.json", "transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json",
+        "tokenizer/tokenizer_config.json", "model_index.json",
+    ],
+)  # fmt: skip
+def test_a_config_that_diffusers_cannot_read_is_refused(made, tmp_path: Path, part: str, encoding: str) -> None:
+    """json.loads() takes all Unicode encodings; diffusers and transformers open these files as UTF-8."""
+    folder = Path(shutil.copytree(made("0.9.5", "folder").path, tmp_path / "model"))
+    document = json.loads((folder / part).read_text()) | {"note": "caf\xe9"}
+    (folder / part).write_bytes(json.dumps(document, ensure_ascii=False).encode(encoding))
+    with pytest.raises(ValueError, match=rf"  {part}: (begins with a byte order mark; save it as UTF-8|not JSON)"):
+        open_checkpoint(str(folder))
 
 
 def test_a_folder_takes_another_text_encoder_or_one_that_lies_alone(made, tmp_path: Path) -> None:
@@ -233,7 +273,17 @@ def test_a_folder_takes_another_text_encoder_or_one_that_lies_alone(made, tmp_pa
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({"lora_A.weight": (2, 2)}, "not an official LTX-Video file"),
+        ({"a.weight": (2, 2)}, "not an official LTX-Video file: no patchify_proj.weight"),
+        ({"diffusion_model.transformer_blocks.0.attn1.to_k.lora_A.weight": (2, 2)}, "a LoRA, which holds no model"),
+        (
+            {"encoder.block.0.layer.0.SelfAttention.k.weight": (2, 2)},
+            "T5, the text encoder; it goes into model.text_enc",
+        ),
+        ({"transformer_blocks.0.attn1.to_k.weight": (2, 2)}, "a transformer by diffusers' names"),
+        (
+            {f"model.diffusion_model.{name}.weight": (2, 2) for name in ("patchify_proj", "audio_patchify_proj")},
+            "LTX-2, another model, which is not supported; give an official LTX-Video file",
+        ),
         ({"model.diffusion_model.patchify_proj.weight": (64, 128)}, "holds no VAE"),
     ],
 )
