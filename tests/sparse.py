@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ltx_dist.checkpoints.tokenizer_folder import BYTE_TOKENS
 from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME
 from ltx_dist.estimates.parameters import (
@@ -40,6 +41,9 @@ def save_sparse_checkpoint(folder: Path, version: str) -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(read_config(architecture.noise_scheduler)))
     (folder / "tokenizer").mkdir()
+    # The bytes, and sentinels up to the text encoder's size: a vocabulary that needs no file.
+    tokens = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": configs["text_encoder"]["vocab_size"] - BYTE_TOKENS}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(tokens))
     (folder / "model_index.json").write_text(json.dumps({"_class_name": architecture.pipeline_class}))
     return folder
 

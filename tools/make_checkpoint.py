@@ -4,7 +4,8 @@
 
 A `folder` is in diffusers layout. A `single_file` is an official .safetensors file under the original key names, with
 text_encoder/ and tokenizer/ beside it. Both forms of a version hold the same weights. Tensors are made and written one
-by one, so memory holds the largest of them and no more. The tokenizer is ByT5's, which needs no vocabulary file.
+by one, so memory holds the largest of them and no more. The tokenizer has as many tokens as the text encoder has
+embeddings: at tiny scale it is ByT5's, which needs no vocabulary, and at full scale T5's, of single letters.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def make_checkpoint(version: str, out: Path, scale: Scale, form: Format) -> Path
         )
     }
     write_component(out / "text_encoder", "text_encoder", models["text_encoder"])
-    transformers.ByT5Tokenizer().save_pretrained(out / "tokenizer")
+    tokenizer = sized_tokenizer(models["text_encoder"]["vocab_size"])
+    tokenizer.save_pretrained(out / "tokenizer")
     if form == "single_file":
         path = out / f"{OFFICIAL_FILES[version]}.safetensors"
         write_single_file(path, version, models)
@@ -111,7 +113,7 @@ def make_checkpoint(version: str, out: Path, scale: Scale, form: Format) -> Path
             "_class_name": architecture.pipeline_class,
             "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
             "text_encoder": ["transformers", "T5EncoderModel"],
-            "tokenizer": ["transformers", "ByT5Tokenizer"],
+            "tokenizer": ["transformers", type(tokenizer).__name__],
             "transformer": ["diffusers", "LTXVideoTransformer3DModel"],
             "vae": ["diffusers", "AutoencoderKLLTXVideo"],
         },
@@ -121,6 +123,17 @@ def make_checkpoint(version: str, out: Path, scale: Scale, form: Format) -> Path
 
 def sized_config(name: str, scale: Scale) -> dict[str, Any]:
     return read_config(name) | (TINY[name] if scale == "tiny" else {})
+
+
+def sized_tokenizer(vocab_size: int) -> Any:
+    """One that knows ASCII, by its letters, and so many tokens that it belongs to a T5 of `vocab_size` embeddings."""
+    bytes_alone = transformers.ByT5Tokenizer()
+    if len(bytes_alone) == vocab_size:
+        return bytes_alone
+    sentinels = [f"<extra_id_{number}>" for number in range(99, -1, -1)]
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *map(chr, range(ord("!"), ord("~") + 1))]
+    pieces += [f"<unused_{number}>" for number in range(vocab_size - len(sentinels) - len(pieces))]
+    return transformers.T5Tokenizer(vocab=[(piece, -2.0 if piece[0] != "<" else 0.0) for piece in pieces + sentinels])
 
 
 def write_component(folder: Path, component: str, config: dict[str, Any]) -> None:
