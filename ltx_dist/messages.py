@@ -15,6 +15,7 @@ _WORDING = {
     "float_type": "{given} is not a number{allowed}",
     "finite_number": "{given} is not a finite number{allowed}",
     "string_type": "{given} is not text; put it in quotes",
+    "string_too_short": "empty; give a value, or leave it out",
     "string_unicode": "holds half a surrogate pair, which is no character",
     "literal_error": "{given} is not one of {expected}",
     "model_type": "{given} is not a mapping of settings",

@@ -36,10 +36,13 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join
 
 
 def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
-    """Raises ValueError with a line for every mistake in the file and the overrides."""
-    from ltx_dist.inputs.config_file import load_config
+    """Raises ValueError with a line for every mistake in the file and the overrides. Warns of texts that ` #` ended."""
+    from ltx_dist.inputs.config_file import cut_off_texts, load_config
 
-    return load_config(path, overrides or [])
+    config = load_config(path, overrides or [])
+    for warning in cut_off_texts(path) if path else ():
+        print(f"ltx-dist: warning: {warning}", file=sys.stderr)
+    return config
 
 
 @contextmanager

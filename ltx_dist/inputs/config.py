@@ -20,15 +20,19 @@ class ModelConfig(_Section):
 
     checkpoint: str = Field(
         "demo",
+        min_length=1,
         description="`demo` (packaged), a folder in diffusers layout, an official .safetensors file, or owner/name or "
         "owner/name@commit on the Hugging Face hub.",
     )
     text_encoder: str | None = Field(
         None,
+        min_length=1,
         description="A folder with text_encoder/ and tokenizer/, or with T5 itself; the checkpoint's own if not set. "
         "Official .safetensors files have none.",
     )
-    version: str = Field("auto", description="A row of the preset table; `auto` reads it from the checkpoint.")
+    version: str = Field(
+        "auto", min_length=1, description="A row of the preset table; `auto` reads it from the checkpoint."
+    )
     precision: Literal["auto", Precision] = Field(
         "auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
     )
@@ -182,6 +186,7 @@ class CacheConfig(_Section):
 
     embeddings: str | None = Field(
         "auto",
+        min_length=1,
         description="A folder for text embeddings: a batch whose prompts are all there needs no text encoder. `auto` "
         "is one in the user's cache folder; null for none.",
     )

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ltx_dist.inputs.config import RenderConfig
-from ltx_dist.messages import did_you_mean, explain, printable
+from ltx_dist.messages import did_you_mean, explain, printable, show
 from ltx_dist.strict_files import StrictLoader, read_text, yaml_errors
 
 MAX_CONFIG_BYTES = 1 << 20
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfig:
-    """The config of a YAML file with dotted overrides (`placement.layout=pinned`, the value in YAML) on top.
+    """The config of a YAML file with dotted overrides on top: `placement.layout=pinned`, or `model.checkpoint=/m/a #2`.
+
+    The value of an override is YAML, but that of a text is taken as it is; `null` is no text, where there may be none.
 
     Raises ValueError with a line for every error of the file and of the overrides.
     """
@@ -48,6 +52,38 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfi
     if given := {dotted: where for dotted, where in origins.items() if dotted.startswith("defaults.")}:
         config.defaults.remember(given)  # else `defaults` is the instance that all configs share
     return config
+
+
+def cut_off_texts(path: Path) -> list[str]:
+    """A warning for each text of a YAML file that ` #` may have ended where it was not meant to be a comment.
+
+    `checkpoint: /m/ltx #2` is YAML for /m/ltx. A comment that begins with a space or a further # is taken for one.
+    """
+    text = read_text(path, MAX_CONFIG_BYTES)
+    with yaml_errors(str(path), text):
+        root = yaml.compose(text, StrictLoader)
+    lines = text.splitlines()
+    warnings = []
+    for dotted, node in _plain_scalars(root):
+        section, _, key = dotted.partition(".")
+        if dotted not in _known_keys() or str not in _kinds(section, key):
+            continue
+        rest = lines[node.end_mark.line][node.end_mark.column :]
+        if re.match(r"\s+#[^\s#]", rest):
+            warnings.append(
+                f"{path}:{node.end_mark.line + 1}: {dotted}: {show(node.value)} ends before `{printable(rest.strip())}`"
+                ", which YAML takes for a comment; put the whole text in quotes, or `# ` before a comment"
+            )
+    return warnings
+
+
+def _plain_scalars(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
+    """The values without quotes of a mapping and of the mappings in it, by dotted key."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(value, yaml.ScalarNode) and value.style is None:
+            yield f"{prefix}{key.value}", value
+        else:
+            yield from _plain_scalars(value, f"{prefix}{key.value}.")
 
 
 def _refuse_contradictions(config: RenderConfig, origins: Mapping[str, str]) -> None:
@@ -89,9 +125,19 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
         raise ValueError(f"--set {override}: no value; write section.key=value")
     if dotted not in _known_keys():
         raise ValueError(f"--set {override}: unknown key{did_you_mean(dotted, _candidates(dotted))}")
+    section, _, key = dotted.partition(".")
+    if (kinds := _kinds(section, key)) <= {str, NoneType}:
+        # A shell has quoted it already; YAML would end it at ` #`, and read `: ` in it as a mapping.
+        return section, key, None if text == "null" and NoneType in kinds else text
     with yaml_errors(f"--set {override}", text, with_line=False):
-        section, _, key = dotted.partition(".")
         return section, key, yaml.load(text, StrictLoader)
+
+
+def _kinds(section: str, key: str) -> set[Any]:
+    """The types that a key's value may have: {str, NoneType} of a text that may be left out."""
+    model = RenderConfig.model_fields[section].annotation
+    annotation = model.model_fields[key].annotation  # type: ignore[union-attr]
+    return set(get_args(annotation)) or {annotation}
 
 
 def _candidates(dotted: str) -> list[str]:

@@ -86,7 +86,7 @@ def _command(request: Mapping[str, Any], checkpoint: str) -> str:
     del row["request_id"]
     command = f"printf '%s\\n' {shlex.quote(json.dumps(row))} | ltx-dist render - -o again"
     if checkpoint != "demo":
-        command += f" --set {shlex.quote(f'model.checkpoint={json.dumps(checkpoint)}')}"
+        command += f" --set {shlex.quote(f'model.checkpoint={checkpoint}')}"
     return command
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ltx_dist.inputs.config import RenderConfig
-from ltx_dist.inputs.config_file import load_config
+from ltx_dist.inputs.config_file import cut_off_texts, load_config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -98,13 +98,70 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
     [
         ("placement.layout", "no value; write section.key=value"),
         ("output.crf=[", "not valid YAML: expected the node content, but found '<stream end>'"),
-        ("model.version=0.9", "0.9 is not text; put it in quotes"),
+        ("model.checkpoint=", "empty; give a value, or leave it out"),
+        ("model.text_encoder=", "empty; give a value, or leave it out"),
         ("zzz.y=1", "unknown key; known are model, placement, defaults, denoise, decode, output, recovery, cache"),
         ("output=1", "unknown key; known are output.crf, output.preset, output.threads"),
     ],
 )
 def test_an_error_of_an_override_says_what(override: str, message: str) -> None:
     assert errors(None, override) == [f"--set {override}: {message}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/m/ltx #2", "/a: b", "#1", "- a", "[x", "{x", "*a", "&a", "!t", "%", "@", "`", "'a", '"a"', "a\tb",
+        "/m/ltx #2", "/a: b", "#1", "- a", "[x", "{x", "*a", "&a", "!t", "%", "@", "`", "'a", '"a"', "a\tb",
+    ],
+)  # fmt: skip
+def test_an_override_takes_a_text_as_it_is(text: str) -> None:
+    config = load_config(
+        None,
+        [f"model.checkpoint={text}", f"model.text_encoder={text}", f"defaults.negative_prompt={text}",
+         f"model.version={text}", f"cache.embeddings={text}"],
+    )  # fmt: skip
+    assert (config.model.checkpoint, config.model.text_encoder, config.model.version) == (text, text, text)
+    assert (config.defaults.negative_prompt, config.cache.embeddings) == (text, text)
+
+
+def test_null_is_no_text_where_there_may_be_none() -> None:
+    config = load_config(None, ["cache.embeddings=null", "model.checkpoint=null", "defaults.negative_prompt="])
+    assert config.cache.embeddings is None and config.model.checkpoint == "null"
+    assert config.defaults.negative_prompt == "", "an empty negative prompt is one"
+
+
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("checkpoint: /m/ltx #2", True),
+        ("text_encoder: /m/t5   #2", True),
+        ("checkpoint: '/m/ltx #2'", False),
+        ('checkpoint: "/m/ltx #2"', False),
+        ("checkpoint: /m/ltx  # ours", False),
+        ("checkpoint: /m/ltx ## ours", False),
+        ("checkpoint: /m/ltx#2", False),
+        ("precision: auto #2", False),
+    ],
+)
+def test_a_text_of_a_file_that_a_hash_may_have_cut_off_is_warned_of(tmp_path: Path, line: str, cut: bool) -> None:
+    path = write(tmp_path / "x.yaml", f"# a file\nmodel:\n  {line}\n")
+    load_config(path)
+    found = cut_off_texts(path)
+    assert len(found) == cut
+    if cut:
+        key = line.partition(":")[0]
+        assert found[0].startswith(f"{path}:3: model.{key}: ") and "ends before `#2`" in found[0]
+        assert "put the whole text in quotes" in found[0]
+
+
+def test_a_command_prints_the_warning_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a\n")
+    path = write(tmp_path / "x.yaml", "model: {checkpoint: demo}\ndefaults:\n  negative_prompt: blurry #1\n")
+    command = [sys.executable, "-m", "ltx_dist.cli", "plan", str(tmp_path / "prompts.txt"), "-c", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"ltx-dist: warning: {path}:3: defaults.negative_prompt: 'blurry' ends before `#1`")
 
 
 def test_shared_passes_and_exact_clips_contradict_each_other(tmp_path: Path) -> None:

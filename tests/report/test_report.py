@@ -215,7 +215,7 @@ def test_the_command_says_the_same_to_a_shell(tmp_path: Path) -> None:
     assert (row["prompt"], row["name"], row["seed"]) == (HOSTILE + r" \n é", "a", 7)
     assert "decode_noise_scale" not in row and "request_id" not in row
     arguments = subprocess.run(["sh", "-c", f"printf '%s\\n' {rendered}"], check=True, capture_output=True, text=True)
-    assert arguments.stdout.splitlines() == ["render", "-", "-o", "again", "--set", 'model.checkpoint="/models/it\'s"']
+    assert arguments.stdout.splitlines() == ["render", "-", "-o", "again", "--set", "model.checkpoint=/models/it's"]
 
 
 @pytest.mark.parametrize(
