@@ -1,0 +1,208 @@
+"""LoRA files for LTX-Video in every layout that trainers write, read by their headers alone.
+
+Loaders that take what they know and leave the rest apply a part of a LoRA, or nothing, with no more than a warning.
+Here every tensor of the file has its place in the transformer, or the file is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
+from ltx_dist.checkpoints.official_file import TRANSFORMER_PREFIX
+from ltx_dist.checkpoints.weight_files import Header, read_header, weight_files
+
+Linears = Mapping[str, tuple[int, int]]
+"""The linear layers of a transformer by diffusers' names: how many numbers go out, and how many in."""
+
+_PREFIXES = (
+    "base_model.model.model.diffusion_model.", "base_model.model.transformer.", "base_model.model.",
+    "model.diffusion_model.", "diffusion_model.", "transformer.",
+)  # fmt: skip
+_UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")
+"""kohya's and LyCORIS' trainers write the layer's name with underscores for dots."""
+
+_A = (".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight", ".lora.down.weight")
+_B = (".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight", ".lora.up.weight")
+_ALPHA = ".alpha"
+
+_OFFICIAL_NAMES = {"patchify_proj": "proj_in", "adaln_single": "time_embed"}
+"""The two modules with linear layers that Lightricks' code and diffusers call by other names."""
+
+_NOT_SUPPORTED = {
+    r"\.(dora_scale|lora_magnitude_vector)": "DoRA (it also scales the weights); train or export it as plain LoRA",
+    r"\.hada_w\d": "LoHa; export it as plain LoRA",
+    r"\.lokr_": "LoKr; export it as plain LoRA",
+    r"\.(oft|boft)": "OFT; export it as plain LoRA",
+    r"\.lora_mid": "a LoRA with a middle layer (LoCon with CP decomposition); export it as plain LoRA",
+    r"\.lora_(A|B|up|down)\S*\.bias": "a LoRA with biases; export it without",
+    r"\.(diff|diff_b|w_norm|b_norm|set_weight)$": "changes of whole weights beside the LoRA; export the LoRA alone",
+    r"^(text_encoders?|lora_te\d?|te\d?)[._]": "parts for the text encoder; export the transformer's part alone",
+}
+"""What else trainers write, by a pattern of its keys, and what to do about it."""
+
+_OTHER_MODELS = {
+    r"audio_|av_cross|video_to_audio": "LTX-2",
+    r"(^|[._])(double|single)_(transformer_)?blocks": "FLUX or HunyuanVideo",
+    r"(^|[._])joint_(transformer_)?blocks": "Stable Diffusion 3",
+    r"(^|[._])(down|up|mid|input|output)_blocks?[._]": "Stable Diffusion",
+    r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn|ffn)": "Wan",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoraLayer:
+    """The tensors, by their keys in the file, for one linear layer. alpha: the layer's, where it is not the rank."""
+
+    a: str
+    b: str
+    rank: int
+    alpha: float | None = None
+    alpha_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """layers: by the name of the transformer's linear layer. num_parameters: of all its A and B."""
+
+    path: Path
+    layers: Mapping[str, LoraLayer]
+    num_parameters: int
+
+
+def linear_layers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
+    """Those of the checkpoint's transformer, from the headers of its files."""
+    source = checkpoint.source("transformer")
+    if isinstance(source, InFile):
+        shapes = {name: info.shape for name, info in read_header(source.file).tensors.items() if "vae" not in name}
+    else:
+        headers = [read_header(file).tensors for file in weight_files(source, "transformer")]
+        shapes = {name: info.shape for tensors in headers for name, info in tensors.items()}
+    return {
+        _by_diffusers_name(name.removeprefix(TRANSFORMER_PREFIX).removesuffix(".weight")): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2
+    }
+
+
+def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFile:
+    """The LoRA for a transformer with these linear layers. label: what to call the file in messages, if not its path.
+
+    Raises ValueError that names the first key that has no use and why: not a LoRA, one of a kind that is not supported,
+    or for another model.
+    """
+    label = label or str(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{label}: not a .safetensors file; other formats can run code when opened")
+    header = read_header(path)
+    found: dict[str, dict[str, str]] = {}
+    by_underscores = {name.replace(".", "_"): name for name in linears}
+    for key in sorted(header.tensors):
+        layer, part = _split(key, by_underscores, label)
+        if found.setdefault(layer, {}).setdefault(part, key) != key:
+            raise ValueError(f"{label}: {key} and {found[layer][part]} are for one layer; export the LoRA again")
+    if not found:
+        raise ValueError(f"{label}: holds no tensors; download it again")
+    _check_layers(header, found, linears, label)
+    metadata = _peft_metadata(header, label)
+    layers = {layer: _layer(parts, header, path, metadata, layer) for layer, parts in found.items()}
+    num_parameters = sum(header.tensors[key].num_elements for one in layers.values() for key in (one.a, one.b))
+    return LoraFile(path, layers, num_parameters)
+
+
+def _split(key: str, by_underscores: Mapping[str, str], label: str) -> tuple[str, str]:
+    """The layer by diffusers' name and which of its parts the tensor is: `a`, `b` or `alpha`."""
+    for pattern, what in _NOT_SUPPORTED.items():
+        if re.search(pattern, key):
+            raise ValueError(f"{label}: {key}: not supported: {what}")
+    for part, endings in {"a": _A, "b": _B, "alpha": (_ALPHA,)}.items():
+        for ending in endings:
+            if key.endswith(ending):
+                return _layer_name(key.removesuffix(ending), by_underscores), part
+    raise ValueError(f"{label}: {key}: not a tensor of a LoRA{_seems_for([key], {})}")
+
+
+def _layer_name(name: str, by_underscores: Mapping[str, str]) -> str:
+    for prefix in _UNDERSCORED:
+        if name.startswith(prefix):
+            bare = name.removeprefix(prefix)
+            for official, ours in _OFFICIAL_NAMES.items():
+                bare = re.sub(f"^{official}_", f"{ours}_", f"{bare}_")[:-1]
+            return by_underscores.get(bare, bare)
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+    return _by_diffusers_name(name.removeprefix(prefix))
+
+
+def _by_diffusers_name(name: str) -> str:
+    first, dot, rest = name.partition(".")
+    return _OFFICIAL_NAMES.get(first, first) + dot + rest
+
+
+def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linears: Linears, label: str) -> None:
+    """All layers are the transformer's, whole, and of its sizes."""
+    for layer, parts in found.items():
+        key = min(parts.values())
+        if layer not in linears:
+            reason = _seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
+            raise ValueError(f"{label}: {key}: this model has no layer {layer}{reason}")
+        if not {"a", "b"} <= parts.keys():
+            raise ValueError(f"{label}: {key}: its other half is missing; download it again")
+        a, b = (header.tensors[parts[part]].shape for part in ("a", "b"))
+        out, into = linears[layer]
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != (out, into):
+            sizes = f"{_shape(b)} and {_shape(a)} for a layer of {out}x{into}"
+            reason = _seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
+            raise ValueError(f"{label}: {key}: {sizes}{reason}")
+
+
+def _layer(parts: Mapping[str, str], header: Header, path: Path, metadata: Mapping[str, Any], layer: str) -> LoraLayer:
+    rank = header.tensors[parts["a"]].shape[0]
+    alpha = metadata.get("alpha_pattern", {}).get(layer, metadata.get("lora_alpha"))
+    if "alpha" in parts:
+        alpha = _scalar(path, parts["alpha"])
+    return LoraLayer(parts["a"], parts["b"], rank, None if alpha is None else float(alpha), parts.get("alpha"))
+
+
+def _scalar(path: Path, key: str) -> float:
+    """Read with torch, as numpy has no bfloat16."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return float(file.get_tensor(key))
+
+
+def _peft_metadata(header: Header, label: str) -> Mapping[str, Any]:
+    """The adapter's settings that diffusers stores: alpha, where it is not the rank; empty without."""
+    try:
+        settings = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
+    except (ValueError, RecursionError):
+        raise ValueError(f"{label}: its lora_adapter_metadata is not JSON; download it again") from None
+    settings = settings if isinstance(settings, dict) else {}
+    settings = {key.removeprefix("transformer."): value for key, value in settings.items()}
+    for kind, name in {"use_dora": "DoRA", "use_rslora": "rsLoRA (another scale)"}.items():
+        if settings.get(kind):
+            raise ValueError(f"{label}: {kind}: not supported: {name}; train or export it as plain LoRA")
+    return settings
+
+
+def _seems_for(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """`; the file seems to be for X`, or nothing where its keys do not tell."""
+    for pattern, model in _OTHER_MODELS.items():
+        if any(re.search(pattern, key) for key in keys):
+            return f"; the file seems to be for {model}"
+    blocks = [int(number[1]) for key in keys if (number := re.search(r"transformer_blocks[._](\d+)[._]", key))]
+    widths = {shape[1] for key, shape in shapes.items() if re.search(r"attn1[._]to_q", key) and key.endswith(_A)}
+    if 4096 in widths or (blocks and 28 <= max(blocks) < 48):
+        return "; the file seems to be for LTX-Video 13B"
+    if 2048 in widths:
+        return "; the file seems to be for LTX-Video 2B"
+    return ""
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a number"
