@@ -208,8 +208,27 @@ def _require_diffusers_names(tensors: dict[str, tuple[str, tuple[int, ...]]]) ->
     assert back == set(tensors), sorted(back ^ set(tensors))[:10]
 
 
-def write_safetensors(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str]) -> None:
-    """Random bfloat16 tensors. `tensors`: what a tensor is (its values depend on that alone) -> name and shape."""
+def write_safetensors(
+    path: Path,
+    tensors: dict[str, tuple[str, tuple[int, ...]]],
+    metadata: dict[str, str],
+    values: Callable[[str, tuple[int, ...]], torch.Tensor] | None = None,
+) -> None:
+    """Random bfloat16 tensors. `tensors`: what a tensor is (its values depend on that alone) -> name and shape.
+
+    values: makes a tensor of what it is and its shape; `random_tensor` if None.
+    """
+    values = values or random_tensor
+    header, _ = safetensors_header(tensors, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(header)
+        for identity, (_, shape) in tensors.items():
+            file.write(values(identity, shape).contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def safetensors_header(tensors: dict[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str]) -> tuple[bytes, int]:
+    """What a file of these begins with, in bfloat16, and the bytes of data that follow."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, shape in tensors.values():
@@ -217,11 +236,7 @@ def write_safetensors(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for identity, (_, shape) in tensors.items():
-            file.write(random_tensor(identity, shape).contiguous().view(-1).view(torch.uint8).numpy().data)
+    return len(text).to_bytes(8, "little") + text, end
 
 
 def random_tensor(identity: str, shape: tuple[int, ...]) -> torch.Tensor:
