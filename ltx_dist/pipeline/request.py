@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass, steps_of
+from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class RenderRequest:
     schedule of its own, `num_inference_steps` long and falling from at most 1000; None leaves it to diffusers.
     `video`: what the clip begins as, in place of noise alone; of its steps only the last `denoise_strength` run.
     `second_pass`: None renders in one pass at full size. `loras`: in their order, which the low bits depend on.
+    `sound`: of LTX-2.x, whose clips have some.
     """
 
     request_id: str
@@ -37,13 +39,14 @@ class RenderRequest:
     image_cond_noise_scale: float = 0.15
     video: Condition | None = None
     denoise_strength: float = 1.0
-    second_pass: SecondPass | None = None
+    second_pass: SecondPass | SoundSecondPass | None = None
     loras: tuple[Lora, ...] = ()
+    sound: SoundSettings | None = None
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the negative prompt is encoded and used at all (diffusers' own rule)."""
-        return self.guidance_scale > 1.0
+        """Whether the negative prompt is encoded and used at all (diffusers' own rule, which asks sound and video)."""
+        return self.guidance_scale > 1.0 or (self.sound is not None and self.sound.audio_guidance_scale > 1.0)
 
     @property
     def num_steps(self) -> int:
