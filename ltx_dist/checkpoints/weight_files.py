@@ -30,9 +30,15 @@ GGUF = (
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")
 
 
+def weights_name(component: str) -> str:
+    """That of any component, of whatever model family."""
+    return WEIGHTS_NAME.get(component, "diffusion_pytorch_model.safetensors")
+
+
 def weight_files(folder: Path, component: str) -> list[Path]:
     """The safetensors files in a component's folder, one or the shards of its index; ValueError if there are none."""
-    single, index = folder / WEIGHTS_NAME[component], folder / f"{WEIGHTS_NAME[component]}.index.json"
+    name = weights_name(component)
+    single, index = folder / name, folder / f"{name}.index.json"
     if not folder.is_dir():
         raise ValueError(f"{component}: no such folder")
     # Where both are there, transformers loads the single file (_get_resolved_checkpoint_files in modeling_utils.py of

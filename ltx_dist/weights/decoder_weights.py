@@ -28,10 +28,10 @@ def decoder_tensors(source: Source, dtype: torch.dtype) -> dict[str, torch.Tenso
     tensors: dict[str, torch.Tensor] = {}
     if not isinstance(source, InFile):
         for file in weight_files(source, "vae"):
-            tensors |= _read(file, lambda name: not name.startswith("encoder."), dtype)
+            tensors |= read_tensors(file, lambda name: not name.startswith("encoder."), dtype)
         return tensors
     statistics = {STATISTICS + name for name in KEPT_STATISTICS}
-    tensors = _read(source.file, lambda name: name.startswith("vae.decoder.") or name in statistics, dtype)
+    tensors = read_tensors(source.file, lambda name: name.startswith("vae.decoder.") or name in statistics, dtype)
     tensors[_TELLS_VERSION] = torch.empty(read_header(source.file).tensors[_TELLS_VERSION].shape, device="meta")
     renamed = convert_ltx_vae_checkpoint_to_diffusers(tensors)
     return {name: tensor for name, tensor in renamed.items() if not name.startswith("encoder.")}
@@ -50,7 +50,8 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     module.load_state_dict(tensors, assign=True)
 
 
-def _read(file: Path, is_wanted: Callable[[str], bool], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def read_tensors(file: Path, is_wanted: Callable[[str], bool], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Those of a file whose names are wanted, floating ones in `dtype`."""
     with safe_open(file, framework="pt") as opened:
         names = [name for name in opened.keys() if is_wanted(name)]  # noqa: SIM118 (not a dict)
         return {name: _cast(opened.get_tensor(name), dtype) for name in names}

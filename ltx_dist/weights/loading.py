@@ -55,7 +55,7 @@ def load_text_encoder(
     """
     folder = checkpoint.folder("text_encoder")
     if quantization == "none":
-        return _complete(transformers.T5EncoderModel, folder, dtype)
+        return complete(transformers.T5EncoderModel, folder, dtype)
     how = quantized(quantization, dtype, device)
     config = transformers.T5Config.from_pretrained(folder, local_files_only=True)
     with ExitStack() as files:
@@ -65,7 +65,7 @@ def load_text_encoder(
             for file in [files.enter_context(safe_open(path, framework="pt", backend="pread"))]
             for name in file.keys()  # noqa: SIM118 (not a dict)
         }
-        return _complete(transformers.T5EncoderModel, None, dtype, config=config, state_dict=tensors, **how)
+        return complete(transformers.T5EncoderModel, None, dtype, config=config, state_dict=tensors, **how)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -118,7 +118,7 @@ def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDisc
 def _load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
     """diffusers maps the file into memory and casts tensor by tensor, so that no second copy of it all is made."""
     if not isinstance(source, InFile):
-        return _complete(model_class, source, dtype)
+        return complete(model_class, source, dtype)
     # With a config of ours nothing is asked of the hub; `changes` override it.
     config = str(config_file(source.config_name))
     model = model_class.from_single_file(str(source.file), config=config, dtype=dtype, **source.changes)
@@ -128,7 +128,7 @@ def _load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.n
     return model.eval()
 
 
-def _complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> torch.nn.Module:
+def complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> torch.nn.Module:
     """Raises ValueError when weights and config.json do not belong together.
 
     Both libraries fill what is missing with random numbers and leave out what is too much, with no more than a warning.

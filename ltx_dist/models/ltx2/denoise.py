@@ -1,0 +1,213 @@
+"""Text, and pictures, to latents of video and sound: the `__call__` of diffusers' LTX-2 pipelines, with stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import PIL.Image
+import torch
+
+from ltx_dist.models.ltx2.passes import PassSettings, latent_index, passes
+from ltx_dist.models.ltx2.payloads import ConditionLatents, ConnectedText, SoundLatents
+from ltx_dist.models.ltx2.stand_ins import AudioVae, Connectors, FirstFrameVae, VideoVae
+
+if TYPE_CHECKING:
+    from ltx_dist.checkpoints.checkpoint import Checkpoint
+    from ltx_dist.models.family import StageContext
+    from ltx_dist.pipeline.request import RenderRequest
+
+UNSHIFTED = {"use_dynamic_shifting": False, "shift_terminal": None}
+"""Of a noise scheduler that takes given sigmas as they are; with another one they would be shifted once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a second pass begins with. latents: (1, C, F, H, W) in the upsampler's dtype, not normalised; audio_latents
+    as in SoundLatents. Both on the device."""
+
+    latents: torch.Tensor
+    audio_latents: torch.Tensor
+
+
+class Denoise:
+    """The first, or only, pass."""
+
+    def __init__(
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._denoiser = Denoiser(components["transformer"], checkpoint, device, dtype)
+
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> list[SoundLatents]:
+        """Latents of each on the CPU, one clip after another."""
+        return [self._run(request, given, context) for request, given in zip(requests, inputs, strict=True)]
+
+    def _run(self, request: RenderRequest, given: Mapping[str, Any], context: StageContext) -> SoundLatents:
+        images: ConditionLatents | None = given.get("encode_image")
+        return self._denoiser.denoise(
+            request,
+            passes(request)[0],
+            given["encode_text"],
+            () if images is None else images.first,
+            torch.Generator("cpu").manual_seed(request.seed),
+            context.on_step,
+        )
+
+
+class Denoiser:
+    """The transformer, in pipelines that have neither text encoder nor VAEs: what both passes share."""
+
+    def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self._transformer = transformer
+        self._checkpoint = checkpoint
+        self._device = device
+        self._vae = VideoVae(checkpoint, device, dtype)
+        # The sound's VAE is loaded in float32, whatever the model's dtype (load.py).
+        self._audio_vae = AudioVae(checkpoint, device, torch.float32)
+        self._dtype = dtype
+
+    @property
+    def vae(self) -> VideoVae:
+        return self._vae
+
+    def denoise(
+        self,
+        request: RenderRequest,
+        settings: PassSettings,
+        text: ConnectedText,
+        encoded: Sequence[torch.Tensor],
+        generator: torch.Generator,
+        on_step: Callable[[int], None],
+        start: Start | None = None,
+    ) -> SoundLatents:
+        """Latents on the CPU. `encoded`: of each condition, for this pass. `on_step` gets the number of steps done.
+
+        `generator` is a CPU generator, so the noise does not depend on the device; it is advanced.
+        """
+        seen: list[torch.Tensor] = []
+
+        def after_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            seen[:] = [tensors["latents"]]
+            on_step(step + 1)
+            return {}
+
+        pipeline, arguments = self._pipeline(request, settings, text, [latents.to(self._device) for latents in encoded])
+        if start is not None:
+            arguments |= {"latents": start.latents, "audio_latents": start.audio_latents}
+        # A conditioned pass draws its noise by noise_scale from nothing as well; the other two ignore it then.
+        arguments["noise_scale"] = settings.noise_scale
+        embeds_dtype = getattr(torch, text.embeds_dtype)
+        # One element in the text encoder's dtype: the connectors stand in, and only the dtype is looked at.
+        unused = torch.empty(1, 1, 1, dtype=embeds_dtype, device=self._device)
+        mask = torch.ones(1, 1, dtype=torch.int64, device=self._device)
+        if settings.guidance.is_classifier_free:
+            arguments |= {"negative_prompt_embeds": unused, "negative_prompt_attention_mask": mask}
+        _, audio_latents = pipeline(
+            height=settings.height,
+            width=settings.width,
+            num_frames=request.num_frames,
+            frame_rate=request.frame_rate,
+            num_inference_steps=settings.num_inference_steps,
+            sigmas=None if settings.sigmas is None else list(settings.sigmas),
+            prompt_embeds=unused,
+            prompt_attention_mask=mask,
+            generator=generator,
+            use_cross_timestep=uses_cross_timestep(self._transformer),
+            output_type="latent",
+            return_dict=False,
+            callback_on_step_end=after_step,
+            callback_on_step_end_tensor_inputs=["latents"],
+            **settings.guidance.arguments(),
+            **arguments,
+        )
+        return SoundLatents(
+            latents=self._unpacked(pipeline, seen[0], request, settings).float().cpu(),
+            audio_latents=audio_latents.float().cpu(),
+            generator_state=generator.get_state(),
+            embeds_dtype=text.embeds_dtype,
+        )
+
+    def _pipeline(
+        self, request: RenderRequest, settings: PassSettings, text: ConnectedText, encoded: list[torch.Tensor]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The pipeline of the clip's kind, and what its call takes besides the common arguments.
+
+        A new one each time: a noise scheduler keeps the step it is at.
+        """
+        pipeline_class = pipeline_class_of(request)
+        vae, arguments = self._vae, {}
+        if pipeline_class is diffusers.LTX2ImageToVideoPipeline:
+            vae = FirstFrameVae(self._checkpoint, self._device, self._dtype, encoded)
+            arguments = {"image": PIL.Image.new("RGB", (settings.width, settings.height)), "image_crf": 0}
+        pipeline: Any = pipeline_class(
+            scheduler=self._noise_scheduler(settings),
+            vae=vae,
+            audio_vae=self._audio_vae,
+            text_encoder=None,
+            tokenizer=None,
+            connectors=Connectors(self._connected(text, settings)),
+            transformer=self._transformer,
+            vocoder=None,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        if pipeline_class is diffusers.LTX2ConditionPipeline:
+            ratio = self._vae.temporal_compression_ratio
+            at = [latent_index(one.frame_index, request.num_frames, ratio) for one in request.conditions]
+            strengths = [one.strength for one in request.conditions]
+            frames = [(latents.shape[2] - 1) * ratio + 1 for latents in encoded]
+            pipeline.preprocess_conditions = lambda *_, **__: (encoded, strengths, at, frames)
+            arguments = {"conditions": []}
+        return pipeline, arguments
+
+    def _noise_scheduler(self, settings: PassSettings) -> Any:
+        folder = self._checkpoint.folder("scheduler")
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True)
+        if settings.sigmas is None:
+            return scheduler
+        return diffusers.FlowMatchEulerDiscreteScheduler.from_config(scheduler.config, **UNSHIFTED)
+
+    def _connected(
+        self, text: ConnectedText, settings: PassSettings
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        pair = (text.pair_video, text.pair_audio, text.pair_mask)
+        alone = (text.alone_video, text.alone_audio, text.alone_mask)
+        video, audio, mask = pair if settings.guidance.is_classifier_free else alone
+        assert video is not None and audio is not None and mask is not None, "encoded for other passes"
+        return video.to(self._device), audio.to(self._device), mask.to(self._device)
+
+    def _unpacked(
+        self, pipeline: Any, latents: torch.Tensor, request: RenderRequest, settings: PassSettings
+    ) -> torch.Tensor:
+        """(1, C, F, H, W) of the packed latents, without the tokens that keyframes have added at the end."""
+        frames = (request.num_frames - 1) // self._vae.temporal_compression_ratio + 1
+        height = settings.height // self._vae.spatial_compression_ratio
+        width = settings.width // self._vae.spatial_compression_ratio
+        patches = pipeline.transformer_spatial_patch_size, pipeline.transformer_temporal_patch_size
+        tokens = frames * height * width // (patches[0] ** 2 * patches[1])
+        return pipeline._unpack_latents(latents[:, :tokens], frames, height, width, *patches)
+
+
+def pipeline_class_of(request: RenderRequest) -> type[diffusers.DiffusionPipeline]:
+    """diffusers' class for the clip: by its conditions alone."""
+    if not request.conditions:
+        return diffusers.LTX2Pipeline
+    if is_first_frame(request):
+        return diffusers.LTX2ImageToVideoPipeline
+    return diffusers.LTX2ConditionPipeline
+
+
+def is_first_frame(request: RenderRequest) -> bool:
+    """Whether a picture that the clip begins with, kept as it is, is all that it is conditioned on."""
+    if len(request.conditions) != 1:
+        return False
+    (only,) = request.conditions
+    return not only.is_video and only.frame_index == 0 and only.strength == 1.0
+
+
+def uses_cross_timestep(transformer: Any) -> bool:
+    """Whether sound and video attend to each other by the other's noise: from 2.3 on, whose blocks modulate it."""
+    return bool(transformer.config.cross_attn_mod)

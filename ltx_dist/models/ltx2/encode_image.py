@@ -1,0 +1,104 @@
+"""Pictures and videos that a clip is conditioned on, to latents: the VAE's encoder and diffusers' own preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import numpy as np
+import PIL.Image
+import torch
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.utils import apply_image_conditioning_crf
+
+from ltx_dist.media.images import open_image
+from ltx_dist.media.preprocess import fitted
+from ltx_dist.media.sources import open_media
+from ltx_dist.media.video_in import read_frames
+from ltx_dist.models.ltx2.denoise import is_first_frame
+from ltx_dist.models.ltx2.passes import PassSettings, passes
+from ltx_dist.models.ltx2.payloads import ConditionLatents
+
+if TYPE_CHECKING:
+    from ltx_dist.checkpoints.checkpoint import Checkpoint
+    from ltx_dist.models.family import StageContext
+    from ltx_dist.pipeline.conditions import Condition
+    from ltx_dist.pipeline.request import RenderRequest
+
+
+class EncodeImage:
+    """The VAE's encoder. It draws nothing: of each posterior the mean is taken."""
+
+    def __init__(
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._vae = components["vae_encoder"]
+        self._device = device
+        self._dtype = dtype
+        # Both kinds of pipeline prepare pictures themselves, and each in another way.
+        parts = dict.fromkeys(("scheduler", "audio_vae", "text_encoder", "tokenizer", "connectors", "vocoder"))
+        self._first_frame = diffusers.LTX2ImageToVideoPipeline(**parts, vae=self._vae, transformer=None)
+        self._condition = diffusers.LTX2ConditionPipeline(**parts, vae=self._vae, transformer=None)
+
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> list[ConditionLatents]:
+        """Latents of each clip's conditions on the CPU, for each of its passes."""
+        return [self._run(request) for request in requests]
+
+    def _run(self, request: RenderRequest) -> ConditionLatents:
+        first, *second = passes(request)
+        pictures = [_pictures(one) for one in request.conditions]
+        if is_first_frame(request):
+            # A second pass begins with the first frame that the first one kept.
+            return ConditionLatents((self._encoded_first_frame(request.conditions[0], pictures[0][0], first),), ())
+        at_first = self._encoded(request, pictures, first)
+        return ConditionLatents(at_first, self._encoded(request, pictures, second[0]) if second else ())
+
+    def _encoded_first_frame(
+        self, condition: Condition, picture: PIL.Image.Image, settings: PassSettings
+    ) -> torch.Tensor:
+        """As `LTX2ImageToVideoPipeline` prepares it: compressed at its own size, then scaled in 8 bits."""
+        size = settings.height, settings.width
+        compressed = _compressed(fitted(picture, *size, condition.fit), condition.crf)
+        pixels = self._first_frame.video_processor.preprocess(compressed, *size)
+        return self._means(pixels.to(self._device, self._dtype).unsqueeze(2))
+
+    def _encoded(
+        self, request: RenderRequest, pictures: list[list[PIL.Image.Image]], settings: PassSettings
+    ) -> tuple[torch.Tensor, ...]:
+        """As `LTX2ConditionPipeline` prepares them: compressed, scaled in float32, and cut from the centre."""
+        given = [
+            LTX2VideoCondition(
+                frames=[_shaped(frame, condition, settings) for frame in frames], index=0, crf=condition.crf
+            )
+            for condition, frames in zip(request.conditions, pictures, strict=True)
+        ]
+        frames, *_ = self._condition.preprocess_conditions(
+            given, settings.height, settings.width, request.num_frames, device=self._device
+        )
+        return tuple(self._means(pixels) for pixels in frames)
+
+    def _means(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(1, C, f, H/32, W/32) of (1, 3, F, H, W), as `retrieve_latents` of "argmax" takes it."""
+        return self._vae.encode(pixels).latent_dist.mode().cpu()
+
+
+def _pictures(condition: Condition) -> list[PIL.Image.Image]:
+    """The frames of a condition, at their own size."""
+    path = open_media(condition.place, condition.sha256).path
+    if not condition.is_video:
+        return [open_image(path, condition.place)]
+    return list(read_frames(path, condition.start_frame, condition.num_frames, condition.place))
+
+
+def _shaped(picture: PIL.Image.Image, condition: Condition, settings: PassSettings) -> PIL.Image.Image:
+    """In the shape of the clip, unless the pipeline cuts it to that itself, which it does last."""
+    if condition.fit == "stretch":
+        return picture.resize((settings.width, settings.height), PIL.Image.Resampling.LANCZOS)
+    return picture if condition.fit == "crop" else fitted(picture, settings.height, settings.width, condition.fit)
+
+
+def _compressed(picture: PIL.Image.Image, crf: int) -> PIL.Image.Image:
+    return PIL.Image.fromarray(apply_image_conditioning_crf(np.array(picture), crf)) if crf else picture

@@ -1,0 +1,81 @@
+"""Prompt to ConnectedText: Gemma and the connectors in one stage.
+
+Gemma hands over the hidden states of all its layers, 385 MB for a prompt of 1,024 tokens; what the connectors make of
+them is 30 times smaller, and so that is what travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+
+from ltx_dist.models.ltx2.load import load_tokenizer
+from ltx_dist.models.ltx2.passes import passes
+from ltx_dist.models.ltx2.payloads import ConnectedText
+
+if TYPE_CHECKING:
+    from ltx_dist.checkpoints.checkpoint import Checkpoint
+    from ltx_dist.models.family import StageContext
+    from ltx_dist.pipeline.request import RenderRequest
+
+CACHED_NEGATIVE_PROMPTS = 2
+"""Hidden states kept in host memory, 385 MB of each: a batch has one negative prompt, or a few. What the connectors
+make of one cannot be kept in their place: they see the pair of prompts together."""
+
+States = tuple[torch.Tensor, torch.Tensor]
+
+
+class EncodeText:
+    """The text encoder, its tokenizer and the connectors, in a pipeline that has nothing else."""
+
+    def __init__(
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._device = device
+        self._connectors = components["connectors"]
+        self._pipeline = diffusers.LTX2Pipeline(
+            scheduler=None,
+            vae=None,
+            audio_vae=None,
+            text_encoder=components["text_encoder"],
+            tokenizer=load_tokenizer(checkpoint),
+            connectors=None,
+            transformer=None,
+            vocoder=None,
+        )
+        self._negative = lru_cache(CACHED_NEGATIVE_PROMPTS)(self._encode)
+
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> list[ConnectedText]:
+        """What the connectors make of each prompt, on the CPU, one prompt after another."""
+        return [self._run(request) for request in requests]
+
+    def _run(self, request: RenderRequest) -> ConnectedText:
+        guided = {settings.guidance.is_classifier_free for settings in passes(request)}
+        prompt = self._encode(request.prompt, request.max_sequence_length)
+        pair = alone = (None, None, None)
+        if True in guided:
+            negative = self._negative(request.negative_prompt, request.max_sequence_length)
+            pair = self._connect(torch.cat([negative[0], prompt[0]]), torch.cat([negative[1], prompt[1]]))
+        if False in guided:
+            alone = self._connect(*prompt)
+        return ConnectedText(*pair, *alone, embeds_dtype=str(prompt[0].dtype).removeprefix("torch."))
+
+    def _encode(self, text: str, max_sequence_length: int) -> States:
+        """(1, S, layers x width) and (1, S) on the CPU."""
+        states, mask, _, _ = self._pipeline.encode_prompt(
+            text, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=self._device
+        )
+        return states.cpu(), mask.cpu()
+
+    def _connect(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        made = self._connectors(
+            states.to(self._device), mask.to(self._device), padding_side=self._pipeline.tokenizer.padding_side
+        )
+        video, audio, seen = (tensor.cpu() for tensor in made)
+        return video, audio, seen

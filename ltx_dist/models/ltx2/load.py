@@ -1,0 +1,115 @@
+"""Load one component of an LTX-2.x checkpoint, straight in its dtype, from safetensors in diffusers layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines import ltx2
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.weight_files import weight_files
+from ltx_dist.pipeline.storage import PLAIN, Storage
+from ltx_dist.weights.decoder_weights import fill, read_tensors
+from ltx_dist.weights.loading import CPU, complete
+
+TEXT_ENCODERS = {
+    "gemma3": transformers.Gemma3ForConditionalGeneration,
+    "gemma4_unified": transformers.Gemma4UnifiedForConditionalGeneration,
+}
+"""By `model_type` of the text encoder's config: 2.0 and 2.3 have the first, 2.5 the second."""
+
+
+def load_component(
+    name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage = PLAIN, device: torch.device = CPU
+) -> torch.nn.Module:
+    """The module that operations know by this name, on the CPU. Raises ValueError where weights and config differ.
+
+    The VAE is loaded by halves: `vae_encoder` and `vae`, its decoder. The sound's VAE, of which only the decoder is
+    used, and the vocoder are in float32 whatever `dtype` is: in bfloat16 the vocoder of 2.3 is off by a third.
+    """
+    return _LOADERS[name](checkpoint.folder(FOLDERS.get(name, name)), dtype, storage, device)
+
+
+FOLDERS = {"vae_encoder": "vae"}
+"""Of components that have no folder of their name."""
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """That of the checkpoint's Gemma, padding on the left as diffusers' pipelines set it."""
+    return transformers.AutoTokenizer.from_pretrained(
+        checkpoint.folder("tokenizer"), local_files_only=True, padding_side="left"
+    )
+
+
+def _text_encoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    """Gemma's language model: without its head, whose logits nobody asks for, and without eyes and ears."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    model: Any = complete(TEXT_ENCODERS[config["model_type"]], folder, dtype)
+    language = model.model
+    for part, _ in list(language.named_children()):
+        if part != "language_model":
+            setattr(language, part, None)
+    return language
+
+
+def _transformer(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    transformer: Any = complete(diffusers.LTX2VideoTransformer3DModel, folder, dtype)
+    if storage.transformer == "float8":
+        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    return transformer
+
+
+def _connectors(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    return complete(ltx2.LTX2TextConnectors, folder, dtype)
+
+
+def _upsampler(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    return complete(ltx2.LTX2LatentUpsamplerModel, folder, dtype)
+
+
+def _vae_decoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    return _half(diffusers.AutoencoderKLLTX2Video, folder, "encoder", dtype)
+
+
+def _vae_encoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    return _half(diffusers.AutoencoderKLLTX2Video, folder, "decoder", dtype)
+
+
+def _audio_decoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    return _half(diffusers.AutoencoderKLLTX2Audio, folder, "encoder", torch.float32)
+
+
+def _vocoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return complete(getattr(ltx2, config["_class_name"]), folder, torch.float32)
+
+
+def _half(model_class: Any, folder: Path, dropped: str, dtype: torch.dtype) -> torch.nn.Module:
+    """An autoencoder without one of its halves, whose tensors are not read."""
+    with torch.device("meta"):
+        model = model_class.from_config(model_class.load_config(folder))
+    setattr(model, dropped, None)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder, "vae"):
+        tensors |= read_tensors(file, lambda name: not name.startswith(f"{dropped}."), dtype)
+    fill(model, tensors)
+    return model.eval()
+
+
+_LOADERS: dict[str, Callable[[Path, torch.dtype, Storage, torch.device], torch.nn.Module]] = {
+    "text_encoder": _text_encoder,
+    "connectors": _connectors,
+    "transformer": _transformer,
+    "transformer_full": _transformer,
+    "latent_upsampler": _upsampler,
+    "vae": _vae_decoder,
+    "vae_encoder": _vae_encoder,
+    "audio_vae": _audio_decoder,
+    "vocoder": _vocoder,
+}

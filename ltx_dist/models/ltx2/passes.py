@@ -1,0 +1,126 @@
+"""What a denoising pass is told, from a request: pure data under diffusers' names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """The eight numbers of `LTX2Pipeline.__call__`, always all of them, and the blocks that STG leaves out.
+
+    Left to themselves `stg_scale` and `modality_scale` are on in diffusers 0.42.1, and each is a pass of its own in
+    every step. 0 for a number of the sound is read as "as for the video" there (`audio_stg_scale or stg_scale`).
+    """
+
+    guidance_scale: float
+    guidance_rescale: float
+    stg_scale: float
+    modality_scale: float
+    audio_guidance_scale: float
+    audio_guidance_rescale: float
+    audio_stg_scale: float
+    audio_modality_scale: float
+    spatio_temporal_guidance_blocks: tuple[int, ...]
+
+    @property
+    def is_classifier_free(self) -> bool:
+        """Whether a negative prompt is used at all: diffusers' own rule, which asks both modalities."""
+        return self.guidance_scale > 1 or self.audio_guidance_scale > 1
+
+    @property
+    def transformer_passes(self) -> int:
+        """How many clips' worth of transformer a step takes: 4 with all of it, 1 with none."""
+        stg = self.stg_scale > 0 or self.audio_stg_scale > 0
+        modality = self.modality_scale > 1 or self.audio_modality_scale > 1
+        return 1 + self.is_classifier_free + stg + modality
+
+    def arguments(self) -> dict[str, Any]:
+        """Of `__call__`."""
+        numbers = {name: getattr(self, name) for name in self.__slots__}
+        return numbers | {"spatio_temporal_guidance_blocks": list(self.spatio_temporal_guidance_blocks)}
+
+
+NO_GUIDANCE = Guidance(1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, ())
+"""What distilled weights are made for: one pass in each step. Rescaling is off, too: of an unguided prediction it is
+no change in exact arithmetic, but one of the low bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassSettings:
+    """One denoising pass. Sizes are pixels.
+
+    sigmas: the schedule, used as it is; None leaves it to the checkpoint's noise scheduler and num_inference_steps.
+    noise_scale: how much of the start is noise: 1 for a pass that starts from nothing, as diffusers does without
+    latents whatever it is told; sigmas[0] for a second one.
+    """
+
+    height: int
+    width: int
+    num_inference_steps: int
+    sigmas: tuple[float, ...] | None
+    noise_scale: float
+    guidance: Guidance
+
+
+def passes(request: RenderRequest) -> tuple[PassSettings, ...]:
+    """The one or two passes of a clip, in order."""
+    assert request.sound is not None, "of another model family"
+    height, width = request.first_size
+    first = PassSettings(
+        height=height,
+        width=width,
+        num_inference_steps=request.num_inference_steps,
+        sigmas=request.sound.sigmas,
+        noise_scale=1.0,
+        guidance=_guidance(request.guidance_scale, request.guidance_rescale, request.sound),
+    )
+    second = request.second_pass
+    if second is None:
+        return (first,)
+    assert isinstance(second, SoundSecondPass), "of another model family"
+    return first, PassSettings(
+        height=second.height,
+        width=second.width,
+        num_inference_steps=len(second.sigmas),
+        sigmas=second.sigmas,
+        noise_scale=second.sigmas[0],
+        guidance=NO_GUIDANCE,
+    )
+
+
+def _guidance(guidance_scale: float, guidance_rescale: float, sound: SoundSettings) -> Guidance:
+    return Guidance(
+        guidance_scale=guidance_scale,
+        guidance_rescale=guidance_rescale,
+        stg_scale=sound.stg_scale,
+        modality_scale=sound.modality_scale,
+        audio_guidance_scale=sound.audio_guidance_scale,
+        audio_guidance_rescale=sound.audio_guidance_rescale,
+        audio_stg_scale=sound.audio_stg_scale,
+        audio_modality_scale=sound.audio_modality_scale,
+        spatio_temporal_guidance_blocks=sound.spatio_temporal_guidance_blocks,
+    )
+
+
+def latent_index(frame_index: int, num_frames: int, temporal_ratio: int) -> int:
+    """The latent frame at which `LTX2ConditionPipeline` puts a condition given by frame; -1 is the last one.
+
+    A latent frame after the first stands for `temporal_ratio` frames, and a condition lies at the first of them: at
+    frame 0, 1, 9, 17 and so on. Raises ValueError naming the nearest ones for another frame.
+    """
+    last = (num_frames - 1) // temporal_ratio
+    if frame_index in (-1, 0):
+        return last if frame_index else 0
+    if not 0 < frame_index < num_frames:
+        raise ValueError(f"{frame_index} is not a frame of the clip; use 0 to {num_frames - temporal_ratio}, or -1")
+    before, beyond = divmod(frame_index - 1, temporal_ratio)
+    if beyond:
+        below, above = frame_index - beyond, frame_index - beyond + temporal_ratio
+        either = f"{below} or {above}" if above < num_frames else f"{below}"
+        raise ValueError(f"{frame_index} is not where a latent frame begins; use {either}")
+    return before + 1

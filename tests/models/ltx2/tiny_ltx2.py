@@ -1,0 +1,73 @@
+"""Tiny checkpoints of LTX-2.0, 2.3 and 2.5 of the real classes, and requests for clips of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
+from ltx2_configs import VERSIONS, Version  # noqa: E402
+from make_ltx2_checkpoint import make_checkpoint  # noqa: E402
+
+__all__ = ["VERSIONS", "Version", "checkpoint", "make_checkpoint", "make_request", "two_passes", "unguided"]
+
+GUIDED = SoundSettings(
+    stg_scale=1.0,
+    modality_scale=3.0,
+    audio_guidance_scale=7.0,
+    audio_guidance_rescale=0.7,
+    audio_stg_scale=1.0,
+    audio_modality_scale=3.0,
+    spatio_temporal_guidance_blocks=(1,),
+)
+UNGUIDED = SoundSettings(
+    stg_scale=0.0,
+    modality_scale=1.0,
+    audio_guidance_scale=1.0,
+    audio_guidance_rescale=0.0,
+    audio_stg_scale=0.0,
+    audio_modality_scale=1.0,
+)
+DISTILLED_SIGMAS = (1.0, 0.975, 0.725)
+SECOND_SIGMAS = (0.909375, 0.725, 0.421875)
+
+
+def checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint(
+        name=str(folder),
+        path=folder,
+        pipeline_class="LTX2Pipeline",
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+        timestep_conditioning=False,
+        latent_channels=4,
+        weights={},
+        num_parameters={},
+    )
+
+
+def make_request(request_id: str = "robot", **changes: object) -> RenderRequest:
+    """With all guidance on, in three steps."""
+    request = RenderRequest(
+        request_id=request_id, prompt="a robot", negative_prompt="bad", height=64, width=96, num_frames=17,
+        frame_rate=24.0, num_inference_steps=3, guidance_scale=3.0, guidance_rescale=0.7, seed=5, decode_timestep=0.0,
+        decode_noise_scale=None, max_sequence_length=16, sound=GUIDED,
+    )  # fmt: skip
+    return replace(request, **changes)
+
+
+def unguided(request: RenderRequest) -> RenderRequest:
+    """As distilled weights are rendered: a schedule of its own, and no guidance."""
+    sound = replace(UNGUIDED, sigmas=DISTILLED_SIGMAS)
+    return replace(request, guidance_scale=1.0, guidance_rescale=0.0, sound=sound)
+
+
+def two_passes(request: RenderRequest, **changes: object) -> RenderRequest:
+    """Twice as large as `request`, which its first pass is."""
+    second = SoundSecondPass(request.height, request.width, SECOND_SIGMAS)
+    return replace(request, height=2 * request.height, width=2 * request.width, second_pass=replace(second, **changes))
