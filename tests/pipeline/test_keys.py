@@ -12,6 +12,7 @@ from ltx_dist.inputs.config_file import load_config
 from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass
 from ltx_dist.pipeline.keys import latents_key, render_key, render_keys
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.run.batch import PlacedBatch, open_batch, place_batch
@@ -62,12 +63,15 @@ def test_the_name_does_not_change_the_key() -> None:
 
 
 PICTURE = Condition("/a.png", "00" * 32)
+SOUND = SoundSettings(1.0, 3.0, 7.0, 0.7, 1.0, 3.0, (28,), (1.0, 0.725))
+TWO_SOUND_PASSES = SoundSecondPass(256, 384, (0.909375, 0.725))
 TWO_PASSES = SecondPass(448, 800, 4, (909.4, 725.0, 421.9), 0.75, 1.0, 0.0, 0.15)
 OTHERS: dict[str, tuple[object, ...]] = {
     "timesteps": ((1000.0,), (1000.0, 500.0)),
     "conditions": ((PICTURE,), (PICTURE, replace(PICTURE, frame_index=8)), (replace(PICTURE, frame_index=8), PICTURE)),
     "video": (PICTURE, replace(PICTURE, start_frame=1)),
     "second_pass": (TWO_PASSES, replace(TWO_PASSES, adain_factor=0.5)),
+    "sound": (SOUND, replace(SOUND, sigmas=None), replace(SOUND, spatio_temporal_guidance_blocks=())),
     "loras": ((Lora("/a", "00"), Lora("/b", "11")), (Lora("/b", "11"), Lora("/a", "00"))),
 }
 """Values of the fields that are no text and no number; the two LoRAs are added up in another order."""
@@ -81,10 +85,16 @@ def test_every_other_field_of_the_request_changes_the_key(field: str) -> None:
 
 
 @pytest.mark.parametrize(("of", "field"), [
-    (of, field.name) for of in (PICTURE, TWO_PASSES, Lora("/a", "00")) for field in fields(of)
+    (of, field.name) for of in (PICTURE, TWO_PASSES, TWO_SOUND_PASSES, SOUND, Lora("/a", "00")) for field in fields(of)
 ])  # fmt: skip
 def test_every_field_of_what_a_clip_is_conditioned_on_changes_the_key_but_its_place(of: Any, field: str) -> None:
-    names = {Condition: "video", SecondPass: "second_pass", Lora: "loras"}
+    names = {
+        Condition: "video",
+        SecondPass: "second_pass",
+        SoundSecondPass: "second_pass",
+        SoundSettings: "sound",
+        Lora: "loras",
+    }
     value = getattr(of, field)
     changed = replace(
         of, **{field: (8.5,) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1}
