@@ -18,6 +18,9 @@ from ltx_dist.messages import show
 
 MAX_JSON_BYTES = 64 << 20
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""But for tabs and ends of lines."""
+
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -49,16 +52,41 @@ def read_text(path: Path, max_bytes: int) -> str:
 
 
 def decode_text(data: bytes, label: str, max_bytes: int) -> str:
-    """`data` as UTF-8 without BOM; ValueError if it is longer than `max_bytes` or not UTF-8."""
+    """`data` as UTF-8 without BOM; ValueError if it is longer than `max_bytes` or not UTF-8.
+
+    Where lines end in a carriage return alone, as on old Macs, they end in a line feed in the text.
+    """
     if len(data) > max_bytes:
         raise ValueError(f"{label}: larger than {max_bytes >> 20} MiB; split the file")
     if data and (mistake := mistaken_for(data[:64])):
         raise ValueError(f"{label}: {mistake}")
+    if wide := _wide_encoding(data):
+        raise ValueError(f"{label}: {wide}, not UTF-8; save the file as UTF-8")
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-8").removeprefix("\ufeff")
+        return text if "\n" in text else text.replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{label}:{line}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+
+
+def _wide_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32, by its mark or by how its zeros lie; None for all else."""
+    start = data[: 64 << 10]
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32" if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) else "UTF-16"
+    if 0 not in start:
+        return None
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        unit = 4 if "32" in encoding else 2
+        try:
+            text = start[: len(start) // unit * unit].decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        plain = sum(letter.isascii() for letter in text)
+        if len(data) % unit == 0 and ("\n" in text or 2 * plain > len(text)) and not _CONTROL.search(text):
+            return f"{encoding.upper()[:6]} without a byte order mark"
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,10 +144,40 @@ class StrictLoader(yaml.SafeLoader):
             raise ConstructorError(None, None, message, node.start_mark) from None
 
 
-# YAML 1.1, which PyYAML follows, reads 1e-3 as text; 1.2 and everybody who writes it mean the number.
+_AMBIGUOUS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}
+StrictLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _AMBIGUOUS]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# YAML 1.1, which PyYAML follows, reads 010 as 8, 1:30 as 90 and 2024-01-01 as a date, and 1e-3 as text. Here the first
+# three are text, as in YAML 1.2 or nearly, so that they are right as prompts and names and refused as numbers.
 StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0b[01]+)$"),
+    list("-+0123456789"),
 )
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"([-+]?((0|[1-9][0-9_]*)\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(0|[1-9][0-9]*)[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+_REMEDIES = {
+    "mapping values are not allowed": "put text with a colon in quotes",
+    "found character '\\t'": "indent with spaces, not tabs",
+    "cannot start any token": "put text that begins with this character in quotes",
+    "could not determine a constructor": "put text that begins with ! in quotes",
+    "but found '<scalar>'": "put text that begins with a bracket or a quote as a whole in quotes",
+    "found another document": "write one document, without --- between its parts",
+}
+"""By what PyYAML says, in words of its own grammar."""
+
+
+def _remedy(reason: str) -> str:
+    return next((f"; {remedy}" for words, remedy in _REMEDIES.items() if words in reason), "")
 
 
 @contextmanager
@@ -134,4 +192,4 @@ def yaml_errors(label: str, text: str, with_line: bool = True) -> Iterator[None]
         line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
         where = f"{label}:{line}" if with_line else label
-        raise ValueError(f"{where}: not valid YAML: {reason}") from None
+        raise ValueError(f"{where}: not valid YAML: {reason}{_remedy(reason)}") from None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ltx_dist.messages import Mistakes
+
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
 
@@ -51,9 +53,8 @@ def bad_input() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        mistakes = str(error).splitlines()
-        heading = f"{len(mistakes)} mistakes:\n" if len(mistakes) > 1 else ""
-        print(f"ltx-dist: {heading}" + "\n".join(mistakes), file=sys.stderr)
+        heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
+        print(f"ltx-dist: {heading}{error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ltx_dist.inputs.config import RenderConfig
-from ltx_dist.messages import did_you_mean, explain, printable, show
+from ltx_dist.inputs.explain import did_you_mean, explain
+from ltx_dist.inputs.other_names import meant
+from ltx_dist.messages import Mistakes, printable, show
 from ltx_dist.strict_files import StrictLoader, read_text, yaml_errors
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -46,7 +48,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfi
         if not problems:
             document[section] = {**document.get(section, {}), key: value}
     if problems:
-        raise ValueError("\n".join(problems))
+        raise Mistakes(problems)
     config = RenderConfig.model_validate(document)
     _refuse_contradictions(config, origins)
     if given := {dotted: where for dotted, where in origins.items() if dotted.startswith("defaults.")}:
@@ -144,8 +146,10 @@ def _candidates(dotted: str) -> list[str]:
     """What a wrong key may have been meant for: a key of its section, else a section or any section's key."""
     section = dotted.partition(".")[0]
     in_section = [key for key in _known_keys() if key.startswith(f"{section}.")]
-    meant = [key for key in _known_keys() if key.endswith(f".{dotted.rpartition('.')[2]}")]
-    return in_section or meant or list(RenderConfig.model_fields)
+    named = [key for key in _known_keys() if key.endswith(f".{dotted.rpartition('.')[2]}")]
+    if in_section or named:
+        return in_section or named
+    return _known_keys() if meant(dotted, _known_keys()) else list(RenderConfig.model_fields)
 
 
 def _known_keys() -> list[str]:

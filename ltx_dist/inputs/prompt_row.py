@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.inputs.explain import explain
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
-from ltx_dist.messages import explain, show
+from ltx_dist.messages import show
 
 MAX_PROMPT_BYTES = 8 << 10
 MAX_SEED = 2**63 - 1
@@ -98,6 +99,9 @@ class Row(BaseModel):
             raise ValueError(f"{show(value)} is not a list of falling numbers, from at most 1000 to above 0")
         if info.context.pipeline_class != TAKES_TIMESTEPS:
             raise ValueError(f"{info.context.pipeline_class} takes no timesteps of your own; set num_inference_steps")
+        if numbers[0] <= 1:
+            as_timesteps = ", ".join(f"{1000 * number:.6g}" for number in numbers if number > 0)
+            raise ValueError(f"begins at {numbers[0]:g}: these are sigmas of 0 to 1; write timesteps: {as_timesteps}")
         steps = info.data.get("num_inference_steps")
         if steps is not None and steps != len(numbers):
             raise ValueError(f"{len(numbers)} timesteps, but num_inference_steps is {steps}; leave one of the two out")
@@ -160,13 +164,14 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 
 
 def _numbers(value: object) -> tuple[float, ...] | None:
-    """A schedule as a list, or as text in a CSV cell; None if it is none."""
-    parts: list[Any] = value.replace(",", " ").split() if isinstance(value, str) else _as_list(value)
+    """A schedule as a list, or as text in a CSV cell; None if it is none. Sigmas of 0 to 1 may end in 0."""
+    parts: list[Any] = value.strip("[] ").replace(",", " ").split() if isinstance(value, str) else _as_list(value)
     try:
         numbers = tuple(float(part) for part in parts if not isinstance(part, bool))
     except (TypeError, ValueError):
         return None
-    falling = all(1000 >= one > next_ for one, next_ in pairwise((*numbers, 0.0)))
+    end = 0.0 if not numbers or numbers[0] > 1 else -1.0
+    falling = all(1000 >= one > next_ for one, next_ in pairwise((*numbers, end))) and (not numbers or numbers[0] > 0)
     return numbers if numbers and len(numbers) == len(parts) <= 1000 and falling else None
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.config import DefaultsConfig
+from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
-from ltx_dist.inputs.prompt_files import Item, Problem, read_prompt_file
+from ltx_dist.inputs.prompt_files import read_prompt_file
 from ltx_dist.inputs.prompt_row import MAX_SEED, Row, check_row, overlaid
-from ltx_dist.messages import printable, show
+from ltx_dist.inputs.rows import Doubt, Item, Problem
+from ltx_dist.messages import Mistakes, count, printable, show
 from ltx_dist.pipeline.request import RenderRequest
 
-MAX_PROBLEMS_SHOWN = 50
 
+def read_prompts(
+    source: str,
+    defaults: DefaultsConfig,
+    preset: Preset,
+    checkpoint: Checkpoint,
+    warnings: list[str] | None = None,
+) -> list[RenderRequest]:
+    """The requests of a prompt file (.txt, .csv, .jsonl, .json, .yaml, .yml) or of standard input (`-`), in its order.
 
-def read_prompts(source: str, defaults: DefaultsConfig, preset: Preset, checkpoint: Checkpoint) -> list[RenderRequest]:
-    """The requests of a prompt file (.txt, .csv, .jsonl, .yaml, .yml) or of standard input (`-`), in its order.
+    What may be other than it was meant is added to `warnings`.
 
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
@@ -26,12 +35,40 @@ def read_prompts(source: str, defaults: DefaultsConfig, preset: Preset, checkpoi
     resolver = _Resolver(defaults, preset, checkpoint)
     requests = [resolver.resolve(position, item) for position, item in enumerate(file.items)]
     by_line = sorted([*file.problems, *resolver.problems], key=lambda problem: problem.line)
-    messages = resolver.fallback_problems() + [f"{file.label}:{problem.line}: {problem.message}" for problem in by_line]
-    if len(messages) > MAX_PROBLEMS_SHOWN:
-        messages = [*messages[:MAX_PROBLEMS_SHOWN], f"... and {len(messages) - MAX_PROBLEMS_SHOWN} more"]
-    if messages:
-        raise ValueError("\n".join(messages))
+    messages = [f"{file.label}:{problem.line}: {problem.message}" for problem in by_line]
+    if messages := resolver.fallback_problems() + _known_keys_once(messages):
+        raise Mistakes(messages)
+    if warnings is not None:
+        doubts = [*file.doubts, *_unexpanded(file.items, requests)]
+        warnings += [f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts]
     return [request for request in requests if request is not None]
+
+
+def _known_keys_once(messages: list[str]) -> list[str]:
+    """The messages; of those that list all known keys only the first does."""
+    found, listed = list[str](), False
+    for message in messages:
+        brief, known, _ = message.partition("; known are ")
+        found.append(brief if known and listed else message)
+        listed = listed or bool(known)
+    return found
+
+
+def _unexpanded(items: list[Item], requests: list[RenderRequest | None]) -> Iterator[Doubt]:
+    """One for all prompts with parts that other programs would have replaced."""
+    found = [
+        (item, part)
+        for item, request in zip(items, requests, strict=True)
+        if request is not None and (part := unexpanded(request.prompt) or unexpanded(request.negative_prompt))
+    ]
+    if found:
+        item, (text, kind) = found[0]
+        of = f", as are such parts of {count(len(found) - 1, 'more prompt')}" if len(found) > 1 else ""
+        yield Doubt(
+            item.line,
+            f"{show(text)} would be {kind} elsewhere; here it is text{of}. Write one row per variant, or run a program "
+            "that expands it first",
+        )
 
 
 class _Resolver:
@@ -53,7 +90,7 @@ class _Resolver:
         """The request of an item, or None after noting why there is none."""
         content = {"prompt": item.content} if isinstance(item.content, str) else item.content
         if not isinstance(content, dict):
-            self._note(item, f"{show(content)} is neither a prompt nor a mapping with one")
+            self._note(item, f"{show(content)} is neither a prompt nor a mapping with one{_quoted(content)}")
             return None
         # A key of half a surrogate pair could not even be printed.
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
@@ -95,6 +132,11 @@ class _Resolver:
 
     def _note(self, item: Item, message: str) -> None:
         self.problems.append(Problem(item.line, message))
+
+
+def _quoted(content: object) -> str:
+    """YAML reads `no` and `7` as something else than text."""
+    return "; put text in quotes" if isinstance(content, bool | int | float) else ""
 
 
 def _default_name(position: int, prompt: str) -> str:

@@ -125,7 +125,7 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_lines() -> None:
         "p.csv:5: name: 'con.x' cannot be a file on Windows; choose another",
         "p.csv:5: prompt: empty; write what the clip shows",
         "p.csv:6: 6 cells under 5 columns; quote text with a comma",
-        "p.csv:6: height: '12.0' is not a whole number; it must be at least 1 and at most 16384",
+        "p.csv:6: height: '12.0' is not a whole number; write 12",
         "p.csv:6: name: 'run.mp4': leave the ending out; it is added",
     ]
 
@@ -134,7 +134,8 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_lines() -> None:
     ("row", "message"),
     [
         ({"heigth": 64}, "heigth: unknown key; did you mean height?"),
-        ({"fps": None}, "fps: unknown key; known are"),
+        ({"fps": None}, "fps: unknown key; did you mean frame_rate?"),
+        ({"zzz": None}, "zzz: unknown key; known are negative_prompt, height,"),
         ({"\ud800": 1}, "\\ud800: unknown key; known are"),
         ({"\x1b[2J": 1}, "'\\x1b[2J': unknown key; known are"),
         ({"height": 16}, "height: 16 is not a multiple of 32; use 32"),
@@ -149,7 +150,7 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_lines() -> None:
         ({"guidance_scale": float("inf")}, "guidance_scale: inf is not a finite number"),
         ({"guidance_rescale": float("nan")}, "guidance_rescale: nan is not a finite number"),
         ({"frame_rate": 241}, "frame_rate: 241 is too large"),
-        ({"seed": -1}, "seed: -1 is too small"),
+        ({"seed": -1}, "seed: -1 is not a seed; leave it out: the default is defaults.seed plus the position"),
         ({"seed": 2**63}, "seed: 9223372036854775808 is too large"),
         ({"max_sequence_length": 513}, "max_sequence_length: 513 is too large"),
         ({"decode_timestep": 1.1}, "decode_timestep: 1.1 is too large"),
@@ -212,7 +213,11 @@ def test_names_on_one_line_are_compared_too() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.md", "a", "p.md: unknown kind of prompt file; it must end in .txt, .csv, .jsonl, .yaml, .yml (or be -)"),
+        (
+            "p.md",
+            "a",
+            "p.md: unknown kind of prompt file; it must end in .txt, .csv, .jsonl, .json, .yaml, .yml (or be -)",
+        ),
         ("p.txt", "", "p.txt: no prompts in it; write at least one"),
         ("p.txt", "# a\n\n", "p.txt: no prompts in it; write at least one"),
         ("p.txt", b"a\n\xff", "p.txt:2: not UTF-8 at byte 2; save the file as UTF-8"),
@@ -220,14 +225,14 @@ def test_names_on_one_line_are_compared_too() -> None:
         ("p.csv", "promt\na\n", "p.csv:1: promt: unknown column; did you mean prompt?"),
         ("p.csv", "prompt,prompt\na,b\n", "p.csv:1: prompt: column given twice"),
         ("p.csv", 'prompt\n"a\n', "p.csv:2: not CSV: unexpected end of data"),
-        ("p.jsonl", "[1]", "p.jsonl:1: [1] is not an object; write one object a line"),
+        ("p.jsonl", "[1]", "p.jsonl:1: one JSON document, not one object per line; name the file .json"),
         ("p.jsonl", "{", "p.jsonl:1: not JSON: "),
         ("p.jsonl", '{"prompt": "a", "prompt": "b"}', "p.jsonl:1: not usable JSON: a key is given twice"),
         ("p.yaml", "a", "p.yaml:1: write a list of prompts, each on a line with `- `"),
         ("p.yaml", "- &a x\n- *a", "p.yaml:2: not valid YAML: aliases (*name) are not allowed; write the value out"),
         ("p.yaml", "prompt: a", "p.yaml:1: 'prompt': unknown key; write a list of prompts, or one under the key"),
-        ("p.yaml", "- a\n- 2026-99-99", "p.yaml:2: not valid YAML: '2026-99-99' is not a value of its kind"),
-        ("p.yaml", "- a\n- no", "p.yaml:2: false is neither a prompt nor a mapping with one"),
+        ("p.yaml", "- a\n- !!bool x", "p.yaml:2: not valid YAML: 'x' is not a value of its kind"),
+        ("p.yaml", "- a\n- no", "p.yaml:2: false is neither a prompt nor a mapping with one; put text in quotes"),
     ],
 )
 def test_a_wrong_file_says_where_and_what(name: str, content: str | bytes, message: str) -> None:

@@ -1,0 +1,84 @@
+"""How a mistake in a config or a prompt file is put into words: what was given, what is allowed, what was meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from ltx_dist.inputs.other_names import meant
+from ltx_dist.messages import show
+
+_WORDING = {
+    "missing": "missing",
+    "int_type": "{given} is not a whole number{whole}",
+    "int_from_float": "{given} is not a whole number{whole}",
+    "float_type": "{given} is not a number{allowed}",
+    "finite_number": "{given} is not a finite number{allowed}",
+    "string_type": "{given} is not text; put it in quotes",
+    "string_too_short": "empty; give a value, or leave it out",
+    "string_unicode": "holds half a surrogate pair, which is no character",
+    "literal_error": "{given} is not one of {expected}",
+    "model_type": "{given} is not a mapping of settings",
+    "greater_than": "{given} is too small{allowed}",
+    "greater_than_equal": "{given} is too small{allowed}",
+    "less_than": "{given} is too large{allowed}",
+    "less_than_equal": "{given} is too large{allowed}",
+    "value_error": "{error}",
+}
+"""Ours for pydantic's error types."""
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""Ours for the bounds that a pydantic field can have."""
+
+
+def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], key: str) -> str:
+    """One of pydantic's errors about `key` in a few words. `known` are the keys that could have been meant."""
+    if error["type"] in ("extra_forbidden", "invalid_key"):
+        return "unknown key" + did_you_mean(key, known)
+    given, context, allowed = show(error["input"]), error.get("ctx", {}), _allowed(field)
+    if key.rpartition(".")[2] == "seed" and error["input"] in (-1, -1.0, "-1", "random"):
+        return f"{given} is not a seed; leave it out: the default is defaults.seed plus the position in the file"
+    return _WORDING.get(error["type"], "{given}: {message}").format(
+        given=given,
+        allowed=allowed,
+        whole=_as_whole(error["input"]) or allowed,
+        expected=context.get("expected", ""),
+        error=context.get("error", ""),
+        message=error["msg"],
+    )
+
+
+def _as_whole(given: object) -> str:
+    """`; write 42` for 42.0, '42.0' and '042', which were meant for whole numbers; else nothing."""
+    text = str(given).strip() if isinstance(given, float | str) else ""
+    if not (match := re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)):
+        return ""
+    return f"; write {match[1].strip('+')}{match[2]}" if isinstance(given, float) or match[0] != match[2] else ""
+
+
+def _allowed(field: FieldInfo | None) -> str:
+    """`; it must be at least 1 and at most 9`, or nothing for a field without bounds."""
+    limits = []
+    for bound in field.metadata if field else ():
+        for name, word in _BOUNDS.items():
+            limit = getattr(bound, name, None)
+            if limit is not None:
+                limits.append(f"{word} {limit:g}" if abs(limit) < 1e6 else f"{word} {limit}")
+    return f"; it must be {' and '.join(limits)}" if limits else ""
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for what another program's key stands for or the nearest known one, else the known ones.
+
+    Of dotted keys only the ends differ.
+    """
+    known = list(known)
+    if other := meant(key, known):
+        return f"; did you mean {other}?"
+    ends = {name.rpartition(".")[2]: name for name in known}
+    nearest = difflib.get_close_matches(key.rpartition(".")[2], ends, n=1, cutoff=0.6)
+    return f"; did you mean {ends[nearest[0]]}?" if nearest else f"; known are {', '.join(known)}"
