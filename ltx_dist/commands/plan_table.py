@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ltx_dist.messages import count
 from ltx_dist.models.ltx_video.presets import assumption
@@ -33,6 +34,8 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    for warning in batch.warnings:
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
     if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:
         memory = described[0].memory_bytes
         size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"

@@ -44,7 +44,8 @@ class Batch:
     """Requests, and the checkpoint and settings they are for.
 
     decoded_again: set when kept latents are decoded again: the names of all clips there were, in their order. Those
-    that are not among `requests` have no latents left, and stay as they are.
+    that are not among `requests` have no latents left, and stay as they are. warnings: what may be other than it was
+    meant, for people.
     """
 
     config: RenderConfig
@@ -52,6 +53,7 @@ class Batch:
     preset: Preset
     requests: tuple[RenderRequest, ...]
     decoded_again: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -278,8 +280,9 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
             "which would depend on the other clips of a pass; use 1"
         )
     preset = preset_for(config.model.version, checkpoint)
-    requests = read_prompts(prompts, config.defaults, preset, checkpoint)
-    return Batch(config, checkpoint, preset, tuple(requests))
+    warnings: list[str] = []
+    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings)
+    return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings))
 
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:

@@ -170,6 +170,7 @@ def _progress(placed: PlacedBatch, remaining: list[RenderRequest]) -> RunProgres
     skipped = len(placed.batch.requests) - len(remaining)
     run = RunProgress(placed.placement, placed.batch.names, placed.checkpoint_record(), skipped=skipped)
     run.unfinished = {request.request_id for request in remaining}
+    run.warnings += placed.batch.warnings
     return run
 
 

@@ -46,6 +46,8 @@ class Session:
         say(self.console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
         if batch.config.model.version == "auto" and (line := assumption(batch.checkpoint)):
             self.note(line)
+        for warning in batch.warnings:
+            self.note(f"warning: {warning}")
         if left_out := batch.left_out:
             names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
             self.note(f"{count(len(left_out), 'clip')} without latents, not decoded again: {names}")
