@@ -33,6 +33,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.models.ltx_video.load import load_text_encoder, load_tokenizer, load_transformer
 from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import STAGES, Stage
@@ -42,7 +43,7 @@ from ltx_dist.placement.fitting import wave_size
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import place
 from ltx_dist.run.batch import Batch
-from ltx_dist.weights.loading import load_noise_scheduler, load_text_encoder, load_tokenizer, load_transformer
+from ltx_dist.weights.loading import load_noise_scheduler
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 HERE = Path(__file__).parent
@@ -224,13 +225,14 @@ def run(worker: StageWorker, requests: list[RenderRequest], measured: Measured) 
     clips = dict.fromkeys(payloads, 0.0)
     for stage in STAGES:
         for request in requests:
-            output, report = worker.run(stage, [request], payloads[request.request_id])
+            inputs = [] if stage is STAGES[0] else [payloads[request.request_id]]
+            output, report = worker.run(stage, [request], *inputs)
             if report.error:
                 raise (
                     torch.OutOfMemoryError(report.error) if "OutOfMemory" in report.error else ValueError(report.error)
                 )
             if stage is Stage.DECODE and output is None:
-                worker.finish_video(request)
+                worker.run(Stage.ENCODE_VIDEO, [request], None)
             payloads[request.request_id] = output
             if stage is Stage.DENOISE:
                 measured.latents.append(output.latents)  # type: ignore[union-attr]

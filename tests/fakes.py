@@ -129,10 +129,10 @@ class FakeExecutor:
         self.starts[worker_id] += 1
         heapq.heappush(self._loading, (self.now + self._load_seconds, worker_id))
 
-    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+    def fetcher(self, request_id: str, stage: str) -> Callable[[], StageOutput]:
         raise AssertionError("nothing is kept in these tests")
 
-    def restore(self, request_id: str, output: StageOutput) -> None:
+    def restore(self, request_id: str, stage: str, output: StageOutput) -> None:
         raise AssertionError("nothing is resumed in these tests")
 
     def release(self, request_id: str) -> None:

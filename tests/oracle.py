@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import diffusers
 import numpy as np
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.models.ltx_video.decode import VideoDecoder
-from ltx_dist.models.ltx_video.denoise import Denoiser
-from ltx_dist.models.ltx_video.encode_text import TextEncoder
-from ltx_dist.pipeline.payloads import Latents
+from ltx_dist.models.family import StageContext, family_of
+from ltx_dist.pipeline.payloads import DecodedClip, Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, Storage
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,20 @@ def _call(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, output_
 def render_split(
     checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype, storage: Storage = PLAIN
 ) -> tuple[Latents, np.ndarray]:
-    steps: list[int] = []
-    with torch.inference_mode():
-        conditioning = TextEncoder(checkpoint, dtype, "cpu").encode([request])[0]
-        latents = Denoiser(checkpoint, dtype, "cpu").denoise([request], [conditioning], steps.append)[0]
-        frames = np.stack(list(VideoDecoder(checkpoint, dtype, "cpu", storage).decode(request, latents)))
+    """The last latents and the frames, by every device operation of the family's recipe."""
+    family, steps = family_of(checkpoint), list[int]()
+    outputs: dict[str, Any] = {}
+    for stage in (family.recipe[name] for name in family.recipe.of(request)):
+        if stage.runs_on == "host":
+            continue
+        modules = {name: family.load_component(name, checkpoint, dtype, storage, CPU) for name in stage.components}
+        operation = family.operation(stage.operation)(modules, checkpoint, CPU, dtype)
+        inputs = {name: outputs[name] for name in stage.inputs if name in outputs}
+        with torch.inference_mode():
+            (output,) = operation.run([request], [inputs], StageContext(stage, steps.append))
+            if isinstance(output, DecodedClip):
+                frames = np.stack(list(output.frames))
+        outputs[stage.name] = output
     assert steps == list(range(1, request.num_inference_steps + 1))
+    latents = next(output for output in reversed(outputs.values()) if isinstance(output, Latents))
     return latents, frames

@@ -17,9 +17,9 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from ltx_dist.cluster.ray_workers import Hire, RayWorkers, cause
 from ltx_dist.engine.executor import Joined, Left, failure_of
+from ltx_dist.engine.outputs import Outputs
 from ltx_dist.pipeline.payloads import EncodedVideo, StageOutput
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
@@ -39,9 +39,10 @@ STATES_A_SECOND = 100
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """outputs: a reference for each of the assignment's requests."""
+    """outputs: a reference per request."""
 
     assignment: Assignment
+    requests: Sequence[RenderRequest]
     outputs: Sequence[Any]
     submitted: float
 
@@ -65,7 +66,8 @@ class RayExecutor:
         self._calls: dict[Any, _Call] = {}
         self._orphans: list[tuple[_Call, Failure | None]] = []
         self._culprits: dict[str, set[Assignment]] = {}
-        self._outputs: dict[str, Any] = {}
+        self._recipe = specs[0].family.recipe
+        self._outputs = Outputs[Any](self._recipe)
         self._changes: list[Joined | Left] = []
         self._states = {spec.worker.worker_id: WorkerState(spec.worker.worker_id) for spec in specs}
         self._state_calls: dict[Any, str] = {}
@@ -75,16 +77,14 @@ class RayExecutor:
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         actor = self._workers.actors.get(assignment.worker_id)
         if actor is None:  # found dead since the scheduler was told of it
-            self._orphans.append((_Call(assignment, (), self._now()), Failure.QUEUED))
+            self._orphans.append((_Call(assignment, requests, (), self._now()), Failure.QUEUED))
             return
-        if assignment.stage is Stage.ENCODE_VIDEO:
-            refs = actor.finish_video.options(num_returns=2, concurrency_group="video").remote(*requests)
-        else:
-            # Payloads are arguments of their own: Ray fetches those for the actor, but none that lie in a list.
-            payloads = [self._outputs.get(request.request_id) for request in requests]
-            refs = actor.run.options(num_returns=len(requests) + 1).remote(assignment.stage, requests, *payloads)
-        *outputs, report = refs
-        self._calls[report] = _Call(assignment, outputs, self._now())
+        # Inputs are arguments of their own: Ray fetches those for the actor, but none that lie in a list.
+        inputs = self._outputs.inputs(assignment.stage, requests)
+        group = {"concurrency_group": "host"} if self._recipe[assignment.stage].runs_on == "host" else {}
+        run = actor.run.options(num_returns=len(requests) + 1, **group)
+        *outputs, report = run.remote(assignment.stage, requests, *inputs)
+        self._calls[report] = _Call(assignment, requests, outputs, self._now())
 
     def wait(self, timeout: float) -> list[Completion]:
         # The first call waits for any, the second takes all that are there: with num_returns=len alone, Ray would
@@ -120,15 +120,15 @@ class RayExecutor:
             self._culprits.setdefault(worker_id, set()).add(culprit)
         self._workers.end(worker_id, failure, reason)
 
-    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
-        output = self._outputs[request_id]
+    def fetcher(self, request_id: str, stage: str) -> Callable[[], StageOutput]:
+        output = self._outputs.get(request_id, stage)
         return lambda: ray.get(output, timeout=FETCH_SECONDS)
 
-    def restore(self, request_id: str, output: StageOutput) -> None:
-        self._outputs[request_id] = ray.put(output)
+    def restore(self, request_id: str, stage: str, output: StageOutput) -> None:
+        self._outputs.put(request_id, stage, ray.put(output))
 
     def release(self, request_id: str) -> None:
-        self._outputs.pop(request_id, None)
+        self._outputs.release(request_id)
 
     def worker_states(self) -> list[WorkerState]:
         self._are_states_wanted = True
@@ -148,9 +148,9 @@ class RayExecutor:
         finished = self._now()
         try:
             report: StageReport = ray.get(report_ref)
-            makes_video = call.assignment.stage in (Stage.DECODE, Stage.ENCODE_VIDEO)
+            stage = call.assignment.stage
             video: EncodedVideo | None = None
-            if makes_video and report.error is None:
+            if report.error is None and (stage == self._recipe.names[-1] or self._recipe.host_stages_after(stage)):
                 video = ray.get(call.outputs[0], timeout=FETCH_SECONDS)
         except DEAD as error:
             self._orphans.append((call, None))
@@ -167,8 +167,8 @@ class RayExecutor:
             return None
         # Only durations cross machines, so clocks of different nodes need not agree.
         started = max(call.submitted, finished - report.seconds)
-        if report.error is None and not makes_video:
-            self._outputs |= dict(zip(call.assignment.request_ids, call.outputs, strict=True))
+        if report.error is None:
+            self._outputs.ended(stage, call.requests, call.outputs)
         return Completion(
             call.assignment, started, finished, report, failure_of(report), video, submitted=call.submitted
         )

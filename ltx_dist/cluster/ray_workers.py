@@ -75,8 +75,8 @@ class RayWorkers:
     def start(self, worker_id: str) -> None:
         spec = self._specs[worker_id]
         group = self._groups.get(worker_id)
-        # Beside the thread that runs stages, one answers `state` and one a slot waits for its mp4.
-        groups = {"control": 1, "video": max(1, spec.worker.video_slots)}
+        # Beside the thread that runs device stages, one answers `state` and one per slot runs host stages.
+        groups = {"control": 1, "host": max(1, spec.worker.video_slots)}
         actor = (
             ray.remote(concurrency_groups=groups)(self._class)
             .options(

@@ -37,7 +37,7 @@ class Left:
 
 
 class Executor(Protocol):
-    """Keeps each request's latest stage output itself: conditioning and latents never pass through the caller."""
+    """Holds the outputs of stages by request and stage: conditioning and latents never pass through the caller."""
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         """Start, or remember to start, a stage of these requests. The worker has no other in flight but of mp4s.
@@ -73,12 +73,13 @@ class Executor(Protocol):
         """
         ...
 
-    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
-        """A call that brings the request's latest output to this process; good after `release`, in any thread."""
+    def fetcher(self, request_id: str, stage: str) -> Callable[[], StageOutput]:
+        """A call that brings the output of a stage that just ended to this process; good after `release`, in any
+        thread."""
         ...
 
-    def restore(self, request_id: str, output: StageOutput) -> None:
-        """Take an output of an earlier run as this request's latest."""
+    def restore(self, request_id: str, stage: str, output: StageOutput) -> None:
+        """Take the output of a stage from an earlier run."""
         ...
 
     def release(self, request_id: str) -> None:

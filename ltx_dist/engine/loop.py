@@ -16,7 +16,6 @@ from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult
 from ltx_dist.planning.simulator import Reorder
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.worker.ladder import gave_other_pixels
 
 TICK_SECONDS = 0.5
 """How long a wait may last before signals are served."""
@@ -280,16 +279,18 @@ class Renderer:
         output = self._resumption.load(request, stage)
         if output is None:
             return False
-        self._executor.restore(request.request_id, output)
+        self._executor.restore(request.request_id, STAGES[STAGES.index(stage) - 1], output)
         return True
 
     def _record(self, completion: Completion) -> None:
         assignment = completion.assignment
         self._deadlines.end(completion)
-        as_planned = completion.report.rung is None or not gave_other_pixels(completion.report.rung)
+        as_planned = not completion.report.changes_pixels
         if self._resumption is not None and assignment.stage in KEPT and completion.error is None and as_planned:
             for name in assignment.request_ids:
-                self._resumption.keep(self._by_id[name], assignment.stage, self._executor.fetcher(name))
+                self._resumption.keep(
+                    self._by_id[name], assignment.stage, self._executor.fetcher(name, assignment.stage)
+                )
         # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
         if self._on_completion is not None:

@@ -6,10 +6,13 @@ frames (120-660 MB) stay in the worker that decodes them.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -41,6 +44,21 @@ class Latents:
     generator_state: torch.Tensor
     embeds_dtype: str
 
+    def sha256(self) -> str:
+        """Hex digest of the latents' bytes."""
+        return hashlib.sha256(self.latents.numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedClip:
+    """What the VAE hands on to the host of its own worker; it never leaves that process.
+
+    frames: (height, width, 3) uint8 RGB each, decoded as they are taken. latents_sha256: of the latents they are of.
+    """
+
+    frames: Iterator[np.ndarray]
+    latents_sha256: str
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedVideo:
@@ -57,4 +75,4 @@ class EncodedVideo:
     mp4_sha256: str
 
 
-StageOutput = Conditioning | Latents | EncodedVideo
+StageOutput = Conditioning | Latents | DecodedClip | EncodedVideo

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
+from operator import attrgetter
 from typing import Literal
 
 
@@ -38,7 +40,8 @@ class StageSpec:
     keeps: what becomes of its output: `spool` keeps it until the clip is published, so that a rerun resumes after it;
         `cache` keeps it for later batches.
     shares_pass: several requests with equal settings may share one forward pass.
-    has_steps: it reports each denoising step.
+    steps: the request's attribute that counts its denoising steps, each of which it reports; empty if it has none.
+    only_with: the request's attribute without which the stage is left out; empty if every request runs it.
     """
 
     name: str
@@ -50,7 +53,8 @@ class StageSpec:
     runs_on: Literal["device", "host"] = "device"
     keeps: Literal["nothing", "spool", "cache"] = "nothing"
     shares_pass: bool = False
-    has_steps: bool = False
+    steps: str = ""
+    only_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,15 @@ class Recipe:
     def on_device(self) -> tuple[str, ...]:
         """Names of the stages that need a device: those that requests queue for."""
         return tuple(stage.name for stage in self.stages if stage.runs_on == "device")
+
+    def of(self, request: object) -> tuple[str, ...]:
+        """The stages that this request runs, in order."""
+        return tuple(s.name for s in self.stages if not s.only_with or attrgetter(s.only_with)(request))
+
+    def host_stages_after(self, name: str) -> tuple[str, ...]:
+        """The host stages that follow a device stage directly: they run on the worker that ran it."""
+        after = self.stages[self.position(name) + 1 :]
+        return tuple(stage.name for stage in takewhile(lambda stage: stage.runs_on == "host", after))
 
     def position(self, name: str) -> int:
         return self._positions[name]

@@ -48,6 +48,10 @@ class Storage:
     text_encoder: Literal["none", "int8", "int4"] = "none"
     vae: Literal["same", "float32", "bfloat16", "float16"] = "same"
 
+    def is_quantised(self, component: str) -> bool:
+        """Whether the component's layers are made on the device as they are read, which then refuse to move."""
+        return getattr(self, component, None) in ("int8", "int4")
+
     def vae_precision(self, precision: str) -> str:
         """The VAE's, where the model's is `precision`."""
         return precision if self.vae == "same" else self.vae

@@ -58,7 +58,8 @@ class StageReport:
     seconds: in the stage itself, on the worker's monotonic clock; of all its requests together. load_seconds: weights
         read or moved before it. latents_sha256: of each request, in their order, where the stage has latents.
     peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
-    rung: what it took after there was no memory for the stage as planned (execution/ladder.py); None if there was.
+    fallback: what it took after the stage ran out of memory as planned (worker/oom_fallbacks.py); None if it did not.
+    changes_pixels: the fallback gives other pixels than planned.
     device_lost: the error has left the worker's device unusable, so the worker must not be given anything again.
     """
 
@@ -68,7 +69,8 @@ class StageReport:
     latents_sha256: tuple[str, ...] = ()
     peak_bytes: int | None = None
     device_lost: bool = False
-    rung: str | None = None
+    fallback: str | None = None
+    changes_pixels: bool = False
 
 
 @dataclass(frozen=True, slots=True)

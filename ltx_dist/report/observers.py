@@ -58,8 +58,8 @@ class Warnings:
 
     def clip_ended(self, result: RenderResult) -> None:
         for completion in result.completions:
-            if completion.report.rung is not None:
+            if completion.report.fallback is not None:
                 stage, name = completion.assignment.stage, result.request.request_id
-                line = f"{stage} of {name} found no memory as planned and was made so: {completion.report.rung}"
+                line = f"{name}: out of memory in {stage}; retried with: {completion.report.fallback}"
                 self._run.warnings.append(line)
                 self._say(line)

@@ -30,7 +30,6 @@ from ltx_dist.store.kept_config import write_settings
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.output import Output
 from ltx_dist.store.publisher import Publisher
-from ltx_dist.worker.ladder import gave_other_pixels
 
 if TYPE_CHECKING:
     from ltx_dist.run.resumption import Resumption
@@ -179,7 +178,7 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
 
 
 def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
-    if placed.batch.config.recovery.exact and any(map(gave_other_pixels, publisher.rungs_of(request))):
+    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request):
         publisher.make_again(request)
         return False
     key = placed.key_to_keep(request, publisher.key_of(request))

@@ -89,11 +89,14 @@ class Publisher:
         except (FileNotFoundError, IsADirectoryError):
             return None
 
-    def rungs_of(self, request: RenderRequest) -> list[str]:
-        """By its sidecar, what was done for want of memory to make the clip that is there."""
+    def has_other_pixels(self, request: RenderRequest) -> bool:
+        """Whether, by its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
+
+        Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
+        """
         stages = _recorded(self._json(request)).get("stages")
-        found = [stage.get("after_no_memory") for stage in stages.values()] if isinstance(stages, dict) else []
-        return [rung for rung in found if isinstance(rung, str)]
+        found = [stage for stage in stages.values() if isinstance(stage, dict)] if isinstance(stages, dict) else []
+        return any(stage.get("changes_pixels", "after_no_memory" in stage) for stage in found)
 
     def is_published(self, request: RenderRequest, render_key: str) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
@@ -207,7 +210,9 @@ def _stage(completion: Completion) -> dict[str, Any]:
     }
     if completion.assignment.request_ids[1:]:
         stage["clips_in_pass"] = len(completion.assignment.request_ids)
-    return stage if report.rung is None else stage | {"after_no_memory": report.rung}
+    if report.fallback is None:
+        return stage
+    return stage | {"after_no_memory": report.fallback, "changes_pixels": report.changes_pixels}
 
 
 def _latents_sha256(result: RenderResult) -> str | None:

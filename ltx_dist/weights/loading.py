@@ -1,9 +1,10 @@
-"""Load one component of a checkpoint, straight in its precision, from safetensors only."""
+"""Loads a component of a checkpoint, straight in its precision, from safetensors only: what all families share."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,12 +13,7 @@ import transformers
 from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
-from ltx_dist.checkpoints.component_config import component_config
-from ltx_dist.checkpoints.tokenizer_folder import require_size, require_tokenizer, tokenizer_class_name
 from ltx_dist.checkpoints.versions import config_file, read_config
-from ltx_dist.checkpoints.weight_files import weight_files
-from ltx_dist.weights.decoder_weights import decoder_tensors, fill
-from ltx_dist.weights.quantization import quantized
 
 # A bar a component would be printed by every worker at once, over the live view.
 diffusers.utils.logging.disable_progress_bar()
@@ -45,69 +41,6 @@ def pipeline_class(checkpoint: Checkpoint) -> type[diffusers.DiffusionPipeline]:
     return getattr(diffusers, checkpoint.pipeline_class)
 
 
-def load_text_encoder(
-    checkpoint: Checkpoint, dtype: torch.dtype, quantization: str = "none", device: torch.device = CPU
-) -> Any:
-    """In `int8` or `int4` its linear layers are quantised on the device as they are read, one by one.
-
-    Read, then, and not mapped: the pages of a mapped file would stay in memory until the last layer is done, 9.5 GB of
-    them beside the 4.9 GB they are made into.
-    """
-    folder = checkpoint.folder("text_encoder")
-    if quantization == "none":
-        return complete(transformers.T5EncoderModel, folder, dtype)
-    how = quantized(quantization, dtype, device)
-    config = transformers.T5Config.from_pretrained(folder, local_files_only=True)
-    with ExitStack() as files:
-        tensors = {
-            name: file.get_slice(name)
-            for path in weight_files(folder, "text_encoder")
-            for file in [files.enter_context(safe_open(path, framework="pt", backend="pread"))]
-            for name in file.keys()  # noqa: SIM118 (not a dict)
-        }
-        return complete(transformers.T5EncoderModel, None, dtype, config=config, state_dict=tensors, **how)
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The tokenizer, by a class of transformers that is on a list, and never by code of the checkpoint.
-
-    Raises ValueError unless its vocabulary is there and of the text encoder's size: transformers makes a T5 tokenizer
-    that finds no vocabulary of some hundred tokens, and every word is unknown to it.
-    """
-    folder, vocab_size = checkpoint.folder("tokenizer"), component_config(checkpoint, "text_encoder")["vocab_size"]
-    index = folder.parent / "model_index.json"
-    require_tokenizer(folder, index, vocab_size)
-    tokenizer_class = getattr(transformers, tokenizer_class_name(folder, index))
-    tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    require_size(len(tokenizer), vocab_size, str(folder))
-    return tokenizer
-
-
-def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same") -> Any:
-    """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes."""
-    transformer: Any = _load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
-    if storage == "float8":
-        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
-    return transformer
-
-
-def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    """The VAE without its encoder, which is half of it and which rendering from text never runs.
-
-    Raises ValueError when weights and config do not belong together.
-    """
-    source = checkpoint.source("vae")
-    with torch.device("meta"):
-        if isinstance(source, InFile):
-            config = read_config(source.config_name) | source.changes
-            vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
-        else:
-            vae = diffusers.AutoencoderKLLTXVideo.from_config(diffusers.AutoencoderKLLTXVideo.load_config(source))
-    vae.encoder = None
-    fill(vae, decoder_tensors(source, dtype))
-    return vae.eval()
-
-
 def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:
     scheduler_class, source = diffusers.FlowMatchEulerDiscreteScheduler, checkpoint.source("scheduler")
     if isinstance(source, InFile):
@@ -115,7 +48,7 @@ def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDisc
     return scheduler_class.from_pretrained(source, local_files_only=True)
 
 
-def _load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
+def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
     """diffusers maps the file into memory and casts tensor by tensor, so that no second copy of it all is made."""
     if not isinstance(source, InFile):
         return complete(model_class, source, dtype)
@@ -140,3 +73,27 @@ def complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> t
         if keys := sorted(map(str, found.get(f"{kind}_keys") or ())):
             raise ValueError(f"{len(keys)} {kind} tensors, such as {keys[0]}: config.json is of other weights")
     return model.eval()
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Make these the weights of a module on the meta device. Raises ValueError unless they are exactly those it has."""
+    wanted = module.state_dict()
+    for kind, names in {
+        "missing": wanted.keys() - tensors.keys(),
+        "unexpected": tensors.keys() - wanted.keys(),
+        "mismatched": {name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape},
+    }.items():
+        if names:
+            raise ValueError(f"{len(names)} {kind} tensors, such as {min(names)}: the config is of other weights")
+    module.load_state_dict(tensors, assign=True)
+
+
+def read_tensors(file: Path, is_wanted: Callable[[str], bool], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Those of a file whose names are wanted, floating ones in `dtype`."""
+    with safe_open(file, framework="pt") as opened:
+        names = [name for name in opened.keys() if is_wanted(name)]  # noqa: SIM118 (not a dict)
+        return {name: _cast(opened.get_tensor(name), dtype) for name in names}
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -1,144 +1,173 @@
-"""The components of a worker's stages: which of them are loaded, and which are on the device now."""
+"""The components of a worker's stages: which of them are loaded, which are on the device, and what runs on them."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from operator import attrgetter
 
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.models.ltx_video.decode import VideoDecoder
-from ltx_dist.models.ltx_video.denoise import Denoiser
-from ltx_dist.models.ltx_video.encode_text import TextEncoder
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.models.family import Family, Operation
+from ltx_dist.pipeline.recipe import StageSpec
 from ltx_dist.pipeline.storage import Storage
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.weights.loading import DTYPES
 from ltx_dist.weights.residency import ResidentModule
 from ltx_dist.weights.streaming import StreamedModule
-from ltx_dist.worker.ladder import Rung
-
-STAGE_CLASSES: dict[Stage, Callable[..., Any]] = {
-    Stage.ENCODE_TEXT: TextEncoder,
-    Stage.DENOISE: Denoiser,
-    Stage.DECODE: VideoDecoder,
-}
+from ltx_dist.worker.oom_fallbacks import Fallback
 
 
 class Components:
-    """Brings a stage's component to the device when it is asked for, and sends others away when they take turns.
+    """Brings a stage's components to the device when it is to run, and sends others away when they take turns.
 
-    Where the host keeps no copy a component is read again for every turn, and dropped after it: then one of them is in
-    memory at a time.
+    Stages that share a component share its module, so nothing is swapped between them. Where the host keeps no copy a
+    component is read again for every turn, and dropped after it: then one turn's components are in memory at a time.
     """
 
     def __init__(
-        self, worker: Worker, checkpoint: Checkpoint, precision: str, storage: Storage, device: torch.device
+        self,
+        family: Family,
+        worker: Worker,
+        checkpoint: Checkpoint,
+        precision: str,
+        storage: Storage,
+        device: torch.device,
     ) -> None:
+        self._family = family
         self._worker = worker
         self._checkpoint = checkpoint
         self._dtype = DTYPES[precision]
         self._planned = self._storage = storage
         self._device = device
-        self._stages: dict[Stage, Any] = {}
-        self._movers: dict[Stage, ResidentModule | StreamedModule] = {}
-        self._streamed = set(worker.streamed)
+        self._modules: dict[str, torch.nn.Module] = {}
+        self._movers: dict[str, ResidentModule | StreamedModule] = {}
+        self._operations: dict[tuple[str, tuple[str, ...]], Operation] = {}
+        self._streamed = {component for stage in worker.streamed for component in family.recipe[stage].components}
         self._takes_turns = worker.residency != "resident"
 
-    def load(self, stage: Stage) -> None:
-        """Read the weights, once. Raises what the libraries raise for files that are missing or wrong."""
-        if stage in self._stages:
+    def load(self, name: str) -> None:
+        """Read a component's weights, once. Raises what the libraries raise for files that are missing or wrong."""
+        if name in self._modules:
             return
         # Weights are ordinary tensors, whenever they are read: libraries change them on the way.
         with torch.inference_mode(False), torch.no_grad():
-            made = STAGE_CLASSES[stage](self._checkpoint, self._dtype, self._device, self._storage)
-            if stage in self._streamed:
-                self._movers[stage] = StreamedModule(made.module, made.blocks, self._device)
-            elif self._keeps_host_copy(stage):
-                self._movers[stage] = ResidentModule(made.module, self._device)
-            elif not self._is_quantised(stage):  # that one was made on the device; bitsandbytes' layers refuse to move
-                made.module.to(self._device)
-        self._stages[stage] = made
+            module = self._family.load_component(name, self._checkpoint, self._dtype, self._storage, self._device)
+            if name in self._streamed:
+                blocks: Sequence[torch.nn.Module] = attrgetter(self._family.traits[name].blocks)(module)
+                self._movers[name] = StreamedModule(module, blocks, self._device)
+            elif self._keeps_host_copy(name):
+                self._movers[name] = ResidentModule(module, self._device)
+            elif not self._storage.is_quantised(name):  # made on the device; bitsandbytes' layers refuse to move
+                module.to(self._device)
+        self._modules[name] = module
 
     @property
-    def loaded_at_start(self) -> tuple[Stage, ...]:
-        """All but what is read again for every turn."""
-        return self._worker.stages if not self._takes_turns or self._worker.keeps_host_copy else ()
+    def loaded_at_start(self) -> tuple[str, ...]:
+        """Every component of the worker's stages, unless it is read again for every turn."""
+        if self._takes_turns and not self._worker.keeps_host_copy:
+            return ()
+        stages = [self._family.recipe[stage] for stage in self._worker.stages]
+        return tuple(dict.fromkeys(name for stage in stages for name in stage.components))
 
-    def ready(self, stage: Stage) -> Any:
-        """The stage's object, its weights on the device."""
-        following = self._fits_beside(stage)
+    def ready(self, stage: StageSpec) -> Operation:
+        """The stage's operation, its weights on the device."""
+        following = self._fit_beside(stage)
         if self._takes_turns:
-            for other in [*self._stages]:
-                if other not in (stage, following):
+            for other in [*self._modules]:
+                if other not in (*stage.components, *following):
                     self._send_away(other)
-        if self._device.type == "cuda" and stage not in self.on_device():
-            torch.cuda.empty_cache()  # what left is given back, for pieces of other sizes
-        self.load(stage)
-        if stage in self._movers:
-            self._movers[stage].upload()
-        if following is not None:
-            # The next turn's weights come while this stage computes (of a streamed one what is around its blocks, at
-            # once). Without room after all, they come then.
-            with suppress(torch.OutOfMemoryError):
-                self._movers[following].prefetch()
-        return self._stages[stage]
+        if self._device.type == "cuda" and not set(stage.components) <= set(self.on_device()):
+            torch.cuda.empty_cache()  # memory that others left is returned, for pieces of other sizes
+        for name in stage.components:
+            self.load(name)
+            if name in self._movers:
+                self._movers[name].upload()
+        # The next turn's weights are copied while this stage computes (of a streamed one what is around its blocks, at
+        # once). If there is no room after all, they are copied when their turn comes.
+        with suppress(torch.OutOfMemoryError):
+            for name in following:
+                self._movers[name].prefetch()
+        return self._operation(stage)
 
-    def prepare(self, stage: Stage, rung: Rung) -> None:
-        """Make room for an attempt after one that found none."""
-        if rung.alone:
-            for other in [*self._stages]:
-                if other is not stage:
+    def prepare(self, stage: StageSpec, fallback: Fallback) -> None:
+        """Make room for an attempt after one that ran out of memory."""
+        if fallback.alone:
+            for other in [*self._modules]:
+                if other not in stage.components:
                     self._drop(other)
-        if rung.streamed and stage not in self._streamed:
-            # It changes no pixel, and what did not fit once will not again: it stays so.
-            self._drop(stage)
-            self._streamed.add(stage)
-        if rung.float8:
-            self._drop(stage)
-            self._storage = replace(self._planned, transformer="float8")
+        if fallback.streamed:
+            # It changes no pixel, and what did not fit once will not fit later: it stays streamed.
+            for name in stage.components:
+                if self._family.traits[name].blocks and name not in self._streamed:
+                    self._drop(name)
+                    self._streamed.add(name)
+        if fallback.float8:
+            self._store(stage, replace(self._planned, transformer="float8"))
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def restore(self, stage: Stage, rung: Rung) -> None:
+    def restore(self, stage: StageSpec, fallback: Fallback) -> None:
         """After a clip that needed other weights: the next one gets those that were planned."""
-        if rung.float8:
-            self._drop(stage)
-            self._storage = self._planned
+        if fallback.float8:
+            self._store(stage, self._planned)
 
-    def on_device(self) -> tuple[Stage, ...]:
+    def on_device(self) -> tuple[str, ...]:
+        """Names of the components whose weights are on the device; safe to call from another thread."""
         movers = self._movers.copy()
-        return tuple(stage for stage in (*self._stages,) if stage not in movers or movers[stage].is_resident)
+        return tuple(name for name in (*self._modules,) if name not in movers or movers[name].is_resident)
 
-    def _keeps_host_copy(self, stage: Stage) -> bool:
-        """A quantised text encoder does not: its layers hold more than tensors that could be copied to and fro."""
-        return self._takes_turns and self._worker.keeps_host_copy and not self._is_quantised(stage)
+    def _operation(self, stage: StageSpec) -> Operation:
+        key = stage.operation, stage.components
+        if key not in self._operations:
+            modules = {name: self._modules[name] for name in stage.components}
+            self._operations[key] = self._family.operation(stage.operation)(
+                modules, self._checkpoint, self._device, self._dtype
+            )
+        return self._operations[key]
 
-    def _is_quantised(self, stage: Stage) -> bool:
-        return stage is Stage.ENCODE_TEXT and self._storage.text_encoder != "none"
+    def _store(self, stage: StageSpec, storage: Storage) -> None:
+        """From here on the stage's transformer is stored like this."""
+        for name in stage.components:
+            if self._family.traits[name].is_transformer:
+                self._drop(name)
+        self._storage = storage
 
-    def _send_away(self, stage: Stage) -> None:
-        if self._worker.keeps_host_copy and stage in self._movers:
-            self._movers[stage].evict()
+    def _keeps_host_copy(self, name: str) -> bool:
+        """A quantised component has none: its layers hold more than tensors that could be copied back and forth."""
+        return self._takes_turns and self._worker.keeps_host_copy and not self._storage.is_quantised(name)
+
+    def _send_away(self, name: str) -> None:
+        if self._worker.keeps_host_copy and name in self._movers:
+            self._movers[name].evict()
         else:
-            self._drop(stage)
+            self._drop(name)
 
-    def _drop(self, stage: Stage) -> None:
-        self._stages.pop(stage, None)
-        self._movers.pop(stage, None)
+    def _drop(self, name: str) -> None:
+        """Forget a component and every operation that holds it."""
+        self._operations = {key: made for key, made in self._operations.items() if name not in key[1]}
+        self._modules.pop(name, None)
+        self._movers.pop(name, None)
         gc.collect()
 
-    def _fits_beside(self, stage: Stage) -> Stage | None:
-        """The stage of the next turn, where its weights fit beside this one's and what it computes with."""
-        worker = self._worker
-        hosted = [other for other in (*STAGES, *STAGES) if other in worker.stages]
-        following = hosted[hosted.index(stage) + 1]
-        mover = self._movers.get(following)
-        if worker.capacity is None or following is stage or mover is None:
-            return None
-        return following if mover.num_bytes <= worker.capacity - worker.peak_bytes else None
+    def _fit_beside(self, stage: StageSpec) -> tuple[str, ...]:
+        """The components of the next turn, where their weights fit beside this one's and what it computes with."""
+        worker, following = self._worker, self._next_turn(stage)
+        if worker.capacity is None or not all(name in self._movers for name in following):
+            return ()
+        num_bytes = sum(self._movers[name].num_bytes for name in following)
+        return following if num_bytes <= worker.capacity - worker.peak_bytes else ()
+
+    def _next_turn(self, stage: StageSpec) -> tuple[str, ...]:
+        """What the next of the worker's stages needs that this one does not; stages that need nothing more are part of
+        this turn."""
+        hosted = [spec for spec in self._family.recipe if spec.name in self._worker.stages]
+        position = hosted.index(stage)
+        for other in (*hosted[position + 1 :], *hosted[:position]):
+            if missing := tuple(name for name in other.components if name not in stage.components):
+                return missing
+        return ()

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, on_this_machine
 from ltx_dist.engine.executor import WorkerStartError
-from ltx_dist.media.mp4 import encode_video
+from ltx_dist.models.family import Family, StageContext, family_of
 from ltx_dist.pipeline.keys import render_key
-from ltx_dist.pipeline.payloads import EncodedVideo, Latents, StageOutput
+from ltx_dist.pipeline.payloads import DecodedClip, Latents, StageOutput
+from ltx_dist.pipeline.recipe import StageSpec
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, Stage
-from ltx_dist.pipeline.storage import PLAIN, Mp4Settings, Storage
+from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
 from ltx_dist.pipeline.work import StageReport, WorkerState
 from ltx_dist.pipeline.worker import Worker
+from ltx_dist.weights.loading import DTYPES
 from ltx_dist.worker.components import Components
 from ltx_dist.worker.device import is_lost, is_shortage, memory_in_use, open_device, peak_bytes, reset_peak
-from ltx_dist.worker.ladder import Rung, rungs
-from ltx_dist.worker.video_encoders import Frames, VideoEncoders
+from ltx_dist.worker.host_stages import HostStages
+from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
+
+OnStep = Callable[[int], None]
+
+Inputs = Mapping[str, StageOutput]
+"""What earlier stages made for a request, by stage name."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """All a worker needs to start, on any machine: small and picklable.
 
-    exact: a clip that finds no memory fails rather than be made with other pixels.
+    exact: a clip that runs out of memory fails rather than being made with other pixels. family_override: in place of
+    the checkpoint's own.
     """
 
     worker: Worker
@@ -44,51 +49,77 @@ class WorkerSpec:
     output: Mp4Settings
     storage: Storage = PLAIN
     exact: bool = False
+    family_override: Family | None = None
+
+    @property
+    def family(self) -> Family:
+        return self.family_override or family_of(self.checkpoint)
 
 
 class StageWorker:
-    """Loads the components of its stages, and no others, when it is made; then runs one stage a call, of one request or
-    of several that share a pass.
+    """Loads the components of its stages, and no others, when it is made; then runs one stage per call, of one request
+    or of several that share a pass.
 
     Raises WorkerStartError naming the component: a file that is missing or wrong, a device without room.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
+        self._recipe = spec.family.recipe
         self._state = WorkerState(spec.worker.worker_id)
         self._set_threads()
         self._device = open_device(spec.worker)
-        self._videos = VideoEncoders(spec.worker.video_slots) if spec.worker.video_slots else None
+        self._host = HostStages(max(1, spec.worker.video_slots))
         try:
             checkpoint = on_this_machine(spec.checkpoint)
         except ValueError as error:
             raise WorkerStartError(f"worker {spec.worker.worker_id}: {error}") from error
-        self._components = Components(spec.worker, checkpoint, spec.precision, spec.storage, self._device)
-        for stage in self._components.loaded_at_start:
+        self._components = Components(spec.family, spec.worker, checkpoint, spec.precision, spec.storage, self._device)
+        self._host_operations = {
+            stage.name: spec.family.operation(stage.operation)({}, checkpoint, self._device, DTYPES[spec.precision])
+            for stage in self._recipe
+            if stage.runs_on == "host"
+        }
+        for name in self._components.loaded_at_start:
             try:
-                self._components.load(stage)
+                self._components.load(name)
             except Exception as error:
-                raise WorkerStartError(_start_failure(spec, stage, error)) from error
+                raise WorkerStartError(_start_failure(spec, name, error)) from error
 
     def run(
-        self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None
+        self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None
     ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
-        """Outputs of the stage, one a request with its payload, and a report; on any error Nones and a report with it.
+        """One output of the stage per request, and a report; on any error Nones and a report with it.
+
+        payloads: of each request in turn the outputs of the stage's inputs, in order; None where the request does not
+        run that stage, or where its output is on this worker. The output of a device stage that host stages follow
+        stays there: None is returned for it. Host stages may be called in another thread while a device stage runs.
 
         This is the one place where a stage's errors are caught: a failed clip must not stop the others.
         """
         self._set_threads()
-        self._state = WorkerState(self._spec.worker.worker_id, stage, _names(requests))
+        spec = self._recipe[stage]
+        assert len(payloads) == len(requests) * len(spec.inputs), f"{stage} reads {spec.inputs} of each request"
+        given = iter(payloads)
+        inputs = [{name: payload for name in spec.inputs if (payload := next(given)) is not None} for _ in requests]
+        if spec.runs_on == "host":
+            return self._run_on_host(spec, requests, inputs)
+        return self._run_on_device(spec, requests, inputs)
+
+    def _run_on_device(
+        self, stage: StageSpec, requests: Sequence[RenderRequest], inputs: Sequence[Inputs]
+    ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
+        self._state = WorkerState(self._spec.worker.worker_id, stage.name, _names(requests))
         arrived = started = time.perf_counter()
         outputs: Sequence[StageOutput | None] = [None] * len(requests)
         digests: tuple[str, ...] = ()
-        error, rung = None, None
+        error, fallback = None, Fallback(tiling=self._spec.worker.tiling)
         try:
             with torch.inference_mode():
                 self._bring(stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
-                outputs, digests, rung = self._climb(stage, requests, payloads)
+                outputs, digests, fallback = self._run_with_fallbacks(stage, requests, inputs)
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = caught
@@ -102,91 +133,122 @@ class StageWorker:
             latents_sha256=digests,
             peak_bytes=None if device_lost else peak_bytes(self._device),
             device_lost=device_lost,
-            rung=rung,
+            fallback=fallback.name,
+            changes_pixels=fallback.changes_pixels(self._spec.worker.tiling),
         )
 
-    def finish_video(self, request: RenderRequest) -> tuple[EncodedVideo | None, StageReport]:
-        """ENCODE_VIDEO of a clip that `run` decoded into a slot. Called beside `run`, in another thread."""
-        assert self._videos is not None
+    def _run_on_host(
+        self, stage: StageSpec, requests: Sequence[RenderRequest], inputs: Sequence[Inputs]
+    ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
         started = time.perf_counter()
-        video, error = None, None
+        outputs: list[StageOutput | None] = [None] * len(requests)
+        error = None
         try:
-            video = self._videos.result(request.request_id)
+            outputs = [
+                self._host_output(stage, request, given) for request, given in zip(requests, inputs, strict=True)
+            ]
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = _describe(caught)
-        return video, StageReport(seconds=time.perf_counter() - started, error=error)
+        return *outputs, StageReport(seconds=time.perf_counter() - started, error=error)
 
     def state(self) -> WorkerState:
         """Safe to call from another thread while `run` works."""
-        on_device = tuple(COMPONENT_OF_STAGE[stage] for stage in self._components.on_device())
-        return replace(self._state, components=on_device, memory_bytes=memory_in_use(self._device))
+        return replace(self._state, components=self._components.on_device(), memory_bytes=memory_in_use(self._device))
 
-    def _bring(self, stage: Stage) -> None:
-        """Load what the stage needs before its time begins to count; where there is no room the ladder tries again."""
+    def _bring(self, stage: StageSpec) -> None:
+        """Load what the stage needs before its time begins to count; if there is no room, the fallbacks try again."""
         try:
             self._ready(stage)
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
 
-    def _ready(self, stage: Stage) -> Any:
-        """The stage's object; while its weights come the state says so."""
+    def _ready(self, stage: StageSpec) -> Any:
+        """The stage's operation; while its weights are loaded the state reports that."""
         self._state = replace(self._state, is_loading=True)
         try:
             return self._components.ready(stage)
         finally:
             self._state = replace(self._state, is_loading=False)
 
-    def _climb(
-        self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None]
-    ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], str | None]:
-        """Outputs, digests of latents and the ladder's rung that it took; raises the last attempt's error."""
+    def _run_with_fallbacks(
+        self, stage: StageSpec, requests: Sequence[RenderRequest], inputs: Sequence[Inputs]
+    ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], Fallback]:
+        """Outputs, digests of latents and the attempt that made them; raises the last attempt's error."""
         shortage: RuntimeError | None = None
-        for rung in rungs(stage, self._spec.worker.tiling, self._spec.exact, len(requests) > 1):
+        traits = [self._spec.family.traits[name] for name in stage.components]
+        for fallback in fallbacks(traits, self._spec.worker.tiling, self._spec.exact, len(requests) > 1):
             try:
                 if shortage is not None:
-                    print(f"{', '.join(_names(requests))}: no memory for {stage}; again: {rung.name}", file=sys.stderr)
-                    self._components.prepare(stage, rung)
-                return *self._run_stage(stage, requests, payloads, rung), rung.name
+                    names = ", ".join(_names(requests))
+                    print(f"{names}: out of memory in {stage.name}; retrying: {fallback.name}", file=sys.stderr)
+                    self._components.prepare(stage, fallback)
+                return *self._run_stage(stage, requests, inputs, fallback), fallback
             except RuntimeError as error:
                 if not is_shortage(error):
                     raise
                 # Without its frames, which hold the tensors that took the memory.
                 shortage = error.with_traceback(None)
             finally:
-                self._components.restore(stage, rung)
+                self._components.restore(stage, fallback)
         assert shortage is not None
         raise shortage
 
     def _run_stage(
-        self, stage: Stage, requests: Sequence[RenderRequest], payloads: Sequence[StageOutput | None], rung: Rung
+        self,
+        stage: StageSpec,
+        requests: Sequence[RenderRequest],
+        inputs: Sequence[Inputs],
+        fallback: Fallback,
     ) -> tuple[Sequence[StageOutput | None], tuple[str, ...]]:
-        runs = self._ready(stage)
-        if stage is Stage.ENCODE_TEXT:
-            return runs.encode(requests), ()
-        if stage is Stage.DENOISE:
-            found: list[Latents] = runs.denoise(requests, payloads, self._on_step(requests))
-            if not all(latents.latents.isfinite().all() for latents in found):
-                raise FloatingPointError("the latents are not finite; model.precision=bfloat16 or float32 may help")
-            return found, tuple(map(_sha256, found))
-        (request,), (latents,) = requests, payloads
-        assert isinstance(latents, Latents)
-        # Again, of what arrived: a clip resumed at this stage has no other record of its latents.
-        latents_sha256 = _sha256(latents)
-        frames = runs.decode(request, latents, rung.tiling)
-        return [self._decode(request, frames, latents_sha256)], (latents_sha256,)
+        context = self._context(stage, self._on_step(stage, requests), fallback.tiling)
+        outputs = self._ready(stage).run(requests, inputs, context)
+        digests = tuple(filter(None, map(_latents_sha256, outputs)))
+        if not (following := self._recipe.host_stages_after(stage.name)):
+            return outputs, digests
+        made = [
+            self._hand_to_host(following, request, given, output, stage.name)
+            for request, given, output in zip(requests, inputs, outputs, strict=True)
+        ]
+        return made, digests
 
-    def _decode(self, request: RenderRequest, frames: Frames, latents_sha256: str) -> EncodedVideo | None:
-        """The mp4, or None when it is made in a slot and `finish_video` will return it."""
-        if self._videos is None:
-            return self._encode(request, latents_sha256, frames)
-        self._videos.feed(request.request_id, frames, partial(self._encode, request, latents_sha256))
-        return None
+    def _hand_to_host(
+        self, following: Sequence[str], request: RenderRequest, inputs: Inputs, output: StageOutput, made_by: str
+    ) -> StageOutput | None:
+        """Begin the first of the host stages that follow. None: its output is on this worker."""
+        first = self._recipe[following[0]]
 
-    def _encode(self, request: RenderRequest, latents_sha256: str, frames: Frames) -> EncodedVideo:
+        def run(fed: StageOutput) -> StageOutput:
+            return self._run_host_operation(first, request, {**inputs, made_by: fed})
+
+        self._host.begin(request.request_id, first.name, output, run)
+        if self._spec.worker.video_slots:
+            return None
+        made: Inputs = {}
+        for name in following:
+            made = {**made, name: self._host_output(self._recipe[name], request, made)}
+        return made[following[-1]]
+
+    def _host_output(self, stage: StageSpec, request: RenderRequest, inputs: Inputs) -> StageOutput:
+        """Wait for a host stage that has begun, or run it here."""
+        if self._host.has_begun(request.request_id, stage.name):
+            return self._host.result(request.request_id, stage.name)
+        return self._run_host_operation(stage, request, inputs)
+
+    def _run_host_operation(self, stage: StageSpec, request: RenderRequest, outputs: Inputs) -> StageOutput:
+        inputs = {name: outputs[name] for name in stage.inputs if name in outputs}
+        (output,) = self._host_operations[stage.name].run([request], [inputs], self._context(stage))
+        return output
+
+    def _context(
+        self, stage: StageSpec, on_step: OnStep = lambda step: None, tiling: DecodeTiling = UNTILED
+    ) -> StageContext:
+        return StageContext(stage, on_step, tiling, self._spec.output, self._render_key)
+
+    def _render_key(self, request: RenderRequest) -> str:
         spec = self._spec
-        key = render_key(
+        return render_key(
             request,
             spec.checkpoint_digest,
             spec.checkpoint.pipeline_class,
@@ -198,22 +260,13 @@ class StageWorker:
             ),
             spec.worker.batch_size,
         )
-        return encode_video(
-            frames,
-            height=request.height,
-            width=request.width,
-            num_frames=request.num_frames,
-            frame_rate=request.frame_rate,
-            output=spec.output,
-            metadata={"title": request.prompt, "comment": json.dumps({"render_key": key, "request": asdict(request)})},
-            facts={"render_key": key, "latents_sha256": latents_sha256},
-        )
 
-    def _on_step(self, requests: Sequence[RenderRequest]) -> Callable[[int], None]:
-        worker_id, names, num_steps = self._spec.worker.worker_id, _names(requests), requests[0].num_inference_steps
+    def _on_step(self, stage: StageSpec, requests: Sequence[RenderRequest]) -> OnStep:
+        worker_id, names = self._spec.worker.worker_id, _names(requests)
+        num_steps: int = attrgetter(stage.steps)(requests[0]) if stage.steps else 0
 
         def on_step(step: int) -> None:
-            self._state = WorkerState(worker_id, Stage.DENOISE, names, step, num_steps)
+            self._state = WorkerState(worker_id, stage.name, names, step, num_steps)
 
         return on_step
 
@@ -227,14 +280,20 @@ def _names(requests: Sequence[RenderRequest]) -> tuple[str, ...]:
     return tuple(request.request_id for request in requests)
 
 
-def _sha256(latents: Latents) -> str:
-    return hashlib.sha256(latents.latents.contiguous().numpy()).hexdigest()
+def _latents_sha256(output: StageOutput) -> str:
+    """Digest of the latents that an output is, or was made from; empty if there are none.
+
+    A decoded clip reports it again: a clip resumed at its decode has no other record of its latents.
+    """
+    if isinstance(output, DecodedClip):
+        return output.latents_sha256
+    return output.sha256() if isinstance(output, Latents) else ""
 
 
-def _start_failure(spec: WorkerSpec, stage: Stage, error: Exception) -> str:
+def _start_failure(spec: WorkerSpec, component: str, error: Exception) -> str:
     """One line: libraries say what is wrong in their first."""
     first_line = _describe(error).splitlines()[0]
-    return f"worker {spec.worker.worker_id}: {COMPONENT_OF_STAGE[stage]} of {spec.checkpoint.name}: {first_line}"
+    return f"worker {spec.worker.worker_id}: {component} of {spec.checkpoint.name}: {first_line}"
 
 
 def _describe(error: Exception) -> str:

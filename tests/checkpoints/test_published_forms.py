@@ -86,7 +86,7 @@ def test_an_official_file_is_recognised(made, version: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5"])
 def test_an_official_file_is_loaded_straight_in_its_precision(made, version: str) -> None:
-    from ltx_dist.weights.loading import load_transformer, load_vae_decoder
+    from ltx_dist.models.ltx_video.load import load_transformer, load_vae_decoder
 
     for load in (load_transformer, load_vae_decoder):
         module = load(made(version, "single_file"), torch.bfloat16)
@@ -98,7 +98,7 @@ def test_an_official_file_is_loaded_straight_in_its_precision(made, version: str
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5"])
 def test_a_decode_worker_holds_no_encoder(made, version: str, form: str) -> None:
-    from ltx_dist.weights.loading import load_vae_decoder
+    from ltx_dist.models.ltx_video.load import load_vae_decoder
 
     checkpoint = made(version, form)
     vae = load_vae_decoder(checkpoint, torch.float32)
@@ -113,7 +113,8 @@ def test_a_decode_worker_holds_no_encoder(made, version: str, form: str) -> None
 def test_no_tensor_of_the_vae_encoder_is_asked_for(
     made, version: str, form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from ltx_dist.weights import decoder_weights, loading
+    from ltx_dist.models.ltx_video import load as loading
+    from ltx_dist.weights import loading as weights_loading
 
     checkpoint = made(version, "folder" if form == "shards" else form)
     expected = loading.load_vae_decoder(checkpoint, torch.float32).state_dict()
@@ -144,14 +145,14 @@ def test_no_tensor_of_the_vae_encoder_is_asked_for(
             asked.append(name)
             return self._file.get_tensor(name)
 
-    monkeypatch.setattr(decoder_weights, "safe_open", Recorded)
+    monkeypatch.setattr(weights_loading, "safe_open", Recorded)
     loaded = loading.load_vae_decoder(checkpoint, torch.float32).state_dict()
     assert loaded.keys() == expected.keys() and all(torch.equal(loaded[name], expected[name]) for name in loaded)
     assert len(asked) == len(loaded) and not [name for name in asked if "encoder" in name.replace("decoder", "")]
 
 
 def test_weights_of_another_vae_are_refused(made, tmp_path: Path) -> None:
-    from ltx_dist.weights.loading import load_vae_decoder
+    from ltx_dist.models.ltx_video.load import load_vae_decoder
 
     checkpoint = made("0.9.1", "folder")
     shutil.copytree(checkpoint.folder("vae"), tmp_path / "vae")

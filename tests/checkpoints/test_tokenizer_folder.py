@@ -15,7 +15,7 @@ import tiny
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.doctor import storage
 from ltx_dist.doctor.finding import Status
-from ltx_dist.weights.loading import load_tokenizer
+from ltx_dist.models.ltx_video.load import load_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 791656\n"
 

@@ -207,10 +207,10 @@ class KeepingExecutor(FakeExecutor):
         super().__init__(placement, ending)
         self.restored: list[str] = []
 
-    def fetcher(self, request_id: str) -> Callable[[], StageOutput]:
+    def fetcher(self, request_id: str, stage: str) -> Callable[[], StageOutput]:
         return lambda: VIDEO
 
-    def restore(self, request_id: str, output: StageOutput) -> None:
+    def restore(self, request_id: str, stage: str, output: StageOutput) -> None:
         self.restored.append(str(output))
 
 

@@ -68,7 +68,7 @@ def spec(checkpoint: Checkpoint, worker: Worker) -> WorkerSpec:
 
 
 def latents(worker: StageWorker, requests: Sequence[RenderRequest]) -> list[Latents]:
-    *conditionings, report = worker.run(E, requests, *[None] * len(requests))
+    *conditionings, report = worker.run(E, requests)
     assert report.error is None, report.error
     *found, report = worker.run(D, requests, *conditionings)
     assert report.error is None, report.error
@@ -105,7 +105,7 @@ def test_latents_are_those_of_a_pass_of_their_own_but_for_low_bits(worker: Stage
 def test_the_initial_noise_is_bit_for_bit_that_of_the_clip_alone(worker: StageWorker):
     """Seen by the transformer at its first step, which is all noise; both prompts of a clip see the same."""
     seen: list[torch.Tensor] = []
-    transformer = worker._components.ready(D).module
+    transformer = worker._components._modules["transformer"]
     hook = transformer.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["hidden_states"].clone()), with_kwargs=True
     )
@@ -121,9 +121,9 @@ def test_the_initial_noise_is_bit_for_bit_that_of_the_clip_alone(worker: StageWo
 
 
 def test_prompts_are_encoded_together(worker: StageWorker):
-    *together, _ = worker.run(E, REQUESTS, *[None] * len(REQUESTS))
+    *together, _ = worker.run(E, REQUESTS)
     for request, shared in zip(REQUESTS, together, strict=True):
-        alone, _ = worker.run(E, [request], None)
+        alone, _ = worker.run(E, [request])
         assert (shared.prompt_embeds - alone.prompt_embeds).abs().max() < TOLERANCE
         assert torch.equal(shared.prompt_attention_mask, alone.prompt_attention_mask)
         assert torch.equal(shared.negative_prompt_embeds, alone.negative_prompt_embeds), "always by itself"
@@ -176,15 +176,14 @@ def test_actors_share_passes_as_well(ray_cluster: None, checkpoint: Checkpoint):
 class Short(StageWorker):
     """A worker whose device has no memory for more than one clip at a time."""
 
-    def _run_stage(self, stage: Any, requests: Sequence[RenderRequest], payloads: Any, rung: Any) -> Any:
-        if len(requests) > 1 and stage is D:
+    def _run_stage(self, stage: Any, requests: Sequence[RenderRequest], inputs: Any, fallback: Any) -> Any:
+        if len(requests) > 1 and stage.name == D:
             raise torch.OutOfMemoryError("injected")
-        return super()._run_stage(stage, requests, payloads, rung)
+        return super()._run_stage(stage, requests, inputs, fallback)
 
 
 def test_without_memory_for_all_they_go_one_by_one(checkpoint: Checkpoint):
-    executor = LocalExecutor([])
-    executor._workers = {"cpu:0": Short(spec(checkpoint, ONE))}
+    executor = LocalExecutor([spec(checkpoint, ONE)], Short)
     results, passes = render(executor, PLACEMENT)
     assert {result.status for result in results.values()} == {"done"}
     assert sorted(name for (name, *others) in passes if not others) == sorted(results), "each by itself in the end"

@@ -17,12 +17,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
-from ltx_dist.models.ltx_video.decode import VideoDecoder
-from ltx_dist.pipeline.stages import Stage
+from ltx_dist.models.ltx_video import load as loading
+from ltx_dist.models.ltx_video.decode import Decode
 from ltx_dist.report.verify import verify_folder
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.tensor_file import pack, read_facts
-from ltx_dist.worker import components
 
 NAMES = ["001-one", "002-two", "003-three"]
 
@@ -84,8 +83,8 @@ def test_clips_are_decoded_again_and_only_decoded(out: Path, monkeypatch: pytest
     def load(*_: object) -> None:
         raise AssertionError("only the VAE is needed")
 
-    for stage in (Stage.ENCODE_TEXT, Stage.DENOISE):
-        monkeypatch.setitem(components.STAGE_CLASSES, stage, load)
+    monkeypatch.setattr(loading, "load_text_encoder", load)
+    monkeypatch.setattr(loading, "load_transformer", load)
     monkeypatch.chdir(tmp_path)  # from another folder than the render
     before = sidecars(out)
     result = run("decode", out, "--set", "output.crf=35")
@@ -246,7 +245,7 @@ def test_a_clip_that_exact_could_not_make_again_is_still_known_for_what_it_is(
     def fail(*arguments: Any) -> Any:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(VideoDecoder, "decode", fail)
+    monkeypatch.setattr(Decode, "run", fail)
     result = run(*render_arguments(out, checkpoint), "--exact")
     assert result.exit_code == 3 and "no memory" in result.output, result.output
     assert sidecar.read_bytes() == before and (out / "002-two.mp4").read_bytes() == mp4

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
+from ltx_dist.models.ltx_video import load as loading
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import Stage
 from ltx_dist.run.resumption import Resumption
-from ltx_dist.worker import components
 
 PROMPTS = ("a red circle", "a blue square", "nothing")
 
@@ -72,7 +72,7 @@ def without_text_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("the text encoder was loaded")
 
-    monkeypatch.setitem(components.STAGE_CLASSES, Stage.ENCODE_TEXT, load)
+    monkeypatch.setattr(loading, "load_text_encoder", load)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

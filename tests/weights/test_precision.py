@@ -24,6 +24,8 @@ from ltx_dist.estimates.parameters import (
 )
 from ltx_dist.estimates.working_sets import decode_bytes
 from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.models.ltx_video import load
+from ltx_dist.models.ltx_video.load import load_text_encoder, load_transformer, load_vae_decoder
 from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.keys import latents_key, render_key
 from ltx_dist.pipeline.request import RenderRequest
@@ -33,7 +35,6 @@ from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.run.batch import Batch
 from ltx_dist.weights import loading
-from ltx_dist.weights.loading import load_text_encoder, load_transformer, load_vae_decoder
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
@@ -93,7 +94,7 @@ def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint
         residency = "streamed" if streamed else "resident"
         worker = Worker("cpu:0", STAGES, "cpu", residency=residency, threads=1, streamed=streamed)
         stage_worker = StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), storage))
-        conditioning, _ = stage_worker.run(Stage.ENCODE_TEXT, [REQUEST], None)
+        conditioning, _ = stage_worker.run(Stage.ENCODE_TEXT, [REQUEST])
         output, report = stage_worker.run(Stage.DENOISE, [REQUEST], conditioning)
         assert report.error is None, report.error
         return output.latents  # type: ignore[union-attr]
@@ -153,7 +154,7 @@ def test_a_text_encoder_that_is_quantised_is_read_and_not_mapped(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is read when a library quantises it, but without one: every weight arrives, and no page of the file."""
-    monkeypatch.setattr(loading, "quantized", lambda *_: {})
+    monkeypatch.setattr(load, "quantized", lambda *_: {})
     read, plain = load_text_encoder(checkpoint, torch.float32, "int8"), load_text_encoder(checkpoint, torch.float32)
     assert {name: tensor.tolist() for name, tensor in read.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in plain.state_dict().items()

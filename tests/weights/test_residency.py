@@ -11,7 +11,8 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.engine.loop import Renderer
-from ltx_dist.models.ltx_video import encode_text as text_encoder
+from ltx_dist.models.ltx_video import load
+from ltx_dist.models.ltx_video.load import load_text_encoder
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import STAGES
@@ -19,13 +20,13 @@ from ltx_dist.pipeline.storage import Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import wave_size
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.weights.loading import load_text_encoder
 from ltx_dist.weights.residency import ResidentModule
 from ltx_dist.weights.streaming import StreamedModule
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 E, D, V = STAGES
+T5, TRANSFORMER, VAE = "text_encoder", "transformer", "vae"
 CPU = torch.device("cpu")
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
 WAYS = {
@@ -49,12 +50,12 @@ def spec(checkpoint: Checkpoint, worker: Worker) -> WorkerSpec:
 
 
 def run_through(worker: StageWorker, request: RenderRequest = REQUEST) -> tuple[Latents, Any]:
-    outputs: list[Any] = [None]
+    outputs: list[Any] = []
     for stage in STAGES:
-        output, report = worker.run(stage, [request], outputs[-1])
+        output, report = worker.run(stage, [request], *outputs[-1:])
         assert report.error is None, report.error
         outputs.append(output)
-    return outputs[2], outputs[3]
+    return outputs[1], outputs[2]
 
 
 def test_latents_and_frames_are_the_same_in_every_residency(checkpoint: Checkpoint) -> None:
@@ -70,13 +71,14 @@ def test_latents_and_frames_are_the_same_in_every_residency(checkpoint: Checkpoi
 def test_components_take_turns(checkpoint: Checkpoint) -> None:
     for name in ("time_sliced", "read again", "streamed"):
         worker = StageWorker(spec(checkpoint, WAYS[name]))
-        payload = None
-        for stage in STAGES:
-            payload, report = worker.run(stage, [REQUEST], payload)
+        payloads: list[Any] = []
+        for stage, component in zip(STAGES, (T5, TRANSFORMER, VAE), strict=True):
+            payload, report = worker.run(stage, [REQUEST], *payloads[-1:])
+            payloads.append(payload)
             assert report.error is None
-            assert worker._components.on_device() == (stage,), "one component on the device at a time"
+            assert worker._components.on_device() == (component,), "one component on the device at a time"
             if name == "read again":
-                assert list(worker._components._stages) == [stage], "and in memory at all"
+                assert list(worker._components._modules) == [component], "and in memory at all"
 
 
 @pytest.mark.parametrize("wave", [1, 3, 4])
@@ -95,14 +97,15 @@ def test_a_wave_swaps_three_times(checkpoint: Checkpoint, wave: int) -> None:
 def test_what_fits_beside_a_stage_comes_once_while_that_works(checkpoint: Checkpoint) -> None:
     way = replace(WAYS["time_sliced"], capacity=10**9, peak_bytes=0)
     worker = StageWorker(spec(checkpoint, way))
-    conditioning, _ = worker.run(E, [REQUEST], None)
-    assert worker._components.on_device() == (E, D), "denoising is next"
+    conditioning, _ = worker.run(E, [REQUEST])
+    assert worker._components.on_device() == (T5, TRANSFORMER), "denoising is next"
     for _ in range(3):
         latents, report = worker.run(D, [REQUEST], conditioning)
-        assert report.error is None and worker._components.on_device() == (D, V)
+        assert report.error is None and worker._components.on_device() == (TRANSFORMER, VAE)
     worker.run(V, [REQUEST], latents)
-    assert worker._components.on_device() == (E, V)
-    assert {stage: mover.uploads for stage, mover in worker._components._movers.items()} == {E: 2, D: 1, V: 1}
+    assert worker._components.on_device() == (T5, VAE)
+    uploads = {name: mover.uploads for name, mover in worker._components._movers.items()}
+    assert uploads == {T5: 2, TRANSFORMER: 1, VAE: 1}
 
 
 def test_an_upload_that_finds_no_memory_leaves_nothing_on_the_device() -> None:
@@ -137,7 +140,7 @@ def test_a_quantised_text_encoder_is_never_moved(checkpoint: Checkpoint, monkeyp
     def refuse(*_: object) -> None:
         raise ValueError("`.to` is not supported for `8-bit` bitsandbytes models")
 
-    monkeypatch.setattr(text_encoder, "load_text_encoder", quantised)
+    monkeypatch.setattr(load, "load_text_encoder", quantised)
     for name in ("resident", "time_sliced"):
         made.clear()
         worker = StageWorker(replace(spec(checkpoint, WAYS[name]), storage=Storage(text_encoder="int8")))
@@ -239,4 +242,4 @@ def test_on_a_gpu_a_moved_module_computes_the_same_and_leaves_the_device(way: st
 
 def test_what_is_read_again_for_every_turn_is_not_read_before_the_first(checkpoint: Checkpoint) -> None:
     worker = StageWorker(spec(checkpoint, WAYS["read again"]))
-    assert not worker._components._stages
+    assert not worker._components._modules

@@ -40,7 +40,7 @@ def make_worker(
 
 def test_a_request_goes_through_the_three_stages(checkpoint: Checkpoint):
     worker = make_worker(checkpoint)
-    conditioning, report = worker.run(Stage.ENCODE_TEXT, [REQUEST], None)
+    conditioning, report = worker.run(Stage.ENCODE_TEXT, [REQUEST])
     assert report.error is None and report.seconds > 0
     latents, report = worker.run(Stage.DENOISE, [REQUEST], conditioning)
     assert isinstance(latents, Latents) and latents.latents.shape == (1, tiny.LATENT_CHANNELS, 2, 2, 2)
@@ -91,13 +91,12 @@ def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
 
 def test_with_slots_the_device_is_free_before_the_mp4_is_there(checkpoint: Checkpoint):
     inline, beside = make_worker(checkpoint), make_worker(checkpoint, video_slots=1)
-    payload = None
-    for stage in (Stage.ENCODE_TEXT, Stage.DENOISE):
-        payload, _ = inline.run(stage, [REQUEST], payload)
+    text, _ = inline.run(Stage.ENCODE_TEXT, [REQUEST])
+    payload, _ = inline.run(Stage.DENOISE, [REQUEST], text)
     expected, _ = inline.run(Stage.DECODE, [REQUEST], payload)
     nothing, report = beside.run(Stage.DECODE, [REQUEST], payload)
     assert nothing is None and report.error is None
-    video, report = beside.finish_video(REQUEST)
+    video, report = beside.run(Stage.ENCODE_VIDEO, [REQUEST], nothing)
     assert report.error is None and video == expected
 
 
@@ -111,14 +110,14 @@ def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in
     )
     _, report = worker.run(Stage.DECODE, [REQUEST], short)
     assert report.error is None
-    video, report = worker.finish_video(REQUEST)
+    video, report = worker.run(Stage.ENCODE_VIDEO, [REQUEST], None)
     assert video is None and "1 frames of 9" in report.error
 
 
 def test_states_tell_of_steps(checkpoint: Checkpoint):
     worker = make_worker(checkpoint, (Stage.ENCODE_TEXT, Stage.DENOISE))
     seen = []
-    on_step = worker._on_step([REQUEST])
+    on_step = worker._on_step(worker._recipe[Stage.DENOISE], [REQUEST])
     for step in (1, 2):
         on_step(step)
         seen.append((worker.state().stage, worker.state().step, worker.state().num_steps))

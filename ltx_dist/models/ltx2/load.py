@@ -15,8 +15,7 @@ from diffusers.pipelines import ltx2
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.checkpoints.weight_files import weight_files
 from ltx_dist.pipeline.storage import PLAIN, Storage
-from ltx_dist.weights.decoder_weights import fill, read_tensors
-from ltx_dist.weights.loading import CPU, complete
+from ltx_dist.weights.loading import CPU, complete, fill, read_tensors
 
 TEXT_ENCODERS = {
     "gemma3": transformers.Gemma3ForConditionalGeneration,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,31 +11,42 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.models.family import StageContext
 from ltx_dist.models.ltx_video.tiling import decode_in_tiles
-from ltx_dist.pipeline.payloads import Latents
+from ltx_dist.pipeline.payloads import DecodedClip, Latents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Storage
-from ltx_dist.weights.loading import DTYPES, load_vae_decoder, pipeline_class
+from ltx_dist.pipeline.storage import DecodeTiling
+from ltx_dist.weights.loading import DTYPES, pipeline_class
 
 
-class VideoDecoder:
+class Decode:
     """The VAE's decoder and diffusers' own post-processing."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.module = load_vae_decoder(checkpoint, dtype if storage.vae == "same" else DTYPES[storage.vae])
+        self._vae = components["vae"]
         self._device = device
-        self._denormalize = pipeline_class(checkpoint)._denormalize_latents
+        pipeline: Any = pipeline_class(checkpoint)
+        self._denormalize = pipeline._denormalize_latents
         self._processor = VideoProcessor(vae_scale_factor=checkpoint.spatial_compression_ratio)
 
-    def decode(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling = UNTILED) -> Iterator[np.ndarray]:
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> list[DecodedClip]:
+        """A clip per request, whose frames are decoded as they are taken."""
+        return [
+            DecodedClip(self._frames(request, given["denoise"], context.tiling), given["denoise"].sha256())
+            for request, given in zip(requests, inputs, strict=True)
+        ]
+
+    def _frames(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling) -> Iterator[np.ndarray]:
         """The clip's frames, (height, width, 3) uint8 RGB, made so on the device and brought to the host one by one.
 
         Latents are cast to the text embeddings' dtype before the decode noise is drawn in it and to the VAE's after,
         and the noise is the next draw of the generator that made the initial noise, as in diffusers.
         """
-        vae = self.module
+        vae = self._vae
         samples = latents.latents.to(self._device)
         samples = self._denormalize(samples, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
         samples = samples.to(DTYPES[latents.embeds_dtype])

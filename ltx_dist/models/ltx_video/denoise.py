@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.models.family import StageContext
 from ltx_dist.models.ltx_video.geometry import VaeGeometry
 from ltx_dist.pipeline.payloads import Conditioning, Latents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import PLAIN, Storage
-from ltx_dist.weights.loading import load_noise_scheduler, load_transformer, pipeline_class
+from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
 
 
-class Denoiser:
+class Denoise:
     """The transformer, in a pipeline that has neither text encoder nor VAE."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.module = load_transformer(checkpoint, dtype, storage.transformer)
+        self._transformer = components["transformer"]
         self._device = device
         self._pipeline_class = pipeline_class(checkpoint)
         self._noise_scheduler = load_noise_scheduler(checkpoint)
         self._geometry = VaeGeometry(checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio, dtype)
 
-    @property
-    def blocks(self) -> Sequence[torch.nn.Module]:
-        """What it can be streamed in."""
-        return self.module.transformer_blocks
-
-    def denoise(
-        self, requests: Sequence[RenderRequest], conditionings: Sequence[Conditioning], on_step: Callable[[int], None]
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Latents]:
-        """Latents of each on the CPU. `on_step` is called with the number of steps done, after each.
+        """Latents of each request on the CPU. Raises FloatingPointError where they are not finite.
 
         All requests share the passes: they differ in prompts, seeds and nothing else that the transformer is told. Each
         has a CPU generator of its own, so the noise depends neither on the device nor on other clips. What a pass of
@@ -44,13 +39,14 @@ class Denoiser:
         """
         pipeline = self._new_pipeline()
         request = requests[0]
+        conditionings: list[Conditioning] = [given["encode_text"] for given in inputs]
         if pipeline.scheduler.config.get("stochastic_sampling"):
             # Its noise of every step is drawn without our generators: the pipelines hand them to no scheduler.
             torch.manual_seed(request.seed)
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
 
         def report_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_step(step + 1)
+            context.on_step(step + 1)
             return {}
 
         (latents,) = pipeline(
@@ -73,6 +69,8 @@ class Denoiser:
             callback_on_step_end_tensor_inputs=[],
         )
         unpacked = self._unpacked(pipeline, latents, request).float().cpu()
+        if not unpacked.isfinite().all():
+            raise FloatingPointError("the latents are not finite; model.precision=bfloat16 or float32 may help")
         return [
             Latents(
                 # A copy: a view would keep the others of the pass, and all of them would travel with it.
@@ -90,16 +88,16 @@ class Denoiser:
             vae=self._geometry,
             text_encoder=None,
             tokenizer=None,
-            transformer=self.module,
+            transformer=self._transformer,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     def _stacked(self, tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-        """On the device, one row a request; None without guidance."""
-        there = [tensor for tensor in tensors if tensor is not None]
-        assert len(there) in (0, len(tensors)), "guidance is on for all or for none"
-        return torch.cat(there).to(self._device) if there else None
+        """On the device, one row per request; None without guidance."""
+        given = [tensor for tensor in tensors if tensor is not None]
+        assert len(given) in (0, len(tensors)), "guidance is on for all or for none"
+        return torch.cat(given).to(self._device) if given else None
 
     @staticmethod
     def _unpacked(pipeline: Any, latents: torch.Tensor, request: RenderRequest) -> torch.Tensor:

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.models.family import StageContext
+from ltx_dist.models.ltx_video.load import load_tokenizer
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import PLAIN, Storage
-from ltx_dist.weights.loading import load_text_encoder, load_tokenizer, pipeline_class
+from ltx_dist.weights.loading import pipeline_class
 
 CACHED_NEGATIVE_PROMPTS = 16
 """Embeddings kept in host memory; a batch has one negative prompt, or a few."""
 
 
-class TextEncoder:
+class EncodeText:
     """T5 and its tokenizer, in a pipeline that has neither transformer nor VAE."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, storage: Storage = PLAIN
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.module = load_text_encoder(checkpoint, dtype, storage.text_encoder, device)
         self._device = device
-        self._pipeline = pipeline_class(checkpoint)(
-            scheduler=None, vae=None, text_encoder=self.module, tokenizer=load_tokenizer(checkpoint), transformer=None
+        self._pipeline: Any = pipeline_class(checkpoint)(
+            scheduler=None,
+            vae=None,
+            text_encoder=components["text_encoder"],
+            tokenizer=load_tokenizer(checkpoint),
+            transformer=None,
         )
         self._encode_negative = lru_cache(CACHED_NEGATIVE_PROMPTS)(self._encode_one)
 
-    @property
-    def blocks(self) -> Sequence[torch.nn.Module]:
-        """What it can be streamed in."""
-        return self.module.encoder.block
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> list[Conditioning]:
+        """Embeddings of each request on the CPU. Their prompts, padded to one length, share a pass.
 
-    def encode(self, requests: Sequence[RenderRequest]) -> list[Conditioning]:
-        """Embeddings of each on the CPU. Their prompts, padded to one length, share a pass.
-
-        The negative prompt is a pass of its own, as in diffusers, and remembered.
+        The negative prompt has a pass of its own, as in diffusers, and is remembered.
         """
         embeds, mask = self._encode([request.prompt for request in requests], requests[0].max_sequence_length)
         return [

@@ -9,7 +9,7 @@ import sentencepiece
 import tiny
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
-from ltx_dist.weights.loading import load_tokenizer
+from ltx_dist.models.ltx_video.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")

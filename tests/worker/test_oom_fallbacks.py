@@ -1,4 +1,4 @@
-"""What a worker does when there is no memory: the right rung, recorded; and past the last one only this clip fails."""
+"""What a worker tries when memory runs out: each fallback in turn, recorded; past the last one only this clip fails."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.engine.loop import Renderer
+from ltx_dist.models.family import FAMILIES
+from ltx_dist.pipeline.component import Component
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.publisher import Publisher
-from ltx_dist.worker.ladder import rungs
 from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.oom_fallbacks import fallbacks
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 E, D, V = STAGES
@@ -37,6 +39,11 @@ NAMES = {
 }  # fmt: skip
 
 
+def components(stage: str) -> list[Component]:
+    (family,) = (family for family in FAMILIES if family.name == "ltx_video")
+    return [family.traits[name] for name in family.recipe[stage].components]
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(str(tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")))
@@ -49,34 +56,33 @@ class Short(StageWorker):
         super().__init__(spec)
         self._short, self._short_id, self._times = stage, request_id, times
 
-    def _run_stage(self, stage: Stage, requests: Sequence[RenderRequest], payloads: Any, rung: Any) -> Any:
-        is_short = stage is self._short and any(request.request_id == self._short_id for request in requests)
+    def _run_stage(self, stage: Any, requests: Sequence[RenderRequest], inputs: Any, fallback: Any) -> Any:
+        is_short = stage.name == self._short and any(request.request_id == self._short_id for request in requests)
         if is_short and self._times > 0:
             self._times -= 1
             raise torch.OutOfMemoryError("injected")
-        return super()._run_stage(stage, requests, payloads, rung)
+        return super()._run_stage(stage, requests, inputs, fallback)
 
 
 def render(checkpoint: Checkpoint, stage: Stage, times: int, exact: bool = False) -> Iterator[Any]:
     worker = Worker("cpu:0", STAGES, "cpu", threads=1)
     spec = WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), exact=exact)
-    executor = LocalExecutor([])
-    executor._workers = {"cpu:0": Short(spec, stage, "two", times)}
+    executor = LocalExecutor([spec], lambda spec: Short(spec, stage, "two", times))
     placement = Placement("shared", (worker,), {D: 2, V: 2})
     return Renderer(Scheduler(placement), executor).render(REQUESTS)
 
 
-def rung_of(result: Any, stage: Stage) -> str | None:
-    return next(c.report.rung for c in reversed(result.completions) if c.assignment.stage is stage)
+def fallback_of(result: Any, stage: Stage) -> str | None:
+    return next(c.report.fallback for c in reversed(result.completions) if c.assignment.stage is stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_rung_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint, stage: Stage, tmp_path: Path) -> None:
+def test_each_fallback_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint, stage: Stage, tmp_path: Path) -> None:
     expected = {result.request.request_id: result for result in render(checkpoint, stage, 0)}
     for times, name in enumerate(NAMES[stage]):
         results = {result.request.request_id: result for result in render(checkpoint, stage, times)}
         assert {result.status for result in results.values()} == {"done"}
-        assert [rung_of(results[request_id], stage) for request_id in ("one", "two", "three")] == [None, name, None]
+        assert [fallback_of(results[request_id], stage) for request_id in ("one", "two", "three")] == [None, name, None]
         for other in ("one", "three"):
             assert results[other].video.frames_sha256 == expected[other].video.frames_sha256
         same = results["two"].video.frames_sha256 == expected["two"].video.frames_sha256
@@ -84,14 +90,16 @@ def test_each_rung_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint, sta
         publisher = Publisher(tmp_path / str(times), {})
         publisher.publish(results["two"], "key")
         sidecar = json.loads((tmp_path / str(times) / "two.json").read_text())
-        assert sidecar["stages"][str(stage)].get("after_no_memory") == name
+        recorded = sidecar["stages"][str(stage)]
+        assert recorded.get("after_no_memory") == name
+        assert recorded.get("changes_pixels") == (None if name is None else "float8" in name or "tiles" in name)
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
-def test_past_the_last_rung_the_clip_fails_alone(checkpoint: Checkpoint, stage: Stage, exact: bool) -> None:
-    num_rungs = len(rungs(stage, UNTILED, exact))
-    results = {result.request.request_id: result for result in render(checkpoint, stage, num_rungs, exact)}
+def test_past_the_last_fallback_the_clip_fails_alone(checkpoint: Checkpoint, stage: Stage, exact: bool) -> None:
+    num_fallbacks = len(fallbacks(components(stage), UNTILED, exact))
+    results = {result.request.request_id: result for result in render(checkpoint, stage, num_fallbacks, exact)}
     assert {name: result.status for name, result in results.items()} == {
         "one": "done",
         "two": "failed",
@@ -101,7 +109,7 @@ def test_past_the_last_rung_the_clip_fails_alone(checkpoint: Checkpoint, stage: 
 
 
 @pytest.mark.parametrize(
-    ("error", "climbs"),
+    ("error", "retries"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
@@ -109,8 +117,8 @@ def test_past_the_last_rung_the_clip_fails_alone(checkpoint: Checkpoint, stage: 
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
-def test_memory_that_is_short_while_weights_arrive_leads_to_the_ladder(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, climbs: bool
+def test_memory_that_is_short_while_weights_arrive_leads_to_the_fallbacks(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, retries: bool
 ) -> None:
     worker = StageWorker(
         WorkerSpec(Worker("cpu:0", STAGES, "cpu", threads=1), checkpoint, {}, "float32", Mp4Settings())
@@ -123,21 +131,21 @@ def test_memory_that_is_short_while_weights_arrive_leads_to_the_ladder(
         return ready(stage)
 
     monkeypatch.setattr(worker._components, "ready", short)
-    conditioning, report = worker.run(E, [REQUESTS[0]], None)
-    if climbs:
-        assert conditioning is not None and report.error is None and report.rung == "cache emptied"
+    conditioning, report = worker.run(E, [REQUESTS[0]])
+    if retries:
+        assert conditioning is not None and report.error is None and report.fallback == "cache emptied"
     else:
         assert conditioning is None and report.error == f"RuntimeError: {error}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_list_of_rungs(stage: Stage) -> None:
-    assert [rung.name for rung in rungs(stage, UNTILED, exact=False)] == NAMES[stage]
-    exact = [rung.name for rung in rungs(stage, UNTILED, exact=True)]
+def test_the_list_of_fallbacks(stage: Stage) -> None:
+    assert [fallback.name for fallback in fallbacks(components(stage), UNTILED, exact=False)] == NAMES[stage]
+    exact = [fallback.name for fallback in fallbacks(components(stage), UNTILED, exact=True)]
     assert exact == [name for name in NAMES[stage] if name is None or not ("tiles" in name or "float8" in name)]
 
 
 def test_only_smaller_tiles_than_those_planned_are_tried() -> None:
-    names = [rung.name for rung in rungs(V, DecodeTiling(384, 48), exact=False)]
+    names = [fallback.name for fallback in fallbacks(components(V), DecodeTiling(384, 48), exact=False)]
     assert names[3:] == ["tiles of 256 px and 32 frames", "tiles of 256 px and 16 frames"]
-    assert len(rungs(V, DecodeTiling(256, 16), exact=False)) == 3
+    assert len(fallbacks(components(V), DecodeTiling(256, 16), exact=False)) == 3

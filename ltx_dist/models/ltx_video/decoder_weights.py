@@ -5,16 +5,13 @@ diffusers' own loaders take every tensor of a file, and where the dtype is cast 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-
 import torch
 from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers
-from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import InFile, Source
 from ltx_dist.checkpoints.official_file import KEPT_STATISTICS, STATISTICS
 from ltx_dist.checkpoints.weight_files import read_header, weight_files
+from ltx_dist.weights.loading import read_tensors
 
 _TELLS_VERSION = "vae.encoder.conv_out.conv.weight"
 """By the shape of this tensor diffusers tells how an official file's keys are to be renamed."""
@@ -35,27 +32,3 @@ def decoder_tensors(source: Source, dtype: torch.dtype) -> dict[str, torch.Tenso
     tensors[_TELLS_VERSION] = torch.empty(read_header(source.file).tensors[_TELLS_VERSION].shape, device="meta")
     renamed = convert_ltx_vae_checkpoint_to_diffusers(tensors)
     return {name: tensor for name, tensor in renamed.items() if not name.startswith("encoder.")}
-
-
-def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Make these the weights of a module on the meta device. Raises ValueError unless they are exactly those it has."""
-    wanted = module.state_dict()
-    for kind, names in {
-        "missing": wanted.keys() - tensors.keys(),
-        "unexpected": tensors.keys() - wanted.keys(),
-        "mismatched": {name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape},
-    }.items():
-        if names:
-            raise ValueError(f"{len(names)} {kind} tensors, such as {min(names)}: the config is of other weights")
-    module.load_state_dict(tensors, assign=True)
-
-
-def read_tensors(file: Path, is_wanted: Callable[[str], bool], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Those of a file whose names are wanted, floating ones in `dtype`."""
-    with safe_open(file, framework="pt") as opened:
-        names = [name for name in opened.keys() if is_wanted(name)]  # noqa: SIM118 (not a dict)
-        return {name: _cast(opened.get_tensor(name), dtype) for name in names}
-
-
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -1,0 +1,58 @@
+"""Outputs of stages that an executor holds for the stages to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from ltx_dist.pipeline.recipe import Recipe
+from ltx_dist.pipeline.request import RenderRequest
+
+T = TypeVar("T")
+
+
+class Outputs(Generic[T]):
+    """Each output, or a reference to it, by request and stage, until no later stage of the request reads it.
+
+    The output of a device stage that host stages follow never leaves its worker, so it is not held; what the device
+    stage read is held until they have ended, as the clip goes back to it when one of them fails.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._held: dict[str, dict[str, T]] = {}
+
+    def inputs(self, stage: str, requests: Sequence[RenderRequest]) -> list[T | None]:
+        """Of each request in turn what the stage reads, in the order of its inputs; None for what is not held."""
+        held = [self._held.get(request.request_id, {}) for request in requests]
+        return [outputs.get(name) for outputs in held for name in self._recipe[stage].inputs]
+
+    def get(self, request_id: str, stage: str) -> T:
+        return self._held[request_id][stage]
+
+    def put(self, request_id: str, stage: str, output: T) -> None:
+        self._held.setdefault(request_id, {})[stage] = output
+
+    def ended(self, stage: str, requests: Sequence[RenderRequest], outputs: Sequence[T]) -> None:
+        """Hold what a stage made, and free what no later stage reads."""
+        stays = not self._recipe.host_stages_after(stage)
+        for request, output in zip(requests, outputs, strict=True):
+            if stays:
+                self.put(request.request_id, stage, output)
+            self._free(request, stage)
+
+    def release(self, request_id: str) -> None:
+        """Free all of a request's outputs."""
+        self._held.pop(request_id, None)
+
+    def clear(self) -> None:
+        self._held.clear()
+
+    def _free(self, request: RenderRequest, stage: str) -> None:
+        position = self._recipe.position(stage)
+        later = [self._recipe[name] for name in self._recipe.of(request) if self._recipe.position(name) > position]
+        if later and later[0].runs_on == "host":
+            return
+        read = {name for spec in later for name in spec.inputs}
+        held = self._held.get(request.request_id, {})
+        self._held[request.request_id] = {name: output for name, output in held.items() if name in read}

@@ -1,0 +1,46 @@
+"""Frames -> mp4, on the host; the same for every family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.media.mp4 import encode_video
+from ltx_dist.models.family import StageContext
+from ltx_dist.pipeline.payloads import DecodedClip, EncodedVideo
+from ltx_dist.pipeline.request import RenderRequest
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EncodeVideo:
+    """x264 through PyAV; needs no weights."""
+
+    def __init__(
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    ) -> None: ...
+
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> list[EncodedVideo]:
+        """An mp4 per request. It names its request and key, and its seal the latents it was made from."""
+        (source,) = context.stage.inputs
+        return [self._encode(request, given[source], context) for request, given in zip(requests, inputs, strict=True)]
+
+    @staticmethod
+    def _encode(request: RenderRequest, clip: DecodedClip, context: StageContext) -> EncodedVideo:
+        key = context.render_key(request)
+        return encode_video(
+            clip.frames,
+            height=request.height,
+            width=request.width,
+            num_frames=request.num_frames,
+            frame_rate=request.frame_rate,
+            output=context.mp4,
+            metadata={"title": request.prompt, "comment": json.dumps({"render_key": key, "request": asdict(request)})},
+            facts={"render_key": key, "latents_sha256": clip.latents_sha256},
+        )

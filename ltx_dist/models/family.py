@@ -1,0 +1,106 @@
+"""The contract between the package and a model family, and which family a checkpoint is of.
+
+A family is plain data: a recipe, the components it loads, and the names of the classes that run its operations.
+Importing this imports no torch; the classes are imported by the workers that run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.models.ltx_video import recipes as ltx_video
+from ltx_dist.pipeline.component import Component
+from ltx_dist.pipeline.recipe import Recipe, StageSpec
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storage
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What an operation is told beside the requests and their inputs.
+
+    stage: the row of the recipe, as one operation may run several stages.
+    on_step: called with the number of denoising steps done, after each.
+    tiling: the pieces to decode in. mp4: how to encode frames. render_key: the key of a request's clip.
+    """
+
+    stage: StageSpec
+    on_step: Callable[[int], None] = lambda step: None
+    tiling: DecodeTiling = UNTILED
+    mp4: Mp4Settings = Mp4Settings()
+    render_key: Callable[[RenderRequest], str] = lambda request: ""
+
+
+class Operation(Protocol):
+    """The code of a stage. Loads no weights; tokenizers and noise schedulers it reads from the checkpoint itself.
+
+    components: the loaded modules of the stage's components by name, which are on `device` whenever `run` is called.
+    """
+
+    def __init__(
+        self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    ) -> None: ...
+
+    def run(
+        self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
+    ) -> Sequence[Any]:
+        """One output per request, on the CPU. `inputs[i]`: what earlier stages made for request i, by stage name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family as data.
+
+    pipeline_classes: the diffusers pipelines that its checkpoints name. operations: `module:class` by operation.
+    loader: `module:function` that loads a component; see `load_component`.
+    """
+
+    name: str
+    pipeline_classes: tuple[str, ...]
+    recipe: Recipe
+    components: tuple[Component, ...]
+    operations: Mapping[str, str]
+    loader: str
+
+    @cached_property
+    def traits(self) -> Mapping[str, Component]:
+        """The components by name."""
+        return {component.name: component for component in self.components}
+
+    def operation(self, name: str) -> type[Operation]:
+        return resolve_name(self.operations[name])
+
+    def load_component(
+        self, name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage, device: torch.device
+    ) -> torch.nn.Module:
+        """The component's module, on the CPU unless `storage` has it quantised on the device as it is read.
+
+        Raises what the libraries raise for files that are missing, ValueError where weights and config differ.
+        """
+        return resolve_name(self.loader)(name, checkpoint, dtype, storage, device)
+
+
+FAMILIES = (
+    Family(
+        name="ltx_video",
+        pipeline_classes=("LTXPipeline", "LTXConditionPipeline"),
+        recipe=ltx_video.RECIPE,
+        components=ltx_video.COMPONENTS,
+        operations=ltx_video.OPERATIONS,
+        loader="ltx_dist.models.ltx_video.load:load_component",
+    ),
+)
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family whose pipelines the checkpoint names; opening a checkpoint refuses those of no family."""
+    return next(family for family in FAMILIES if checkpoint.pipeline_class in family.pipeline_classes)

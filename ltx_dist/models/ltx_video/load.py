@@ -1,0 +1,98 @@
+"""Loads the components of LTX-Video 0.9.x."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from safetensors import safe_open
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
+from ltx_dist.checkpoints.component_config import component_config
+from ltx_dist.checkpoints.tokenizer_folder import require_size, require_tokenizer, tokenizer_class_name
+from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.checkpoints.weight_files import weight_files
+from ltx_dist.models.ltx_video.decoder_weights import decoder_tensors
+from ltx_dist.pipeline.storage import Storage
+from ltx_dist.weights.loading import CPU, DTYPES, complete, fill, load_model
+from ltx_dist.weights.quantization import quantized
+
+
+def load_component(
+    name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage, device: torch.device
+) -> torch.nn.Module:
+    """`Family.load_component` of this family."""
+    match name:
+        case "text_encoder":
+            return load_text_encoder(checkpoint, dtype, storage.text_encoder, device)
+        case "transformer":
+            return load_transformer(checkpoint, dtype, storage.transformer)
+        case "vae":
+            return load_vae_decoder(checkpoint, dtype if storage.vae == "same" else DTYPES[storage.vae])
+    raise AssertionError(f"LTX-Video has no component {name}")
+
+
+def load_text_encoder(
+    checkpoint: Checkpoint, dtype: torch.dtype, quantization: str = "none", device: torch.device = CPU
+) -> Any:
+    """In `int8` or `int4` its linear layers are quantised on the device as they are read, one by one.
+
+    Read, then, and not mapped: the pages of a mapped file would stay in memory until the last layer is done, 9.5 GB of
+    them beside the 4.9 GB they are made into.
+    """
+    folder = checkpoint.folder("text_encoder")
+    if quantization == "none":
+        return complete(transformers.T5EncoderModel, folder, dtype)
+    how = quantized(quantization, dtype, device)
+    config = transformers.T5Config.from_pretrained(folder, local_files_only=True)
+    with ExitStack() as files:
+        tensors = {
+            name: file.get_slice(name)
+            for path in weight_files(folder, "text_encoder")
+            for file in [files.enter_context(safe_open(path, framework="pt", backend="pread"))]
+            for name in file.keys()  # noqa: SIM118 (not a dict)
+        }
+        return complete(transformers.T5EncoderModel, None, dtype, config=config, state_dict=tensors, **how)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer, by a class of transformers that is on a list, and never by code of the checkpoint.
+
+    Raises ValueError unless its vocabulary is there and of the text encoder's size: transformers makes a T5 tokenizer
+    that finds no vocabulary of some hundred tokens, and every word is unknown to it.
+    """
+    folder, vocab_size = checkpoint.folder("tokenizer"), component_config(checkpoint, "text_encoder")["vocab_size"]
+    index = folder.parent / "model_index.json"
+    require_tokenizer(folder, index, vocab_size)
+    tokenizer_class = getattr(transformers, tokenizer_class_name(folder, index))
+    tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    require_size(len(tokenizer), vocab_size, str(folder))
+    return tokenizer
+
+
+def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same") -> Any:
+    """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes."""
+    transformer: Any = load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
+    if storage == "float8":
+        transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    return transformer
+
+
+def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
+    """The VAE without its encoder, which is half of it and which rendering from text never runs.
+
+    Raises ValueError when weights and config do not belong together.
+    """
+    source = checkpoint.source("vae")
+    with torch.device("meta"):
+        if isinstance(source, InFile):
+            config = read_config(source.config_name) | source.changes
+            vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
+        else:
+            vae = diffusers.AutoencoderKLLTXVideo.from_config(diffusers.AutoencoderKLLTXVideo.load_config(source))
+    vae.encoder = None
+    fill(vae, decoder_tensors(source, dtype))
+    return vae.eval()

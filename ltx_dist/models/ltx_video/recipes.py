@@ -1,0 +1,63 @@
+"""The stages of LTX-Video 0.9.x, its components, and which class runs each operation. A literal table."""
+
+from __future__ import annotations
+
+from ltx_dist.pipeline.component import Component
+from ltx_dist.pipeline.recipe import Recipe, StageLabel, StageSpec
+
+RECIPE = Recipe(
+    "LTX-Video",
+    (
+        StageSpec(
+            name="encode_text",
+            operation="encode_text",
+            label=StageLabel("E", "encode", "the text encoder", "light-dark(#d98e04, #e9a734)"),
+            components=("text_encoder",),
+            settings=("prompt", "negative_prompt", "guidance_scale", "max_sequence_length"),
+            keeps="cache",
+            shares_pass=True,
+        ),
+        StageSpec(
+            name="denoise",
+            operation="denoise",
+            label=StageLabel("D", "denoise", "the transformer", "light-dark(#0b6fb0, #5aaee6)"),
+            components=("transformer",),
+            inputs=("encode_text",),
+            settings=(
+                "height", "width", "num_frames", "frame_rate", "num_inference_steps", "timesteps", "guidance_scale",
+                "guidance_rescale", "seed",
+            ),
+            keeps="spool",
+            shares_pass=True,
+            steps="num_inference_steps",
+        ),
+        StageSpec(
+            name="decode",
+            operation="decode",
+            label=StageLabel("V", "decode", "the VAE", "light-dark(#0f9472, #3dbd96)"),
+            components=("vae",),
+            inputs=("denoise",),
+            settings=("decode_timestep", "decode_noise_scale"),
+        ),
+        StageSpec(
+            name="encode_video",
+            operation="encode_video",
+            label=StageLabel("M", "mp4", "x264", "light-dark(#8a63b8, #b594e0)"),
+            inputs=("decode",),
+            runs_on="host",
+        ),
+    ),
+)  # fmt: skip
+
+COMPONENTS = (
+    Component("text_encoder", blocks="encoder.block"),
+    Component("transformer", blocks="transformer_blocks", is_transformer=True),
+    Component("vae", has_tiles=True),
+)
+
+OPERATIONS = {
+    "encode_text": "ltx_dist.models.ltx_video.encode_text:EncodeText",
+    "denoise": "ltx_dist.models.ltx_video.denoise:Denoise",
+    "decode": "ltx_dist.models.ltx_video.decode:Decode",
+    "encode_video": "ltx_dist.models.encode_video:EncodeVideo",
+}

@@ -1,0 +1,67 @@
+"""What a worker tries, in order, when a stage runs out of memory on its device. A list and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ltx_dist.pipeline.component import Component
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
+
+SMALLER_TILES = (DecodeTiling(512, 64), DecodeTiling(256, 32), DecodeTiling(256, 16))
+"""Decode work of 704x480x121 over that of one piece: 1.4, 2.5, 4.5. Smaller pieces are mostly overlap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """One attempt of a stage. `name` stands in the clip's sidecar; None is the first attempt, as it was planned.
+
+    alone: other components leave the device. streamed: this stage's blocks pass through it one by one. float8: its
+    transformer is stored in 8 bits. Tiling and float8 change the pixels; the others do not.
+    """
+
+    name: str | None = None
+    alone: bool = False
+    streamed: bool = False
+    float8: bool = False
+    tiling: DecodeTiling = UNTILED
+
+    def changes_pixels(self, planned: DecodeTiling) -> bool:
+        return self.float8 or self.tiling != planned
+
+
+def fallbacks(
+    components: Sequence[Component], planned: DecodeTiling, exact: bool, is_shared: bool = False
+) -> list[Fallback]:
+    """Every attempt of a stage with these components, the first as planned.
+
+    `exact` leaves out those that would change the pixels. A shared pass has few: after it each of its requests runs by
+    itself, which takes less memory than any other fallback.
+    """
+    first = Fallback(tiling=planned)
+    if is_shared:
+        return [first, replace(first, name="cache emptied")]
+    attempts = [first, replace(first, name="cache emptied"), replace(first, name="alone", alone=True)]
+    if any(component.blocks for component in components):
+        streamed = replace(first, name="streamed", alone=True, streamed=True)
+        attempts.append(streamed)
+        if any(component.is_transformer for component in components):
+            attempts.append(replace(streamed, name="streamed in float8", float8=True))
+    if any(component.has_tiles for component in components):
+        attempts += [
+            replace(
+                first, name=f"tiles of {tiling.tile_size} px and {tiling.tile_frames} frames", alone=True, tiling=tiling
+            )
+            for tiling in SMALLER_TILES
+            if _is_smaller(tiling, planned)
+        ]
+    return [attempt for attempt in attempts if not (exact and attempt.changes_pixels(planned))]
+
+
+def _is_smaller(tiling: DecodeTiling, planned: DecodeTiling) -> bool:
+    """Whether pieces are smaller in one way and not larger in the other."""
+    sizes = [
+        (planned.tile_size or 1 << 20, tiling.tile_size or 0),
+        (planned.tile_frames or 1 << 20, tiling.tile_frames or 0),
+    ]
+    return tiling != planned and all(new <= old for old, new in sizes)
