@@ -12,6 +12,7 @@ from typing import Any
 
 from ltx_dist.media.mp4 import check_video
 from ltx_dist.media.seal import read_seal
+from ltx_dist.pipeline.payloads import SoundFacts
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.publisher import RESERVED_NAMES
@@ -60,6 +61,7 @@ def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
             return Verdict(name, f"failed: {(str(recorded['error']).splitlines() or [''])[0]}", renders=True)
         request, expected = recorded["request"], recorded["mp4_sha256"]
         shape = request["num_frames"], request["height"], request["width"], request["frame_rate"]
+        sound = SoundFacts.recorded(recorded)
     except FileNotFoundError:
         return _without_sidecar(name, mp4, f"{sidecar.name} is missing")
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
@@ -71,7 +73,7 @@ def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
     if hashlib.sha256(content).hexdigest() != expected:
         return _not_the_one(name, mp4, content)
     try:
-        check_video(content, *shape)
+        check_video(content, *shape, sound)
     except (ValueError, TypeError) as error:
         return Verdict(name, str(error), renders=True)
     return Verdict(name)

@@ -18,7 +18,7 @@ from typing import Any
 from ltx_dist import __version__
 from ltx_dist.media.mp4 import check_video
 from ltx_dist.media.seal import MAX_SEAL_BYTES, claimed, read_seal
-from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.pipeline.payloads import EncodedVideo, SoundFacts
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.store.files import INTERNAL, clear_folder, make_folder, to_json, write_atomically, write_once
@@ -161,7 +161,7 @@ def _assert_safe(name: str) -> None:
 def _check(request: RenderRequest, video: EncodedVideo) -> None:
     if hashlib.sha256(video.mp4).hexdigest() != video.mp4_sha256:
         raise ValueError("the mp4 was damaged on its way from the worker")
-    check_video(video.mp4, request.num_frames, request.height, request.width, request.frame_rate)
+    check_video(video.mp4, request.num_frames, request.height, request.width, request.frame_rate, video.sound)
 
 
 def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +177,7 @@ def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) 
         return sidecar | {"error": result.error}
     digests = {"frames_sha256": video.frames_sha256, "mp4_sha256": video.mp4_sha256, "num_frames": video.num_frames}
     digests["mp4_bytes"] = len(video.mp4)
+    digests |= asdict(video.sound) if video.sound is not None else {}
     return sidecar | digests | {"latents_sha256": _latents_sha256(result)}
 
 
@@ -194,6 +195,7 @@ def _sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: 
         "mp4_bytes": facts["mp4_bytes"],
         "num_frames": request.num_frames,
         "latents_sha256": facts.get("latents_sha256"),
+        **(asdict(sound) if (sound := SoundFacts.recorded(facts)) is not None else {}),
     }
 
 
