@@ -22,7 +22,7 @@ class ModelConfig(_Section):
         "demo",
         min_length=1,
         description="`demo` (packaged), a folder in diffusers layout, an official .safetensors file, or owner/name or "
-        "owner/name@commit on the Hugging Face hub.",
+        "owner/name@REVISION (a commit, branch or refs/pr/N) on the Hugging Face hub.",
     )
     text_encoder: str | None = Field(
         None,
