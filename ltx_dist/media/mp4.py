@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -104,10 +105,10 @@ def _facts(sound: Sound) -> SoundFacts:
     return SoundFacts(sound.sha256(), sound.sampling_rate, channels, samples)
 
 
-def read_video(path_or_bytes: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
+def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
     """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the metadata `encode_video` was given."""
     reformatter = VideoReformatter()
-    with _open(path_or_bytes) as container:
+    with _open(video) as container:
         stream = container.streams.video[0]
         frames = [_to_rgb(picture, reformatter) for picture in container.decode(stream)]
         metadata = json.loads(container.metadata.get("comment", "{}"))
@@ -115,7 +116,12 @@ def read_video(path_or_bytes: str | Path | bytes) -> tuple[np.ndarray, float, di
 
 
 def check_video(
-    mp4: bytes, num_frames: int, height: int, width: int, frame_rate: float, sound: SoundFacts | None = None
+    mp4: bytes | BinaryIO,
+    num_frames: int,
+    height: int,
+    width: int,
+    frame_rate: float,
+    sound: SoundFacts | None = None,
 ) -> None:
     """Decode to the end; ValueError saying what differs from what was asked for, or that it cannot be read."""
     try:
@@ -141,9 +147,10 @@ def check_video(
         raise ValueError("the mp4 has " + ", ".join(wrong))
 
 
-def _open(path_or_bytes: str | Path | bytes) -> InputContainer:
-    source = io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
-    return av.open(source, "r")
+def _open(video: str | Path | bytes | BinaryIO) -> InputContainer:
+    """As mp4 and nothing else: FFmpeg would find out by itself what a file is, and some kinds open others."""
+    source = io.BytesIO(video) if isinstance(video, bytes) else str(video) if isinstance(video, str | Path) else video
+    return av.open(source, "r", format="mp4")
 
 
 def _x264_options(output: Mp4Settings) -> dict[str, str]:
