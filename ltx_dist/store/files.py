@@ -172,6 +172,12 @@ def remove_file(path: Path, held: HeldFolder | None = None) -> None:
         os.unlink(path.name, dir_fd=folder)
 
 
+def write_mark(path: Path) -> None:
+    """Make an empty file, if nothing is there. Not durable: what it says can be found out again."""
+    with opened_folder(path.parent) as folder, suppress(FileExistsError):
+        os.close(os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder))
+
+
 @contextmanager
 def opened_folder(path: Path, held: HeldFolder | None = None) -> Iterator[int]:
     """`open_folder`, closed at the end of the block."""
@@ -188,9 +194,7 @@ def to_json(content: Any) -> bytes:
 
 
 @contextmanager
-def _written(
-    path: Path, data: bytes, scratch: Path | None, held: HeldFolder | None
-) -> Iterator[tuple[str, int, int]]:
+def _written(path: Path, data: bytes, scratch: Path | None, held: HeldFolder | None) -> Iterator[tuple[str, int, int]]:
     """`data` in a file of its own, durable: its name, the folder it is in, and the folder of `path`.
 
     An OSError from in here is one about `path`. The file is gone at the end, unless it got another name.

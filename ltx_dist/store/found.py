@@ -25,7 +25,7 @@ MAX_SIDECAR_BYTES = 4 << 20
 MAX_RUN_BYTES = 1 << 30
 """`run.json` has four events of 250 bytes for each of at most 100,000 clips."""
 
-MAX_TENSOR_FILE_BYTES = 4 << 30
+MAX_TENSOR_FILE_BYTES = 1 << 30
 """Of latents or embeddings of one clip: the largest take some hundred MB."""
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -75,13 +75,15 @@ def read_found(path: Path, max_bytes: int) -> bytes:
 
 def read_found_json(path: Path, max_bytes: int) -> Any:
     """The JSON in it; raises as `open_found` does, and ValueError for what is none."""
-    content = read_found(path, max_bytes)
+    return parse_json(read_found(path, max_bytes))
+
+
+def parse_json(content: bytes) -> Any:
+    """As json.loads, with ValueError for everything that is none."""
     try:
         return json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
 
 
 def size_of(file: BinaryIO) -> int:

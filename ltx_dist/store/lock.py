@@ -13,7 +13,15 @@ from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
 
-from ltx_dist.store.files import INTERNAL, HeldFolder, make_folder, open_folder, opened_folder, to_json, write_atomically
+from ltx_dist.store.files import (
+    INTERNAL,
+    HeldFolder,
+    make_folder,
+    open_folder,
+    opened_folder,
+    to_json,
+    write_atomically,
+)
 from ltx_dist.store.found import read_found_json
 
 LOCK, LOCK_FILE = "lock", "lock-file"

@@ -6,9 +6,10 @@ written again from it. One Publisher writes to a folder at a time; workers never
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -79,6 +80,13 @@ class Publisher:
         self._record(request, _sidecar(result, render_key, self._checkpoint))
         self._again.discard(request.request_id)
         return True
+
+    def check_names(self, requests: Iterable[RenderRequest]) -> None:
+        """Raises OSError where a folder has the name of a clip's file, before anything is rendered for it."""
+        for request in requests:
+            for path in (self._mp4(request), self._json(request)):
+                if path.is_dir() and not path.is_symlink():
+                    raise IsADirectoryError(errno.EISDIR, "a folder where a file of a clip should be", str(path))
 
     def make_again(self, request: RenderRequest) -> None:
         """What is there now does not count, though its key may be right: the next one published replaces it."""
