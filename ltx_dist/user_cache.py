@@ -10,6 +10,6 @@ from pathlib import Path
 def user_cache() -> Path:
     """`LTX_DIST_CACHE`, or `ltx_dist` in the user's cache folder. It need not exist."""
     if own := os.environ.get("LTX_DIST_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path("~/.cache").expanduser()) / "ltx_dist"

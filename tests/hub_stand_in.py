@@ -55,8 +55,8 @@ def serve(repository: str, folder: Path) -> Iterator[Hub]:
         def _answer(self) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.asked.append(f"{self.command} {path}")
-            if found := re.fullmatch(rf"/api/models/{repository}(?:/revision/(?P<revision>[^/]+))?", path):
-                if found["revision"] in (None, "main", COMMIT):
+            if found := re.fullmatch(rf"/api/models/{repository}(?:/revision/(?P<revision>.+))?", path):
+                if found["revision"] in (None, "main", "refs/pr/32", COMMIT):
                     return self._send(json.dumps(_model_info(hub)).encode(), {"Content-Type": "application/json"})
             elif re.fullmatch(rf"/api/models/{repository}/tree/(main|{COMMIT})(/.*)?", path):
                 return self._send(json.dumps(_tree(hub)).encode(), {"Content-Type": "application/json"})

@@ -180,10 +180,18 @@ def test_a_folder_is_for_one_run_at_a_time(prompts: Path, tmp_path: Path, checkp
     assert f"in use by the run with process id {os.getpid()} on {socket.gethostname()} since 20" in result.output
 
 
-def test_a_folder_that_cannot_be_written_exits_74(prompts: Path, tmp_path: Path, checkpoint: Path):
+def test_a_file_in_place_of_the_output_folder_is_bad_input(prompts: Path, tmp_path: Path, checkpoint: Path):
     (tmp_path / "out").write_text("a file, not a folder")
     result = render(prompts, tmp_path / "out", checkpoint)
-    assert result.exit_code == 74 and "out" in result.output
+    assert result.exit_code == 2 and "out is a file; give a folder" in result.output
+
+
+def test_a_folder_that_cannot_be_written_exits_74(prompts: Path, tmp_path: Path, checkpoint: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".ltx-dist").write_text("a file where a folder of ours should be")
+    result = render(prompts, tmp_path / "out", checkpoint)
+    assert result.exit_code == 74 and "move away what is in the way" in result.output
+    assert "make room" not in result.output
 
 
 @pytest.mark.parametrize("reader", ["gone", "full"])

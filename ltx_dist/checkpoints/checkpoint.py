@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.hub import CHECKPOINT_FILES, T5_FILES, NotCachedError, fetch_snapshot, is_hub_name
+from ltx_dist.checkpoints.hub import (
+    CHECKPOINT_FILES,
+    T5_FILES,
+    TEXT_ENCODER_FILES,
+    NotCachedError,
+    fetch_snapshot,
+    is_hub_name,
+)
 from ltx_dist.checkpoints.places import what_is_wrong
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
@@ -82,6 +90,8 @@ def open_checkpoint(name: str, text_encoder: str | None = None) -> Checkpoint:
     Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
     """
     path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
+    if _is_on_hub(name, path):
+        name = _fetch_checked(name, CHECKPOINT_FILES, "model.checkpoint")
     if text_encoder is not None:
         encoder_name, encoder = _find_text_encoder(text_encoder)
         return replace(_open(name, path, encoder), text_encoder=encoder_name)
@@ -122,8 +132,9 @@ def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
         return open_folder(name, path, encoder)
     if path.suffix == ".safetensors" and path.is_file():
         return open_official_file(name, path, encoder)
-    if path.suffix != ".safetensors" and not path.exists() and is_hub_name(name):
-        snapshot = fetch_snapshot(name, CHECKPOINT_FILES, "model.checkpoint")
+    if _is_on_hub(name, path):
+        files = CHECKPOINT_FILES if encoder is None else tuple(set(CHECKPOINT_FILES) - set(TEXT_ENCODER_FILES))
+        snapshot = fetch_snapshot(name, files, "model.checkpoint")
         try:
             return open_folder(snapshot.name, snapshot.path, encoder)
         except ValueError as error:
@@ -133,6 +144,31 @@ def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
     raise ValueError(f"model.checkpoint: {name}: {what_is_wrong(name, path)}")
 
 
+def _is_on_hub(name: str, path: Path) -> bool:
+    return path.suffix not in (".safetensors", ".gguf") and not path.exists() and is_hub_name(name)
+
+
+def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
+    """The name with its commit, once all but the weights is here and is of a model that can be rendered from.
+
+    Gigabytes of another model are then never downloaded. Raises ValueError as the folder's own checks do.
+    """
+    from ltx_dist.checkpoints.diffusers_folder import require_supported_model
+    from ltx_dist.checkpoints.text_encoder_folder import require_t5
+
+    snapshot = fetch_snapshot(name, [file for file in files if not file.endswith(".safetensors")], field)
+    if field == "model.text_encoder":
+        require_t5(snapshot.path)
+    elif (snapshot.path / "model_index.json").exists():
+        require_supported_model(snapshot.path)
+    else:
+        raise ValueError(
+            f"{field}: {snapshot.name}: holds no model_index.json, so no model in folders; download one of its files "
+            "with `hf download`, and give the path"
+        )
+    return snapshot.name
+
+
 def _find_text_encoder(name: str) -> tuple[str, Path]:
     """Its name, of one on the hub with the commit, and where it is."""
     path = Path(name).expanduser()
@@ -140,5 +176,5 @@ def _find_text_encoder(name: str) -> tuple[str, Path]:
         raise ValueError(f"model.text_encoder: {name}: {what_is_wrong(name, path)}")
     if path.exists() or not is_hub_name(name):
         return name, path
-    snapshot = fetch_snapshot(name, T5_FILES, "model.text_encoder")
+    snapshot = fetch_snapshot(_fetch_checked(name, T5_FILES, "model.text_encoder"), T5_FILES, "model.text_encoder")
     return snapshot.name, snapshot.path

@@ -12,6 +12,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.diffusers_folder import vae_fields
+from ltx_dist.checkpoints.official_names import missing_tensors
 from ltx_dist.checkpoints.official_shapes import Shapes, transformer_sizes, vae_sizes
 from ltx_dist.checkpoints.text_encoder_folder import HUB_EXAMPLE, open_text_encoder, width_problem
 from ltx_dist.checkpoints.versions import ARCHITECTURES, Architecture, read_config
@@ -26,7 +27,10 @@ KEPT_STATISTICS = ("mean-of-means", "std-of-means")
 
 def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
     """Raises ValueError for a file that is not LTX-Video's, and without a text encoder, which no such file has."""
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except ValueError as error:
+        raise ValueError(f"model.checkpoint: {error}") from None
     _require_ltx_video(path, header)
     if text_encoder is None:
         raise ValueError(
@@ -38,6 +42,7 @@ def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Chec
     shapes = {part: {key: info.shape for key, info in found.items()} for part, found in tensors.items()}
     told = _metadata_config(header)
     architecture = _architecture(shapes["transformer"], shapes["vae"])
+    _require_whole(path, architecture, shapes)
     sources = _sources(path, architecture, shapes, told)
     transformer_config = read_config(architecture.transformer) | sources["transformer"].changes
     if mismatch := width_problem(encoder.config, transformer_config["caption_channels"]):
@@ -133,6 +138,16 @@ def _sources(
         component: InFile(path, config_name, _differing(sizes, read_config(config_name)))
         for component, (config_name, sizes) in found.items()
     }
+
+
+def _require_whole(path: Path, architecture: Architecture, shapes: dict[str, Shapes]) -> None:
+    """Raises ValueError for a file that lacks tensors of the model that its other tensors are of."""
+    missing = missing_tensors("transformer", shapes["transformer"]) + missing_tensors(architecture.vae, shapes["vae"])
+    if missing:
+        raise ValueError(
+            f"model.checkpoint: {path}: not a complete LTX-Video file: {len(missing)} missing tensors, such as "
+            f"{missing[0]}; download it again"
+        )
 
 
 def _differing(sizes: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

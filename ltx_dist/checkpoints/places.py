@@ -58,9 +58,10 @@ def refuse_places_around(path: Path) -> None:
 def _of_url(name: str) -> str:
     """Of the hub's addresses: /owner/name, and below it /blob/, /resolve/ or /tree/, a revision and a file."""
     url = urlsplit(name if "://" in name else f"https://{name}")
-    owner, model, kind, revision, *file = [*unquote(url.path).strip("/").split("/"), "", "", "", ""][:4] + (
-        unquote(url.path).strip("/").split("/")[4:]
-    )
+    # Split first: the slashes of a revision are written as %2F.
+    parts = [unquote(part) for part in url.path.strip("/").split("/")]
+    owner, model, kind, revision = [*parts, "", "", "", ""][:4]
+    file = parts[4:]
     if url.netloc not in ("huggingface.co", "hf.co", "www.huggingface.co") or not model:
         return "a URL; download it, and give the path of the file or folder"
     at = "" if revision in ("", "main") else f"@{revision}"

@@ -59,24 +59,41 @@ def open_text_encoder(path: Path) -> TextEncoder:
     """
     problems: list[str] = []
     found = examine_text_encoder(locate_text_encoder(path), problems)
+    _refuse(path, problems)
+    return found
+
+
+def require_t5(path: Path) -> None:
+    """Raises ValueError as `open_text_encoder` does, for all but the weights, which need not be there."""
+    problems: list[str] = []
+    _examine_files(locate_text_encoder(path), problems)
+    _refuse(path, problems)
+
+
+def examine_text_encoder(folders: dict[str, Path], problems: list[str]) -> TextEncoder:
+    """The same of these folders; what is wrong is added to `problems`."""
+    config = _examine_files(folders, problems)
+    size = attempt(problems, (0, 0), lambda: measure_weights(folders["text_encoder"], "text_encoder"))
+    return TextEncoder(folders, size, config)
+
+
+def _examine_files(folders: dict[str, Path], problems: list[str]) -> dict[str, Any]:
+    """T5's config, and what is wrong with it and the tokenizer."""
+    encoder, tokenizer = folders["text_encoder"], folders["tokenizer"]
+    config = attempt(problems, {}, lambda: _read_t5_config(encoder / "config.json"))
+    vocab_size = config.get("vocab_size")
+    known = vocab_size if type(vocab_size) is int else None
+    attempt(problems, None, lambda: require_tokenizer(tokenizer, tokenizer.parent / "model_index.json", known))
+    return config
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ValueError(
             f"model.text_encoder: {path} is not a usable folder of T5 and its tokenizer; complete or replace it:\n"
             f"{lines}"
         )
-    return found
-
-
-def examine_text_encoder(folders: dict[str, Path], problems: list[str]) -> TextEncoder:
-    """The same of these folders; what is wrong is added to `problems`."""
-    encoder, tokenizer = folders["text_encoder"], folders["tokenizer"]
-    config = attempt(problems, {}, lambda: _read_t5_config(encoder / "config.json"))
-    size = attempt(problems, (0, 0), lambda: measure_weights(encoder, "text_encoder"))
-    vocab_size = config.get("vocab_size")
-    known = vocab_size if type(vocab_size) is int else None
-    attempt(problems, None, lambda: require_tokenizer(tokenizer, tokenizer.parent / "model_index.json", known))
-    return TextEncoder(folders, size, config)
 
 
 def width_problem(t5: dict[str, Any], caption_channels: object) -> str | None:

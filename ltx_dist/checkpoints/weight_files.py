@@ -30,6 +30,10 @@ GGUF = (
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")
 
 
+_SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant)$")
+"""Names of ComfyUI's scaled fp8, and of what other tools write for it."""
+
+
 def weights_name(component: str) -> str:
     """That of any component, of whatever model family."""
     return WEIGHTS_NAME.get(component, "diffusion_pytorch_model.safetensors")
@@ -73,8 +77,17 @@ def _shards(index: Path) -> list[Path]:
 
 
 def measure_weights(folder: Path, component: str) -> tuple[int, int]:
-    """Bytes and elements of the tensors in a component's folder, from the headers of its files."""
-    tensors = [info for file in weight_files(folder, component) for info in read_header(file).tensors.values()]
+    """Bytes and elements of the tensors in a component's folder, from the headers of its files.
+
+    Raises ValueError for weights in the formats of other programs, which have a scale beside each tensor.
+    """
+    found = {key: info for file in weight_files(folder, component) for key, info in read_header(file).tensors.items()}
+    if key := next((key for key in found if _SCALES.search(key)), None):
+        raise ValueError(
+            f"{component}: quantised for another program ({key} is a scale, which {component}'s class does not have); "
+            "give the weights in bfloat16"
+        )
+    tensors = list(found.values())
     return sum(info.num_bytes for info in tensors), sum(info.num_elements for info in tensors)
 
 

@@ -7,7 +7,9 @@ tests/test_memory.py holds them together within 3 %. What a device takes on top 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from ltx_dist.pipeline.request import RenderRequest
@@ -74,19 +76,56 @@ def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, 
     return frames, min(request.height, size), min(request.width, size)
 
 
+def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
+    """Those of which one needs the most bytes to decode, whatever the tiles: no other is as large in every way.
+
+    `decode_bytes` never falls as frames, the longer or the shorter side grow. Such maxima in three dimensions are found
+    by taking requests by falling frames and keeping those found so far as a staircase: rising longer sides, falling
+    shorter ones (Kung, Luccio and Preparata 1975).
+    """
+    found: list[RenderRequest] = []
+    longer: list[int] = []
+    shorter: list[int] = []
+
+    def size(request: RenderRequest) -> tuple[int, int, int]:
+        sides = sorted((request.height, request.width), reverse=True)
+        return request.num_frames, sides[0], sides[1]
+
+    for request in sorted(requests, key=size, reverse=True):
+        _, long, short = size(request)
+        step = bisect_left(longer, long)
+        if step < len(longer) and shorter[step] >= short:
+            continue
+        found.append(request)
+        first = step
+        while first and shorter[first - 1] <= short:
+            first -= 1
+        end = step + (step < len(longer) and longer[step] == long)
+        longer[first:end], shorter[first:end] = [long], [short]
+    return found
+
+
 def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int, int]) -> float:
     """Decoded pixels, overlaps counted as often as they are decoded, over the clip's: 1.0 without tiling."""
     spatial, temporal = ratios
     frames = (request.num_frames - 1) // temporal + 1
     height, width = request.height // spatial, request.width // spatial
-    decoded = 1
-    for length, tile, overlap, extra in (
-        (frames, tiling.tile_frames and tiling.tile_frames // temporal, TILE_OVERLAP_FRAMES // temporal, 1),
-        (height, tiling.tile_size and tiling.tile_size // spatial, TILE_OVERLAP_PIXELS // spatial, 0),
-        (width, tiling.tile_size and tiling.tile_size // spatial, TILE_OVERLAP_PIXELS // spatial, 0),
-    ):
-        decoded *= sum(_tile_lengths(length, tile, overlap, extra))
+    decoded = decoded_frames(frames, tiling.tile_frames, temporal)
+    for side in (height, width):
+        decoded *= decoded_side(side, tiling.tile_size, spatial)
     return decoded / (frames * height * width)
+
+
+@cache
+def decoded_frames(frames: int, tile_frames: int | None, ratio: int) -> int:
+    """Latent frames that are decoded of so many, overlaps counted as often as they are decoded."""
+    return sum(_tile_lengths(frames, tile_frames and tile_frames // ratio, TILE_OVERLAP_FRAMES // ratio, 1))
+
+
+@cache
+def decoded_side(side: int, tile_size: int | None, ratio: int) -> int:
+    """The same of a latent height or width."""
+    return sum(_tile_lengths(side, tile_size and tile_size // ratio, TILE_OVERLAP_PIXELS // ratio, 0))
 
 
 def _tile_lengths(length: int, tile: int | None, overlap: int, extra: int) -> Iterator[int]:

@@ -22,7 +22,7 @@ class ModelConfig(_Section):
         "demo",
         min_length=1,
         description="`demo` (packaged), a folder in diffusers layout, an official .safetensors file, or owner/name or "
-        "owner/name@commit on the Hugging Face hub.",
+        "owner/name@REVISION (a commit, branch or refs/pr/N) on the Hugging Face hub.",
     )
     text_encoder: str | None = Field(
         None,
@@ -154,6 +154,12 @@ class OutputConfig(_Section):
         "medium", description="x264's effort."
     )
     threads: int = Field(2, ge=1, le=64, description="x264's threads. Fixed, because the count changes the bytes.")
+    audio: Literal["aac", "alac", "none"] = Field(
+        "aac", description="Sound of models that make some: aac (192 kb/s), alac (24 bits, lossless) or none."
+    )
+    pad_audio: bool = Field(
+        True, description="Add silence to the end of the video; the models' sound ends some 0.03 s before it."
+    )
 
 
 class RecoveryConfig(_Section):

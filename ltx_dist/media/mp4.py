@@ -7,18 +7,21 @@ import io
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from ltx_dist.media.seal import sealed
-from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.media.sound import SoundTrack, read_sound, sound_problems, until_the_end
+from ltx_dist.pipeline.payloads import EncodedVideo, Sound, SoundFacts
 from ltx_dist.pipeline.storage import Mp4Settings
 
 BT709 = 1
@@ -49,47 +52,77 @@ def encode_video(
     output: Mp4Settings,
     metadata: dict[str, str],
     facts: Mapping[str, str] | None = None,
+    sound: Sound | None = None,
 ) -> EncodedVideo:
     """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3).
 
     Takes the frames one by one and keeps none. `metadata` is stored as JSON in the file's `comment`, for people;
-    `facts`, and the digest of the frames, in its seal, for us.
+    `facts`, and the digests of the frames and of the sound, in its seal, for us.
     """
-    digest, count = hashlib.sha256(), 0
+    digest, count, rate = hashlib.sha256(), 0, exact_rate(frame_rate)
     # Moving the index to the front reopens the file by its name, so a buffer in memory does not do.
     with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
         path = Path(folder) / "clip.mp4"
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(str(path), "w", format="mp4", options=options) as container:
             container.metadata["comment"] = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-            stream = container.add_stream("libx264", rate=exact_rate(frame_rate), options=_x264_options(output))
+            stream = container.add_stream("libx264", rate=rate, options=_x264_options(output))
             _describe(stream, height, width, output.threads)
+            track = _sound_track(container, sound, num_frames, rate, output)
             reformatter = VideoReformatter()
             for frame in frames:
                 assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
                 frame = np.ascontiguousarray(frame)
                 digest.update(frame)
                 picture = _to_yuv(frame, reformatter)
-                picture.pts, picture.time_base = count, 1 / exact_rate(frame_rate)
+                picture.pts, picture.time_base = count, 1 / rate
                 container.mux(stream.encode(picture))
                 count += 1
+                if track is not None:
+                    track.write(count / rate)
             container.mux(stream.encode(None))
-        mp4 = sealed(path.read_bytes(), {**(facts or {}), "frames_sha256": digest.hexdigest()})
+            if track is not None:
+                track.close()
+        heard = None if sound is None or track is None else _facts(sound)
+        sealing = {**(facts or {}), "frames_sha256": digest.hexdigest()}
+        if heard is not None:
+            sealing |= {name: str(value) for name, value in asdict(heard).items()}
+        mp4 = sealed(path.read_bytes(), sealing)
     assert count == num_frames, f"{count} frames of {num_frames}"
-    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest())
+    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest(), heard)
 
 
-def read_video(path_or_bytes: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
+def _sound_track(
+    container: OutputContainer, sound: Sound | None, num_frames: int, rate: Fraction, output: Mp4Settings
+) -> SoundTrack | None:
+    if sound is None or output.audio == "none":
+        return None
+    return SoundTrack(container, until_the_end(sound, num_frames, rate) if output.pad_audio else sound, output.audio)
+
+
+def _facts(sound: Sound) -> SoundFacts:
+    channels, samples = sound.waveform.shape
+    return SoundFacts(sound.sha256(), sound.sampling_rate, channels, samples)
+
+
+def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
     """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the metadata `encode_video` was given."""
     reformatter = VideoReformatter()
-    with _open(path_or_bytes) as container:
+    with _open(video) as container:
         stream = container.streams.video[0]
         frames = [_to_rgb(picture, reformatter) for picture in container.decode(stream)]
         metadata = json.loads(container.metadata.get("comment", "{}"))
         return np.stack(frames), float(stream.average_rate), metadata
 
 
-def check_video(mp4: bytes, num_frames: int, height: int, width: int, frame_rate: float) -> None:
+def check_video(
+    mp4: bytes | BinaryIO,
+    num_frames: int,
+    height: int,
+    width: int,
+    frame_rate: float,
+    sound: SoundFacts | None = None,
+) -> None:
     """Decode to the end; ValueError saying what differs from what was asked for, or that it cannot be read."""
     try:
         with _open(mp4) as container:
@@ -97,6 +130,10 @@ def check_video(mp4: bytes, num_frames: int, height: int, width: int, frame_rate
             stream.codec_context.options = {"err_detect": "explode"}  # else a damaged frame is papered over
             sizes = [(picture.height, picture.width) for picture in container.decode(stream)]
             rate = stream.average_rate
+        heard = None
+        if sound is not None:
+            with _open(mp4) as container:
+                heard = read_sound(container)
     except (FFmpegError, IndexError) as error:
         raise ValueError(f"the mp4 cannot be read: {error}") from error
     wrong = [f"size {h}x{w} instead of {height}x{width}" for h, w in sorted(set(sizes) - {(height, width)})]
@@ -104,13 +141,16 @@ def check_video(mp4: bytes, num_frames: int, height: int, width: int, frame_rate
         wrong.append(f"{len(sizes)} frames instead of {num_frames}")
     if rate != exact_rate(frame_rate):
         wrong.append(f"{rate} frames a second instead of {exact_rate(frame_rate)}")
+    if sound is not None:
+        wrong += sound_problems(heard, sound, num_frames / exact_rate(frame_rate))
     if wrong:
         raise ValueError("the mp4 has " + ", ".join(wrong))
 
 
-def _open(path_or_bytes: str | Path | bytes) -> InputContainer:
-    source = io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
-    return av.open(source, "r")
+def _open(video: str | Path | bytes | BinaryIO) -> InputContainer:
+    """As mp4 and nothing else: FFmpeg would find out by itself what a file is, and some kinds open others."""
+    source = io.BytesIO(video) if isinstance(video, bytes) else str(video) if isinstance(video, str | Path) else video
+    return av.open(source, "r", format="mp4")
 
 
 def _x264_options(output: Mp4Settings) -> dict[str, str]:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO
 
 SEAL_ID = uuid.UUID("6c74782d-6469-5374-9eaf-7365616c0001").bytes
 """Ours; the last part is the version of what is inside."""
@@ -32,24 +34,45 @@ def sealed(mp4: bytes, facts: Mapping[str, str]) -> bytes:
     content = json.dumps(dict(facts), sort_keys=True, ensure_ascii=True).encode("ascii")
     size = HEADER.size + len(content)
     assert size <= MAX_SEAL_BYTES, size
-    return mp4 + HEADER.pack(size, b"uuid", SEAL_ID, _sha256(mp4, content)) + content
+    return mp4 + HEADER.pack(size, b"uuid", SEAL_ID, _sha256([mp4], content)) + content
 
 
-def read_seal(mp4: bytes) -> dict[str, str] | None:
-    """The facts that the file was sealed with; None where it has no seal, or is not the file that was sealed."""
-    start = _find(mp4)
-    if start is None:
+def read_seal(mp4: BinaryIO) -> dict[str, str] | None:
+    """The facts that the file was sealed with; None where it has no seal, or is not the file that was sealed.
+
+    Reads the file block by block, and only its end where that is no seal.
+    """
+    found = _read_end(mp4)
+    if found is None:
         return None
-    content = mp4[start + HEADER.size :]
-    if HEADER.unpack_from(mp4, start)[3] != _sha256(memoryview(mp4)[:start], content):
+    start, digest, content = found
+    mp4.seek(0)
+    if digest != _sha256(_blocks(mp4, start), content):
         return None
     return _facts(content)
 
 
-def claimed(tail: bytes) -> dict[str, str]:
-    """The facts of the seal that the end of a file holds, its last MAX_SEAL_BYTES. Says nothing of the rest."""
+def claimed(mp4: BinaryIO) -> dict[str, str]:
+    """The facts of the seal at the end of a file. Says nothing of the rest."""
+    found = _read_end(mp4)
+    return {} if found is None else _facts(found[2]) or {}
+
+
+def _read_end(mp4: BinaryIO) -> tuple[int, bytes, bytes] | None:
+    """Where the seal begins in the file, its digest, and its JSON."""
+    size = mp4.seek(0, os.SEEK_END)
+    before = mp4.seek(max(0, size - MAX_SEAL_BYTES))
+    tail = mp4.read(MAX_SEAL_BYTES)
     start = _find(tail)
-    return {} if start is None else _facts(tail[start + HEADER.size :]) or {}
+    if start is None:
+        return None
+    return before + start, HEADER.unpack_from(tail, start)[3], tail[start + HEADER.size :]
+
+
+def _blocks(mp4: BinaryIO, num_bytes: int) -> Iterator[bytes]:
+    while num_bytes > 0 and (block := mp4.read(min(num_bytes, 1 << 20))):
+        num_bytes -= len(block)
+        yield block
 
 
 def _find(tail: bytes) -> int | None:
@@ -68,7 +91,9 @@ def _facts(content: bytes) -> dict[str, str] | None:
     return facts if isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values()) else None
 
 
-def _sha256(before: bytes | memoryview, content: bytes) -> bytes:
-    digest = hashlib.sha256(before)
+def _sha256(before: Iterable[bytes], content: bytes) -> bytes:
+    digest = hashlib.sha256()
+    for block in before:
+        digest.update(block)
     digest.update(content)
     return digest.digest()

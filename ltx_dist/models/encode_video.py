@@ -43,4 +43,5 @@ class EncodeVideo:
             output=context.mp4,
             metadata={"title": request.prompt, "comment": json.dumps({"render_key": key, "request": asdict(request)})},
             facts={"render_key": key, "latents_sha256": clip.latents_sha256},
+            sound=clip.sound,
         )

@@ -52,13 +52,19 @@ def render_keys(
         "checkpoint": dict(checkpoint_digest),
         "pipeline_class": pipeline_class,
         "precision": precision,
-        "output": asdict(output),
+        "output": _output(output, request),
     } | _unless_default(storage, batch_size=batch_size)
     plain, gap = _canonical(document), _canonical({"tiling": None})[1:-1]
     before, _, after = _canonical(document | {"tiling": None}).rpartition(gap)
     for tiling in tilings:
         cut = before + _canonical({"tiling": asdict(tiling)})[1:-1] + after
         yield hashlib.sha256((plain if tiling == UNTILED else cut).encode("ascii")).hexdigest()
+
+
+def _output(output: Mp4Settings, request: RenderRequest) -> dict[str, object]:
+    """How sound is stored is a setting of clips that have some."""
+    of_sound = () if request.sound is not None else ("audio", "pad_audio")
+    return {name: value for name, value in asdict(output).items() if name not in of_sound}
 
 
 DECODE_FIELDS = frozenset({"decode_timestep", "decode_noise_scale"})

@@ -7,9 +7,9 @@ frames (120-660 MB) stay in the worker that decodes them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,21 +50,55 @@ class Latents:
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """waveform: (channels, samples) float32 in [-1, 1]. sampling_rate: samples per second."""
+
+    waveform: np.ndarray
+    sampling_rate: int
+
+    def sha256(self) -> str:
+        """Hex digest of the waveform's bytes, one channel after another."""
+        return hashlib.sha256(self.waveform.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedClip:
-    """What the VAE hands on to the host of its own worker; it never leaves that process.
+    """What a decoder hands on to the host of its own worker; it never leaves that process.
 
     frames: (height, width, 3) uint8 RGB each, decoded as they are taken. latents_sha256: of the latents they are of.
     """
 
     frames: Iterator[np.ndarray]
     latents_sha256: str
+    sound: Sound | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFacts:
+    """What is recorded of a clip's sound: of the waveform as the model made it, before any silence is added."""
+
+    audio_sha256: str
+    sampling_rate: int
+    audio_channels: int
+    audio_samples: int
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> SoundFacts | None:
+        """From a sidecar, or from a seal, whose numbers are texts; None where it has none.
+
+        Raises KeyError, ValueError or TypeError for a record that is damaged.
+        """
+        if record.get("audio_sha256") is None:
+            return None
+        numbers = {name: int(record[name]) for name in ("sampling_rate", "audio_channels", "audio_samples")}
+        return cls(audio_sha256=str(record["audio_sha256"]), **numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedVideo:
     """What the VAE worker hands on: a finished mp4 and the digest of the frames it was made from.
 
-    frames_sha256 is over the uint8 RGB frames in T,H,W,3 order.
+    frames_sha256 is over the uint8 RGB frames in T,H,W,3 order. sound: None for a clip of a model without.
     """
 
     mp4: bytes
@@ -73,6 +107,7 @@ class EncodedVideo:
     width: int
     frames_sha256: str
     mp4_sha256: str
+    sound: SoundFacts | None = None
 
 
 StageOutput = Conditioning | Latents | DecodedClip | EncodedVideo

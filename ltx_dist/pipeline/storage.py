@@ -65,8 +65,11 @@ class Mp4Settings:
     """How frames become an mp4; each of these changes the file's bytes. Meanings: `output` in the config.
 
     crf: x264's constant rate factor, 0 to 51; 0 is lossless. threads: fixed, because their number changes the bytes.
+    audio: how the sound is stored, of a model that makes some. pad_audio: with silence, to the end of the video.
     """
 
     crf: int = 17
     preset: str = "medium"
     threads: int = 2
+    audio: Literal["aac", "alac", "none"] = "aac"
+    pad_audio: bool = True

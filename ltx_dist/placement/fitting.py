@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from math import ceil
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, Stage
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.worker import Device, Residency
-from ltx_dist.placement.tilings import batch_tiling_cost
+from ltx_dist.placement.tilings import TilingCosts
 
 Wish = Literal["auto", "resident", "time_sliced", "streamed"]
 Config = Mapping[str, Any]
@@ -109,7 +110,8 @@ class Fit:
 class Demand:
     """What a batch asks of its devices. `shapes`: a request of each size in it; `tilings`: allowed, cheapest first.
 
-    batch_size: how many may share a pass; together: how many of each of the shapes can come to.
+    batch_size: how many may share a pass; together: how many of each of the shapes can come to. Working sets are kept
+    once known, also by the same demand with fewer tilings: a batch can have as many shapes as clips.
     """
 
     models: Models
@@ -117,13 +119,27 @@ class Demand:
     tilings: tuple[DecodeTiling, ...] = (UNTILED,)
     batch_size: int = 1
     together: Mapping[RenderRequest, int] = field(default_factory=dict[RenderRequest, int])
+    _deciding: dict[Stage, Sequence[RenderRequest]] = field(
+        default_factory=dict[Stage, Sequence[RenderRequest]], repr=False, compare=False
+    )
+    _known: dict[tuple[Stage, DecodeTiling], int] = field(
+        default_factory=dict[tuple[Stage, DecodeTiling], int], repr=False, compare=False
+    )
 
     def fit(self, device: Device, capacity: int | None, stages: Sequence[Stage], residency: Wish = "auto") -> Fit:
-        return fit(device, capacity, stages, self.models, self.shapes, self.tilings, residency, self.together)
+        return fit(device, capacity, stages, self, residency)
 
     def working_set(self, stage: Stage, tiling: DecodeTiling) -> int:
         """Of its largest pass, without a device's margin."""
-        return self.models.working_set(stage, self.shapes, tiling, self.together)
+        if stage is not Stage.DECODE:
+            tiling = UNTILED
+        if stage not in self._deciding:
+            self._deciding[stage] = (
+                self.shapes if stage is not Stage.DECODE else working_sets.largest_to_decode(self.shapes)
+            )
+        if (stage, tiling) not in self._known:
+            self._known[stage, tiling] = self.models.working_set(stage, self._deciding[stage], tiling, self.together)
+        return self._known[stage, tiling]
 
     def in_tiles(self, tiling: DecodeTiling) -> Demand:
         """The same with this one tiling."""
@@ -137,15 +153,12 @@ def fit(
     device: Device,
     capacity: int | None,
     stages: Sequence[Stage],
-    models: Models,
-    shapes: Sequence[RenderRequest],
-    tilings: Sequence[DecodeTiling],
+    demand: Demand,
     residency: Wish = "auto",
-    together: Mapping[RenderRequest, int] = ALONE,
 ) -> Fit:
     """The first that fits in `capacity` bytes, in order of cost: resident, decoding in tiles, taking turns, streamed.
 
-    `tilings`: those allowed, cheapest first. Where nobody knows the capacity, what was asked for is taken, or turns.
+    Where nobody knows the capacity, what was asked for is taken, or turns.
     Asked for by name, `streamed` streams every stage that can be; else those alone that do not fit whole.
     Raises ValueError saying what does not fit and what would.
     """
@@ -158,32 +171,32 @@ def fit(
     elif capacity is None:
         allowed = ("resident",) if device == "cpu" else ("time_sliced",)
     whole = capacity if residency != "streamed" else 0
-    ways = [way for way in _ways(device, stages, models, shapes, tilings, whole, together) if way.residency in allowed]
-    if capacity is None:
-        return ways[0]
-    for way in ways:
-        if way.peak_bytes <= capacity:
+    ways: list[Fit] = []
+    for way in _ways(device, stages, demand, whole):
+        if way.residency not in allowed:
+            continue
+        if capacity is None or way.peak_bytes <= capacity:
             return way
+        ways.append(way)
+    assert capacity is not None, "every way fits in a capacity that nobody knows"
     least = min(ways, key=lambda way: way.peak_bytes)
-    raise ValueError(_does_not_fit(device, capacity, stages, models, shapes, least, residency, together))
+    raise ValueError(_does_not_fit(device, capacity, stages, demand, least, residency))
 
 
 def _ways(
     device: Device,
     stages: Sequence[Stage],
-    models: Models,
-    shapes: Sequence[RenderRequest],
-    tilings: Sequence[DecodeTiling],
+    demand: Demand,
     whole: int | None,
-    together: Mapping[RenderRequest, int],
 ) -> Iterable[Fit]:
     """Every way in order of cost. `whole`: what a stage must fit in not to be streamed."""
-    costs = {tiling: batch_tiling_cost(tiling, shapes, models.ratios) for tiling in tilings}
-    cheap = [tiling for tiling in tilings if costs[tiling] <= MAX_TILING_COST] or list(tilings[:1])
+    models, tilings = demand.models, demand.tilings
+    cost = TilingCosts(demand.shapes, models.ratios)
+    cheap = takewhile(lambda tiling: tiling == tilings[0] or cost(tiling) <= MAX_TILING_COST, tilings)
     weights = {stage: models.weights[COMPONENT_OF_STAGE[stage]] for stage in stages}
 
     def working(stage: Stage, tiling: DecodeTiling) -> int:
-        return int(models.working_set(stage, shapes, tiling, together) * MARGIN[device][stage])
+        return int(demand.working_set(stage, tiling) * MARGIN[device][stage])
 
     reserve = DEVICE_RESERVE[device]
     for tiling in cheap:
@@ -207,16 +220,14 @@ def _does_not_fit(
     device: Device,
     capacity: int,
     stages: Sequence[Stage],
-    models: Models,
-    shapes: Sequence[RenderRequest],
+    demand: Demand,
     least: Fit,
     residency: str,
-    together: Mapping[RenderRequest, int],
 ) -> str:
     """One line: the largest part, and the remedies that there are for it."""
-    margins = MARGIN[device]
+    margins, models = MARGIN[device], demand.models
     sizes = {
-        stage: int(models.working_set(stage, shapes, least.tiling, together) * margins[stage])
+        stage: int(demand.working_set(stage, least.tiling) * margins[stage])
         + (
             models.streamed_bytes(COMPONENT_OF_STAGE[stage])
             if stage in least.streamed
@@ -230,7 +241,7 @@ def _does_not_fit(
         Stage.DENOISE: "set model.transformer_storage=float8, or render fewer frames or pixels",
         Stage.DECODE: "leave decode.tile_size and decode.tile_frames at auto, or else render fewer pixels",
     }
-    if max(together.values(), default=1) > 1:
+    if max(demand.together.values(), default=1) > 1:
         remedies |= dict.fromkeys((Stage.ENCODE_TEXT, Stage.DENOISE), "lower denoise.batch_size")
     if residency != "auto":
         return (

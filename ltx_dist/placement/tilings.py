@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 from ltx_dist.estimates import working_sets
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling
+from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
 
 TileLength = int | Literal["auto", "off"]
 
@@ -16,13 +18,45 @@ SMALLEST_TILE_FRAMES = 16
 """Smaller tiles are overlap more than half: 16 frames cost 2.8 times the work of one piece."""
 
 
-def batch_tiling_cost(tiling: DecodeTiling, shapes: Sequence[RenderRequest], ratios: tuple[int, int]) -> float:
-    """The work of decoding these requests in tiles over that in one piece."""
-    if tiling == UNTILED or not shapes:
-        return 1.0
-    sizes = [request.num_frames * request.height * request.width for request in shapes]
-    costs = [working_sets.tiling_cost(request, tiling, ratios) for request in shapes]
-    return sum(size * cost for size, cost in zip(sizes, costs, strict=True)) / sum(sizes)
+class TilingCosts:
+    """The work of decoding these requests in tiles over that in one piece, for one tiling after the other.
+
+    It is the mean of `working_sets.tiling_cost`, weighted by pixels. What tiles add in space is summed once per tile
+    size and number of frames, so that hundreds of tilings do not look at every request again.
+    """
+
+    def __init__(self, shapes: Iterable[RenderRequest], ratios: tuple[int, int]) -> None:
+        self._spatial, self._temporal = ratios
+        self._sides: defaultdict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
+        for request in shapes:
+            frames = (request.num_frames - 1) // self._temporal + 1
+            self._sides[frames][request.height // self._spatial, request.width // self._spatial] += 1
+        self._areas: dict[int | None, dict[int, int]] = {}
+        self._pixels = sum(
+            self._pixels_per_latent_frame(frames) * frames * area for frames, area in self._area(None).items()
+        )
+
+    def __call__(self, tiling: DecodeTiling) -> float:
+        whole, tiled = self._area(None), self._area(tiling.tile_size)
+        more = 0.0
+        for frames, area in tiled.items():
+            decoded = working_sets.decoded_frames(frames, tiling.tile_frames, self._temporal) * area
+            more += self._pixels_per_latent_frame(frames) * (decoded - frames * whole[frames])
+        return 1.0 + (more / self._pixels if more else 0.0)
+
+    def _area(self, tile_size: int | None) -> dict[int, int]:
+        """By latent frames the latents of a frame that are decoded, of all requests of that length."""
+        if tile_size not in self._areas:
+            side = partial(working_sets.decoded_side, tile_size=tile_size, ratio=self._spatial)
+            self._areas[tile_size] = {
+                frames: sum(number * side(height) * side(width) for (height, width), number in sides.items())
+                for frames, sides in self._sides.items()
+            }
+        return self._areas[tile_size]
+
+    def _pixels_per_latent_frame(self, frames: int) -> float:
+        """The first latent frame is one frame, every other as many as the ratio says; over their number."""
+        return ((frames - 1) * self._temporal + 1) * self._spatial**2 / frames
 
 
 def candidate_tilings(
@@ -41,7 +75,7 @@ def candidate_tilings(
     sizes = _choices("tile_size", tile_size, 2 * spatial, SMALLEST_TILE_PIXELS, widest, spatial)
     frames = _choices("tile_frames", tile_frames, temporal, SMALLEST_TILE_FRAMES, longest, temporal)
     tilings = [DecodeTiling(size, length) for size in sizes for length in frames]
-    return sorted(tilings, key=lambda tiling: batch_tiling_cost(tiling, shapes, ratios))
+    return sorted(tilings, key=TilingCosts(shapes, ratios))
 
 
 def _choices(name: str, asked: TileLength, step: int, smallest: int, end: int, ratio: int) -> list[int | None]:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.publisher import RESERVED_NAMES
 
@@ -50,7 +51,7 @@ def _clip(folder: Path, name: str) -> Clip:
     there = (folder / mp4).is_file() or is_uploaded(folder, mp4)
     url = quote(os.fsencode(mp4)) if there else None
     try:
-        sidecar = json.loads((folder / f"{name}.json").read_bytes())
+        sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
         request, done = sidecar["request"], sidecar["status"] == "done"
         stages = tuple((stage, sidecar["stages"][stage]) for stage in STAGES if stage in sidecar["stages"])
         return Clip(
@@ -66,7 +67,7 @@ def _clip(folder: Path, name: str) -> Clip:
         )
     except FileNotFoundError:
         return Clip(name, "unknown", url, f"{name}.json is missing")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         return Clip(name, "unknown", url, f"{name}.json is damaged or not a sidecar")
 
 

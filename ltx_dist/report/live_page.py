@@ -44,6 +44,6 @@ def write_run(run: RunProgress, out: Output) -> None:
 
 
 def _write(run: RunProgress, out: Output) -> None:
-    run.write(out.folder)
-    write_trace(out.folder)
-    write_report(out.folder)
+    run.write(out.folder, out.held)
+    write_trace(out.folder, out.held)
+    write_report(out.folder, out.held)

@@ -21,7 +21,7 @@ from ltx_dist.report.bars import VERBS, lanes_of
 from ltx_dist.report.clips import read_clips
 from ltx_dist.report.run_record import read_run_record, recorded_completions
 from ltx_dist.report.tally import clean, precise_duration
-from ltx_dist.store.files import write_atomically
+from ltx_dist.store.files import HeldFolder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,13 +29,13 @@ STATES = {None: "running", 0: "done", 1: "ended by an error", 3: "finished, some
 """By exit code, for people; None is also what a killed run leaves behind."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, held: HeldFolder | None = None) -> Path:
     """Write `folder/index.html` from what the folder holds now, while a run goes on or after it; returns its path.
 
     Without run.json there are only clips. May raise OSError; ValueError for a run.json that is not ours.
     """
     path, scratch = folder / "index.html", folder / ".ltx-dist" / "tmp"
-    write_atomically(path, render_page(folder).encode(), scratch if scratch.is_dir() else None)
+    write_atomically(path, render_page(folder).encode(), scratch if scratch.is_dir() else None, held)
     return path
 
 

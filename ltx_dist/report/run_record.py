@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from ltx_dist.pipeline.timeline import busy_shares, first_start, makespan
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.losses import losses, measured_bound
-from ltx_dist.store.files import to_json, write_atomically
+from ltx_dist.store.files import HeldFolder, to_json, write_atomically
+from ltx_dist.store.found import MAX_RUN_BYTES, ForeignFileError, read_found_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,13 @@ class RunProgress:
         done = self.skipped + self.done
         return Counts(self.submitted, done, self.failed, self.submitted - done - self.failed, self.skipped)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, held: HeldFolder | None = None) -> None:
         """May raise OSError."""
         record = build_run_record(self.counts, self.placement, self.completions, self.exit_code, self.costs)
         batch = {"requests": list(self.names), "checkpoint": dict(self.checkpoint)}
-        write_run_record(folder, record | batch | {"unfinished": sorted(self.unfinished), "warnings": self.warnings})
+        write_run_record(
+            folder, record | batch | {"unfinished": sorted(self.unfinished), "warnings": self.warnings}, held
+        )
 
 
 def build_run_record(
@@ -122,19 +124,21 @@ def build_run_record(
     }
 
 
-def write_run_record(folder: Path, record: dict[str, Any]) -> None:
+def write_run_record(folder: Path, record: dict[str, Any], held: HeldFolder | None = None) -> None:
     """Put `record` at `run.json`, atomically. `folder` is a Publisher's. May raise OSError."""
-    write_atomically(folder / "run.json", to_json(record), folder / ".ltx-dist" / "tmp")
+    write_atomically(folder / "run.json", to_json(record), folder / ".ltx-dist" / "tmp", held)
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:
     """What `write_run_record` put there. Raises ValueError naming the file when there is none, or none of ours."""
     path = folder / "run.json"
     try:
-        record = json.loads(path.read_bytes())
+        record = read_found_json(path, MAX_RUN_BYTES)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found; `ltx-dist render ... -o {folder}` writes it") from None
-    except (ValueError, RecursionError) as error:
+    except ForeignFileError:
+        raise
+    except ValueError as error:
         raise ValueError(f"{path}: damaged, not JSON: {error}; running the batch again writes it anew") from None
     if not _is_run_record(record):
         raise ValueError(f"{path}: not a run record of ltx-dist; running the batch again writes it anew")

@@ -8,17 +8,17 @@ from typing import Any
 
 from ltx_dist.pipeline.stages import Stage
 from ltx_dist.report.run_record import read_run_record
-from ltx_dist.store.files import to_json, write_atomically
+from ltx_dist.store.files import HeldFolder, to_json, write_atomically
 
 PROCESS = 1
 """All workers are threads of one process here: Perfetto draws them as lanes one below the other."""
 
 
-def write_trace(folder: Path) -> Path:
+def write_trace(folder: Path, held: HeldFolder | None = None) -> Path:
     """Write `folder/trace.json` from its run.json; returns its path. ValueError without one; may raise OSError."""
     path, scratch = folder / "trace.json", folder / ".ltx-dist" / "tmp"
     content = to_json(chrome_trace(read_run_record(folder)))
-    write_atomically(path, content, scratch if scratch.is_dir() else None)
+    write_atomically(path, content, scratch if scratch.is_dir() else None, held)
     return path
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ltx_dist.media.mp4 import check_video
 from ltx_dist.media.seal import read_seal
+from ltx_dist.pipeline.payloads import SoundFacts
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.store.files import INTERNAL
+from ltx_dist.store.found import (
+    BLOCK_BYTES,
+    MAX_SIDECAR_BYTES,
+    ForeignFileError,
+    open_found,
+    read_found_json,
+    sha256_of,
+    size_of,
+)
 from ltx_dist.store.publisher import RESERVED_NAMES
 
 
@@ -55,38 +64,43 @@ def unfinished_clips(folder: Path) -> list[str]:
 
 def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
     try:
-        recorded: dict[str, Any] = json.loads(sidecar.read_bytes())
+        recorded: dict[str, Any] = read_found_json(sidecar, MAX_SIDECAR_BYTES)
         if recorded["status"] != "done":
             return Verdict(name, f"failed: {(str(recorded['error']).splitlines() or [''])[0]}", renders=True)
         request, expected = recorded["request"], recorded["mp4_sha256"]
         shape = request["num_frames"], request["height"], request["width"], request["frame_rate"]
+        sound = SoundFacts.recorded(recorded)
     except FileNotFoundError:
         return _without_sidecar(name, mp4, f"{sidecar.name} is missing")
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+    except (ValueError, KeyError, TypeError, OSError):
         return _without_sidecar(name, mp4, f"{sidecar.name} is damaged or not a sidecar")
     try:
-        content = mp4.read_bytes()
+        with open_found(mp4) as file:
+            if recorded.get("mp4_bytes", size_of(file)) != size_of(file) or sha256_of(file) != expected:
+                return _not_the_one(name, mp4, file)
+            file.seek(0)
+            check_video(file, *shape, sound)
     except FileNotFoundError:
         return Verdict(name, f"{mp4.name} is missing", renders=True)
-    if hashlib.sha256(content).hexdigest() != expected:
-        return _not_the_one(name, mp4, content)
-    try:
-        check_video(content, *shape)
-    except (ValueError, TypeError) as error:
-        return Verdict(name, str(error), renders=True)
+    except OSError as error:
+        return Verdict(name, f"{mp4.name} cannot be read: {error.strerror}", renders=True)
+    except (ValueError, TypeError, OverflowError) as error:
+        return Verdict(name, str(error).removeprefix(f"{mp4.parent}{os.sep}"), renders=True)
     return Verdict(name)
 
 
 def _without_sidecar(name: str, mp4: Path, problem: str) -> Verdict:
-    with suppress(OSError):
-        if read_seal(mp4.read_bytes()) is not None:
+    with suppress(OSError, ForeignFileError), open_found(mp4) as file:
+        if read_seal(file) is not None:
             return Verdict(name, f"{problem}; {mp4.name} is whole", renders=False)
         return Verdict(name, f"{problem}, and {mp4.name} is not whole", renders=True)
     return Verdict(name, problem, renders=True)
 
 
-def _not_the_one(name: str, mp4: Path, content: bytes) -> Verdict:
-    if read_seal(content) is not None:
+def _not_the_one(name: str, mp4: Path, file: BinaryIO) -> Verdict:
+    if read_seal(file) is not None:
         return Verdict(name, f"{mp4.name} is whole, but its sidecar is that of another file", renders=False)
+    file.seek(0)
+    content = file.read(BLOCK_BYTES)
     how = "its sha256 differs" if any(content) else "all zeros" if content else "empty"
     return Verdict(name, f"{mp4.name} is not the file that was published ({how})", renders=True)

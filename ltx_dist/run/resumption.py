@@ -15,7 +15,10 @@ from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.run.batch import PlacedBatch
 from ltx_dist.store.background_writer import BackgroundWriter
 from ltx_dist.store.embedding_cache import EmbeddingCache
+from ltx_dist.store.files import INTERNAL
+from ltx_dist.store.output import Output
 from ltx_dist.store.spool import Spool
+from ltx_dist.store.spool_folder import spool_folder
 from ltx_dist.user_cache import user_cache
 
 
@@ -94,12 +97,13 @@ class Resumption:
         return self._embedding_keys(request)
 
 
-def open_resumption(placed: PlacedBatch, folder: Path, remaining: Sequence[RenderRequest]) -> Resumption:
-    """For the requests of a batch that have no clip in `folder` yet. May raise OSError."""
-    config, internal = placed.batch.config, folder / ".ltx-dist"
+def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[RenderRequest]) -> Resumption:
+    """For the requests of a batch that have no clip in the output yet. May raise OSError."""
+    config = placed.batch.config
     kept = placed.batch.requests if config.recovery.keep_latents else remaining
     limit = int(config.recovery.spool_gb * 1e9)
-    spool = Spool(internal / "spool", internal / "tmp", limit, {request.request_id for request in kept})
+    names = {request.request_id for request in kept}
+    spool = Spool(spool_folder(out.folder), out.folder / INTERNAL / "tmp", limit, names, out.held)
     return Resumption(
         spool, placed.latents_key, config.recovery.keep_latents, _embedding_cache(config.cache), placed.embedding_keys
     )

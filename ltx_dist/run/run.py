@@ -25,11 +25,12 @@ from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.session import Session, say
 from ltx_dist.run.signals import EXIT_STOPPED, stop_on_signals
-from ltx_dist.store.files import INTERNAL, OutputError, output_errors
+from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
 from ltx_dist.store.kept_config import write_settings
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.output import Output
 from ltx_dist.store.publisher import Publisher
+from ltx_dist.store.spool_folder import drop_latents, spool_folder
 
 if TYPE_CHECKING:
     from ltx_dist.run.resumption import Resumption
@@ -73,13 +74,13 @@ def render_batch(
             stop = held.enter_context(stop_on_signals(batch.config.recovery.grace_seconds))
             uses_ray = _uses_ray(batch, kind, address, inventory)
             with output_errors():
-                held.enter_context(folder_lock(out.folder))
+                out = out.locked(held.enter_context(folder_lock(out.folder)))
             if uses_ray:
                 stop.interrupts = False
                 inventory = held.enter_context(_cluster(address))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, events))
     except OutputError as error:
-        say(console, f"the output could not be written: {error}; make room or take another, and run it again", "red")
+        say(console, f"the output could not be written: {error}; {error.remedy}, and run the same command again", "red")
         return EXIT_OUTPUT
     except (WorkerStartError, SystemicError) as error:
         say(console, f"stopped, nothing can be rendered with this: {error}", "red")
@@ -103,11 +104,12 @@ def _run(session: Session) -> int:
     """Find what remains to be done, and do it."""
     placed, out = session.placed, session.out
     with output_errors():
-        publisher = Publisher(out.folder, placed.checkpoint_record())
+        publisher = Publisher(out.folder, placed.checkpoint_record(), out.held)
         if not placed.batch.decoded_again:  # else those that the latents were made with stay known
-            write_settings(out.folder, placed.batch.config, **placed.resolved_model())
+            write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
         if out.mirror:
             out.mirror.pull()
+        publisher.check_names(placed.batch.requests)
         remaining = _unpublished(placed, publisher, out)
         resumption = _open_resumption(session, remaining)
     if resumption is not None:
@@ -123,9 +125,6 @@ def _run(session: Session) -> int:
                 out.mirror.finish()
             run.exit_code = EXIT_DONE
             return EXIT_DONE  # and the record of the run that made these clips stays
-        with output_errors():
-            session.warn_of_shortage(remaining)
-            write_run(run, out)
         return _finish(session, remaining, publisher, resumption, run)
 
 
@@ -136,10 +135,12 @@ def _finish(
     resumption: Resumption | None,
     run: RunProgress,
 ) -> int:
-    """Render what remains; whatever happens, `run` and `run.json` tell how it ended."""
-    run.exit_code = EXIT_INTERNAL
+    """Render what remains; whatever happens, `run` and `run.json` tell how it ended, and until then that it has not."""
     session.stop.last_words = partial(_tell_stopped, run, session.out)
     try:
+        with output_errors():
+            session.warn_of_shortage(remaining)
+            write_run(run, session.out)
         if resumption is not None:
             render_requests(session, remaining, publisher, resumption, run)
         if session.out.mirror:
@@ -149,10 +150,13 @@ def _finish(
         session.stop.end()
         run.exit_code = EXIT_STOPPED
         raise
-    except ValueError as error:  # the input was right when the run began: this is ours
-        raise RuntimeError(f"internal error: {error}") from error
     except OutputError:
         run.exit_code = EXIT_OUTPUT
+        raise
+    except BaseException as error:
+        run.exit_code = EXIT_INTERNAL
+        if isinstance(error, ValueError):  # the input was right when the run began: this is ours
+            raise RuntimeError(f"internal error: {error}") from error
         raise
     finally:
         with suppress(OSError, OutputError):  # an output that cannot be written was reported already
@@ -193,25 +197,19 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
 
 def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resumption | None:
     """Where each clip goes on; None where none is left."""
-    placed, folder = session.placed, session.out.folder
-    kept = folder / INTERNAL / KEEPS_LATENTS
+    placed, out = session.placed, session.out
+    kept = out.folder / INTERNAL / KEEPS_LATENTS
     if placed.batch.config.recovery.keep_latents:
-        kept.touch()
+        write_atomically(kept, b"", held=out.held)
     elif not kept.exists():
-        _drop_latents_of_published(placed, session.out, remaining)
+        # A run that was killed after it had published a clip, and before it had removed its latents, left them.
+        published = {request.request_id for request in placed.batch.requests} - {r.request_id for r in remaining}
+        drop_latents(spool_folder(out.folder), published, out.held)
     if not remaining:
         return None
     from ltx_dist.run.resumption import open_resumption
 
-    return open_resumption(placed, folder, remaining)
-
-
-def _drop_latents_of_published(placed: PlacedBatch, out: Output, remaining: list[RenderRequest]) -> None:
-    """A run that was killed after it had published a clip, and before it had removed its latents, left them."""
-    published = {request.request_id for request in placed.batch.requests} - {r.request_id for r in remaining}
-    for latents in (out.folder / INTERNAL / "spool").glob("*.safetensors"):
-        if latents.stem in published:
-            latents.unlink()
+    return open_resumption(placed, out, remaining)
 
 
 @contextmanager

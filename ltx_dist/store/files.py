@@ -6,20 +6,41 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 INTERNAL = ".ltx-dist"
 """The folder, in every output folder, of what is ours alone."""
 
-NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+NO_HARD_LINKS = frozenset(
+    {
+        *(errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL),
+        *(errno.EMLINK, errno.EXDEV),
+    }
+)
 """What file systems without them answer: FAT, and many that are a network's or a program's."""
+
+NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
+"""What file systems answer that cannot sync a folder: CIFS, VirtualBox's, drvfs."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+IN_THE_WAY = frozenset({errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY})
+NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class OutputError(Exception):
-    """The output folder cannot be written: full, read-only or gone. What was published stays."""
+    """The output folder cannot be written: full, read-only or gone. What was published stays.
+
+    remedy: what a person can do about it.
+    """
+
+    def __init__(self, message: str, remedy: str = "choose another output, or mend this one") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @contextmanager
@@ -29,27 +50,62 @@ def output_errors() -> Iterator[None]:
         yield
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        raise OutputError(f"{where}{error.strerror or error}") from error
+        raise OutputError(f"{where}{error.strerror or error}", _remedy(error.errno)) from error
 
 
-def write_atomically(path: Path, data: bytes, scratch: Path | None = None) -> None:
+def _remedy(number: int | None) -> str:
+    if number in NO_ROOM:
+        return "make room, or choose another output"
+    if number in IN_THE_WAY:
+        return "move away what is in the way, or choose another output"
+    if number in NO_PERMISSION:
+        return "make it writable, or choose another output"
+    if number == errno.ESTALE:
+        return "leave the folder where it is while a run writes to it"
+    return "choose another output, or mend this one"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFolder:
+    """An output folder that this run has locked, and what the file system knows it by, whatever its path leads to."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path, descriptor: int) -> HeldFolder:
+        status = os.fstat(descriptor)
+        return cls(path, status.st_dev, status.st_ino)
+
+    def check(self, descriptor: int) -> None:
+        """Raises OSError (ESTALE) if `descriptor` is of another folder: ours was renamed, and one took its place."""
+        if HeldFolder.of(self.path, descriptor) != self:
+            reason = "another folder than the one this run began in, which was renamed or replaced"
+            raise OSError(errno.ESTALE, reason, str(self.path))
+
+
+def write_atomically(path: Path, data: bytes, scratch: Path | None = None, held: HeldFolder | None = None) -> None:
     """Put `data` at `path`: the old content or the new one, whatever happens, and durable on return.
 
     `scratch` is where it is written first: a folder in the same file system, `path`'s own if not given.
-    Raises OSError naming `path` and the bytes (disk full, no permission), with `path` as it was and `scratch` empty.
+    `held`: the output folder that `path` must lie in, by its identity; not checked if not given.
+    Raises OSError naming `path` (disk full, no permission), with `path` as it was and `scratch` empty.
     """
-    with _written(path, data, scratch) as (name, source, target):
+    with _written(path, data, scratch, held) as (name, source, target):
         os.replace(name, path.name, src_dir_fd=source, dst_dir_fd=target)
-        os.fsync(target)  # makes the new name itself survive a power cut
+        _sync_folder(target)  # makes the new name itself survive a power cut
 
 
-def write_once(path: Path, data: bytes, scratch: Path, stays: Callable[[], bool]) -> bool:
+def write_once(
+    path: Path, data: bytes, scratch: Path, stays: Callable[[], bool], held: HeldFolder | None = None
+) -> bool:
     """As `write_atomically`, but of several that write at the same time exactly one takes a free name.
 
     stays: asked when the name is taken, also between the look and the write; True keeps what is there, and the
     answer is then False. Where the file system has no hard links, this is a look and then a rename.
     """
-    with _written(path, data, scratch) as (name, source, target):
+    with _written(path, data, scratch, held) as (name, source, target):
         try:
             os.link(name, path.name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
         except OSError as error:
@@ -58,26 +114,33 @@ def write_once(path: Path, data: bytes, scratch: Path, stays: Callable[[], bool]
             if stays():
                 return False
             os.replace(name, path.name, src_dir_fd=source, dst_dir_fd=target)
-        os.fsync(target)
+        _sync_folder(target)
         return True
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, held: HeldFolder | None = None) -> None:
     """Make a folder and what it lies in, where they are not there yet."""
-    os.close(open_folder(path, make=True))
+    os.close(open_folder(path, make=True, held=held))
 
 
-def open_folder(path: Path, make: bool = False) -> int:
+def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) -> int:
     """A descriptor of a folder. Calls relative to it stay inside, whoever swaps a part of its path for a link.
 
     From `.ltx-dist` on the path is ours: no link is followed there. What comes before it the user chose.
+    `held`: what the chosen part must be; it is compared once it is open, so that no rename comes between.
     """
     parts = path.parts
     num_chosen = len(parts) - 1 - parts[::-1].index(INTERNAL) if INTERNAL in parts else len(parts)
     chosen = Path(*parts[:num_chosen])
-    if make:
+    if make and held is None:
         chosen.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(chosen, os.O_RDONLY | os.O_DIRECTORY)
+    if held is not None:
+        try:
+            held.check(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
     for depth, part in enumerate(parts[num_chosen:], num_chosen + 1):
         try:
             if make:
@@ -95,14 +158,34 @@ def open_folder(path: Path, make: bool = False) -> int:
     return descriptor
 
 
-def clear_folder(path: Path) -> None:
-    """Remove the files in a folder, and nothing that a link there leads to."""
-    folder = open_folder(path)
+def clear_folder(path: Path, held: HeldFolder | None = None) -> None:
+    """Remove the files in a folder, and nothing that a link there leads to. Folders in it stay."""
+    with opened_folder(path, held) as folder:
+        for entry in os.listdir(folder):
+            if not stat.S_ISDIR(os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(entry, dir_fd=folder)
+
+
+def remove_file(path: Path, held: HeldFolder | None = None) -> None:
+    """Remove a file, if it is there; of a link the link itself."""
+    with opened_folder(path.parent, held) as folder, suppress(FileNotFoundError):
+        os.unlink(path.name, dir_fd=folder)
+
+
+def write_mark(path: Path) -> None:
+    """Make an empty file, if nothing is there. Not durable: what it says can be found out again."""
+    with opened_folder(path.parent) as folder, suppress(FileExistsError):
+        os.close(os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder))
+
+
+@contextmanager
+def opened_folder(path: Path, held: HeldFolder | None = None) -> Iterator[int]:
+    """`open_folder`, closed at the end of the block."""
+    descriptor = open_folder(path, held=held)
     try:
-        for name in os.listdir(folder):
-            os.unlink(name, dir_fd=folder)
+        yield descriptor
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def to_json(content: Any) -> bytes:
@@ -111,7 +194,7 @@ def to_json(content: Any) -> bytes:
 
 
 @contextmanager
-def _written(path: Path, data: bytes, scratch: Path | None) -> Iterator[tuple[str, int, int]]:
+def _written(path: Path, data: bytes, scratch: Path | None, held: HeldFolder | None) -> Iterator[tuple[str, int, int]]:
     """`data` in a file of its own, durable: its name, the folder it is in, and the folder of `path`.
 
     An OSError from in here is one about `path`. The file is gone at the end, unless it got another name.
@@ -121,8 +204,8 @@ def _written(path: Path, data: bytes, scratch: Path | None) -> Iterator[tuple[st
     name = f"{path.name[:48]}.{os.getpid()}.{secrets.token_hex(4)}"
     opened: list[int] = []
     try:
-        opened.append(source := open_folder(scratch or path.parent))
-        opened.append(target := open_folder(path.parent))
+        opened.append(source := open_folder(scratch or path.parent, held=held))
+        opened.append(target := open_folder(path.parent, held=held))
         try:
             _write_new(name, data, source)
             yield name, source, target
@@ -132,8 +215,10 @@ def _written(path: Path, data: bytes, scratch: Path | None) -> Iterator[tuple[st
     except NotADirectoryError:
         raise  # names the link, or the file, that is in the way
     except OSError as error:
-        reason = f"{error.strerror} ({len(data)} bytes to write{_room(path)})"
-        raise OSError(error.errno, reason, str(path)) from error
+        if error.errno == errno.ESTALE:
+            raise
+        numbers = f" ({len(data)} bytes to write{_room(path)})" if error.errno in NO_ROOM else ""
+        raise OSError(error.errno, f"{error.strerror}{numbers}", str(path)) from error
     finally:
         for descriptor in opened:
             os.close(descriptor)
@@ -149,6 +234,14 @@ def _write_new(name: str, data: bytes, folder: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
 
 
 def _room(path: Path) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.config_file import load_config
-from ltx_dist.store.files import INTERNAL, to_json, write_atomically
+from ltx_dist.store.files import INTERNAL, HeldFolder, to_json, write_atomically
 
 
-def write_settings(folder: Path, config: RenderConfig, **resolved: str | None) -> None:
+def write_settings(folder: Path, held: HeldFolder | None, config: RenderConfig, **resolved: str | None) -> None:
     """`resolved`: what `auto`, a branch or a relative path stood for, by the names of `model`. May raise OSError."""
     document: dict[str, Any] = config.model_dump(mode="json")
     document["model"] |= resolved
-    write_atomically(_path(folder), to_json(document), folder / INTERNAL / "tmp")
+    write_atomically(_path(folder), to_json(document), folder / INTERNAL / "tmp", held)
 
 
 def read_settings(folder: Path, overrides: list[str]) -> RenderConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -10,42 +11,97 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import SoftFileLock, Timeout
 
-from ltx_dist.store.files import INTERNAL, make_folder, to_json, write_atomically
+from ltx_dist.store.files import (
+    INTERNAL,
+    HeldFolder,
+    make_folder,
+    open_folder,
+    opened_folder,
+    to_json,
+    write_atomically,
+)
+from ltx_dist.store.found import read_found_json
+
+LOCK, LOCK_FILE = "lock", "lock-file"
+"""In `.ltx-dist`: what is locked, and what is there while a run is, where nothing can be locked."""
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
+"""What file systems without locks answer: NFS without its lock daemon, Lustre without `flock`, some of programs."""
+
+MAX_HOLDER_BYTES = 4096
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this run. The operating system releases it when the process ends, however it ends.
+def folder_lock(folder: Path) -> Iterator[HeldFolder]:
+    """Hold `folder` for this run; gives its identity. The operating system releases it when the process ends.
 
-    Where a file system knows no locks, filelock keeps a file instead, and takes over one of a process that is gone.
+    Where a file system knows no locks, a file stands for one, and one of a process that is gone is taken over.
     Raises ValueError naming the run that holds it; OSError when the folder cannot be written.
     """
-    internal = folder / INTERNAL
-    make_folder(internal)
-    holder = internal / "holder.json"
-    lock = FileLock(internal / "lock")
+    make_folder(folder / INTERNAL)
+    with opened_folder(folder) as descriptor:
+        held = HeldFolder.of(folder, descriptor)  # the descriptor stays open, so that no other folder gets this inode
+        with _locked(folder, held):
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+            write_atomically(folder / INTERNAL / "holder.json", to_json(holder), held=held)
+            yield held
+
+
+@contextmanager
+def _locked(folder: Path, held: HeldFolder) -> Iterator[None]:
+    internal = open_folder(folder / INTERNAL, held=held)
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.open(LOCK, flags, 0o666, dir_fd=internal)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder / INTERNAL / LOCK)) from None
+    finally:
+        os.close(internal)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(folder) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise OSError(error.errno, error.strerror, str(folder / INTERNAL / LOCK)) from None
+            with _lock_file(folder):
+                yield
+        else:
+            yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _lock_file(folder: Path) -> Iterator[None]:
+    lock = SoftFileLock(folder / INTERNAL / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"{folder}: in use by {_describe(holder)}; wait for it, or choose another folder") from None
+        raise _in_use(folder) from None
     try:
-        write_atomically(holder, to_json({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}))
         yield
     finally:
         lock.release()
 
 
+def _in_use(folder: Path) -> ValueError:
+    who = _describe(folder / INTERNAL / "holder.json")
+    return ValueError(f"{folder}: in use by {who}; wait for it, or choose another folder")
+
+
 def _describe(holder: Path) -> str:
     """Who wrote `holder.json` last; nobody by name in the moment before the new holder has."""
     try:
-        known = json.loads(holder.read_text())
+        known = read_found_json(holder, MAX_HOLDER_BYTES)
         pid, host, since = known["pid"], known["host"], known["since"]
         if host == socket.gethostname() and not _is_running(pid):
             return "another run that has just begun"
         return f"the run with process id {pid} on {host} since {since}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "another run"
 
 

@@ -8,7 +8,6 @@ sidecar speaks and was not written after the sidecar; where a store does not tel
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from fsspec.core import url_to_fs
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from ltx_dist.pipeline.work import Completion, RenderResult
-from ltx_dist.store.files import OutputError, write_atomically
+from ltx_dist.store.files import OutputError, clear_folder, make_folder, remove_file, write_atomically, write_mark
+from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.publisher import RESERVED_NAMES
 
 UPLOADS = 4
@@ -63,17 +63,16 @@ class Mirror:
             wanted = [name for name in self._listing if _is_sidecar(name) or name == "run.json"]
             for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
                 write_atomically(self._folder / name, content)
-        self._uploaded.mkdir(parents=True, exist_ok=True)
-        for old in self._uploaded.iterdir():
-            old.unlink()
+        make_folder(self._uploaded)
+        clear_folder(self._uploaded)
         for name in self._listing:
             if name.endswith(".mp4"):
-                (self._uploaded / name).touch()
+                write_mark(self._uploaded / name)
 
     def holds(self, name: str, render_key: str) -> bool:
         """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
         try:
-            sidecar = json.loads((self._folder / f"{name}.json").read_bytes())
+            sidecar = read_found_json(self._folder / f"{name}.json", MAX_SIDECAR_BYTES)
             mp4, known = self._listing[f"{name}.mp4"], self._listing[f"{name}.json"]
             if (sidecar["status"], sidecar["render_key"]) != ("done", render_key):
                 return False
@@ -136,8 +135,8 @@ class Mirror:
             self._send(mp4.name)
         self._send(f"{name}.json")
         if mp4.exists():
-            (self._uploaded / mp4.name).touch()
-            mp4.unlink()
+            write_mark(self._uploaded / mp4.name)
+            remove_file(mp4)
 
     def _send(self, name: str) -> None:
         content = (self._folder / name).read_bytes()

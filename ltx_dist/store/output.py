@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ltx_dist.messages import printable, show
+from ltx_dist.store.files import HeldFolder
 from ltx_dist.store.object_store import Mirror
 from ltx_dist.user_cache import user_cache
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """`folder`: where everything is written first. `mirror`: the other side of it, if the output is a URL."""
+    """`folder`: where everything is written first. `mirror`: the other side of it, if the output is a URL.
+
+    held: the folder as this run has locked it; None until it has.
+    """
 
     folder: Path
     mirror: Mirror | None = None
+    held: HeldFolder | None = None
+
+    def locked(self, held: HeldFolder) -> Output:
+        return replace(self, held=held)
 
 
 def open_output(output: str) -> Output:
-    """Nothing is made or asked for yet. Raises ValueError for a URL of a kind that is not known or not installed."""
+    """Nothing is made or asked for yet. `~` is the user's home.
+
+    Raises ValueError for a URL of a kind that is not known or not installed, and for what can be no folder.
+    """
     if "://" not in output:
-        return Output(Path(output))
+        return Output(_checked_folder(output))
     url = output.rstrip("/")
     folder = staging_folder(url)
     return Output(folder, Mirror(url, folder))
+
+
+def _checked_folder(output: str) -> Path:
+    if not output:
+        raise ValueError("--output: empty; give a folder (is a shell's variable not set?)")
+    if output.startswith("="):
+        raise ValueError(f"--output: {show(output)}; write `-o {output[1:]}`, or ./{output} for a folder of that name")
+    try:
+        folder = Path(output).expanduser()
+    except RuntimeError:
+        raise ValueError(f"--output: {show(output)}: no such user; write the path out") from None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output: {printable(output)} is a file; give a folder")
+    return folder
 
 
 def staging_folder(url: str) -> Path:

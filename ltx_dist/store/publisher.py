@@ -6,9 +6,10 @@ written again from it. One Publisher writes to a folder at a time; workers never
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -17,11 +18,19 @@ from typing import Any
 
 from ltx_dist import __version__
 from ltx_dist.media.mp4 import check_video
-from ltx_dist.media.seal import MAX_SEAL_BYTES, claimed, read_seal
-from ltx_dist.pipeline.payloads import EncodedVideo
+from ltx_dist.media.seal import claimed, read_seal
+from ltx_dist.pipeline.payloads import EncodedVideo, SoundFacts
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Completion, RenderResult
-from ltx_dist.store.files import INTERNAL, clear_folder, make_folder, to_json, write_atomically, write_once
+from ltx_dist.store.files import INTERNAL, HeldFolder, clear_folder, make_folder, to_json, write_atomically, write_once
+from ltx_dist.store.found import (
+    MAX_SIDECAR_BYTES,
+    ForeignFileError,
+    open_found,
+    read_found_json,
+    sha256_of,
+    size_of,
+)
 
 RESERVED_NAMES = frozenset({"run", "trace", "index"})
 """Names of files of ours; prompts are refused before they get here."""
@@ -31,16 +40,17 @@ class Publisher:
     """The one writer of an output folder.
 
     checkpoint: what the sidecars say of it, as JSON: its name and digests.
+    held: `folder` as this run has locked it; nothing is published into another that took its place.
     Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
     """
 
-    def __init__(self, folder: Path, checkpoint: Mapping[str, Any]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, checkpoint: Mapping[str, Any], held: HeldFolder | None = None) -> None:
+        self._folder, self._held = folder, held
         self._checkpoint = dict(checkpoint)
         self._scratch = folder / INTERNAL / "tmp"
         self._again: set[str] = set()
-        make_folder(self._scratch)
-        clear_folder(self._scratch)
+        make_folder(self._scratch, held)
+        clear_folder(self._scratch, held)
 
     def publish(self, result: RenderResult, render_key: str) -> bool:
         """Make `result` visible and durable: the mp4 and its sidecar, or for a failed one the sidecar alone.
@@ -63,12 +73,20 @@ class Publisher:
                 video.mp4,
                 self._scratch,
                 stays=lambda: is_first and self._seal(request, render_key) is not None,
+                held=self._held,
             ):
                 self.is_published(request, render_key)  # of another driver, which may not have written its sidecar
                 return False
         self._record(request, _sidecar(result, render_key, self._checkpoint))
         self._again.discard(request.request_id)
         return True
+
+    def check_names(self, requests: Iterable[RenderRequest]) -> None:
+        """Raises OSError where a folder has the name of a clip's file, before anything is rendered for it."""
+        for request in requests:
+            for path in (self._mp4(request), self._json(request)):
+                if path.is_dir() and not path.is_symlink():
+                    raise IsADirectoryError(errno.EISDIR, "a folder where a file of a clip should be", str(path))
 
     def make_again(self, request: RenderRequest) -> None:
         """What is there now does not count, though its key may be right: the next one published replaces it."""
@@ -83,10 +101,9 @@ class Publisher:
         if isinstance(key := recorded.get("render_key"), str):
             return key if recorded.get("request") == json.loads(to_json(asdict(request))) else None
         try:
-            with self._mp4(request).open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
-                return claimed(file.read()).get("render_key")
-        except (FileNotFoundError, IsADirectoryError):
+            with open_found(self._mp4(request)) as file:
+                return claimed(file).get("render_key")
+        except (FileNotFoundError, ForeignFileError):
             return None
 
     def has_other_pixels(self, request: RenderRequest) -> bool:
@@ -95,8 +112,9 @@ class Publisher:
         Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
         """
         stages = _recorded(self._json(request)).get("stages")
-        found = [stage for stage in stages.values() if isinstance(stage, dict)] if isinstance(stages, dict) else []
-        return any(stage.get("changes_pixels", "after_no_memory" in stage) for stage in found)
+        reports = stages.values() if isinstance(stages, dict) else ()
+        found = [report for report in reports if isinstance(report, dict)]
+        return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
 
     def is_published(self, request: RenderRequest, render_key: str) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
@@ -116,16 +134,13 @@ class Publisher:
     def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
         """What the mp4 says of itself, if it is whole and of this key; of others only the end is read."""
         try:
-            with self._mp4(request).open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - MAX_SEAL_BYTES))
-                if claimed(file.read()).get("render_key") != render_key:
+            with open_found(self._mp4(request)) as file:
+                if claimed(file).get("render_key") != render_key:
                     return None
-                file.seek(0)
-                mp4 = file.read()
-        except (FileNotFoundError, IsADirectoryError):
+                facts = read_seal(file)
+                return None if facts is None else facts | {"mp4_sha256": sha256_of(file), "mp4_bytes": size_of(file)}
+        except (FileNotFoundError, ForeignFileError):
             return None
-        facts = read_seal(mp4)
-        return None if facts is None else facts | {"mp4_sha256": hashlib.sha256(mp4).hexdigest(), "mp4_bytes": len(mp4)}
 
     def _mp4(self, request: RenderRequest) -> Path:
         return self._folder / f"{request.request_id}.mp4"
@@ -134,7 +149,7 @@ class Publisher:
         return self._folder / f"{request.request_id}.json"
 
     def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
-        write_atomically(self._json(request), to_json(content), self._scratch)
+        write_atomically(self._json(request), to_json(content), self._scratch, self._held)
 
 
 def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:
@@ -142,17 +157,18 @@ def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:
     if (recorded.get("status"), recorded.get("render_key")) != ("done", render_key):
         return False  # before the mp4 is read: a batch of other settings need not be hashed
     try:
-        content = mp4.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
+        with open_found(mp4) as file:
+            is_size = recorded.get("mp4_bytes", size_of(file)) == size_of(file)  # before it is read, too
+            return is_size and recorded.get("mp4_sha256") == sha256_of(file)
+    except (FileNotFoundError, ForeignFileError):
         return False
-    return recorded.get("mp4_sha256") == hashlib.sha256(content).hexdigest()
 
 
 def _recorded(sidecar: Path) -> dict[str, Any]:
     """Nothing of a foreign or damaged one."""
     try:
-        recorded = json.loads(sidecar.read_bytes())
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
+    except (FileNotFoundError, ValueError):
         return {}
     return recorded if isinstance(recorded, dict) else {}
 
@@ -164,7 +180,7 @@ def _assert_safe(name: str) -> None:
 def _check(request: RenderRequest, video: EncodedVideo) -> None:
     if hashlib.sha256(video.mp4).hexdigest() != video.mp4_sha256:
         raise ValueError("the mp4 was damaged on its way from the worker")
-    check_video(video.mp4, request.num_frames, request.height, request.width, request.frame_rate)
+    check_video(video.mp4, request.num_frames, request.height, request.width, request.frame_rate, video.sound)
 
 
 def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +196,7 @@ def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) 
         return sidecar | {"error": result.error}
     digests = {"frames_sha256": video.frames_sha256, "mp4_sha256": video.mp4_sha256, "num_frames": video.num_frames}
     digests["mp4_bytes"] = len(video.mp4)
+    digests |= asdict(video.sound) if video.sound is not None else {}
     return sidecar | digests | {"latents_sha256": _latents_sha256(result)}
 
 
@@ -197,6 +214,7 @@ def _sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: 
         "mp4_bytes": facts["mp4_bytes"],
         "num_frames": request.num_frames,
         "latents_sha256": facts.get("latents_sha256"),
+        **(asdict(sound) if (sound := SoundFacts.recorded(facts)) is not None else {}),
     }
 
 

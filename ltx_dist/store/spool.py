@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.store.files import make_folder, write_atomically
+from ltx_dist.store.files import HeldFolder, make_folder, remove_file, write_atomically
+from ltx_dist.store.spool_folder import ENDING, list_spool
 from ltx_dist.store.tensor_file import holds, pack, read, read_facts
-
-ENDING = ".safetensors"
 
 
 class Spool:
@@ -22,15 +21,21 @@ class Spool:
     Files are read back only under the same key, so a changed prompt or checkpoint never meets old latents. To stay
     within `limit_bytes`, files of requests that are not in `batch` go first, the oldest first; what still has no room
     is not written: the batch goes on, and a rerun denoises that clip again. `scratch`: where files are written first,
-    a folder in the same file system that the next run clears.
+    a folder in the same file system that the next run clears. `held`: the output folder that it all lies in.
     """
 
-    def __init__(self, folder: Path, scratch: Path, limit_bytes: int, batch: Collection[str] = ()) -> None:
-        self._folder, self._scratch, self._limit = folder, scratch, limit_bytes
-        make_folder(folder)
-        by_age = sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)
-        self._used = sum(path.stat().st_size for path in by_age)
-        self._strangers = [path for path in by_age if path.name.removesuffix(ENDING) not in batch]
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        limit_bytes: int,
+        batch: Collection[str] = (),
+        held: HeldFolder | None = None,
+    ) -> None:
+        self._folder, self._scratch, self._limit, self._held = folder, scratch, limit_bytes, held
+        make_folder(folder, held)
+        self._sizes = {entry.name: entry.size for entry in sorted(list_spool(folder, held), key=lambda one: one.mtime)}
+        self._strangers = [name for name in self._sizes if name.removesuffix(ENDING) not in batch]
         self.num_refused = 0
 
     def keep(self, request: RenderRequest, key: str, latents: Latents) -> None:
@@ -38,14 +43,14 @@ class Spool:
         tensors = {"latents": latents.latents, "generator_state": latents.generator_state}
         data = pack(key, tensors, {"embeds_dtype": latents.embeds_dtype, "request": json.dumps(asdict(request))})
         path = self._path(request.request_id)
-        self._remove(path)
+        self._remove(path.name)
         while self._used + len(data) > self._limit and self._strangers:
             self._remove(self._strangers.pop(0))
         if self._used + len(data) > self._limit:
             self.num_refused += 1
             return
-        write_atomically(path, data, self._scratch)
-        self._used += len(data)
+        write_atomically(path, data, self._scratch, self._held)
+        self._sizes[path.name] = len(data)
 
     def holds(self, request_id: str, key: str) -> bool:
         """Whether there are latents of this key; reads no tensor."""
@@ -55,19 +60,22 @@ class Spool:
         """Latents of this key, on the CPU; None where there are none, or damaged ones, which then are removed."""
         found = read(self._path(request_id), key)
         if found is None:
-            self._remove(self._path(request_id))
+            self.drop(request_id)
             return None
         tensors, facts = found
         return Latents(tensors["latents"], tensors["generator_state"], facts["embeds_dtype"])
 
     def drop(self, request_id: str) -> None:
         """Remove a request's file, if there is one."""
-        self._remove(self._path(request_id))
+        self._remove(self._path(request_id).name)
 
-    def _remove(self, path: Path) -> None:
-        if path.exists():
-            self._used -= path.stat().st_size
-            path.unlink()
+    @property
+    def _used(self) -> int:
+        return sum(self._sizes.values())
+
+    def _remove(self, name: str) -> None:
+        remove_file(self._folder / name, self._held)
+        self._sizes.pop(name, None)
 
     def _path(self, request_id: str) -> Path:
         return self._folder / f"{request_id}{ENDING}"
@@ -75,5 +83,6 @@ class Spool:
 
 def spooled_requests(folder: Path) -> dict[Path, str]:
     """The files of a spool's folder that are whole, and the request that each tells: JSON, not checked."""
-    facts = {path: read_facts(path) or {} for path in sorted(folder.glob(f"*{ENDING}"))}
+    paths = sorted(folder / entry.name for entry in list_spool(folder))
+    facts = {path: read_facts(path) or {} for path in paths}
     return {path: told["request"] for path, told in facts.items() if "request" in told}

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ltx_dist.store.found import MAX_TENSOR_FILE_BYTES, open_found, parse_json, size_of
+
+LENGTH = struct.Struct("<Q")
+
+MAX_HEADER_BYTES = 1 << 20
+"""Ours have a handful of tensors, and a request."""
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -27,24 +36,49 @@ def holds(path: Path, key: str) -> bool:
 def read_facts(path: Path) -> dict[str, str] | None:
     """The free text of a file and its key; None where there is no file, or one that is cut short."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError):
+        with open_found(path, MAX_TENSOR_FILE_BYTES) as file:
+            return _facts(file)
+    except (OSError, ValueError):
         return None
 
 
 def read(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
     """The tensors, on the CPU, and the facts; None where the file is gone, of another key, or not what was written."""
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            # Copies: the file is mapped into memory, and whoever removes or damages it must not reach the tensors.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError):
+        with open_found(path, MAX_TENSOR_FILE_BYTES) as file:
+            facts = _facts(file)
+            if facts.get("key") != key:
+                return None
+            file.seek(0)
+            # Read and not mapped into memory: whoever removes or damages the file must not reach the tensors.
+            tensors = load(file.read())
+    except (OSError, ValueError, KeyError, SafetensorError):
         return None
-    if facts.get("key") != key or facts.get("sha256") != _sha256(tensors):
-        return None
-    return tensors, facts
+    return (tensors, facts) if facts.get("sha256") == _sha256(tensors) else None
+
+
+def _facts(file: BinaryIO) -> dict[str, str]:
+    """The header's free text. Raises ValueError for a file that is not as long as its header says, or has none.
+
+    Format: the header's length in 8 bytes, little-endian; the header, JSON; the tensors, at the offsets it gives.
+    https://huggingface.co/docs/safetensors/index#format
+    """
+    size = size_of(file)
+    start = file.read(LENGTH.size)
+    length = LENGTH.unpack(start)[0] if len(start) == LENGTH.size else 0
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size):
+        raise ValueError("no header")
+    header = parse_json(file.read(length))
+    try:
+        facts = header.pop("__metadata__", {})
+        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        if LENGTH.size + length + end != size:
+            raise ValueError("cut short")
+    except (AttributeError, KeyError, TypeError, IndexError):
+        raise ValueError("not a safetensors header") from None
+    if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+        raise ValueError("not the metadata of a safetensors file")
+    return facts
 
 
 def _sha256(tensors: Tensors) -> str:

@@ -75,9 +75,12 @@ def test_a_snapshot_that_is_not_whole_says_what_is_missing(cache: Path) -> None:
         open_checkpoint("someone/a-model")
 
 
-def open_in_a_process(name: str, cache: Path, address: str) -> subprocess.CompletedProcess[str]:
+def open_in_a_process(
+    name: str, cache: Path, address: str, text_encoder: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """The hub's address is read when huggingface_hub is imported, so another one needs another process."""
-    code = f"from ltx_dist.checkpoints.checkpoint import open_checkpoint\nprint(open_checkpoint({name!r}).name)"
+    opened = f"open_checkpoint({name!r}, {text_encoder!r})"
+    code = f"from ltx_dist.checkpoints.checkpoint import open_checkpoint\nprint({opened}.name)"
     env = os.environ | {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": address}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
 
@@ -160,6 +163,48 @@ def test_a_model_of_pickles_alone_is_refused_and_not_even_downloaded(model: Path
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.parametrize("class_name", ["LTX2Pipeline", "StableDiffusionPipeline", None])
+def test_no_weights_of_another_model_are_downloaded(model: Path, tmp_path: Path, class_name: str | None) -> None:
+    index = model / "model_index.json"
+    if class_name is None:
+        index.unlink()
+    else:
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": class_name}))
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        run = open_in_a_process("someone/a-model", tmp_path / "hub", hub.address)
+        error = run.stderr.partition("ValueError: ")[2].strip()
+        assert error.startswith("model.checkpoint: ") and error.count("\n") == 0, run.stderr
+        assert (f"_class_name: {class_name!r} is not LTXPipeline" if class_name else "no model_index.json") in error
+        assert not [name for name in hub.gets() if name.endswith(".safetensors")], hub.gets()
+
+
+def test_no_weights_of_another_text_encoder_are_downloaded(model: Path, tmp_path: Path) -> None:
+    config = model / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "umt5"}))
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        run = open_in_a_process("demo", tmp_path / "hub", hub.address, "someone/a-model")
+        assert "model_type: 'umt5' is not 't5'; give a T5 encoder" in run.stderr
+        assert not [name for name in hub.gets() if name.endswith(".safetensors")], hub.gets()
+
+
+def test_a_text_encoder_that_is_replaced_is_not_downloaded(model: Path, tmp_path: Path) -> None:
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        run = open_in_a_process("someone/a-model", tmp_path / "hub", hub.address, str(DEMO_MODEL))
+        assert run.stdout.strip() == f"someone/a-model@{hub_stand_in.COMMIT}", run.stderr
+        assert "vae/diffusion_pytorch_model.safetensors" in hub.gets()
+        assert "text_encoder/model.safetensors" not in hub.gets()
+
+
+def test_a_revision_may_hold_slashes(model: Path, tmp_path: Path) -> None:
+    """As that of a pull request does; and it is found in the cache again."""
+    with hub_stand_in.serve("someone/a-model", model) as hub:
+        first = open_in_a_process("someone/a-model@refs/pr/32", tmp_path / "hub", hub.address)
+        assert first.stdout.strip() == f"someone/a-model@{hub_stand_in.COMMIT}", first.stderr
+        assert "GET /api/models/someone/a-model/revision/refs/pr/32" in hub.asked
+    offline = open_in_a_process("someone/a-model@refs/pr/32", tmp_path / "hub", "http://127.0.0.1:9")
+    assert offline.stdout == first.stdout, offline.stderr
+
+
 def test_a_run_records_the_commit(model: Path, tmp_path: Path) -> None:
     """Rendered from the stand-in; printed, in run.json, in the sidecar and in what `decode` starts from."""
     out, prompts = tmp_path / "out", tmp_path / "prompts.txt"
@@ -186,7 +231,9 @@ def test_a_run_records_the_commit(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [("a/b", True), ("a/b@main", True), ("Lightricks/LTX-Video-0.9.7-dev@0a1", True), ("a", False), ("a/b/c", False),
-     ("../b", False), ("/a/b", False), ("a/b@", False)],
+     ("../b", False), ("/a/b", False), ("a/b@", False),
+     ("a/b@refs/pr/32", True), ("a/b@feature/x-1", True), ("a/b@../x", False), ("a/b@refs/../../x", False),
+     ("a/b@refs//x", False), ("a/b@/x", False), ("a/b@x/", False), ("a/..", False), ("a/b@.git", False)],
 )  # fmt: skip
 def test_what_has_the_form_of_a_hub_name(name: str, is_one: bool) -> None:
     assert is_hub_name(name) == is_one

@@ -161,6 +161,6 @@ def test_what_is_no_lora_at_all_is_refused(tmp_path: Path, linears: dict[str, tu
     assert "not a tensor of a LoRA" in refused(loras.save(tmp_path / "a.safetensors", weights), linears)
     assert refused(loras.save(tmp_path / "b.safetensors", {}), linears) == "holds no tensors; download it again"
     (tmp_path / "c.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    assert "not a complete safetensors file" in refused(tmp_path / "c.safetensors", linears)
+    assert "a git-lfs pointer, not the file itself" in refused(tmp_path / "c.safetensors", linears)
     (tmp_path / "d.ckpt").write_bytes(b"pickle")
     assert refused(tmp_path / "d.ckpt", linears).startswith("not a .safetensors file")

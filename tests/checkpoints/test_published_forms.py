@@ -18,8 +18,11 @@ from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.checkpoints.official_file import TRANSFORMER_PREFIX
+from ltx_dist.checkpoints.official_names import missing_tensors
 from ltx_dist.checkpoints.official_shapes import transformer_sizes, vae_sizes
 from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
+from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, read_header
 from ltx_dist.models.ltx_video.presets import PRESETS, detect_version, preset_for
 from ltx_dist.pipeline.request import RenderRequest
 
@@ -198,6 +201,56 @@ def test_a_file_is_identified_by_its_content(made) -> None:
     assert digest["text_encoder"] == checkpoint_digest(folder)["text_encoder"] == other["text_encoder"]
     assert digest["transformer"] != digest["vae"] != other["vae"]
     assert digest["transformer"] != other["transformer"]
+
+
+def test_the_names_of_official_files_are_those_of_diffusers_classes() -> None:
+    import make_official_names
+
+    assert make_official_names.official_names() == read_config("official_names"), "run tools/make_official_names.py"
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5", "0.9.7-13b-dev"])
+def test_each_tensor_that_a_file_lacks_is_missed_by_its_header(made, version: str) -> None:
+    """And of a whole file none: what is required is what the real classes store."""
+    tensors = read_header(made(version, "single_file").path).tensors
+    transformer = {name.removeprefix(TRANSFORMER_PREFIX) for name in tensors if name.startswith(TRANSFORMER_PREFIX)}
+    vae = {name for name in tensors if name.startswith("vae.")}
+    for part, names in (("transformer", transformer), (ARCHITECTURES[version].vae, vae)):
+        assert missing_tensors(part, names) == []
+        for name in names:
+            # The last member of a list may end it; every other one, and each part of a member, is missed.
+            assert missing_tensors(part, names - {name}) == [name], name
+
+
+@pytest.mark.parametrize(
+    "lacking", ["transformer_blocks.1.attn2.to_v.bias", "proj_out.weight", "vae.decoder.conv_out.conv.bias"]
+)
+def test_a_file_that_lacks_a_tensor_is_refused_by_plan(made, tmp_path: Path, lacking: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    original = made("0.9.5", "single_file")
+    tensors = load_file(original.path)
+    (name,) = [name for name in tensors if name.removeprefix(TRANSFORMER_PREFIX) == lacking]
+    del tensors[name]
+    save_file(tensors, tmp_path / "cut.safetensors")
+    with pytest.raises(ValueError) as caught:
+        open_checkpoint(str(tmp_path / "cut.safetensors"), str(original.path.parent))
+    assert str(caught.value) == (
+        f"model.checkpoint: {tmp_path / 'cut.safetensors'}: not a complete LTX-Video file: 1 missing tensors, such as "
+        f"{lacking}; download it again"
+    )
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer"])
+@pytest.mark.parametrize("key", ["scaled_fp8", "block.0.q.scale_weight", "block.0.q.weight_scale"])
+def test_scaled_fp8_in_a_folder_is_refused_by_plan(made, tmp_path: Path, component: str, key: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(made("0.9.5", "folder").path, tmp_path / "model"))
+    weights = folder / component / WEIGHTS_NAME[component]
+    save_file(load_file(weights) | {key: torch.ones(1)}, weights)
+    with pytest.raises(ValueError, match=f"  {component}: quantised for another program \\({key} is a scale"):
+        open_checkpoint(str(folder))
 
 
 def test_a_file_without_a_text_encoder_names_the_field(made) -> None:

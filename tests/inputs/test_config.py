@@ -101,7 +101,10 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
         ("model.checkpoint=", "empty; give a value, or leave it out"),
         ("model.text_encoder=", "empty; give a value, or leave it out"),
         ("zzz.y=1", "unknown key; known are model, placement, defaults, denoise, decode, output, recovery, cache"),
-        ("output=1", "unknown key; known are output.crf, output.preset, output.threads"),
+        (
+            "output=1",
+            "unknown key; known are output.audio, output.crf, output.pad_audio, output.preset, output.threads",
+        ),
     ],
 )
 def test_an_error_of_an_override_says_what(override: str, message: str) -> None:
@@ -112,7 +115,8 @@ def test_an_error_of_an_override_says_what(override: str, message: str) -> None:
     "text",
     [
         "/m/ltx #2", "/a: b", "#1", "- a", "[x", "{x", "*a", "&a", "!t", "%", "@", "`", "'a", '"a"', "a\tb",
-        "/m/ltx #2", "/a: b", "#1", "- a", "[x", "{x", "*a", "&a", "!t", "%", "@", "`", "'a", '"a"', "a\tb",
+        "1e3", "007", "true", "no", "~", "2024-01-01", "a 'b' \"c\"", "caf\xe9 \u65e5\u672c", "C:\\models", "a=b",
+        " a ", "Null", "0.9",
     ],
 )  # fmt: skip
 def test_an_override_takes_a_text_as_it_is(text: str) -> None:

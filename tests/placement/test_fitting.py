@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from ltx_dist.checkpoints.versions import read_config
@@ -10,11 +12,12 @@ from ltx_dist.estimates.parameters import (
     transformer_parameters,
     vae_decoder_parameters,
 )
+from ltx_dist.estimates.working_sets import decode_bytes, largest_to_decode, tiling_cost
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
-from ltx_dist.placement.fitting import Fit, Models, blocks_of, fit, wave_size
-from ltx_dist.placement.tilings import batch_tiling_cost, candidate_tilings
+from ltx_dist.placement.fitting import Demand, Fit, Models, blocks_of, wave_size
+from ltx_dist.placement.tilings import TilingCosts, candidate_tilings
 
 RATIOS = (32, 8)
 
@@ -46,10 +49,10 @@ def full_size(transformer: str = "transformer-2b", element_bytes: int = 2, trans
 
 def fit_all(models: Models, gigabytes: float | None, **changes: object) -> Fit:
     shapes = [request()]
-    arguments = {"device": "cuda", "residency": "auto", "tilings": candidate_tilings("auto", "auto", shapes, RATIOS)}
-    arguments |= changes
+    tilings = changes.pop("tilings", None) or candidate_tilings("auto", "auto", shapes, RATIOS)
+    arguments = {"device": "cuda", "residency": "auto"} | changes
     capacity = None if gigabytes is None else int(gigabytes * 1e9)
-    return fit(capacity=capacity, stages=STAGES, models=models, shapes=shapes, **arguments)
+    return Demand(models, tuple(shapes), tuple(tilings)).fit(capacity=capacity, stages=STAGES, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_2b_stays_on_24_gb_because_its_decode_is_cut() -> None:
     models = full_size()
     way = fit_all(models, 24)
     assert way.tiling != UNTILED
-    assert batch_tiling_cost(way.tiling, [request()], RATIOS) < 1.3
+    assert TilingCosts([request()], RATIOS)(way.tiling) < 1.3
     assert fit_all(models, 24, tilings=[UNTILED]).residency == "time_sliced", "in one piece T5 must leave"
     assert fit_all(models, 80).tiling == UNTILED
 
@@ -90,7 +93,7 @@ def test_larger_devices_never_get_a_costlier_way() -> None:
     for size in range(4, 60, 2):
         way = fit_all(models, size)
         ranks.append(order.index(way.residency))
-        costs.append((way.residency, batch_tiling_cost(way.tiling, shapes, RATIOS)))
+        costs.append((way.residency, TilingCosts(shapes, RATIOS)(way.tiling)))
     assert ranks == sorted(ranks)
     for residency in order:
         of_one = [cost for name, cost in costs if name == residency]
@@ -132,7 +135,7 @@ def test_a_wave_is_as_large_as_its_swaps_need(swap_seconds: float, clip_seconds:
 def test_candidates_are_sorted_by_work_and_begin_with_one_piece() -> None:
     shapes = [request(), request(512, 768, 97)]
     tilings = candidate_tilings("auto", "auto", shapes, RATIOS)
-    costs = [batch_tiling_cost(tiling, shapes, RATIOS) for tiling in tilings]
+    costs = list(map(TilingCosts(shapes, RATIOS), tilings))
     assert tilings[0] == UNTILED and costs[0] == 1.0 and costs == sorted(costs)
     assert candidate_tilings("off", "off", shapes, RATIOS) == [UNTILED]
     assert candidate_tilings(512, 64, shapes, RATIOS) == [DecodeTiling(512, 64)]
@@ -145,3 +148,48 @@ def test_candidates_are_sorted_by_work_and_begin_with_one_piece() -> None:
 def test_tiles_of_broken_latents_or_nothing_but_overlap_are_refused(size: int, frames: int | str, field: str) -> None:
     with pytest.raises(ValueError, match=f"^decode.{field}: .* use a multiple of .* above"):
         candidate_tilings(size, frames, [request()], RATIOS)
+
+
+def random_shapes(number: int) -> list[RenderRequest]:
+    rng = random.Random(number)
+    return [
+        request(32 * rng.randint(2, 48), 32 * rng.randint(2, 48), 8 * rng.randint(0, 40) + 1) for _ in range(number)
+    ]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 30, 100])
+def test_costs_of_tilings_are_the_mean_over_all_pixels(number: int) -> None:
+    shapes = random_shapes(number)
+    tilings = candidate_tilings("auto", "auto", shapes, RATIOS)
+    cost, sizes = TilingCosts(shapes, RATIOS), [r.num_frames * r.height * r.width for r in shapes]
+    for tiling in tilings[:: len(tilings) // 50 + 1]:
+        plain = sum(size * tiling_cost(r, tiling, RATIOS) for size, r in zip(sizes, shapes, strict=True)) / sum(sizes)
+        assert cost(tiling) == pytest.approx(plain, rel=1e-12)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 30, 300])
+@pytest.mark.parametrize("element_bytes", [2, 4])
+def test_the_largest_requests_decide_what_decoding_needs(number: int, element_bytes: int) -> None:
+    shapes = random_shapes(number)
+    config, largest = read_config("vae-0.9.5"), largest_to_decode(shapes)
+    assert set(largest) <= set(shapes) and (number < 300 or len(largest) < 100)
+    for tiling in candidate_tilings("auto", "auto", shapes, RATIOS)[::7]:
+        of_all, of_largest = (
+            max(decode_bytes(config, r, element_bytes, tiling) for r in some) for some in (shapes, largest)
+        )
+        assert of_all == of_largest, tiling
+
+
+def test_equal_and_turned_requests_decide_once() -> None:
+    assert len(largest_to_decode([request(480, 704), request(704, 480), request(480, 704, 9)])) == 1
+    unlike = [request(32 * n, 32 * (50 - n), 8 * abs(n - 20) + 1) for n in range(1, 25)]
+    plain = [
+        one for one in unlike
+        if not any(
+            other is not one and other.num_frames >= one.num_frames
+            and max(other.height, other.width) >= max(one.height, one.width)
+            and min(other.height, other.width) >= min(one.height, one.width)
+            for other in unlike
+        )
+    ]  # fmt: skip
+    assert sorted(map(id, largest_to_decode(unlike))) == sorted(map(id, plain))

@@ -187,7 +187,7 @@ def test_without_memory_for_all_they_go_one_by_one(checkpoint: Checkpoint):
     results, passes = render(executor, PLACEMENT)
     assert {result.status for result in results.values()} == {"done"}
     assert sorted(name for (name, *others) in passes if not others) == sorted(results), "each by itself in the end"
-    assert {c.report.rung for result in results.values() for c in result.completions if c.error is None} == {None}
+    assert {c.report.fallback for result in results.values() for c in result.completions if c.error is None} == {None}
 
 
 def test_a_killed_run_goes_on_after_what_shared_passes_left(tmp_path: Path):

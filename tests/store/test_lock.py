@@ -16,7 +16,7 @@ from ltx_dist.store.lock import folder_lock
 HOLD = """
 import sys
 from pathlib import Path
-from ltx_dist.output.lock import folder_lock
+from ltx_dist.store.lock import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

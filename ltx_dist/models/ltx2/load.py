@@ -42,7 +42,7 @@ FOLDERS = {"vae_encoder": "vae"}
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """That of the checkpoint's Gemma, padding on the left as diffusers' pipelines set it."""
     return transformers.AutoTokenizer.from_pretrained(
-        checkpoint.folder("tokenizer"), local_files_only=True, padding_side="left"
+        checkpoint.folder("tokenizer"), local_files_only=True, trust_remote_code=False, padding_side="left"
     )
 
 

@@ -1,0 +1,99 @@
+"""Opening what lies in an output folder: it may have come from anywhere, so kind and size are checked first.
+
+A FIFO would keep its reader waiting for good, a device has no end, and a sparse file of a terabyte costs nobody
+anything but the one who reads it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+BLOCK_BYTES = 1 << 20
+
+MAX_SIDECAR_BYTES = 4 << 20
+"""Prompts are of at most 8 KiB, and an error of a clip is some lines."""
+
+MAX_RUN_BYTES = 1 << 30
+"""`run.json` has four events of 250 bytes for each of at most 100,000 clips."""
+
+MAX_TENSOR_FILE_BYTES = 1 << 30
+"""Of latents or embeddings of one clip: the largest take some hundred MB."""
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+class ForeignFileError(ValueError):
+    """Something lies where a file of ours should be: a folder, a pipe, a device, or a file too large to be ours."""
+
+
+@contextmanager
+def open_found(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file of at most `max_bytes`, open for reading; a link to one is followed.
+
+    Raises FileNotFoundError where there is none, which a link that leads nowhere is too; ForeignFileError.
+    """
+    try:
+        # Neither waits for a writer nor takes a terminal.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in ABSENT:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device that is not there
+            raise ForeignFileError(f"{path}: not a regular file; remove it") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise ForeignFileError(f"{path}: {kind}; remove it")
+        if max_bytes is not None and status.st_size > max_bytes:
+            raise ForeignFileError(f"{path}: {status.st_size} bytes, where at most {max_bytes} are expected; remove it")
+    except ForeignFileError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_found(path: Path, max_bytes: int) -> bytes:
+    """The content; raises as `open_found` does."""
+    with open_found(path, max_bytes) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:  # it has grown since
+        raise ForeignFileError(f"{path}: more than {max_bytes} bytes; remove it")
+    return content
+
+
+def read_found_json(path: Path, max_bytes: int) -> Any:
+    """The JSON in it; raises as `open_found` does, and ValueError for what is none."""
+    return parse_json(read_found(path, max_bytes))
+
+
+def parse_json(content: bytes) -> Any:
+    """As json.loads, with ValueError for everything that is none."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def size_of(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Of the whole file, block by block, in hexadecimal."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    for block in iter(partial(file.read, BLOCK_BYTES), b""):
+        digest.update(block)
+    return digest.hexdigest()
