@@ -26,7 +26,8 @@ from ltx_dist.store.publisher import RESERVED_NAMES
 class Clip:
     """One card. `status` is done, failed, or unknown for an mp4 or a sidecar that lacks its other half.
 
-    url: of the mp4, relative to the page; None without one. seconds: of work, without loading and waiting.
+    url: of the mp4, relative to the page; None without one. seconds: of work, without loading and waiting. notes: what
+    else to know of it, one line each.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Clip:
     request: Mapping[str, Any] | None = None
     stages: tuple[tuple[Stage, Mapping[str, Any]], ...] = ()
     mp4_sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_clips(folder: Path) -> list[Clip]:
@@ -64,6 +66,10 @@ def _clip(folder: Path, name: str) -> Clip:
             request=dict(request),
             stages=stages,
             mp4_sha256=sidecar.get("mp4_sha256", ""),
+            notes=tuple(
+                f"{field}: {text['tokens']} tokens, of which {text['limit']} are used"
+                for field, text in sidecar.get("cut_off", {}).items()
+            ),
         )
     except FileNotFoundError:
         return Clip(name, "unknown", url, f"{name}.json is missing")

@@ -22,6 +22,7 @@ from ltx_dist.estimates.parameters import (
     transformer_block_parameters,
 )
 from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.ltx_video.presets import preset_for
@@ -211,6 +212,13 @@ class PlacedBatch:
             "precision": self.precision,
         }
 
+    def sidecar_notes(self) -> dict[str, dict[str, Any]]:
+        """What sidecars say of a clip beside what made it: texts that are cut off, by field."""
+        return {
+            name: {"cut_off": {text.field: {"tokens": text.tokens, "limit": text.limit} for text in texts}}
+            for name, texts in cut_off(self.batch.requests, self.batch.checkpoint).items()
+        }
+
     def render_key(self, request: RenderRequest) -> str:
         """What a clip of this run is made with."""
         (key,) = self.render_keys(request, [self.placement.tiling])
@@ -282,6 +290,8 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
     preset = preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
     requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings)
+    if too_long := cut_off_warning(cut_off(requests, checkpoint)):
+        warnings.append(too_long)
     return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings))
 
 

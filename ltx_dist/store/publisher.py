@@ -39,14 +39,20 @@ RESERVED_NAMES = frozenset({"run", "trace", "index"})
 class Publisher:
     """The one writer of an output folder.
 
-    checkpoint: what the sidecars say of it, as JSON: its name and digests.
+    checkpoint: what the sidecars say of it, as JSON: its name and digests. notes: what else they say of single clips.
     held: `folder` as this run has locked it; nothing is published into another that took its place.
     Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
     """
 
-    def __init__(self, folder: Path, checkpoint: Mapping[str, Any], held: HeldFolder | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Mapping[str, Any],
+        held: HeldFolder | None = None,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._folder, self._held = folder, held
-        self._checkpoint = dict(checkpoint)
+        self._checkpoint, self._notes = dict(checkpoint), notes or {}
         self._scratch = folder / INTERNAL / "tmp"
         self._again: set[str] = set()
         make_folder(self._scratch, held)
@@ -149,7 +155,8 @@ class Publisher:
         return self._folder / f"{request.request_id}.json"
 
     def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
-        write_atomically(self._json(request), to_json(content), self._scratch, self._held)
+        noted = content | self._notes.get(request.request_id, {})
+        write_atomically(self._json(request), to_json(noted), self._scratch, self._held)
 
 
 def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:

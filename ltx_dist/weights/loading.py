@@ -19,8 +19,10 @@ from ltx_dist.checkpoints.versions import config_file, read_config
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
-# Said for every worker or every clip, and nothing that a user could do anything about.
+# Printed for every worker or clip: what a user can do nothing about, or what is reported once before the run.
 _NOISE = {
+    "diffusers.pipelines.ltx.pipeline_ltx": "The following part of your input was truncated",
+    "diffusers.pipelines.ltx.pipeline_ltx_condition": "The following part of your input was truncated",
     "diffusers.models.modeling_utils": "should be kept in float32: []",
     "diffusers.schedulers.scheduling_flow_match_euler_discrete": "`timesteps` were passed without `sigmas`",
 }

@@ -1,0 +1,67 @@
+"""Prompts with more tokens than the text encoder is given: what is beyond `max_sequence_length` has no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.token_counts import token_counter
+from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.messages import count
+from ltx_dist.pipeline.request import RenderRequest
+
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """A text of a request, by the name of its field: the tokens that it has, and the `limit` that is used of them."""
+
+    field: str
+    tokens: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.tokens} tokens, of which {self.limit} are used"
+
+
+def cut_off(requests: Iterable[RenderRequest], checkpoint: Checkpoint) -> dict[str, tuple[CutOff, ...]]:
+    """By request_id the texts that are cut off, counted by the checkpoint's own tokenizer; nothing for the others.
+
+    A tokenizer is opened only where some text could be too long. A negative prompt counts where it is used.
+    """
+    counter = cache(lambda: cache(token_counter(checkpoint)))
+    found: dict[str, tuple[CutOff, ...]] = {}
+    for request in requests:
+        fields = ("prompt", "negative_prompt") if request.do_classifier_free_guidance else ("prompt",)
+        limit = request.max_sequence_length
+        long = [
+            CutOff(field, tokens, limit)
+            for field in fields
+            if _may_exceed(text := getattr(request, field), limit) and (tokens := counter()(text)) > limit
+        ]
+        if long:
+            found[request.request_id] = tuple(long)
+    return found
+
+
+def cut_off_warning(found: Mapping[str, tuple[CutOff, ...]]) -> str | None:
+    """One line that names some clips with their numbers, and what to do; None where nothing is cut off."""
+    if not found:
+        return None
+    named = [f"{name} ({'; '.join(map(str, texts))})" for name, texts in list(found.items())[:MAX_NAMED]]
+    if more := len(found) - MAX_NAMED:
+        named += [f"and {count(more, 'more clip')}"] if more > 0 else []
+    most = next(bound.le for bound in Row.model_fields["max_sequence_length"].metadata if hasattr(bound, "le"))
+    return (
+        f"{count(len(found), 'clip')} with text that is cut off: {', '.join(named)}; shorten it, or set "
+        f"max_sequence_length, which may be {most}"
+    )
+
+
+def _may_exceed(text: str, limit: int) -> bool:
+    """A token is one character at least, and one more each may begin and end a text. Of other alphabets one character
+    may become several when it is normalised."""
+    return not text.isascii() or len(text) + 2 > limit
