@@ -12,6 +12,7 @@ import typer
 
 from ltx_dist import __version__
 from ltx_dist.commands import doctor, folders, jobs
+from ltx_dist.commands.console import accept_all_characters
 from ltx_dist.commands.decode import decode
 from ltx_dist.commands.shared import Address, Config, Executor, ExecutorKind, Prompts, Set, bad_input, load
 
@@ -126,6 +127,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
+    accept_all_characters()
     try:
         app()
     finally:

@@ -1,12 +1,24 @@
-"""A console for batches of hours: it outlives whoever reads it."""
+"""Standard output and error: every character can be written, and a batch of hours outlives whoever reads it."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def accept_all_characters() -> None:
+    """Have both streams write `?` for what the console's encoding lacks: prompts, names and `·` are not all Latin.
+
+    The locale is whoever's machine this is; a character that cannot be shown is no reason to stop a batch.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def lasting_console() -> Console:
@@ -14,6 +26,8 @@ def lasting_console() -> Console:
 
     What happened stands in `run.json` and on the page, so lines that nobody can read are no reason to stop.
     """
+    from rich.console import Console
+
     return Console(file=cast(IO[str], _LastingFile(sys.stdout)))
 
 
@@ -24,6 +38,8 @@ class _LastingFile:
     def write(self, text: str) -> int:
         try:
             return self._file.write(text)
+        except UnicodeEncodeError as error:  # a stream of the caller's own, which is as strict as it likes
+            return self._file.write(text.encode(error.encoding, "replace").decode(error.encoding))
         except OSError:
             self._give_up()
             return len(text)

@@ -52,6 +52,8 @@ def bad_input() -> Iterator[None]:
     """Print what is wrong with the input, without a traceback, and exit 2."""
     try:
         yield
+    except UnicodeEncodeError:
+        raise  # a ValueError, too, but of what we write, not of what we read
     except ValueError as error:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
         print(f"ltx-dist: {heading}{error}", file=sys.stderr)
