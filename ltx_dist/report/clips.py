@@ -11,11 +11,13 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
@@ -61,7 +63,7 @@ def _clip(folder: Path, name: str) -> Clip:
             status=("done" if url else "unknown") if done else "failed",
             url=url if done else None,
             error=("" if url else f"{mp4} is missing") if done else str(sidecar["error"]),
-            command=_command(request, sidecar["checkpoint"]["name"]),
+            command=_command(request, sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}),
             seconds=sum(_checked_seconds(report) for _, report in stages),
             request=dict(request),
             stages=stages,
@@ -84,16 +86,27 @@ def _checked_seconds(report: Mapping[str, Any]) -> float:
     return seconds
 
 
-def _command(request: Mapping[str, Any], checkpoint: str) -> str:
+_UNASKED: dict[str, Any] = {
+    field.name: json.loads(json.dumps(field.default)) for field in fields(RenderRequest) if field.default is not MISSING
+}
+"""Settings of a request that says nothing of them; there are some that a row cannot have."""
+
+
+def _command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What renders the clip again, for a POSIX shell: every setting of its request as a prompt file of one row.
 
-    printf and not echo, which in some shells reads the backslashes of JSON. A setting of null is one not given.
+    settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes of
+    JSON. A setting of null is one not given.
     """
-    row = {"name": request["request_id"], **{key: value for key, value in request.items() if value is not None}}
-    del row["request_id"]
+    given = {key: value for key, value in request.items() if value is not None and key != "request_id"}
+    row = {"name": request["request_id"]} | {
+        key: value for key, value in given.items() if key in Row.model_fields or value != _UNASKED.get(key)
+    }
     command = f"printf '%s\\n' {shlex.quote(json.dumps(row))} | ltx-dist render - -o again"
-    if checkpoint != "demo":
-        command += f" --set {shlex.quote(f'model.checkpoint={checkpoint}')}"
+    for key, value in settings.items():
+        if (key, value) != ("model.checkpoint", "demo"):
+            text = value if isinstance(value, str) else json.dumps(value)
+            command += f" --set {shlex.quote(f'{key}={text}')}"
     return command
 
 

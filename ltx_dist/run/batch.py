@@ -213,11 +213,32 @@ class PlacedBatch:
         }
 
     def sidecar_notes(self) -> dict[str, dict[str, Any]]:
-        """What sidecars say of a clip beside what made it: texts that are cut off, by field."""
-        return {
-            name: {"cut_off": {text.field: {"tokens": text.tokens, "limit": text.limit} for text in texts}}
-            for name, texts in cut_off(self.batch.requests, self.batch.checkpoint).items()
+        """What sidecars say of each clip beside what was asked for: settings that make it again, texts cut off."""
+        settings, requests = self.settings_to_repeat(), self.batch.requests
+        notes: dict[str, dict[str, Any]] = {request.request_id: {"settings": settings} for request in requests}
+        for name, texts in cut_off(requests, self.batch.checkpoint).items():
+            notes[name]["cut_off"] = {text.field: {"tokens": text.tokens, "limit": text.limit} for text in texts}
+        return notes
+
+    def settings_to_repeat(self) -> dict[str, Any]:
+        """By dotted key what a config must say for clips of this run to be made again, beside their requests.
+
+        What `auto` stood for is resolved, as pixels depend on it; other settings that are at their defaults are left
+        out.
+        """
+        config, defaults = self.batch.config.model_dump(mode="json"), RenderConfig().model_dump(mode="json")
+        settings = {
+            f"{section}.{key}": value
+            for section in ("model", "denoise", "output")
+            for key, value in config[section].items()
+            if value != defaults[section][key]
         }
+        tiling = self.placement.tiling
+        settings |= {f"model.{key}": value for key, value in self.resolved_model().items() if value is not None}
+        settings |= {"decode.tile_size": tiling.tile_size or "off", "decode.tile_frames": tiling.tile_frames or "off"}
+        return settings | (
+            {} if (threads := self.batch.config.placement.threads) is None else {"placement.threads": threads}
+        )
 
     def render_key(self, request: RenderRequest) -> str:
         """What a clip of this run is made with."""
