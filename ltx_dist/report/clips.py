@@ -95,8 +95,8 @@ _UNASKED: dict[str, Any] = {
 def _command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What renders the clip again, for a POSIX shell: every setting of its request as a prompt file of one row.
 
-    settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes of
-    JSON. A setting of null is one not given.
+    settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes
+    of JSON. A setting of null is one not given.
     """
     given = {key: value for key, value in request.items() if value is not None and key != "request_id"}
     row = {"name": request["request_id"]} | {
