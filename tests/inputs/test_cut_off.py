@@ -17,9 +17,9 @@ from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.token_counts import token_counter
 from ltx_dist.cli import app
 from ltx_dist.inputs.cut_off import CutOff, cut_off, cut_off_warning
+from ltx_dist.models.ltx_video.load import load_tokenizer
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.page import render_page
-from ltx_dist.weights.loading import load_tokenizer
 
 LONG = "a red ball rolls over green grass " * 10
 """As bytes with the token that ends it 340: one less than its letters, because its last space is dropped, and one."""
