@@ -12,7 +12,7 @@ import typer
 
 from ltx_dist import __version__
 from ltx_dist.commands import doctor, folders, jobs
-from ltx_dist.commands.console import accept_all_characters
+from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
 from ltx_dist.commands.shared import Address, Config, Executor, ExecutorKind, Prompts, Set, bad_input, load
 
@@ -101,8 +101,7 @@ def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
     GPUs that are not here are planned for if they are asked for: placement.device=cuda, devices and memory_gb.
     """
     with bad_input():
-        from rich.console import Console
-
+        from ltx_dist.commands.console import printing_console
         from ltx_dist.commands.plan_table import print_plan
         from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
@@ -110,7 +109,7 @@ def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
         batch = open_batch(prompts, load(config, set_ or []))
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
-        print_plan(batch, inventory, Console())
+        print_plan(batch, inventory, printing_console())
 
 
 app.command()(doctor.doctor)
@@ -128,11 +127,16 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     accept_all_characters()
+    output = open_standard_streams()
     try:
         app()
     finally:
         # Or Python looks through all that torch and diffusers have made before it ends, for more than a second.
         gc.freeze()
+        output.flush()
+        if output.lost is not None:  # what a command was to print is its output
+            print(f"ltx-dist: standard output could not be written: {output.lost.strerror}", file=sys.stderr)
+            sys.exit(74)
 
 
 def _render(

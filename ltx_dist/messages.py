@@ -36,3 +36,13 @@ def printable(text: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 clip`, `2 clips`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clean(text: str) -> str:
+    """Without what moves a terminal's cursor, rings its bell or turns its writing direction; one line."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def clean_lines(text: str) -> str:
+    """The same of a text of several lines."""
+    return "\n".join(map(clean, text.split("\n")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,9 @@ def accept_all_characters() -> None:
             stream.reconfigure(errors="replace")
 
 
+PIPE_WIDTH = 10_000
+
+
 def lasting_console() -> Console:
     """Standard output, until it is closed (`| head`) or full; from then on the batch goes on unseen.
 
@@ -28,33 +31,68 @@ def lasting_console() -> Console:
     """
     from rich.console import Console
 
-    return Console(file=cast(IO[str], _LastingFile(sys.stdout)))
+    stdout = sys.stdout
+    file = stdout.file if isinstance(stdout, LastingFile) else stdout  # whose own losses end a command with 74
+    return Console(file=cast(IO[str], LastingFile(file)))
 
 
-class _LastingFile:
+def printing_console() -> Console:
+    """Standard output for tables and texts; nothing wraps in a pipe or a file, unless COLUMNS is set."""
+    from rich.console import Console
+
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if is_narrow else PIPE_WIDTH)
+
+
+def open_standard_streams() -> LastingFile:
+    """Put something in place of streams that are closed (`>&-`), and a `LastingFile` in that of standard output.
+
+    Without the first, the next file that is opened would be standard output to every library that writes there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 (they are the process's own)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    lasting = LastingFile(sys.stdout or open(1, "w", closefd=False))  # noqa: SIM115
+    sys.stdout = cast(TextIO, lasting)
+    return lasting
+
+
+class LastingFile:
+    """A text stream that goes on when nobody reads it, or its disk is full.
+
+    lost: why what was written was lost; None for a pipe whose reader has seen enough.
+    """
+
     def __init__(self, file: IO[str]) -> None:
-        self._file = file
+        self.file = file
+        self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
         try:
-            return self._file.write(text)
+            return self.file.write(text)
         except UnicodeEncodeError as error:  # a stream of the caller's own, which is as strict as it likes
-            return self._file.write(text.encode(error.encoding, "replace").decode(error.encoding))
-        except OSError:
-            self._give_up()
+            return self.file.write(text.encode(error.encoding, "replace").decode(error.encoding))
+        except OSError as error:
+            self._give_up(error)
             return len(text)
 
     def flush(self) -> None:
         try:
-            self._file.flush()
-        except OSError:
-            self._give_up()
+            self.file.flush()
+        except OSError as error:
+            self._give_up(error)
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
         """What the file still holds would fail again at every write, and once more at exit."""
+        if not isinstance(error, BrokenPipeError):
+            self.lost = error
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._file.fileno())
+        os.dup2(nowhere, self.file.fileno())
         os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        return getattr(self.file, name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import Config, Set
-from ltx_dist.messages import count
+from ltx_dist.messages import clean_lines, count
 
 if TYPE_CHECKING:
     from ltx_dist.doctor.finding import Check, Finding
@@ -37,7 +37,7 @@ def doctor(
     counts = dict.fromkeys(Status, 0)
     for finding in examine(_checks(config, set_ or [], output, address or os.environ.get("RAY_ADDRESS"))):
         counts[finding.status] += 1
-        print(_line(finding), flush=True)
+        print(clean_lines(_line(finding)), flush=True)
     print(f"{count(counts[Status.FAILURE], 'failure')}, {count(counts[Status.WARNING], 'warning')}")
     sys.exit(EXIT_FAILURES if counts[Status.FAILURE] else 0)
 

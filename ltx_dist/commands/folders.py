@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import bad_input
-from ltx_dist.messages import count
+from ltx_dist.messages import clean, clean_lines, count
 
 if TYPE_CHECKING:
     from ltx_dist.store.output import Output
@@ -40,7 +40,7 @@ def report(folder: Folder) -> None:
         if out.mirror:
             out.mirror.upload_run()
         for path in written:
-            print(f"{out.mirror.url}/{path.name}" if out.mirror else path)
+            print(clean(f"{out.mirror.url}/{path.name}" if out.mirror else str(path)))
 
 
 def verify(folder: Folder) -> None:
@@ -59,10 +59,11 @@ def verify(folder: Folder) -> None:
             verdicts = list(verify_folder(out.folder))
     bad = [verdict for verdict in verdicts if verdict.problem is not None]
     for verdict in bad:
-        print(f"{verdict.name}: {verdict.problem}")
+        print(clean(f"{verdict.name}: {verdict.problem}"))
     print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
     if rendered := [verdict.name for verdict in bad if verdict.renders]:
-        print(f"the command that made this folder would render {count(len(rendered), 'clip')}: {', '.join(rendered)}")
+        names = clean(", ".join(rendered))
+        print(f"the command that made this folder would render {count(len(rendered), 'clip')}: {names}")
     if mended := len(bad) - len(rendered):
         print(f"and write {count(mended, 'sidecar')} anew, from what the mp4s say of themselves")
     if bad:
@@ -79,7 +80,7 @@ def print_timeline(folder: Path) -> None:
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
     completions = recorded_completions(record)
-    print(gantt(completions, workers, width=min(Console().width, 120)))
+    print(clean_lines(gantt(completions, workers, width=min(Console().width, 120))))
     others = [c for c in completions if c.assignment.stage in (Stage.ENCODE_TEXT, Stage.DECODE)]
     hidden = {id(overlap.other) for overlap in overlaps(completions)}
     print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
@@ -94,15 +95,17 @@ def _output(folder: str) -> Iterator[Output]:
     from ltx_dist.store.output import open_output
 
     out = open_output(folder)
-    if out.mirror is None:
-        yield out
-        return
     try:
-        with output_errors(), folder_lock(out.folder):
-            out.mirror.pull()
-            yield out
+        with output_errors():
+            if out.mirror is None:
+                yield out
+            else:
+                with folder_lock(out.folder):
+                    out.mirror.pull()
+                    yield out
     except OutputError as error:
-        print(f"ltx-dist: {error}", file=sys.stderr)
+        print(f"ltx-dist: {clean_lines(str(error))}; {error.remedy}", file=sys.stderr)
         sys.exit(74)
     finally:
-        out.mirror.close()
+        if out.mirror is not None:
+            out.mirror.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
+from ltx_dist.messages import clean, clean_lines
 
 if TYPE_CHECKING:
     from ltx_dist.cluster.ray_jobs import JobDetails, JobSubmissionClient
@@ -73,7 +74,7 @@ def status(
     if not jobs:
         print("no jobs of ltx-dist on this cluster")
     if job and jobs[0].message:
-        print(jobs[0].message.strip())
+        print(clean_lines(jobs[0].message.strip()))
 
 
 def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> None:
@@ -136,7 +137,7 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(clean_lines(text))
     sys.stdout.flush()
 
 
@@ -153,4 +154,4 @@ def _line(job: JobDetails) -> str:
     if job.start_time and job.end_time:
         when += f", {(job.end_time - job.start_time) / 1000:.0f} s"
     outcome = f"exit code {exit_code(job)}" if job.status.is_terminal() else ""
-    return "  ".join(filter(None, [str(job.submission_id), job.status.value, outcome, when, job.entrypoint]))
+    return clean("  ".join(filter(None, [str(job.submission_id), job.status.value, outcome, when, job.entrypoint])))

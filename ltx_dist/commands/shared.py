@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ltx_dist.messages import Mistakes
+from ltx_dist.messages import Mistakes, clean_lines
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -45,7 +45,7 @@ def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
 
     config = load_config(path, overrides or [])
     for warning in cut_off_texts(path) if path else ():
-        print(f"ltx-dist: warning: {warning}", file=sys.stderr)
+        print(f"ltx-dist: warning: {clean_lines(warning)}", file=sys.stderr)
     return config
 
 
@@ -58,7 +58,7 @@ def bad_input() -> Iterator[None]:
         raise  # a ValueError, too, but of what we write, not of what we read
     except ValueError as error:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
-        print(f"ltx-dist: {heading}{error}", file=sys.stderr)
+        print(f"ltx-dist: {heading}{clean_lines(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -6,10 +6,11 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ltx_dist.messages import clean
 from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.timeline import first_start, lane_of, lanes, makespan, went_wrong
 from ltx_dist.pipeline.work import Assignment, Completion
-from ltx_dist.report.tally import clean, precise_duration
+from ltx_dist.report.tally import precise_duration
 
 VERBS = {Stage.ENCODE_TEXT: "encode text", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 
@@ -43,13 +44,20 @@ def lanes_of(
     began = list(dict.fromkeys(name for c in completions for name in c.assignment.request_ids))
     order = {name: position for position, name in enumerate(began)}
     drawn = [
-        (worker, [_bar(c, origin, total, order) for c in by_worker.get(worker["worker_id"], [])])
+        (worker, _bars(by_worker.get(worker["worker_id"], []), origin, total))
         for worker in _lane_heads(record["workers"], by_worker)
     ]
     return drawn, order
 
 
-def _bar(completion: Completion, origin: float, total: float, order: Mapping[str, int]) -> Bar:
+def _bars(lane: Sequence[Completion], origin: float, total: float) -> list[Bar]:
+    """Clip by clip in two shades, counted in the lane: over all clips, every second lane would have but one."""
+    firsts = dict.fromkeys(c.assignment.request_ids[0] for c in sorted(lane, key=lambda c: c.started))
+    shades = {name: position % 2 for position, name in enumerate(firsts)}
+    return [_bar(c, origin, total, shades[c.assignment.request_ids[0]]) for c in lane]
+
+
+def _bar(completion: Completion, origin: float, total: float, shade: int) -> Bar:
     assignment, scale = completion.assignment, 100 / max(total, 1e-6)
     first, *others = assignment.request_ids
     x = (completion.started - origin) * scale
@@ -65,7 +73,7 @@ def _bar(completion: Completion, origin: float, total: float, order: Mapping[str
         x=round(x, 4),
         width=round(seconds * scale, 4),
         load=round(min(load * scale, x), 4),
-        shade=order[first] % 2,
+        shade=shade,
         label=" · ".join(parts),
         failed=went_wrong(completion),
     )

@@ -13,6 +13,7 @@ Each has `event`, `time` (UTC), and:
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from typing import Any
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.report.run_record import Counts, RunProgress, event_of, worker_of
-from ltx_dist.store.files import output_errors
 
 
 def utc_now() -> datetime:
@@ -33,20 +33,33 @@ def utc_now() -> datetime:
 class EventLog:
     """Appends to `path`, each line at once, so that a rerun goes on in the same file. A pipe is as good as a file.
 
-    Raises ValueError when it cannot be opened; later an OutputError when it cannot be written.
+    Raises ValueError when it cannot be opened. One that can no longer be written, because its disk is full or whoever
+    read the pipe has left, is no reason to end a batch: the batch goes on without it, with a warning.
     """
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
         self._lock = threading.Lock()  # clips end in the thread that publishes
+        self._warn: Callable[[str], None] = lambda line: None
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file: int | None = None
         try:
-            self._file = path.open("a", buffering=1, encoding="utf-8")
+            self._path = path.expanduser()
+            self._file = os.open(self._path, flags, 0o666)  # unbuffered: nothing is left to fail at the end
+        except RuntimeError:
+            raise ValueError(f"--json-events: {path}: no such user; write the path out") from None
         except OSError as error:
             raise ValueError(f"--json-events: cannot write {path}: {error.strerror}") from None
 
     @contextmanager
-    def batch(self, run: RunProgress) -> Iterator[None]:
-        """Its beginning, and its end however it ends."""
+    def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
+        """Its beginning, and its end however it ends. `warn` is told, once, if the log can no longer be written."""
+
+        def remember(line: str) -> None:
+            run.warnings.append(line)
+            warn(f"warning: {line}")
+
+        self._warn = remember
         self._batch_started(run.placement, run.counts)
         try:
             yield
@@ -74,11 +87,20 @@ class EventLog:
         self._write("batch_ended", numbers | {"exit_code": exit_code})
 
     def close(self) -> None:
-        with output_errors():
-            self._file.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _write(self, event: str, content: dict[str, Any]) -> None:
         time = self._now().isoformat(timespec="milliseconds")
         line = json.dumps({"event": event, "time": time, **content}, ensure_ascii=False)
-        with self._lock, output_errors():
-            self._file.write(line + "\n")
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                rest = memoryview((line + "\n").encode())
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError as error:
+                self.close()
+                self._warn(f"--json-events: {self._path}: {error.strerror}; the batch goes on without it")

@@ -17,10 +17,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ltx_dist.messages import clean
 from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, STAGES, Stage
 from ltx_dist.pipeline.timeline import LETTERS
 from ltx_dist.pipeline.work import Completion, RenderResult, WorkerState
-from ltx_dist.report.tally import SHORT_NAMES, Tally, clean
+from ltx_dist.report.tally import SHORT_NAMES, Tally
 
 AskWorkers = Callable[[], Sequence[WorkerState]]
 """What each worker does at the moment; must not block."""

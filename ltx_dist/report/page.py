@@ -15,12 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from ltx_dist.messages import clean_lines
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.report.advice import advice
 from ltx_dist.report.bars import VERBS, lanes_of
 from ltx_dist.report.clips import read_clips
 from ltx_dist.report.run_record import read_run_record, recorded_completions
-from ltx_dist.report.tally import clean, precise_duration
+from ltx_dist.report.tally import precise_duration
 from ltx_dist.store.files import HeldFolder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,7 +94,7 @@ def _shown(value: object) -> object:
     """Every value on its way to the page: text without control characters, its line breaks kept."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    return "\n".join(clean(line) for line in value.split("\n"))
+    return clean_lines(value)
 
 
 def _number(value: object) -> object:

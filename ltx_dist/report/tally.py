@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ltx_dist.messages import clean
 from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.planning.pace import Pace
@@ -150,8 +151,3 @@ def _first_line(error: str) -> str:
 
 def _shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def clean(text: str) -> str:
-    """Without what moves a terminal's cursor, rings its bell or turns its writing direction."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -117,7 +117,7 @@ def _run(session: Session) -> int:
     run = _progress(session.placed, remaining)
     session.announce(remaining)
     with (
-        session.events.batch(run) if session.events else nullcontext(),
+        session.events.batch(run, session.note) if session.events else nullcontext(),
         closing(out.mirror) if out.mirror else nullcontext(),
     ):
         if not remaining and run.is_recorded(out.folder):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from ltx_dist.messages import count
+from ltx_dist.messages import clean_lines, count
 from ltx_dist.models.ltx_video.presets import assumption
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.stages import Stage
@@ -72,4 +72,4 @@ class Session:
 
 def say(console: Console, line: str, style: str = "") -> None:
     """One line, however long: a log is read by programs, too."""
-    console.print(Text(line, style), soft_wrap=True)
+    console.print(Text(clean_lines(line), style), soft_wrap=True)

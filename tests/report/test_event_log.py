@@ -29,7 +29,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def test_a_batch_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
     path, run = tmp_path / "events.jsonl", RunProgress(RUN.placement, RUN.names, {}, skipped=1)
-    with closing(EventLog(path, noon)) as log, log.batch(run):
+    with closing(EventLog(path, noon)) as log, log.batch(run, print):
         log.stage_ended(Completion(Assignment(("a",), Stage.DENOISE, "cpu:0"), 1.0, 3.0, StageReport(2.0)))
         log.clip_ended(result("a\nü"))
         run.done = 1
@@ -52,7 +52,7 @@ def test_a_batch_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
 def test_a_rerun_goes_on_in_the_same_file(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     for _ in range(2):
-        with closing(EventLog(path)) as log, log.batch(RUN):
+        with closing(EventLog(path)) as log, log.batch(RUN, print):
             pass
     assert [line["event"] for line in lines(path)] == ["batch_started", "batch_ended"] * 2
 

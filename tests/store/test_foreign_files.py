@@ -219,3 +219,22 @@ def test_a_mark_that_is_a_link_makes_nothing_outside(rendered: Path, tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "made").exists() and (out / ".ltx-dist" / "keeps-latents").is_file()
     write_atomically(out / ".ltx-dist" / "keeps-latents", b"")
+
+
+TRICKS = {
+    "ffconcat": b"ffconcat version 1.0\nfile '%s'\n",
+    "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5998 RTP/AVP 96\n# %s\n",
+    "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n%s\n#EXT-X-ENDLIST\n",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_clip_that_is_no_mp4_opens_no_other_file_and_no_port(rendered: Path, trick: str) -> None:
+    from ltx_dist.media.mp4 import check_video
+
+    content = TRICKS[trick] % os.fsencode(rendered / "out" / "good.mp4")
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event in ("open", "socket.bind") else None)
+    with pytest.raises(ValueError, match="the mp4 cannot be read"):
+        check_video(content, 5, 32, 32, 8.0)
+    assert not [path for path in opened if "good" in path]
