@@ -62,6 +62,7 @@ def test_a_run_whose_folder_was_renamed_ends_with_74_and_leaves_the_other_run_al
         deadline = time.monotonic() + 120
         while not list(out.glob("*.mp4")) and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert json.loads((out / "run.json").read_text())["exit_code"] is None, "it has not ended"
         put_another_in_place(out)
         printed, _ = process.communicate(timeout=120)
     finally:
