@@ -19,13 +19,13 @@ import ray
 from forked import save_checkpoint
 from proofs import run_proofs
 from ray.cluster_utils import Cluster
+from text_to_video import RECIPE, STAGES, D, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine.executor import Executor
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.pipeline.worker import Placement, Worker
@@ -70,8 +70,8 @@ class Batch:
         return sum(assignment.worker_id in self.newcomers for assignment in ended)
 
     def begin(self, workers: Sequence[Worker], executor: Executor) -> None:
-        placement = Placement("chaos", tuple(workers), {Stage.DENOISE: 4, Stage.DECODE: 4})
-        self.renderer = Renderer(Scheduler(placement), executor)
+        placement = Placement(RECIPE, "chaos", tuple(workers), {D: 4, V: 4})
+        self.renderer = BatchLoop(Scheduler(placement), executor)
 
 
 def nodes(root: Path) -> str:

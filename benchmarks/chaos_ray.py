@@ -26,11 +26,11 @@ from disturbed import Bench, Run, bench, charges, is_publishing, kill, record
 from forked import ROOT, digests
 from processes import ACTOR, survivors, titled
 from proofs import run_proofs
+from text_to_video import STAGES, D
 
 from ltx_dist.engine.deadlines import LEAST_SECONDS
 from ltx_dist.engine.failures import MAX_STREAK
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.worker.stage_worker import StageWorker
 
 REPLICATED = ("placement.layout=replicated", "placement.devices=2")
@@ -66,8 +66,8 @@ def has(requests: Sequence[RenderRequest], name: str) -> bool:
 class Saboteur(StageWorker):
     """Clip 7 kills any worker that denoises it."""
 
-    def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
-        if stage is Stage.DENOISE and has(requests, "clip-007"):
+    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
+        if stage == D and has(requests, "clip-007"):
             os._exit(139)
         return super().run(stage, requests, *payloads)
 
@@ -78,8 +78,8 @@ BAD_WORKER = "cpu:1"
 class BadSaboteur(Saboteur):
     """And the second worker dies of any clip. The others take their time: it is to be started again and again."""
 
-    def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
-        if stage is Stage.DENOISE:
+    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
+        if stage == D:
             if self._spec.worker.worker_id == BAD_WORKER:
                 os._exit(139)
             time.sleep(4)
@@ -130,7 +130,7 @@ def roles(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
     for stage in STAGES:
         out, moments = bench.root / f"role-{stage}", []
 
-        def saboteur(run: Run, stage: Stage = stage, moments: list[str] = moments) -> None:
+        def saboteur(run: Run, stage: str = stage, moments: list[str] = moments) -> None:
             victim = run.until(lambda: run.worker_of(stage))
             for moment, pid_then in {
                 "load": lambda: run.loading_pid(victim),
@@ -209,8 +209,8 @@ class Hanging(StageWorker):
 
     marker = ""
 
-    def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
-        if stage is Stage.DENOISE and has(requests, "clip-003") and not os.path.exists(self.marker):
+    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
+        if stage == D and has(requests, "clip-003") and not os.path.exists(self.marker):
             Path(self.marker).write_text(f"{os.getpid()} {time.time()}")
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             ctypes.PyDLL(None).pause()

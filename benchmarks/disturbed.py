@@ -33,7 +33,6 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from ltx_dist.cluster import ray_executor  # noqa: E402
-from ltx_dist.pipeline.stages import Stage  # noqa: E402
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec  # noqa: E402
 
 Digests = dict[str, tuple[str, str]]
@@ -85,7 +84,7 @@ class Run:
             time.sleep(POLL_SECONDS)
         raise AssertionError(f"the moment did not come within {PATIENCE_SECONDS:.0f} s")
 
-    def worker_of(self, stage: Stage) -> str:
+    def worker_of(self, stage: str) -> str:
         """The first worker that hosts a stage."""
         specs = self.executor._workers._specs
         return next(name for name, spec in specs.items() if stage in spec.worker.stages)

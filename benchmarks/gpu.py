@@ -30,13 +30,13 @@ from typing import Any
 import diffusers
 import shared_passes
 import torch
+from text_to_video import STAGES, D, M, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.ltx_video.load import load_text_encoder, load_tokenizer, load_transformer
 from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.fitting import wave_size
@@ -62,7 +62,7 @@ class Measured:
 
     whole: float = 0.0
     clips: list[float] = field(default_factory=list)
-    stages: dict[Stage, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     load_seconds: float = 0.0
     peak_bytes: int = 0
     latents: list[torch.Tensor] = field(default_factory=list)
@@ -231,10 +231,10 @@ def run(worker: StageWorker, requests: list[RenderRequest], measured: Measured) 
                 raise (
                     torch.OutOfMemoryError(report.error) if "OutOfMemory" in report.error else ValueError(report.error)
                 )
-            if stage is Stage.DECODE and output is None:
-                worker.run(Stage.ENCODE_VIDEO, [request], None)
+            if stage == V and output is None:
+                worker.run(M, [request], None)
             payloads[request.request_id] = output
-            if stage is Stage.DENOISE:
+            if stage == D:
                 measured.latents.append(output.latents)  # type: ignore[union-attr]
             measured.stages[stage].append(report.seconds)
             measured.load_seconds += report.load_seconds

@@ -21,7 +21,7 @@ from bare_diffusers import load_pipeline, render_clip
 from ray_share import measure
 
 from ltx_dist.demo import PROMPTS
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.local_devices import local_inventory
@@ -46,7 +46,7 @@ def ours(placed: PlacedBatch, executor: LocalExecutor, folder: Path) -> float:
     publisher = Publisher(folder, {"name": "demo", "sha256": placed.digest})
     internal = folder / ".ltx-dist"
     resumption = Resumption(Spool(internal / "spool", internal / "tmp", limit_bytes=10**9), placed.latents_key)
-    renderer = Renderer(Scheduler(placed.placement), executor, resumption=resumption)
+    renderer = BatchLoop(Scheduler(placed.placement), executor, resumption=resumption)
     for result in renderer.render(placed.batch.requests):
         assert result.status == "done", result.error
         publisher.publish(result, placed.render_key(result.request))

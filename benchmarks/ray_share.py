@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 from replay_worker import REFERENCE, ReplaySpec, ReplayWorker, replay_request
 from schedule import known_costs
+from text_to_video import RECIPE, STAGES, D, V
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import Renderer
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.timeline import lanes
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -28,7 +28,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 def gaps(executor: RayExecutor, placement: Placement, stage_seconds: float, num_clips: int) -> list[float]:
     """Seconds between the end of a denoise and the start of the next, on the driver's clock."""
     works = {f"r{index}": (0.02, stage_seconds, 0.2) for index in range(num_clips)}
-    renderer = Renderer(Scheduler(placement, known_costs(works)), executor)
+    renderer = BatchLoop(Scheduler(placement, known_costs(works)), executor)
     for result in renderer.render([replay_request(name, work) for name, work in works.items()]):
         assert result.status == "done", result.error
     (lane,) = (lane for worker, lane in lanes(renderer.completions).items() if worker == "denoise")
@@ -37,7 +37,7 @@ def gaps(executor: RayExecutor, placement: Placement, stage_seconds: float, num_
 
 def measure(stages: Sequence[float], num_clips: int) -> None:
     workers = tuple(Worker(str(stage), (stage,), "cuda", device_name=REFERENCE.device_name) for stage in STAGES)
-    placement = Placement("pinned", workers, {Stage.DENOISE: 2, Stage.DECODE: 2})
+    placement = Placement(RECIPE, "pinned", workers, {D: 2, V: 2})
     ray_cluster.connect(None)
     specs = [ReplaySpec(worker) for worker in workers]
     executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Stage times of published and computed anchors, to be replayed where the GPUs themselves are not at hand.
+"""str times of published and computed anchors, to be replayed where the GPUs themselves are not at hand.
 
 Seconds for 704x480x121 on an RTX 4090, of which denoising is computed at the 97 TFLOP/s that
 github.com/sayakpaul/q8-ltx-video measured, and decoding is estimated at 35 % of the peak.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from text_to_video import STAGES, M
+
 from ltx_dist.estimates.costs import Work, pass_seconds
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Worker
 
@@ -52,19 +53,19 @@ class Replayed:
     works: dict[str, Work]
     swap: float = 0.0
 
-    def work(self, request_id: str, stage: Stage) -> float:
+    def work(self, request_id: str, stage: str) -> float:
         return self.works[request_id][STAGES.index(stage)]
 
-    def rate(self, worker: Worker, stage: Stage) -> float:
+    def rate(self, worker: Worker, stage: str) -> float:
         return next((speed for part, speed in SPEED.items() if part in worker.device_name), 1.0)
 
-    def swap_seconds(self, worker: Worker, stage: Stage) -> float:
+    def swap_seconds(self, worker: Worker, stage: str) -> float:
         return self.swap
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
         return False
 
     def seconds(self, assignment: Assignment, worker: Worker) -> float:
-        if assignment.stage is Stage.ENCODE_VIDEO:
+        if assignment.stage == M:
             return 0.0
         return pass_seconds(self, assignment, worker)

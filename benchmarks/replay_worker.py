@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from text_to_video import STAGES, D, E, V
 
 from ltx_dist.estimates.costs import PredictedCosts, Work
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import StageReport, WorkerState
 from ltx_dist.pipeline.worker import Worker
 
-PAYLOAD_BYTES = {Stage.ENCODE_TEXT: 4_000_000, Stage.DENOISE: 9_000_000, Stage.DECODE: 5_000_000}
+PAYLOAD_BYTES = {E: 4_000_000, D: 9_000_000, V: 5_000_000}
 """Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4."""
 
 REFERENCE = Worker("reference", STAGES, "cuda", device_name="NVIDIA GeForce RTX 4090")
@@ -75,9 +75,9 @@ class ReplayWorker:
     def __init__(self, spec: ReplaySpec) -> None:
         self._spec = spec
         self._slowness = seconds_on(spec.worker, spec.slower, (1.0, 1.0, 1.0))
-        self._loaded: Stage | None = None
+        self._loaded: str | None = None
 
-    def run(self, stage: Stage, requests: Sequence[RenderRequest], payload: Any) -> tuple[Any, StageReport]:
+    def run(self, stage: str, requests: Sequence[RenderRequest], payload: Any) -> tuple[Any, StageReport]:
         (request,) = requests
         encode, denoise, decode, faster = map(float, request.prompt.split())
         position = STAGES.index(stage)
@@ -88,7 +88,7 @@ class ReplayWorker:
         started = time.perf_counter()
         seconds = (encode, denoise, decode)[position] * self._slowness[position]
         content: Any = np.zeros(int(PAYLOAD_BYTES[stage] / faster), np.uint8)
-        if stage is Stage.DECODE:
+        if stage == V:
             content = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
         time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
         return content, StageReport(time.perf_counter() - started, load)

@@ -39,16 +39,16 @@ from cpu_batch import compare
 from replay import draw_works
 from replay_worker import PAYLOAD_BYTES, REFERENCE, ReplaySpec, ReplayWorker, replay_request, seconds_on
 from schedule import DEMAND, GB, RTX_4090, SLOWER, best_split, compressed, known_costs
+from text_to_video import RECIPE, STAGES, V
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.estimates.costs import Work
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes
 from ltx_dist.planning.order_search import better_orders
@@ -57,9 +57,11 @@ from ltx_dist.planning.planner import forecasts
 from ltx_dist.scheduling.scheduler import Scheduler
 
 CASES = [("40-step", 3, 48), ("distilled", 4, 64), ("mixed", 8, 128), ("13B distilled", 4, 64)]
-"""Stage times, devices (RTX 4090, 24 GB), clips."""
+"""str times, devices (RTX 4090, 24 GB), clips."""
 
-DEMAND_13B = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(13.04e9), "vae": int(1.106e9)}))
+DEMAND_13B = BatchDemand(
+    Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(13.04e9), "vae": int(1.106e9)})
+)
 """The transformer in float8: together they do not fit 24 GB."""
 
 LINK = 25e9
@@ -86,7 +88,7 @@ class StageOfRows:
     """A stage as a callable of Ray Data: a batch of one row in, the same with its payload out."""
 
     def __init__(self, stage: str) -> None:
-        self._stage = Stage(stage)
+        self._stage = stage
         self._position = STAGES.index(self._stage)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -99,20 +101,20 @@ class StageOfRows:
         return {**same, "payload": payload, "started": first, "ended": np.array([time.time()])}
 
 
-def planned(devices: int, works: dict[str, Work], demand: Demand) -> Placement:
+def planned(devices: int, works: dict[str, Work], demand: BatchDemand) -> Placement:
     """What the planner takes, its workers named as actors are."""
     inventory = Inventory((DeviceInfo(RTX_4090, 24 * GB),) * devices, 16)
     costs = known_costs(works, demand)
-    best = forecasts(Wishes(video_slots=0), inventory, demand, list(works), costs)[0].placement
+    best = forecasts(Wishes(host_slots=0), inventory, demand, list(works), costs)[0].placement
     return replace(best, workers=tuple(replace(worker, num_gpus=0.0) for worker in best.workers))
 
 
-def swaps(demand: Demand) -> Work:
+def swaps(demand: BatchDemand) -> Work:
     encode, denoise, decode = (demand.weights([stage]) / LINK for stage in STAGES)
     return encode, denoise, decode
 
 
-def run_ours(placement: Placement, works: dict[str, Work], demand: Demand, faster: float) -> float:
+def run_ours(placement: Placement, works: dict[str, Work], demand: BatchDemand, faster: float) -> float:
     specs = [ReplaySpec(worker, SLOWER, swaps(demand)) for worker in placement.workers]
     executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
     while executor.expected:
@@ -125,10 +127,12 @@ def run_ours(placement: Placement, works: dict[str, Work], demand: Demand, faste
     return seconds
 
 
-def render(executor: RayExecutor, placement: Placement, works: dict[str, Work], demand: Demand, faster: float) -> float:
+def render(
+    executor: RayExecutor, placement: Placement, works: dict[str, Work], demand: BatchDemand, faster: float
+) -> float:
     costs = known_costs(works, demand, faster)
     order = best_order(placement, list(works), costs).request_ids
-    renderer = Renderer(
+    renderer = BatchLoop(
         Scheduler(placement, costs), executor, reorder=lambda rest: better_orders(rest, placement.workers, costs)
     )
     for result in renderer.render([replay_request(name, works[name], faster) for name in order]):
@@ -177,7 +181,7 @@ def replayed(seeds: range, cases: Sequence[tuple[str, int, int]], seconds: float
             drawn = draw_works(clips, random.Random(seed), case)
             placement, split = planned(devices, drawn, demand), best_split(devices, drawn)
             works, faster = compressed(placement, drawn, seconds * clips / devices, demand)
-            encoders = sum(Stage.DECODE in worker.stages for worker in split.workers)
+            encoders = sum(V in worker.stages for worker in split.workers)
             reload_seconds = 0.0 if demand is DEMAND else sum(swaps(demand)) / faster
             ours = run_ours(placement, works, demand, faster)
             data_parallel = run_data_parallel(devices, works, faster, reload_seconds)

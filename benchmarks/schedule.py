@@ -2,7 +2,7 @@
 
     python benchmarks/schedule.py [--quick] [--seconds 4.5] [--virtual] [--devices 8] [--case distilled]
 
-Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
+str times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
 at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
 a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Devices differ from the cost model's table by factors that
 it is not told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured.
@@ -33,16 +33,16 @@ from dataclasses import dataclass, replace
 import ray
 from replay import draw_works
 from replay_worker import ReplaySpec, ReplayWorker, operations, replay_request, seconds_on
+from text_to_video import RECIPE, STAGES, V
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.estimates.costs import PredictedCosts, Work
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import DEFAULT_QUEUE, Wishes, place
 from ltx_dist.planning.losses import losses, measured_bound
@@ -52,7 +52,7 @@ from ltx_dist.planning.simulator import predict, simulate
 from ltx_dist.scheduling.scheduler import Scheduler
 
 GB = 10**9
-DEMAND = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
+DEMAND = BatchDemand(Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
 SLOWER = (1.0, 1.4, 0.7)
 """Against the table: what the cost model has to learn."""
 
@@ -83,7 +83,7 @@ class Measured:
 
 def placement_of(layout: str, devices: Sequence[DeviceInfo], prefix: str) -> Placement:
     """The layout on these devices, with workers named as their actors are."""
-    found = place(Wishes(layout=layout, video_slots=0), Inventory(tuple(devices), 16), DEMAND)
+    found = place(Wishes(layout=layout, host_slots=0), Inventory(tuple(devices), 16), DEMAND)
     workers = tuple(replace(w, worker_id=f"{prefix}{i}", num_gpus=0.0) for i, w in enumerate(found.workers))
     return replace(found, workers=workers)
 
@@ -100,7 +100,7 @@ def split(num_devices: int, encoders: int) -> Placement:
         denoise: DEFAULT_QUEUE * denoisers + encoders - 1,
         decode: DEFAULT_QUEUE * encoders + denoisers - 1,
     }
-    return Placement("pinned", workers, bounds)
+    return Placement(RECIPE, "pinned", workers, bounds)
 
 
 def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
@@ -112,14 +112,14 @@ def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
     )
 
 
-def known_costs(works: dict[str, Work], demand: Demand = DEMAND, faster: float = 1.0) -> PredictedCosts:
+def known_costs(works: dict[str, Work], demand: BatchDemand = DEMAND, faster: float = 1.0) -> PredictedCosts:
     """faster: than on GPUs the works are, so that swaps of weights are predicted to be so, too."""
     weights = {stage: int(demand.weights([stage]) / faster) for stage in STAGES}
     return PredictedCosts({name: operations(work) for name, work in works.items()}, weights)
 
 
 def compressed(
-    placement: Placement, works: dict[str, Work], seconds: float, demand: Demand = DEMAND
+    placement: Placement, works: dict[str, Work], seconds: float, demand: BatchDemand = DEMAND
 ) -> tuple[dict[str, Work], float]:
     """The batch in a time scale in which it takes about so many seconds, and how much faster that is than on GPUs."""
     faster = best_order(placement, list(works), known_costs(works, demand)).seconds * SLOWER[1] / seconds
@@ -159,7 +159,7 @@ class Driver:
 
     def run(self, batch: Prepared) -> Run:
         works, workers, costs = batch.works, batch.placement.workers, known_costs(batch.works)
-        renderer = Renderer(
+        renderer = BatchLoop(
             Scheduler(batch.placement, costs), self._executor, reorder=lambda rest: better_orders(rest, workers, costs)
         )
         for result in renderer.render([replay_request(name, works[name], batch.faster) for name in batch.request_ids]):
@@ -220,7 +220,7 @@ def prediction(
     workers = {worker.worker_id: worker for worker in placement.workers}
     for completion in sorted(completions, key=lambda c: c.finished):
         costs.observe(completion, workers[completion.assignment.worker_id])
-        done += completion.assignment.stage is Stage.DECODE
+        done += completion.assignment.stage == V
         if done == LEARNT_AFTER:
             break
     return makespan(list(predict(placement, order, costs)))

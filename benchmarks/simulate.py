@@ -18,18 +18,21 @@ import time
 import tracemalloc
 
 from replay import Replayed, draw_works
+from text_to_video import RECIPE
 
 from ltx_dist.estimates.bounds import lower_bound
 from ltx_dist.estimates.costs import Work
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 
 GB = 10**9
-DEMAND = Demand(Models({"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)}))
+DEMAND = BatchDemand(
+    Models(RECIPE, {"text_encoder": int(9.5 * GB), "transformer": int(3.8 * GB), "vae": int(1.1 * GB)})
+)
 
 
 def fleet(layout: str, num_workers: int, mixed: bool) -> Placement:

@@ -6,14 +6,15 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from builders import RECIPE, STAGES, D, E, M, V
+
 from ltx_dist.engine.executor import Joined, Left
 from ltx_dist.pipeline.payloads import EncodedVideo, StageOutput
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
 from ltx_dist.pipeline.worker import Placement, Worker
 
-SECONDS = {Stage.ENCODE_TEXT: 1.0, Stage.DENOISE: 10.0, Stage.DECODE: 3.0, Stage.ENCODE_VIDEO: 1.0}
+SECONDS = {E: 1.0, D: 10.0, V: 3.0, M: 1.0}
 VIDEO = EncodedVideo(b"mp4", 9, 64, 64, "frames", "mp4")
 NEVER = float("inf")
 
@@ -27,9 +28,9 @@ def make_request(request_id: str) -> RenderRequest:
     return RenderRequest(request_id, "p", "", 64, 64, 9, 25.0, 8, 3.0, 0.0, 0, 0.05, 0.025, 128)
 
 
-def replicated(num_workers: int, video_slots: int = 0) -> Placement:
-    workers = tuple(Worker(f"w{i}", STAGES, "cpu", i, video_slots=video_slots) for i in range(num_workers))
-    return Placement("replicated", workers, {Stage.DENOISE: 2 * num_workers, Stage.DECODE: 2 * num_workers})
+def replicated(num_workers: int, host_slots: int = 1) -> Placement:
+    workers = tuple(Worker(f"w{i}", STAGES, "cpu", i, host_slots=host_slots) for i in range(num_workers))
+    return Placement(RECIPE, "replicated", workers, {D: 2 * num_workers, V: 2 * num_workers})
 
 
 @dataclass
@@ -110,9 +111,7 @@ class FakeExecutor:
 
     def _complete(self, assignment: Assignment, ending: Ending, reason: str) -> None:
         run = self.running.pop(assignment)
-        makes_video = assignment.stage is Stage.ENCODE_VIDEO or (
-            assignment.stage is Stage.DECODE and not self.workers[assignment.worker_id].video_slots
-        )
+        makes_video = assignment.stage == M
         report = StageReport(self.now - run.started, error=None if ending is None else reason)
         completion = Completion(assignment, run.started, self.now, report, ending)
         self._ended.append(replace(completion, video=VIDEO) if makes_video and ending is None else completion)

@@ -16,7 +16,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
-from ltx_dist.inputs.media_rows import SecondPassRow
 from ltx_dist.inputs.prompt_row import Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "prompts.md"
@@ -24,10 +23,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "prompts.md"
 FIRST = ("prompt", "name", "seed")
 """Of a row's fields, the ones that most files have."""
 
-NAMES = {
-    str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers", list: "list",
-    SecondPassRow: "mapping",
-}  # fmt: skip
+NAMES = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers"}
 
 
 def main() -> None:

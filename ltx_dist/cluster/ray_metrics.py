@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.timeline import went_wrong
 from ltx_dist.pipeline.work import Completion, RenderResult
 
@@ -24,9 +23,9 @@ class RayMetrics:
     queue_lengths: clips that wait in front of each stage, asked whenever a stage ends.
     """
 
-    def __init__(self, queue_lengths: Callable[[], Mapping[Stage, int]]) -> None:
+    def __init__(self, queue_lengths: Callable[[], Mapping[str, int]]) -> None:
         self._queue_lengths = queue_lengths
-        self._runs: dict[str, Counts[Stage]] = {}
+        self._runs: dict[str, Counts[str]] = {}
         self._clips = Counter("ltx_clips", "Clips that ended, done or failed.", ("status",))
         self._retries = Counter("ltx_retries", "Stages run again for a clip.", ("stage",))
         self._failures = Counter(

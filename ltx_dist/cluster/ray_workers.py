@@ -76,7 +76,7 @@ class RayWorkers:
         spec = self._specs[worker_id]
         group = self._groups.get(worker_id)
         # Beside the thread that runs device stages, one answers `state` and one per slot runs host stages.
-        groups = {"control": 1, "host": max(1, spec.worker.video_slots)}
+        groups = {"control": 1, "host": spec.worker.host_slots}
         actor = (
             ray.remote(concurrency_groups=groups)(self._class)
             .options(

@@ -73,17 +73,19 @@ def verify(folder: Folder) -> None:
 def print_timeline(folder: Path) -> None:
     from rich.console import Console
 
-    from ltx_dist.pipeline.stages import Stage
     from ltx_dist.pipeline.timeline import first_start, gantt, overlaps
-    from ltx_dist.report.run_record import read_run_record, recorded_completions
+    from ltx_dist.report.run_record import read_run_record, recorded_completions, recorded_recipe
 
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
-    completions = recorded_completions(record)
-    print(clean_lines(gantt(completions, workers, width=min(Console().width, 120))))
-    others = [c for c in completions if c.assignment.stage in (Stage.ENCODE_TEXT, Stage.DECODE)]
-    hidden = {id(overlap.other) for overlap in overlaps(completions)}
-    print(f"{len(hidden)} of {len(others)} encodes and decodes ran while another worker denoised another clip")
+    completions, recipe = recorded_completions(record), recorded_recipe(record)
+    print(clean_lines(gantt(completions, workers, recipe, width=min(Console().width, 120))))
+    beside = set(recipe.on_device) - set(recipe.main)
+    others = [completion for completion in completions if completion.assignment.stage in beside]
+    found = (overlap.other for overlap in overlaps(completions, recipe))
+    hidden = {id(other) for other in found if other.assignment.stage in beside}
+    main = ", ".join(recipe[stage].label.verb for stage in recipe.main)
+    print(f"{len(hidden)} of {len(others)} other stages ran while another worker was at {main} of another clip")
     print(f"the first work began {first_start(completions):.1f} s after the workers began to load")
 
 

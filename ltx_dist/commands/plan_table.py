@@ -60,9 +60,13 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
         )
     console.print("Order of work as predicted, from formulas and earlier runs on such devices:", highlight=False)
     costs = batch.costs(precision)
-    shown = best.order.request_ids[:MAX_SHOWN]
+    shown = {name: batch.todo[name] for name in best.order.request_ids[:MAX_SHOWN]}
     workers = [worker.worker_id for worker in best.placement.workers]
-    print(gantt(list(predict(best.placement, shown, costs)), workers, width=min(console.width, 120)))
+    print(
+        gantt(
+            list(predict(best.placement, shown, costs)), workers, best.placement.recipe, width=min(console.width, 120)
+        )
+    )
     if len(batch.requests) > MAX_SHOWN:
         console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
 
@@ -78,7 +82,7 @@ def _pieces(tiling: DecodeTiling) -> str:
 def _layouts_table(found: list[Forecast]) -> Table:
     """Predicted makespans, shortest first; `bound` is what no order could beat in that layout."""
     table = Table(
-        "layout", "workers", "makespan", "clips/hour", "bound", "held up by", "busy", box=None, pad_edge=False
+        "layout", "workers", "makespan", "clips/hour", "bound", "bottleneck", "busy", box=None, pad_edge=False
     )
     for one in found:
         table.add_row(
@@ -117,8 +121,8 @@ def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
         largest = max(demand.working_set(stage, worker.tiling) for stage in worker.stages)
         table.add_row(
             worker.worker_id,
-            " ".join(stage.value for stage in worker.stages),
-            worker.residency + "".join(f", {stage} by block" for stage in worker.streamed),
+            " ".join(worker.stages),
+            worker.residency + "".join(f", {component} by block" for component in worker.streamed),
             f"{demand.weights(worker.stages) / 1e9:.3f} GB",
             f"{largest / 1e9:.3f} GB",
             f"{worker.peak_bytes / 1e9:.1f} GB",

@@ -6,9 +6,10 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
 
 LEAST_SECONDS = 60.0
@@ -51,14 +52,15 @@ class Deadlines:
     """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung,
     in a worker that starts or in one that reads weights between turns, within FIRST_SECONDS.
 
-    Denoising moves with every step; the other stages move when they end. A larger clip than those seen, and more clips
-    in a pass, are granted more, see `_Load`.
+    A stage with steps moves with each of them; the others move when they end. A larger clip than those seen, and more
+    clips in a pass, are granted more, see `_Load`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
         self._watched: dict[Assignment, _Watch] = {}
         self._up: set[str] = set()
-        self._seen: dict[Stage, deque[tuple[float, _Load]]] = {stage: deque(maxlen=KEPT) for stage in Stage}
+        self._seen: dict[str, deque[tuple[float, _Load]]] = {stage: deque(maxlen=KEPT) for stage in recipe.names}
 
     def joined(self, worker_id: str, now: float) -> None:
         self._up.add(worker_id)
@@ -72,13 +74,15 @@ class Deadlines:
     def begin(self, assignment: Assignment, requests: Sequence[RenderRequest], now: float) -> None:
         size = max(float(request.width * request.height * request.num_frames) for request in requests)
         since = now if assignment.worker_id in self._up else None
-        self._watched[assignment] = _Watch(_Load(len(requests), size), requests[0].num_inference_steps, since, since)
+        self._watched[assignment] = _Watch(
+            _Load(len(requests), size), self._num_steps(assignment, requests[0]), since, since
+        )
 
     def end(self, completion: Completion) -> None:
         watch = self._watched.pop(completion.assignment)
         if completion.failure is None:
             # Steps are seen under way only where they are slower than workers are asked; this tells of the others, too.
-            moves = watch.num_steps if completion.assignment.stage is Stage.DENOISE else 1
+            moves = max(watch.num_steps, 1)
             self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.load))
 
     def saw(self, states: Iterable[WorkerState], now: float) -> None:
@@ -94,7 +98,7 @@ class Deadlines:
             if state.step <= watch.step:
                 continue
             if watch.step:  # the first step has the swap of weights in it
-                self._seen[Stage.DENOISE].append(((now - watch.since) / (state.step - watch.step), watch.load))
+                self._seen[state.stage].append(((now - watch.since) / (state.step - watch.step), watch.load))
             watch.step, watch.since = state.step, now
 
     def under_way(self) -> Iterable[Assignment]:
@@ -106,12 +110,17 @@ class Deadlines:
         for assignment, watch in self._watched.items():
             allowed = self._allowed(assignment.stage, watch.load)
             if watch.since is not None and now - watch.since > allowed:
-                what = f"step {watch.step + 1}" if assignment.stage is Stage.DENOISE else "its end"
-                waited = f"waited {now - watch.since:.0f} s for {what}, where {allowed:.0f} s is the most"
-                found.append((assignment, f"hung in {assignment.stage} of {assignment.clips}: {waited}"))
+                where = f", step {watch.step + 1} of {watch.num_steps}" if watch.num_steps else ""
+                waited = f"no progress for {now - watch.since:.0f} s (limit {allowed:.0f} s)"
+                found.append((assignment, f"hung in {assignment.stage} of {assignment.clips}{where}: {waited}"))
         return found
 
-    def _allowed(self, stage: Stage, load: _Load) -> float:
+    def _num_steps(self, assignment: Assignment, request: RenderRequest) -> int:
+        """The steps that the stage reports; 0 where it moves only when it ends."""
+        counted = self._recipe[assignment.stage].steps
+        return attrgetter(counted)(request) if counted else 0
+
+    def _allowed(self, stage: str, load: _Load) -> float:
         seen = self._seen[stage]
         if not seen:
             return FIRST_SECONDS

@@ -1,4 +1,4 @@
-"""What the renderer asks of whatever runs assignments: in this process, or as Ray actors."""
+"""What the batch loop asks of whatever runs assignments: in this process, or as Ray actors."""
 
 from __future__ import annotations
 

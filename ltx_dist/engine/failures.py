@@ -29,7 +29,6 @@ from collections import Counter, defaultdict
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 
 MAX_ATTEMPTS = 3
@@ -81,9 +80,9 @@ class _Record:
     raised_on: workers on which each stage raised, one for each time.
     """
 
-    charged: Counter[Stage] = field(default_factory=Counter[Stage])
-    alone: Counter[tuple[Stage, str]] = field(default_factory=Counter[tuple[Stage, str]])
-    raised_on: defaultdict[Stage, list[str]] = field(default_factory=lambda: defaultdict(list))
+    charged: Counter[str] = field(default_factory=Counter[str])
+    alone: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    raised_on: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     losses: int = 0
     shares: bool = True
     failed_on: set[str] = field(default_factory=set)
@@ -94,10 +93,10 @@ class FailurePolicy:
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
-        self._ended_well: Counter[Stage] = Counter()
+        self._ended_well: Counter[str] = Counter()
         self._workers: set[str] = set()
-        self._survived: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
-        self._streaks: dict[tuple[str, Stage], list[tuple[str, ...]]] = {}
+        self._survived: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._streaks: dict[tuple[str, str], list[tuple[str, ...]]] = {}
         self._first_failures: list[str] | None = []
 
     def succeeded(self, completion: Completion, is_done: bool) -> None:
@@ -161,13 +160,13 @@ class FailurePolicy:
         if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
 
-    def _again(self, record: _Record, stage: Stage, from_disk: bool = False) -> Verdict:
+    def _again(self, record: _Record, stage: str, from_disk: bool = False) -> Verdict:
         """For what may be the last attempt a fresh process is worth more than another device."""
         may_be_last = record.charged[stage] >= MAX_ATTEMPTS - 1
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
 
-    def _enough(self, stage: Stage) -> int:
+    def _enough(self, stage: str) -> int:
         """How many crashes at a stage make it the clip's fault.
 
         Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row

@@ -12,9 +12,8 @@ from ltx_dist.engine.executor import Executor, Joined, Left
 from ltx_dist.engine.failures import FailurePolicy
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult
-from ltx_dist.planning.simulator import Reorder
+from ltx_dist.planning.simulator import OrderRevision, Reorder
 from ltx_dist.scheduling.scheduler import Scheduler
 
 TICK_SECONDS = 0.5
@@ -26,25 +25,21 @@ HANG_LOOK_SECONDS = 3.0
 ORDER_SECONDS, ORDER_SHARE = 0.005, 0.1
 """Spent at a time on looking for a better order, and of all time: a worker that ends meanwhile waits for that piece."""
 
-KEPT = (Stage.ENCODE_TEXT, Stage.DENOISE)
-"""Stages whose output is of use to a later run."""
-
-
 Clock = Callable[[], float]
 
 
 class KeptOutputs(Protocol):
     """Outputs of stages that are kept on disk, for this run and later ones."""
 
-    def first_stage(self, request: RenderRequest) -> Stage:
-        """The stage after the last whose output is there, made with the request's settings."""
+    def made(self, request: RenderRequest) -> frozenset[str]:
+        """The stages whose outputs are there, made with the request's settings."""
         ...
 
-    def load(self, request: RenderRequest, stage: Stage) -> StageOutput | None:
-        """What `stage` takes, as `first_stage` found it; None if it has gone since or turns out to be damaged."""
+    def load(self, request: RenderRequest, stage: str) -> StageOutput | None:
+        """The output of a stage, as `made` found it; None if it has gone since or turns out to be damaged."""
         ...
 
-    def keep(self, request: RenderRequest, stage: Stage, fetch: Callable[[], StageOutput]) -> None:
+    def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
         """Write down what a stage just made, if it is of any use later, without waiting for it."""
         ...
 
@@ -53,13 +48,13 @@ class WorkersLostError(RuntimeError):
     """No worker is left for a stage. The requests that wait for it are not to blame: another run can go on."""
 
 
-class Renderer:
+class BatchLoop:
     """Drives a scheduler and an executor. `completions` is everything that ended so far, in order.
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
     workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
-    bounds: of the queues, asked when a worker joins. reorder: better orders of what waits, asked when that of now has
-    become stale; see `better_orders`.
+    bounds: of the queues, asked when a worker joins. reorder: better orders of what waits, asked when the present one
+    is out of date; see `better_orders`.
     """
 
     def __init__(
@@ -71,7 +66,7 @@ class Renderer:
         on_notice: Callable[[str], None] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
         is_over: Callable[[], bool] = lambda: False,
-        bounds: Callable[[], Mapping[Stage, int]] | None = None,
+        bounds: Callable[[], Mapping[str, int]] | None = None,
         reorder: Reorder | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -86,11 +81,14 @@ class Renderer:
         self._reorder = reorder
         self._clock = clock
         self._policy = FailurePolicy()
-        self._deadlines = Deadlines()
+        self._recipe = scheduler.recipe
+        self._deadlines = Deadlines(self._recipe)
         self._next_hang_look = 0.0
+        self._order = OrderRevision()
         self._orders: Iterator[Sequence[str] | None] | None = None
         self._next_order = 0.0
-        self._on_disk: dict[str, Stage] = {}
+        self._on_disk: dict[str, set[str]] = {}
+        self._made: dict[str, set[str]] = {}
         self._by_id: dict[str, RenderRequest] = {}
         self._history: dict[str, list[Completion]] = {}
         self._last_loss: str | None = None
@@ -112,7 +110,7 @@ class Renderer:
         """Take in the requests, and give every worker its first work."""
         for request in requests:
             self._by_id[request.request_id] = request
-            self._scheduler.add([request.request_id], self._first_stage(request))
+            self._scheduler.add([request.request_id], self._todo_from_disk(request))
         self._submit()
 
     def turn(self) -> list[RenderResult]:
@@ -143,10 +141,11 @@ class Renderer:
         self._record(completion)
         assignment = completion.assignment
         if completion.failure is None:
+            self._note_made(assignment)
             is_done = self._scheduler.update(completion)
             self._policy.succeeded(completion, is_done)
             return [self._result(name, completion, None) for name in assignment.request_ids if is_done]
-        hosts, expected = self._scheduler.hosts(assignment.stage), self._executor.expected
+        hosts, expected = self._scheduler.hosts(assignment), self._executor.expected
         results: list[RenderResult] = []
         for part in assignment.parts:
             (name,) = part.request_ids
@@ -155,20 +154,27 @@ class Renderer:
                 self._scheduler.fail(part)
                 results.append(self._result(name, completion, verdict.error))
                 continue
-            stage = self._goes_on_at(self._by_id[name], part.stage, verdict.from_disk)
-            self._scheduler.retry(part, stage, verdict.avoid, verdict.alone, verdict.shares)
+            todo = self._todo(self._by_id[name], verdict.from_disk)
+            self._scheduler.retry(part, todo, verdict.avoid, verdict.alone, verdict.shares)
         return results
 
-    def _goes_on_at(self, request: RenderRequest, stage: Stage, from_disk: bool) -> Stage:
-        """Frames are lost with their worker, latents are not; with a node, only what is on disk is left."""
-        if not from_disk:
-            return Stage.DECODE if stage is Stage.ENCODE_VIDEO else stage
-        self._executor.release(request.request_id)
-        return self._first_stage(request)
+    def _note_made(self, assignment: Assignment) -> None:
+        """Executors hold what these stages made; frames, which host stages take, stay with their worker."""
+        if not self._recipe.host_stages_after(assignment.stage):
+            for name in assignment.request_ids:
+                self._made.setdefault(name, set()).add(assignment.stage)
 
-    def queue_lengths(self) -> dict[Stage, int]:
-        """Requests that wait in front of each stage; good in any thread."""
-        return {stage: self._scheduler.num_queued(stage) for stage in STAGES}
+    def _todo(self, request: RenderRequest, from_disk: bool) -> tuple[str, ...]:
+        """The stages left to do. Where the node with a request's outputs is lost, only what is on disk counts."""
+        if from_disk:
+            self._executor.release(request.request_id)
+            return self._todo_from_disk(request)
+        made = self._made.get(request.request_id, set()) | self._on_disk.get(request.request_id, set())
+        return self._recipe.needed(self._recipe.of(request), made)
+
+    def queue_lengths(self) -> dict[str, int]:
+        """Requests that wait in front of each device stage; good in any thread."""
+        return {stage: self._scheduler.num_queued(stage) for stage in self._recipe.on_device}
 
     def _change(self, change: Joined | Left) -> None:
         if isinstance(change, Joined):
@@ -184,12 +190,12 @@ class Renderer:
         if self._scheduler.has_worker(change.worker_id):
             self._scheduler.remove_worker(change.worker_id)
         if is_bad:
-            what = "is given nothing more: it failed clip after clip"
+            what = "is no longer used, as clip after clip failed on it"
         elif change.can_return:
             self._executor.replace(change.worker_id)
-            what = "is started anew"
+            what = "is being restarted"
         else:
-            what = "is gone; the others go on"
+            what = "is lost; the other workers continue"
         self._notice(f"worker {change.worker_id} {what}: {change.reason.splitlines()[0]}")
 
     def _drop_bad_workers(self, completions: Sequence[Completion]) -> None:
@@ -208,30 +214,41 @@ class Renderer:
             self._executor.end_worker(assignment.worker_id, Failure.HANG, reason, assignment)
 
     def _wind_up(self) -> None:
-        """Only what ends in a clip goes on. Raises KeyboardInterrupt when there is nothing of that left."""
-        for assignment in self._scheduler.finish_videos():
+        """Only what ends in a clip continues. Raises KeyboardInterrupt when there is nothing of that left."""
+        for assignment in self._scheduler.begin_host_stages():
             self._start(assignment)
-        if not any(a.stage in (Stage.DECODE, Stage.ENCODE_VIDEO) for a in self._deadlines.under_way()):
+        if not any(map(self._ends_in_a_clip, self._deadlines.under_way())):
             raise KeyboardInterrupt
+
+    def _ends_in_a_clip(self, assignment: Assignment) -> bool:
+        """Whether no device is needed after this stage."""
+        left = self._scheduler.left(assignment.request_ids[0])
+        return not set(left[1:]).intersection(self._recipe.on_device)
 
     def _raise_without_workers(self) -> None:
         stage = self._scheduler.unhosted_stage
         assert stage is not None, "nothing in flight and requests are open: the scheduler stalled"
         if self._last_loss is None:
             # No worker was made for it, because all that it makes was on disk when the run began.
-            raise WorkersLostError(f"what was kept of a clip is gone or damaged, and no worker of this run can {stage}")
+            raise WorkersLostError(
+                f"the saved input of a clip is missing or damaged, and no worker of this run can {stage}"
+            )
         raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {self._last_loss}")
 
     def _notice(self, line: str) -> None:
         if self._on_notice is not None:
             self._on_notice(line)
 
-    def _first_stage(self, request: RenderRequest) -> Stage:
-        """Where a request goes on for which the executor holds nothing; its input is loaded when a worker takes it."""
-        first = STAGES[0] if self._resumption is None else self._resumption.first_stage(request)
-        if first is not STAGES[0]:
-            self._on_disk[request.request_id] = first
-        return first
+    def _todo_from_disk(self, request: RenderRequest) -> tuple[str, ...]:
+        """The stages left to do of a request for which the executor holds nothing. What they read of outputs on disk is
+        loaded when a worker takes it."""
+        name, wanted = request.request_id, self._recipe.of(request)
+        made = frozenset[str]() if self._resumption is None else self._resumption.made(request)
+        todo = self._recipe.needed(wanted, made)
+        read = {source for stage in todo for source in self._recipe[stage].inputs}
+        self._made.pop(name, None)
+        self._on_disk[name] = {stage for stage in made if stage in read and stage in wanted}
+        return todo
 
     def _submit(self) -> None:
         while assignments := self._scheduler.schedule(self._executor.expected):
@@ -246,8 +263,7 @@ class Renderer:
         if not any(self.queue_lengths().values()):
             self._orders = None
             return
-        if self._scheduler.is_order_stale:
-            self._scheduler.order_is_chosen()
+        if self._order.is_due(self._scheduler):
             self._orders = iter(self._reorder(self._scheduler))
         while self._orders and self._clock() < started + ORDER_SECONDS:
             try:
@@ -261,32 +277,34 @@ class Renderer:
         requests: list[RenderRequest] = []
         for part in assignment.parts:
             request = self._by_id[part.request_ids[0]]
-            if self._restore(request):
+            if self._restore(request, assignment.stage):
                 requests.append(request)
             else:
-                self._scheduler.retry(part, self._first_stage(request))
+                self._scheduler.retry(part, self._todo(request, from_disk=True))
         if requests:
             assignment = replace(assignment, request_ids=tuple(request.request_id for request in requests))
             self._deadlines.begin(assignment, requests, self._clock())
             self._executor.submit(assignment, requests)
 
-    def _restore(self, request: RenderRequest) -> bool:
-        """Hand the executor what is on disk of a request, if that is where its input is. False: it is there no more."""
-        stage = self._on_disk.pop(request.request_id, None)
-        if stage is None:
-            return True
-        assert self._resumption is not None
-        output = self._resumption.load(request, stage)
-        if output is None:
-            return False
-        self._executor.restore(request.request_id, STAGES[STAGES.index(stage) - 1], output)
+    def _restore(self, request: RenderRequest, stage: str) -> bool:
+        """Hand the executor the stage's inputs that are on disk. False: one of them is there no longer."""
+        on_disk = self._on_disk.get(request.request_id, set())
+        for source in on_disk.intersection(self._recipe[stage].inputs):
+            assert self._resumption is not None
+            output = self._resumption.load(request, source)
+            if output is None:
+                return False
+            on_disk.remove(source)
+            self._made.setdefault(request.request_id, set()).add(source)
+            self._executor.restore(request.request_id, source, output)
         return True
 
     def _record(self, completion: Completion) -> None:
         assignment = completion.assignment
         self._deadlines.end(completion)
         as_planned = not completion.report.changes_pixels
-        if self._resumption is not None and assignment.stage in KEPT and completion.error is None and as_planned:
+        kept = self._recipe[assignment.stage].keeps != "nothing" and completion.error is None and as_planned
+        if self._resumption is not None and kept:
             for name in assignment.request_ids:
                 self._resumption.keep(
                     self._by_id[name], assignment.stage, self._executor.fetcher(name, assignment.stage)
@@ -301,6 +319,8 @@ class Renderer:
     def _result(self, request_id: str, completion: Completion, error: str | None) -> RenderResult:
         request = self._by_id[request_id]
         self._executor.release(request_id)
+        self._on_disk.pop(request_id, None)
+        self._made.pop(request_id, None)
         completions = tuple(self._history.pop(request_id, ()))
         if error is not None:
             return RenderResult(request, "failed", completions, error=error)

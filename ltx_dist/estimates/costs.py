@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Worker
 
-Work = tuple[float, float, float]
-"""What the stages of one clip take, in the order of STAGES: operations, or seconds on a device of rate 1."""
+Work = tuple[float, ...]
+"""What each device stage of one clip takes, in the recipe's order: operations, or seconds on a device of rate 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +48,58 @@ CPU_THREAD = DeviceRate(0.04, 8, 8)
 THREADS_EXPONENT = 0.8
 """A second thread makes a stage 1.7 times as fast, not twice."""
 
-EFFICIENCY: Mapping[Stage, float] = {Stage.ENCODE_TEXT: 0.3, Stage.DENOISE: 0.59, Stage.DECODE: 0.35}
-"""Share of the peak that each model reaches: 0.59 is the 97 of 165 TFLOP/s that diffusers reaches on an RTX 4090; the
-other two are estimates, and like all of these are replaced by what the first clips take."""
+
+@dataclass(frozen=True, slots=True)
+class StageRate:
+    """How fast a stage runs on a device of known figures.
+
+    efficiency: share of the device's peak that its model reaches. operations_per_byte: set where the stage reads all of
+        its weights for little work, so that the device's memory may be what limits it.
+    """
+
+    efficiency: float
+    operations_per_byte: float | None = None
+
 
 KEPT = 31
 """Completions of a stage on a kind of device whose median corrects the prediction."""
 
 DRIFT = 0.25
-"""A correction that moved by more than this since it was last planned with asks for a new plan."""
+"""Replan when a correction has moved by more than this."""
 
 READ_GBS = 1.0
 """Of a file that may have left the page cache: an estimate, for a plain NVMe disk."""
 
-DeviceStage = tuple[str, Stage]
+DeviceStage = tuple[str, str]
+"""A kind of device and a stage."""
 
 
 class Costs(Protocol):
-    """What the scheduler and the planner ask. `rate` is work a second, the same for workers of a kind."""
+    """What the scheduler and the planner ask. `rate` is work per second, the same for workers of a kind."""
 
-    def work(self, request_id: str, stage: Stage) -> float: ...
+    def work(self, request_id: str, stage: str) -> float: ...
 
-    def rate(self, worker: Worker, stage: Stage) -> float: ...
+    def rate(self, worker: Worker, stage: str) -> float: ...
 
-    def swap_seconds(self, worker: Worker, stage: Stage) -> float: ...
+    def swap_seconds(self, worker: Worker, components: Collection[str]) -> float:
+        """Seconds to bring these components to the worker's device."""
+        ...
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
         """Take in what an assignment took; True when what was planned with is off by more than DRIFT."""
         ...
 
 
-class Unknown:
+class UniformCosts:
     """Costs of which nothing is known: every stage takes a second everywhere, and swaps take none."""
 
-    def work(self, request_id: str, stage: Stage) -> float:
+    def work(self, request_id: str, stage: str) -> float:
         return 1.0
 
-    def rate(self, worker: Worker, stage: Stage) -> float:
+    def rate(self, worker: Worker, stage: str) -> float:
         return 1.0
 
-    def swap_seconds(self, worker: Worker, stage: Stage) -> float:
+    def swap_seconds(self, worker: Worker, components: Collection[str]) -> float:
         return 0.0
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
@@ -96,41 +108,47 @@ class Unknown:
 
 @dataclass
 class PredictedCosts:
-    """By request its `Work`; by stage the bytes of its weights; by (device, stage) how much slower than the table.
+    """Costs from formulas, corrected by what this run and earlier ones measured.
 
-    read_again: bytes on disk of weights of which no worker keeps a host copy: they are read for every turn.
-    The corrections are those kept from earlier runs, until this run has seen the stage on such a device. A device of
-    which nothing is known is taken to be off as the others of this run are: the model's operations are, not the device.
+    work_of: operations of each device stage, by request. stage_rates: by stage. weight_bytes: by component.
+    corrections: by kind of device and stage, how much slower than the table it is; those of earlier runs hold until
+        this run has seen the stage on such a device. A device of which nothing is known is taken to be off as the
+        others of this run are: the model's operations are wrong, not the device.
+    read_again: bytes on disk, by component, of weights of which no worker keeps a host copy: they are read for every
+        turn.
     """
 
+    recipe: Recipe
     work_of: Mapping[str, Work]
-    weight_bytes: Mapping[Stage, int]
+    stage_rates: Mapping[str, StageRate]
+    weight_bytes: Mapping[str, int]
     corrections: dict[DeviceStage, float] = field(default_factory=dict[DeviceStage, float])
-    read_again: Mapping[Stage, int] = field(default_factory=dict[Stage, int])
-    _seen: dict[DeviceStage, deque[float]] = field(default_factory=dict[DeviceStage, "deque[float]"])
-    _elsewhere: dict[Stage, float] = field(default_factory=dict[Stage, float])
-    _planned: dict[DeviceStage, float] = field(default_factory=dict[DeviceStage, float])
+    read_again: Mapping[str, int] = field(default_factory=dict[str, int])
+    _seen: dict[DeviceStage, deque[float]] = field(init=False, default_factory=dict[DeviceStage, "deque[float]"])
+    _elsewhere: dict[str, float] = field(init=False, default_factory=dict[str, float])
+    _planned: dict[DeviceStage, float] = field(init=False, default_factory=dict[DeviceStage, float])
 
-    def work(self, request_id: str, stage: Stage) -> float:
-        return self.work_of[request_id][STAGES.index(stage)]
+    def __post_init__(self) -> None:
+        self._position = {stage: position for position, stage in enumerate(self.recipe.on_device)}
 
-    def rate(self, worker: Worker, stage: Stage) -> float:
-        """Operations a second."""
+    def work(self, request_id: str, stage: str) -> float:
+        return self.work_of[request_id][self._position[stage]]
+
+    def rate(self, worker: Worker, stage: str) -> float:
+        """Operations per second."""
         return self._table_rate(worker, stage) / self._correction((device_kind(worker), stage))
 
-    def swap_seconds(self, worker: Worker, stage: Stage) -> float:
+    def swap_seconds(self, worker: Worker, components: Collection[str]) -> float:
         """Weights only travel to the device: they never change, so nothing is copied back."""
-        if stage in self.read_again or not worker.keeps_host_copy:
-            return self.read_again.get(stage, self.weight_bytes[stage]) / (READ_GBS * 1e9)
-        return self.weight_bytes[stage] / (device_rate(worker).link_gbs * 1e9)
+        return sum(self._load_seconds(worker, component) for component in components)
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
         assignment = completion.assignment
         stage = assignment.stage
-        works = [self.work_of[name] for name in assignment.request_ids if name in self.work_of]
-        if completion.error is not None or completion.worker_lost or stage not in STAGES or not works:
+        works = [self.work(name, stage) for name in self._known(assignment)]
+        if completion.error is not None or completion.worker_lost or not works:
             return False
-        predicted = sum(work[STAGES.index(stage)] for work in works) / self._table_rate(worker, stage)
+        predicted = sum(works) / self._table_rate(worker, stage)
         if predicted <= 0:
             return False
         key = device_kind(worker), stage
@@ -138,7 +156,7 @@ class PredictedCosts:
         seen.append(completion.report.seconds / predicted)
         planned = self._planned.setdefault(key, self._correction(key))
         self.corrections[key] = now = statistics.median(seen)
-        self._elsewhere[stage] = statistics.median(self.corrections[other] for other in self._seen if other[1] is stage)
+        self._elsewhere[stage] = statistics.median(self.corrections[other] for other in self._seen if other[1] == stage)
         if max(now, planned) <= (1 + DRIFT) * min(now, planned):
             return False
         self._planned[key] = now
@@ -148,16 +166,26 @@ class PredictedCosts:
         """The corrections that this run has seen itself."""
         return {key: self.corrections[key] for key in self._seen}
 
+    def _known(self, assignment: Assignment) -> list[str]:
+        """Its requests whose work is known; none on the host, of whose work nothing is predicted."""
+        if assignment.stage not in self._position:
+            return []
+        return [name for name in assignment.request_ids if name in self.work_of]
+
+    def _load_seconds(self, worker: Worker, component: str) -> float:
+        if component in self.read_again or not worker.keeps_host_copy:
+            return self.read_again.get(component, self.weight_bytes[component]) / (READ_GBS * 1e9)
+        return self.weight_bytes[component] / (device_rate(worker).link_gbs * 1e9)
+
     def _correction(self, key: DeviceStage) -> float:
         return self.corrections.get(key) or self._elsewhere.get(key[1], 1.0)
 
-    def _table_rate(self, worker: Worker, stage: Stage) -> float:
-        rate = device_rate(worker)
-        by_operations = rate.tflops * 1e12 * EFFICIENCY[stage]
-        if stage is not Stage.ENCODE_TEXT:
-            return by_operations
-        # One prompt makes of T5 a read of all its weights: 128 tokens are 2 x 128 operations for 2 bytes.
-        return min(by_operations, 128 * rate.memory_gbs * 1e9)
+    def _table_rate(self, worker: Worker, stage: str) -> float:
+        device, known = device_rate(worker), self.stage_rates[stage]
+        rate = device.tflops * 1e12 * known.efficiency
+        if known.operations_per_byte is None:
+            return rate
+        return min(rate, known.operations_per_byte * device.memory_gbs * 1e9)
 
 
 def device_kind(worker: Worker) -> str:
@@ -173,11 +201,11 @@ def device_rate(worker: Worker) -> DeviceRate:
     return next((rate for part, rate in DEVICE_RATES.items() if part in worker.device_name), UNKNOWN_GPU)
 
 
-def seconds(costs: Costs, request_id: str, stage: Stage, worker: Worker) -> float:
-    """Predicted, weights on the device."""
+def seconds(costs: Costs, request_id: str, stage: str, worker: Worker) -> float:
+    """Predicted seconds with the weights on the device."""
     return costs.work(request_id, stage) / costs.rate(worker, stage)
 
 
 def pass_seconds(costs: Costs, assignment: Assignment, worker: Worker) -> float:
-    """Predicted of an assignment: what its requests take one by one. That a pass may gain more, completions tell."""
+    """Predicted seconds of an assignment: what its requests take one by one. What a shared pass gains is measured."""
     return sum(seconds(costs, request_id, assignment.stage, worker) for request_id in assignment.request_ids)

@@ -13,6 +13,9 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.estimates.costs import StageRate, Work
+from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
+from ltx_dist.models.ltx_video import estimates as ltx_video_estimates
 from ltx_dist.models.ltx_video import recipes as ltx_video
 from ltx_dist.pipeline.component import Component
 from ltx_dist.pipeline.recipe import Recipe, StageSpec
@@ -21,6 +24,10 @@ from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storag
 
 if TYPE_CHECKING:
     import torch
+
+
+Config = Mapping[str, Any]
+Ratios = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,10 @@ class Family:
 
     pipeline_classes: the diffusers pipelines that its checkpoints name. operations: `module:class` by operation.
     loader: `module:function` that loads a component; see `load_component`.
+    stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
+        components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
+        by the same, the precision and the storage. weight_bytes: of each component on the device, by the configs and
+        the number of its parameters.
     """
 
     name: str
@@ -70,6 +81,10 @@ class Family:
     components: tuple[Component, ...]
     operations: Mapping[str, str]
     loader: str
+    stage_rates: Mapping[str, StageRate]
+    stage_work: Callable[[Mapping[str, Config], Ratios, RenderRequest], Work]
+    stage_memory: Callable[[Mapping[str, Config], Ratios, str, Storage], Mapping[str, StageMemory]]
+    weight_bytes: Callable[[Mapping[str, Config], Mapping[str, int], str, Storage], Mapping[str, WeightBytes]]
 
     @cached_property
     def traits(self) -> Mapping[str, Component]:
@@ -97,6 +112,10 @@ FAMILIES = (
         components=ltx_video.COMPONENTS,
         operations=ltx_video.OPERATIONS,
         loader="ltx_dist.models.ltx_video.load:load_component",
+        stage_rates=ltx_video_estimates.STAGE_RATES,
+        stage_work=ltx_video_estimates.stage_work,
+        stage_memory=ltx_video_estimates.stage_memory,
+        weight_bytes=ltx_video_estimates.weight_bytes,
     ),
 )
 

@@ -42,6 +42,7 @@ class StageSpec:
     shares_pass: several requests with equal settings may share one forward pass.
     steps: the request's attribute that counts its denoising steps, each of which it reports; empty if it has none.
     only_with: the request's attribute without which the stage is left out; empty if every request runs it.
+    share: of a clip's time, roughly. Ranks what a device should host where nothing better is known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class StageSpec:
     shares_pass: bool = False
     steps: str = ""
     only_with: str = ""
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,31 @@ class Recipe:
         """Names of the stages that need a device: those that requests queue for."""
         return tuple(stage.name for stage in self.stages if stage.runs_on == "device")
 
+    @cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The device stages that run on the same components, in the order of the first of each."""
+        by_components: dict[tuple[str, ...], list[str]] = {}
+        for name in self.on_device:
+            by_components.setdefault(self[name].components, []).append(name)
+        return tuple(tuple(names) for names in by_components.values())
+
+    @cached_property
+    def main(self) -> tuple[str, ...]:
+        """The stages that usually take most of a clip's time, and those that run on the same components."""
+        return max(self.groups, key=lambda group: max(self[name].share for name in group))
+
     def of(self, request: object) -> tuple[str, ...]:
         """The stages that this request runs, in order."""
         return tuple(s.name for s in self.stages if not s.only_with or attrgetter(s.only_with)(request))
+
+    def feeding(self, name: str) -> tuple[str, ...]:
+        """The device stages that may come right before this one: back to the last that every request runs."""
+        found: list[str] = []
+        for earlier in reversed(self.on_device[: self.on_device.index(name)]):
+            found.append(earlier)
+            if not self[earlier].only_with:
+                break
+        return tuple(found)
 
     def host_stages_after(self, name: str) -> tuple[str, ...]:
         """The host stages that follow a device stage directly: they run on the worker that ran it."""

@@ -6,11 +6,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ltx_dist.pipeline.stages import STAGES, Stage
-from ltx_dist.pipeline.work import Assignment, Completion, Failure
-
-LETTERS: dict[Stage, str] = {Stage.ENCODE_TEXT: "E", Stage.DENOISE: "D", Stage.DECODE: "V", Stage.ENCODE_VIDEO: "M"}
-"""One letter a stage in the picture; V as in VAE, because D is taken; M as in mp4."""
+from ltx_dist.pipeline.recipe import Recipe, StageSpec
+from ltx_dist.pipeline.work import Completion, Failure
 
 IDLE, BAR, FAILED = ".", "=", "x"
 
@@ -23,24 +20,28 @@ SHORTEST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """`other` (an encode or decode) ran for `seconds` while another worker denoised another request."""
+    """`other` ran for `seconds` while another worker ran a main stage of another request, such as denoising."""
 
-    denoise: Completion
+    main: Completion
     other: Completion
     seconds: float
 
 
-def lane_of(assignment: Assignment) -> str:
-    """The worker's name; its host has a lane of its own for the mp4s it makes beside the device."""
-    return assignment.worker_id + (" mp4" if assignment.stage is Stage.ENCODE_VIDEO else "")
+def lane_of(worker_id: str, stage: StageSpec) -> str:
+    """The worker's name; each of its host stages has a lane of its own, beside the device."""
+    return worker_id if stage.runs_on == "device" else f"{worker_id} {stage.label.verb}"
 
 
-def lanes(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
+def lanes(completions: Iterable[Completion], recipe: Recipe) -> dict[str, list[Completion]]:
     """Completions by `lane_of`, each lane by start; lanes by name."""
     found: dict[str, list[Completion]] = {}
-    for completion in sorted(completions, key=lambda c: (lane_of(c.assignment), c.started, c.finished)):
-        found.setdefault(lane_of(completion.assignment), []).append(completion)
+    for completion in sorted(completions, key=lambda c: (_lane(c, recipe), c.started, c.finished)):
+        found.setdefault(_lane(completion, recipe), []).append(completion)
     return found
+
+
+def _lane(completion: Completion, recipe: Recipe) -> str:
+    return lane_of(completion.assignment.worker_id, recipe[completion.assignment.stage])
 
 
 def went_wrong(completion: Completion) -> bool:
@@ -61,10 +62,10 @@ def makespan(completions: Sequence[Completion]) -> float:
     return max((c.finished for c in completions), default=0.0) - first_start(completions)
 
 
-def busy_shares(completions: Sequence[Completion]) -> dict[str, float]:
-    """By worker, the share of the makespan in which it had something to do: 0 to 1, however its completions overlap."""
+def busy_shares(completions: Sequence[Completion], recipe: Recipe) -> dict[str, float]:
+    """By lane, the share of the makespan in which it had something to do: 0 to 1, however its completions overlap."""
     total = makespan(completions)
-    return {worker_id: _busy_seconds(lane) / total if total else 0.0 for worker_id, lane in lanes(completions).items()}
+    return {name: _busy_seconds(lane) / total if total else 0.0 for name, lane in lanes(completions, recipe).items()}
 
 
 def _busy_seconds(lane: Sequence[Completion]) -> float:
@@ -75,45 +76,55 @@ def _busy_seconds(lane: Sequence[Completion]) -> float:
     return busy
 
 
-def overlaps(completions: Sequence[Completion]) -> list[Overlap]:
-    """Every encode or decode of one request that shares time with another request's denoise on another worker.
+def overlaps(completions: Sequence[Completion], recipe: Recipe) -> list[Overlap]:
+    """Every other stage of one request that shares time with a main stage of another request on another worker.
 
-    One pass by start: at any time there are at most as many denoises under way as workers.
+    One pass by start: at any time at most as many main stages are under way as there are workers.
     """
     found: list[Overlap] = []
     active: list[Completion] = []
     for completion in sorted(completions, key=lambda c: (c.started, c.finished)):
         active = [earlier for earlier in active if earlier.finished > completion.started]
         for earlier in active:
-            denoises = earlier.assignment.stage is Stage.DENOISE, completion.assignment.stage is Stage.DENOISE
-            if denoises[0] != denoises[1] and _independent(earlier, completion):
-                denoise, other = (earlier, completion) if denoises[0] else (completion, earlier)
-                if (seconds := _shared_seconds(denoise, other)) > 0:
-                    found.append(Overlap(denoise, other, seconds))
+            are_main = earlier.assignment.stage in recipe.main, completion.assignment.stage in recipe.main
+            if are_main[0] != are_main[1] and _independent(earlier, completion):
+                main, other = (earlier, completion) if are_main[0] else (completion, earlier)
+                if (seconds := _shared_seconds(main, other)) > 0:
+                    found.append(Overlap(main, other, seconds))
         active.append(completion)
-    return sorted(found, key=lambda pair: (pair.denoise.started, pair.other.started))
+    return sorted(found, key=lambda pair: (pair.main.started, pair.other.started))
 
 
-def gantt(completions: Sequence[Completion], workers: Sequence[str], width: int = 80, unit: str = "s") -> str:
-    """A row a worker, a letter a stage, time from left to right; under it the makespan and the busy shares.
+def gantt(
+    completions: Sequence[Completion], workers: Sequence[str], recipe: Recipe, width: int = 80, unit: str = "s"
+) -> str:
+    """One row per worker, one letter per stage, time from left to right; below, the makespan and the busy shares.
 
     The picture begins with the first work. Clips are numbered in the order in which their work began; D4+2 is the
     fourth with two others in its pass. A stage shorter than a cell takes a whole one, from the longer stage it lies
     next to. `unit` is what the times are in.
     """
-    by_worker = lanes(_from_zero(completions))
-    rows = [name for worker in workers for name in (worker, f"{worker} mp4") if name == worker or name in by_worker]
+    by_lane = lanes(_from_zero(completions), recipe)
+    host = [stage for stage in recipe if stage.runs_on == "host"]
+    rows = [
+        name
+        for worker in workers
+        for name in (worker, *(lane_of(worker, stage) for stage in host))
+        if name == worker or name in by_lane
+    ]
     label = max((len(row) for row in rows), default=0) + 2
     cells = max(width - label - 1, 2 * TICK_CELLS)
     total = makespan(completions)
     per_second = cells / max(total, SHORTEST)
     numbers = _numbers(completions)
-    picture = [f"{row:<{label}}" + _row(by_worker.get(row, []), cells, per_second, numbers).rstrip() for row in rows]
+    picture = [
+        f"{row:<{label}}" + _row(by_lane.get(row, []), cells, per_second, numbers, recipe).rstrip() for row in rows
+    ]
     axis = [f"{'':{label}}{line}".rstrip() for line in _axis(total, cells, per_second, unit)]
-    by_share = busy_shares(completions)
+    by_share = busy_shares(completions, recipe)
     shares = ", ".join(f"{worker} {by_share.get(worker, 0.0):.0%}" for worker in workers)
     busy = textwrap.wrap(f"busy: {shares}", max(width, 20), subsequent_indent="      ", break_on_hyphens=False)
-    return "\n".join([*picture, *axis, "", _legend(completions), f"makespan: {total:.2f} {unit}", *busy])
+    return "\n".join([*picture, *axis, "", _legend(completions, recipe), f"makespan: {total:.2f} {unit}", *busy])
 
 
 def _from_zero(completions: Sequence[Completion]) -> list[Completion]:
@@ -139,7 +150,7 @@ def _independent(a: Completion, b: Completion) -> bool:
     return not set(one.request_ids) & set(other.request_ids) and one.worker_id != other.worker_id
 
 
-def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dict[str, int]) -> str:
+def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dict[str, int], recipe: Recipe) -> str:
     """Longest first, so that the short ones lie on top; then each stretch still visible is labelled."""
     owner: list[Completion | None] = [None] * cells
     for completion in sorted(lane, key=lambda c: c.started - c.finished):
@@ -151,15 +162,16 @@ def _row(lane: Sequence[Completion], cells: int, per_second: float, numbers: dic
         end = position + 1
         while end < cells and owner[end] is owner[position]:
             end += 1
-        text += _stretch(owner[position], end - position, numbers)
+        text += _stretch(owner[position], end - position, numbers, recipe)
         position = end
     return text
 
 
-def _stretch(completion: Completion | None, length: int, numbers: dict[str, int]) -> str:
+def _stretch(completion: Completion | None, length: int, numbers: dict[str, int], recipe: Recipe) -> str:
     if completion is None:
         return IDLE * length
-    letter, shared = LETTERS[completion.assignment.stage], sorted(numbers[n] for n in completion.assignment.request_ids)
+    letter = recipe[completion.assignment.stage].label.letter
+    shared = sorted(numbers[name] for name in completion.assignment.request_ids)
     name = f"{letter}{shared[0]}" + f"+{len(shared) - 1}" * (len(shared) > 1)
     # A number cut short is another clip's number: all of it or only the letter.
     bar = (name if len(name) <= length else letter).ljust(length, BAR)
@@ -189,8 +201,8 @@ def _tick_seconds(at_least: float) -> float:
         power *= 10
 
 
-def _legend(completions: Sequence[Completion]) -> str:
-    shown = [*STAGES, *[Stage.ENCODE_VIDEO] * any(c.assignment.stage is Stage.ENCODE_VIDEO for c in completions)]
-    entries = [f"{LETTERS[stage]} {stage}" for stage in shown] + [f"{IDLE} idle"]
+def _legend(completions: Sequence[Completion], recipe: Recipe) -> str:
+    ran = {completion.assignment.stage for completion in completions}
+    entries = [f"{stage.label.letter} {stage.name}" for stage in recipe if stage.name in ran] + [f"{IDLE} idle"]
     entries += [f"{FAILED} failed"] * any(went_wrong(c) for c in completions)
     return "   ".join(entries)

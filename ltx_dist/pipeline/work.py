@@ -8,7 +8,6 @@ from typing import Literal
 
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +18,12 @@ class Assignment:
     """
 
     request_ids: tuple[str, ...]
-    stage: Stage
+    stage: str
     worker_id: str
 
     @property
     def parts(self) -> tuple[Assignment, ...]:
-        """The same a request each: how a pass ends that is not over for all of its requests in the same way."""
+        """One assignment per request, for passes whose requests end differently."""
         return tuple(replace(self, request_ids=(request_id,)) for request_id in self.request_ids)
 
     @property
@@ -35,7 +34,7 @@ class Assignment:
 
 
 class Failure(StrEnum):
-    """How an assignment ended that did not end well. What follows from it is decided in `execution/failures.py`.
+    """How an assignment ended that did not end well. What follows from it is decided in `engine/failures.py`.
 
     ERROR: the stage raised, and the worker is as good as before. CRASH: its worker died, or its device raises at every
     call since, while it ran. HANG: nothing moved for too long, so the worker was ended. QUEUED: its worker died before
@@ -77,8 +76,7 @@ class StageReport:
 class Completion:
     """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
 
-    `failure` is None if it ended well; else `error` says what happened. `video` is set by the last stage only:
-    ENCODE_VIDEO, or DECODE where that makes the mp4, too.
+    `failure` is None if it ended well; else `error` says what happened. `video` is set by the last stage only.
     submitted: when it was given to its worker; None where that is when it started.
     """
 
@@ -121,7 +119,7 @@ class WorkerState:
     """
 
     worker_id: str
-    stage: Stage | None = None
+    stage: str | None = None
     request_ids: tuple[str, ...] = ()
     step: int = 0
     num_steps: int = 0

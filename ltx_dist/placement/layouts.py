@@ -1,15 +1,25 @@
-"""Which stages each device hosts: by the layout alone, or by what fits it."""
+"""Which stages each device hosts: by the layout alone, or by what fits it.
+
+Stages that run on the same components are hosted together: they share the loaded weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, combinations
 
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.placement.inventory import DeviceInfo
 
+Hosted = tuple[str, ...]
+"""Stages of one device, in the recipe's order."""
 
-def hosted_by_layout(layout: str, num_devices: int, needed: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
-    """The stages of each device. Pinned, denoising gets every device that the other needed stages leave."""
+PINNED_DEVICES = 3
+"""One for what comes before the main stages, one for them and one for what comes after."""
+
+
+def hosted_by_layout(layout: str, num_devices: int, recipe: Recipe, needed: Hosted) -> list[Hosted]:
+    """The stages of each device. Pinned, the recipe's main stages get every device that the others leave."""
     if layout in ("shared", "replicated"):
         return [needed] * num_devices
     assert layout == "pinned"
@@ -18,32 +28,37 @@ def hosted_by_layout(layout: str, num_devices: int, needed: tuple[Stage, ...]) -
             "placement.layout: pinned needs at least 2 devices and has 1; "
             "use shared, or set placement.devices to 2 or more"
         )
-    if Stage.DENOISE not in needed:
+    main = tuple(stage for stage in needed if stage in recipe.main)
+    if not main or main == needed:
         return [needed] * num_devices
-    if Stage.ENCODE_TEXT not in needed:
-        return [*[(Stage.DENOISE,)] * (num_devices - 1), (Stage.DECODE,)]
-    if num_devices == 2:
-        return [(Stage.ENCODE_TEXT, Stage.DECODE), (Stage.DENOISE,)]
-    return [(Stage.ENCODE_TEXT,), *[(Stage.DENOISE,)] * (num_devices - 2), (Stage.DECODE,)]
+    before = tuple(stage for stage in needed if recipe.position(stage) < recipe.position(recipe.main[0]))
+    after = tuple(stage for stage in needed if stage not in main and stage not in before)
+    if before and after and num_devices == 2:
+        return [(*before, *after), main]
+    ends = [stages for stages in (before, after) if stages]
+    middle = [main] * (num_devices - len(ends))
+    return [*([before] if before else []), *middle, *([after] if after else [])]
 
 
-def by_use(needed: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
-    """Sets of stages, the most useful for a device first: denoising takes most of the time, encoding least."""
-    encode, denoise, decode = STAGES
-    order = [STAGES, (denoise, decode), (encode, denoise), (denoise,), (encode, decode), (decode,), (encode,)]
-    return [stages for stages in order if set(stages) <= set(needed)]
+def by_use(recipe: Recipe, needed: Hosted) -> list[Hosted]:
+    """Sets of stages, the most useful for a device first: those that take the largest share of a clip's time."""
+    groups = [group for group in (tuple(s for s in g if s in needed) for g in recipe.groups) if group]
+    subsets = chain.from_iterable(combinations(groups, count) for count in range(len(groups), 0, -1))
+    sets = [recipe.ordered(tuple(chain.from_iterable(subset))) for subset in subsets]
+    return sorted(sets, key=lambda stages: -sum(recipe[stage].share for stage in stages))
 
 
 def hosted_by_size(
     devices: Sequence[DeviceInfo],
-    needed: tuple[Stage, ...],
-    fits: Callable[[DeviceInfo, tuple[Stage, ...]], bool],
-) -> list[tuple[Stage, ...]]:
+    recipe: Recipe,
+    needed: Hosted,
+    fits: Callable[[DeviceInfo, Hosted], bool],
+) -> list[Hosted]:
     """For each device what fits it all at once; a stage that then has no device goes to the smallest that can have it.
 
     Where nothing holds the stage beside others, the smallest device runs all stages in turns.
     """
-    sets = by_use(needed)
+    sets = by_use(recipe, needed)
     hosted = [next((stages for stages in sets if fits(device, stages)), needed) for device in devices]
     smallest_first = sorted(range(len(devices)), key=lambda index: devices[index].memory_bytes or 0)
     for missing in needed:
@@ -60,7 +75,7 @@ def hosted_by_size(
     return hosted
 
 
-def _others_host(hosted: Sequence[tuple[Stage, ...]], index: int, stages: tuple[Stage, ...]) -> bool:
+def _others_host(hosted: Sequence[Hosted], index: int, stages: Hosted) -> bool:
     """Whether what the device at `index` runs now and would no longer run is run elsewhere."""
     elsewhere = {stage for i, other in enumerate(hosted) if i != index for stage in other}
     return all(stage in stages or stage in elsewhere for stage in hosted[index])

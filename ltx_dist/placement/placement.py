@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.storage import DecodeTiling
 from ltx_dist.pipeline.worker import CPU, Device, Placement, Worker
-from ltx_dist.placement.fitting import Demand, Wish
+from ltx_dist.placement.fitting import BatchDemand, Wish
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.placement.layouts import by_use, hosted_by_layout, hosted_by_size
+from ltx_dist.placement.layouts import PINNED_DEVICES, Hosted, by_use, hosted_by_layout, hosted_by_size
 
 HOST_SHARE = 0.8
-"""Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips under way."""
+"""Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips under plan."""
 
 DEFAULT_QUEUE = 6
 """Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped: with 2,
@@ -24,8 +23,8 @@ stages of alike length but unlike clips keep each other waiting. They are 4 to 9
 DEFAULT_WAVE = 8
 """Clips that wait between two stages where a change of stage swaps weights and nothing predicts what that costs."""
 
-DEFAULT_VIDEO_SLOTS = 2
-"""Clips whose frames wait on the host or are in x264: one being encoded and one being decoded (120 to 660 MB each)."""
+HOST_SLOTS = 2
+"""Clips whose frames are in the host's memory (120 to 660 MB each): one being encoded and one being decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,58 +39,65 @@ class Wishes:
     residency: Wish = "auto"
     host_memory_gb: float | None = None
     wave: int | None = None
-    video_slots: int | None = None
+    host_slots: int | None = None
 
 
-def place(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[Stage, ...] = STAGES) -> Placement:
+def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hosted | None = None) -> Placement:
     """The workers for these devices. `demand`: what the batch asks of them.
 
-    needed: the stages that the batch still has to run, always to the last: what none hosts is never loaded.
+    needed: the device stages that the batch still has to run, in order; all if not given. What no worker hosts is
+    never loaded.
 
     Raises ValueError naming the field when the devices cannot carry the layout.
     """
     devices = _devices(wishes, inventory)
     layout = wishes.layout if wishes.layout != "auto" else ("shared" if len(devices) == 1 else "replicated")
 
-    def host(stages: tuple[Stage, ...]) -> list[tuple[Stage, ...]]:
-        if layout == "elastic":
-            return hosted_by_size(devices, stages, lambda device, some: _fits(wishes, device, some, demand))
-        return hosted_by_layout(layout, len(devices), stages)
+    recipe = demand.models.recipe
 
-    hosted = host(needed)
+    def host(stages: Hosted) -> list[Hosted]:
+        if layout == "elastic":
+            return hosted_by_size(devices, recipe, stages, lambda device, some: _fits(wishes, device, some, demand))
+        return hosted_by_layout(layout, len(devices), recipe, stages)
+
+    hosted = host(recipe.on_device if needed is None else needed)
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
     # Tiles change the pixels, so they are those of the whole batch, whatever of it is done already.
-    tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(STAGES), strict=True)), demand))
+    tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(recipe.on_device), strict=True)), demand))
     host_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
         worker_for(device, number, stages, wishes, tiled, threads, host_bytes)
         for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
-    return Placement(layout, workers, _max_queued(wishes, workers))
+    return Placement(recipe, layout, workers, _max_queued(wishes, recipe, workers))
 
 
-def with_device(placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, demand: Demand) -> Placement:
+def with_device(
+    placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, demand: BatchDemand
+) -> Placement:
     """The placement with one worker more, its last, on a GPU that joined. `number`: of its name, used by none before.
 
-    In `pinned` it denoises, as every device beyond the third; in `elastic` it runs what fits; in `shared`, which then
-    is no longer one device, and elsewhere it runs all stages that the batch needs.
+    In `pinned` it runs the main stages, as every device beyond the third; in `elastic` it runs what fits; in `shared`,
+    which then is no longer one device, and elsewhere it runs all stages that the batch needs.
     """
-    needed = tuple(stage for stage in STAGES if any(stage in worker.stages for worker in placement.workers))
-    stages = (Stage.DENOISE,) if placement.layout == "pinned" and Stage.DENOISE in needed else needed
+    recipe = placement.recipe
+    needed = recipe.ordered({stage for worker in placement.workers for stage in worker.stages})
+    main = tuple(stage for stage in needed if stage in recipe.main)
+    stages = main if placement.layout == "pinned" and main else needed
     demand = demand.in_tiles(placement.tiling)
     if placement.layout == "elastic":
-        stages = next((some for some in by_use(needed) if _fits(wishes, device, some, demand)), needed)
+        stages = next((some for some in by_use(recipe, needed) if _fits(wishes, device, some, demand)), needed)
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
     workers = (*placement.workers, worker)
-    return Placement(placement.layout, workers, _max_queued(wishes, workers))
+    return Placement(recipe, placement.layout, workers, _max_queued(wishes, recipe, workers))
 
 
 def worker_for(
     device: DeviceInfo,
     number: int,
-    stages: tuple[Stage, ...],
+    stages: Hosted,
     wishes: Wishes,
-    demand: Demand,
+    demand: BatchDemand,
     threads: int | None,
     host_bytes: int | None = None,
 ) -> Worker:
@@ -100,24 +106,24 @@ def worker_for(
     host_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
     """
     kind = _kind(device)
-    way = demand.fit(kind, _capacity(wishes, device), stages, wishes.residency)
-    moves = way.residency != "resident"
+    plan = demand.plan_memory(kind, _capacity(wishes, device), stages, wishes.residency)
+    moves = plan.residency != "resident"
     return Worker(
         worker_id=f"{kind}:{number}",
         stages=stages,
         device=kind,
         device_index=device.index,
-        residency=way.residency,
+        residency=plan.residency,
         threads=threads if kind == "cpu" else wishes.threads,
         num_gpus=1.0 if kind == "cuda" else 0.0,
         batch_size=demand.batch_size,
-        video_slots=_video_slots(wishes, kind, stages),
+        host_slots=HOST_SLOTS if wishes.host_slots is None else wishes.host_slots,
         device_name=device.name,
         node_id=device.node_id,
-        streamed=way.streamed,
+        streamed=plan.streamed,
         keeps_host_copy=not moves or (kind == "cuda" and (host_bytes is None or demand.weights(stages) <= host_bytes)),
-        tiling=way.tiling,
-        peak_bytes=way.peak_bytes,
+        tiling=plan.tiling,
+        peak_bytes=plan.peak_bytes,
         capacity=_capacity(wishes, device),
     )
 
@@ -129,7 +135,9 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
     if wishes.layout == "shared" and wishes.devices not in (None, 1):
         raise ValueError(f"placement.devices: shared uses one device, not {wishes.devices}; use replicated")
     if wishes.device == "cpu" or not inventory.gpus:
-        count = 1 if wishes.layout == "shared" else wishes.devices or (len(STAGES) if wishes.layout == "pinned" else 1)
+        count = (
+            1 if wishes.layout == "shared" else wishes.devices or (PINNED_DEVICES if wishes.layout == "pinned" else 1)
+        )
         memory = inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
         each = None if memory is None else memory // count
         return [DeviceInfo(CPU, each, index=index) for index in range(count)]
@@ -142,10 +150,10 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
     return list(inventory.gpus[:count])
 
 
-def _fits(wishes: Wishes, device: DeviceInfo, stages: tuple[Stage, ...], demand: Demand) -> bool:
+def _fits(wishes: Wishes, device: DeviceInfo, stages: Hosted, demand: BatchDemand) -> bool:
     """Whether the device keeps the weights of all of these stages at once and has room to work."""
     try:
-        return demand.fit(_kind(device), _capacity(wishes, device), stages).residency == "resident"
+        return demand.plan_memory(_kind(device), _capacity(wishes, device), stages).residency == "resident"
     except ValueError:
         return False
 
@@ -163,15 +171,14 @@ def _capacity(wishes: Wishes, device: DeviceInfo) -> int | None:
     return wished if device.memory_bytes is None else min(wished, device.memory_bytes)
 
 
-def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, tuple[Stage, ...]]], demand: Demand) -> DecodeTiling:
-    """That of the device which needs the smallest pieces, for all. With one to choose from there is no choice."""
+def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, Hosted]], demand: BatchDemand) -> DecodeTiling:
+    """The tiling of the device that needs the smallest pieces, for all. With one to choose from there is no choice."""
     if len(demand.tilings) == 1:
         return demand.tilings[0]
     kinds = {(device.name, device.memory_bytes, stages): (device, stages) for device, stages in hosted}
     needed = [
-        demand.fit(_kind(device), _capacity(wishes, device), stages, wishes.residency).tiling
+        demand.plan_memory(_kind(device), _capacity(wishes, device), stages, wishes.residency).tiling
         for device, stages in kinds.values()
-        if Stage.DECODE in stages
     ]
     return max(needed, key=demand.tilings.index, default=demand.tilings[0])
 
@@ -185,34 +192,29 @@ def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> i
     return int(HOST_SHARE * host) // max(1, -(-num_workers // nodes))
 
 
-def _video_slots(wishes: Wishes, device: Device, stages: tuple[Stage, ...]) -> int:
-    if Stage.DECODE not in stages:
-        return 0
-    if wishes.video_slots is not None:
-        return wishes.video_slots
-    return DEFAULT_VIDEO_SLOTS if device == "cuda" else 0
-
-
 def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], int]) -> Placement:
     """The same with waves of the size that each worker's swaps need, where no wish says another."""
-    return replace(placement, max_queued=_max_queued(wishes, placement.workers, wave_of))
+    return replace(placement, max_queued=_max_queued(wishes, placement.recipe, placement.workers, wave_of))
 
 
 def _max_queued(
-    wishes: Wishes, workers: tuple[Worker, ...], wave_of: Callable[[Worker], int] = lambda _: DEFAULT_WAVE
-) -> dict[Stage, int]:
-    """The bound of the queue in front of each stage but the first, whose queue is the batch itself.
+    wishes: Wishes,
+    recipe: Recipe,
+    workers: tuple[Worker, ...],
+    wave_of: Callable[[Worker], int] = lambda _: DEFAULT_WAVE,
+) -> dict[str, int]:
+    """The bound of the queue in front of each device stage but the first, whose queue is the batch itself.
 
-    Work in flight in the stage before counts against the bound, so every producer beyond the first adds a pass: a wave
-    of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself. Unless
-    a wish says so, a wave is no smaller than a pass that may be shared, which could not come about otherwise.
+    Requests in flight on their way to a stage count against its bound, so every producer beyond the first adds a pass:
+    a wave of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself.
+    Unless a wish says so, a wave is no smaller than a pass that may be shared, which could not come about otherwise.
     """
-    bounds: dict[Stage, int] = {}
-    for previous, stage in pairwise(STAGES):
-        producers = [worker for worker in workers if previous in worker.stages]
+    bounds: dict[str, int] = {}
+    for stage in recipe.on_device[1:]:
+        producers = [worker for worker in workers if set(recipe.feeding(stage)).intersection(worker.stages)]
         consumers = [worker for worker in workers if stage in worker.stages]
         swapping = [worker for worker in consumers if worker.residency != "resident" and len(worker.stages) > 1]
         shared = max(worker.batch_size for worker in workers)
         wave = wishes.wave or max(shared, max(map(wave_of, swapping), default=DEFAULT_QUEUE))
-        bounds[stage] = wave * len(consumers) + shared * (len(producers) - 1)
+        bounds[stage] = wave * len(consumers) + shared * max(len(producers) - 1, 0)
     return bounds

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ltx_dist.estimates.costs import DEVICE_RATES, PredictedCosts, device_kind, pass_seconds
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Worker
 
@@ -33,19 +32,20 @@ class CliffGuard:
 
     predicted: PredictedCosts
     workers: Callable[[], Iterable[Worker]]
-    _said: set[tuple[str, Stage, str]] = field(default_factory=set[tuple[str, Stage, str]])
-    _fastest: dict[tuple[str, Stage], float] = field(default_factory=dict[tuple[str, Stage], float])
+    _said: set[tuple[str, str, str]] = field(default_factory=set[tuple[str, str, str]])
+    _fastest: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
 
     @classmethod
     def of(cls, costs: PredictedCosts, workers: Callable[[], Iterable[Worker]]) -> CliffGuard:
-        before = PredictedCosts(costs.work_of, costs.weight_bytes, dict(costs.corrections))
+        corrections = dict(costs.corrections)
+        before = PredictedCosts(costs.recipe, costs.work_of, costs.stage_rates, costs.weight_bytes, corrections)
         return cls(before, workers)
 
     def look(self, completion: Completion) -> str | None:
         """One line that says what is wrong and what to change, or None."""
         assignment, report = completion.assignment, completion.report
         worker = next((worker for worker in self.workers() if worker.worker_id == assignment.worker_id), None)
-        if worker is None or completion.error is not None or assignment.stage not in STAGES:
+        if worker is None or completion.error is not None or assignment.stage not in worker.stages:
             return None
         where = f"{assignment.stage} of {assignment.clips} on {worker.worker_id}"
         peak, capacity = report.peak_bytes, worker.capacity
@@ -74,7 +74,7 @@ class CliffGuard:
         self._fastest[kind, stage] = min(ratio, self._fastest.get((kind, stage), ratio))
         return max(expected * self._fastest[kind, stage], 1e-9)
 
-    def _once(self, worker: Worker, stage: Stage, what: str, line: str) -> str | None:
+    def _once(self, worker: Worker, stage: str, what: str, line: str) -> str | None:
         key = (worker.worker_id, stage, what)
         if key in self._said:
             return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ltx_dist.estimates.bounds import Bound, lower_bound
 from ltx_dist.estimates.costs import Costs, Work
-from ltx_dist.pipeline.stages import STAGES
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import first_start, lanes, makespan, went_wrong
 from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Worker
@@ -32,7 +32,7 @@ class Losses:
     waiting: float = 0.0
 
 
-def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker], costs: Costs) -> Bound:
+def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker], recipe: Recipe, costs: Costs) -> Bound:
     """The lower bound of the work that was done, as long as it took, on these workers.
 
     What a stage took on one kind of worker is converted for another by their rates. Only work that ended well counts:
@@ -40,27 +40,28 @@ def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker],
     Loading weights is left out.
     """
     by_id = {worker.worker_id: worker for worker in workers}
-    works: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    position = {stage: number for number, stage in enumerate(recipe.on_device)}
+    works: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * len(position))
     for completion in completions:
         assignment = completion.assignment
         worker = by_id.get(assignment.worker_id)
-        if went_wrong(completion) or assignment.stage not in STAGES or worker is None:
+        if went_wrong(completion) or assignment.stage not in position or worker is None:
             continue
         work = completion.report.seconds * costs.rate(worker, assignment.stage) / len(assignment.request_ids)
         for request_id in assignment.request_ids:
-            works[request_id][STAGES.index(assignment.stage)] = work
-    found: list[Work] = [(work[0], work[1], work[2]) for work in works.values()]
-    hosted = [worker for worker in workers if any(stage in STAGES for stage in worker.stages)]
-    return lower_bound(found, hosted, costs) if found else Bound(0.0, "all work")
+            works[request_id][position[assignment.stage]] = work
+    found: list[Work] = [tuple(work) for work in works.values()]
+    hosting = [worker for worker in workers if worker.stages]
+    return lower_bound(found, hosting, recipe.on_device, costs)
 
 
-def losses(completions: Sequence[Completion], workers: Sequence[Worker]) -> Losses:
-    """Of a run. Stages that were made beside the device are not part of it."""
+def losses(completions: Sequence[Completion], workers: Sequence[Worker], recipe: Recipe) -> Losses:
+    """Where the time of a run's devices went. Host stages run beside them and are left out."""
     total, origin = makespan(completions), first_start(completions)
     if not workers or not total:
         return Losses()
-    on_devices = [completion for completion in completions if completion.assignment.stage in STAGES]
-    by_worker = lanes(on_devices)
+    on_devices = [completion for completion in completions if completion.assignment.stage in recipe.on_device]
+    by_worker = lanes(on_devices, recipe)
     parts = [_of_worker(by_worker.get(worker.worker_id, []), origin, total) for worker in workers]
     names = Losses.__dataclass_fields__
     return Losses(**{name: sum(getattr(part, name) for part in parts) / len(parts) for name in names})

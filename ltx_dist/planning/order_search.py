@@ -14,13 +14,13 @@ from collections.abc import Container, Generator, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from ltx_dist.estimates.costs import Costs, Work, pass_seconds
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.losses import measured_bound
 from ltx_dist.planning.ordering import AS_SUBMITTED, WORTH_IT, rules, sampled
-from ltx_dist.planning.simulator import predict
+from ltx_dist.planning.simulator import Todo, predict
 from ltx_dist.scheduling.scheduler import Scheduler
 
 MAX_SEARCHED = 512
@@ -49,7 +49,7 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
     if rest is None:
         return
     now = best = rest.waiting
-    by_name, found = rules(rest.placement, rest.costs), AS_SUBMITTED
+    by_name, found = rules(rest.placement, rest.todo, rest.costs), AS_SUBMITTED
     shortest = yield from rest.seconds(now)
     worth = shortest * (1 - WORTH_IT)
     for name, rule in by_name.items():
@@ -78,50 +78,53 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     """None where there is nothing to put in order, or nothing to simulate until a worker is back."""
     there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
     waiting, running = scheduler.waiting(), scheduler.running()
-    begun = {name: assignment.stage for assignment in running for name in assignment.request_ids}
+    begun = {name: scheduler.left(name) for assignment in running for name in assignment.request_ids}
     hosted = {stage for worker in there.values() for stage in worker.stages}
-    first = min((STAGES.index(stage) for stage in {*begun.values(), *waiting.values()}), default=0)
-    if len(there) < 2 or not waiting or not hosted.issuperset(STAGES[first:]):
+    recipe = scheduler.recipe
+    needed = {stage for todo in (*begun.values(), *waiting.values()) for stage in todo if stage in recipe.on_device}
+    if len(there) < 2 or not waiting or not hosted.issuperset(needed):
         return None
     # Of a long batch the same requests stand for all in every order, or the orders would not compare.
     some = sampled(list(waiting), len(there))
-    kinds = {name: _whole(costs, name) for name in some}
+    kinds = {name: _whole_work(recipe, costs, name) for name in some}
     if len(set(kinds.values())) == 1:
         return None
-    stages = {name: waiting[name] for name in some}
-    under_way = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in running.items()}
-    placement = Placement("what is left", tuple(there.values()), scheduler.max_queued)
-    frozen = _Frozen(costs, placement, begun | stages)
-    return _Rest(placement, list(some), under_way, stages, frozen, kinds, is_all=len(some) == len(waiting))
+    todo = begun | {name: waiting[name] for name in some}
+    seconds_left = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in running.items()}
+    placement = Placement(recipe, "what is left", tuple(there.values()), scheduler.max_queued)
+    frozen = _FrozenCosts(costs, placement, todo)
+    return _Rest(placement, list(some), seconds_left, todo, frozen, kinds, is_all=len(some) == len(waiting))
 
 
 def _of_all(scheduler: Scheduler, placement: Placement, costs: Costs, rule: str) -> list[str]:
-    """The rule that was best for some, for all: of what each has left, as there."""
+    """The rule that was best for some requests, applied to all that wait."""
     waiting = scheduler.waiting()
-    return rules(placement, _Frozen(costs, placement, waiting))[rule](list(waiting))
+    return rules(placement, waiting, costs)[rule](list(waiting))
 
 
-def _whole(costs: Costs, name: str) -> Work:
-    """Requests of which all stages take the same have no reason to exchange their places."""
-    encode, denoise, decode = (costs.work(name, stage) for stage in STAGES)
-    return encode, denoise, decode
+def _whole_work(recipe: Recipe, costs: Costs, name: str) -> Work:
+    """The work of all stages, done or not: requests that are equal in it have no reason to exchange places."""
+    return tuple(costs.work(name, stage) for stage in recipe.on_device)
 
 
-class _Frozen:
-    """Costs as they are now, because they go on learning; work of stages that a request has behind it is 0."""
+class _FrozenCosts:
+    """Costs as they are now, because they keep learning."""
 
-    def __init__(self, costs: Costs, placement: Placement, at: Mapping[str, Stage]) -> None:
-        self._works: dict[tuple[str, Stage], float] = {}
-        for name, stage in at.items():
-            first = STAGES.index(stage)
-            self._works |= {(name, one): costs.work(name, one) if i >= first else 0.0 for i, one in enumerate(STAGES)}
+    def __init__(self, costs: Costs, placement: Placement, todo: Todo) -> None:
+        on_device = frozenset(placement.recipe.on_device)
+        self._works = {
+            (name, stage): costs.work(name, stage)
+            for name, left in todo.items()
+            for stage in left
+            if stage in on_device
+        }
         self._rates = {(w.worker_id, stage): costs.rate(w, stage) for w in placement.workers for stage in w.stages}
         self.swap_seconds = costs.swap_seconds
 
-    def work(self, request_id: str, stage: Stage) -> float:
+    def work(self, request_id: str, stage: str) -> float:
         return self._works[request_id, stage]
 
-    def rate(self, worker: Worker, stage: Stage) -> float:
+    def rate(self, worker: Worker, stage: str) -> float:
         return self._rates[worker.worker_id, stage]
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
@@ -132,15 +135,15 @@ class _Frozen:
 class _Rest:
     """The state from which all is predicted. waiting: all that wait, or those that stand for them.
 
-    under_way: what is on the devices, and its seconds left. at: where each request that waits goes on. kinds: the whole
-    work of each.
+    running: what is on the devices, and its seconds left. todo: the stages left of each request, running ones first.
+    kinds: the whole work of each that waits.
     """
 
     placement: Placement
     waiting: list[str]
-    under_way: Mapping[Assignment, float]
-    at: Mapping[str, Stage]
-    costs: _Frozen
+    running: Mapping[Assignment, float]
+    todo: Todo
+    costs: _FrozenCosts
     kinds: Mapping[str, Work]
     is_all: bool
     _bound: float = field(default=0.0, init=False)
@@ -148,13 +151,15 @@ class _Rest:
     def seconds(self, order: Sequence[str]) -> Pieces:
         """Predicted of the rest in this order."""
         completions: list[Completion] = []
-        for completion in predict(self.placement, order, self.costs, self.at, self.under_way):
+        begun = [name for assignment in self.running for name in assignment.request_ids]
+        todo = {name: self.todo[name] for name in (*begun, *order)}
+        for completion in predict(self.placement, todo, self.costs, self.running):
             completions.append(completion)
             if len(completions) % PIECE == 0:
                 yield
         yield
         if not self._bound:
-            self._bound = measured_bound(completions, self.placement.workers, self.costs).seconds
+            self._bound = measured_bound(completions, self.placement.workers, self.placement.recipe, self.costs).seconds
         return makespan(completions)
 
     def is_worth_searching(self, seconds: float) -> bool:

@@ -8,15 +8,14 @@ decoder (1.14 times the bound on 8 devices). Simulating all of them takes millis
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ltx_dist.estimates.costs import Costs
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.planning.simulator import predict
+from ltx_dist.planning.simulator import Todo, predict
 
 AS_SUBMITTED = "as submitted"
 
@@ -24,10 +23,10 @@ WORTH_IT = 0.005
 """Another order than that of submission must save this share: results are then seen in the order of the file."""
 
 MAX_SIMULATED = 1000
-"""Of a larger batch so many clips stand for all; but always some for each worker."""
+"""A larger batch is represented by this many clips, but always by some for each worker."""
 
-CLIPS_A_WORKER = 8
-SHORT_A_WORKER = 4
+CLIPS_PER_WORKER = 8
+SHORT_PER_WORKER = 4
 """Clips that end a batch so that its workers end together."""
 
 
@@ -45,23 +44,16 @@ class Ordered:
         return makespan(self.completions) * self.scale
 
 
-def best_order(
-    placement: Placement,
-    request_ids: Sequence[str],
-    costs: Costs,
-    at: Mapping[str, Stage] | None = None,
-) -> Ordered:
-    """The order with the shortest predicted makespan; that of submission unless another is worth it.
-
-    at: the stage at which each request goes on, where not all begin alike.
-    """
+def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
+    """The order with the shortest predicted makespan; that of submission unless another is worth it."""
+    request_ids = list(todo)
     sample = sampled(request_ids, len(placement.workers))
-    by_name = rules(placement, costs)
+    by_name = rules(placement, todo, costs)
     if len(placement.workers) == 1 and placement.workers[0].residency == "resident":
         by_name = {AS_SUBMITTED: by_name[AS_SUBMITTED]}
     found: list[Ordered] = []
     for name, rule in by_name.items():
-        completions = tuple(predict(placement, rule(sample), costs, at))
+        completions = tuple(predict(placement, {name: todo[name] for name in rule(sample)}, costs))
         found.append(Ordered(name, (), completions, len(request_ids) / max(len(sample), 1)))
     submitted, shortest = found[0], min(found, key=lambda ordered: ordered.seconds)
     chosen = shortest if shortest.seconds < (1 - WORTH_IT) * submitted.seconds else submitted
@@ -69,9 +61,11 @@ def best_order(
 
 
 def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
-    """Those that stand for all in a simulation, in their order: all, or so many at random (every n-th could be the
-    short ones of a batch in which long and short come in turns)."""
-    size = max(MAX_SIMULATED, CLIPS_A_WORKER * num_workers)
+    """The requests that represent all in a simulation, in their order: all, or so many at random.
+
+    Every n-th could be the short ones of a batch in which long and short come in turns.
+    """
+    size = max(MAX_SIMULATED, CLIPS_PER_WORKER * num_workers)
     if len(request_ids) <= size:
         return request_ids
     return [request_ids[index] for index in sorted(random.Random(0).sample(range(len(request_ids)), size))]
@@ -80,26 +74,28 @@ def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
 Rule = Callable[[Sequence[str]], list[str]]
 
 
-def rules(placement: Placement, costs: Costs) -> dict[str, Rule]:
-    """By name. Sorting is stable: requests that cost the same stay in the order in which they were submitted, but where
-    long and short are dealt in turns and the middle of the batch is of one length."""
+def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
+    """The orders to try, by name. Sorting is stable: requests that cost the same stay in the order in which they were
+    submitted, except where long and short are dealt in turns and the middle of the batch is of one length."""
+    recipe = placement.recipe
     capacity = {
         stage: sum(costs.rate(worker, stage) for worker in placement.workers if stage in worker.stages)
-        for stage in STAGES
+        for stage in recipe.on_device
     }
+    main = recipe.main
 
-    def part(request_id: str, *stages: Stage) -> float:
-        """Seconds of the stages if all their workers shared them; so rounded that equal costs are equal."""
-        seconds = sum(costs.work(request_id, stage) / capacity[stage] for stage in stages if capacity[stage])
-        return float(f"{seconds:.6g}")
+    def part(request_id: str, is_wanted: Callable[[str], bool] = lambda stage: True) -> float:
+        """Seconds of its stages if all their workers shared them; so rounded that equal costs are equal."""
+        stages = (stage for stage in todo[request_id] if capacity.get(stage) and is_wanted(stage))
+        return float(f"{sum(costs.work(request_id, stage) / capacity[stage] for stage in stages):.6g}")
 
     def longest_first(ids: Sequence[str]) -> list[str]:
-        return sorted(ids, key=lambda name: -part(name, *STAGES))
+        return sorted(ids, key=lambda name: -part(name))
 
     def johnson(ids: Sequence[str]) -> list[str]:
         """Optimal for two machines: first what is soon denoised, rising; then what is soon encoded and decoded."""
-        before = {name: part(name, Stage.DENOISE) for name in ids}
-        after = {name: part(name, Stage.ENCODE_TEXT, Stage.DECODE) for name in ids}
+        before = {name: part(name, main.__contains__) for name in ids}
+        after = {name: part(name, lambda stage: stage not in main) for name in ids}
         first = sorted((name for name in ids if before[name] <= after[name]), key=before.__getitem__)
         return first + sorted((name for name in ids if before[name] > after[name]), key=lambda name: -after[name])
 
@@ -112,7 +108,7 @@ def rules(placement: Placement, costs: Costs) -> dict[str, Rule]:
 
     def short_last(ids: Sequence[str]) -> list[str]:
         """As submitted, and at last the shortest, in falling order: that evens the end, and most stays as it was."""
-        last = longest_first(ids)[-SHORT_A_WORKER * len(placement.workers) :]
+        last = longest_first(ids)[-SHORT_PER_WORKER * len(placement.workers) :]
         set_aside = set(last)
         return [name for name in ids if name not in set_aside] + last
 

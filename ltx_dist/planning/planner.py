@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ltx_dist.estimates.bounds import ALL_WORK, LONGEST_CLIP, Bound, lower_bound
-from ltx_dist.estimates.costs import Costs, Work, seconds
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.estimates.costs import Costs, seconds
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import busy_shares
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.placement.fitting import Demand, wave_size
+from ltx_dist.placement.fitting import BatchDemand, wave_size
 from ltx_dist.placement.inventory import Inventory
+from ltx_dist.placement.layouts import Hosted
 from ltx_dist.placement.placement import Wishes, in_waves, place
 from ltx_dist.planning.ordering import Ordered, best_order
+from ltx_dist.planning.simulator import Todo
 
 SHORTER = 0.01
 """A layout must save this share of the makespan to be taken before a plainer one."""
@@ -24,8 +26,6 @@ WELL_FILLED = 0.8
 
 PLAINEST_FIRST: tuple[Literal["auto", "elastic", "pinned"], ...] = ("auto", "elastic", "pinned")
 """What is planned for `auto`. To place `auto` itself is the plainest: shared on one device, replicated on several."""
-
-NOUNS: Mapping[str, str] = {"encode_text": "the text encoder", "denoise": "the transformer", "decode": "the VAE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +47,34 @@ class Forecast:
         return self.num_clips / self.seconds * 3600 if self.seconds else 0.0
 
 
-def forecast(placement: Placement, request_ids: Sequence[str], costs: Costs) -> Forecast:
-    """Of one layout, with the best order of these requests."""
-    order = best_order(placement, request_ids, costs)
-    bound = lower_bound([_work(name, placement, costs) for name in request_ids], placement.workers, costs)
-    return Forecast(placement, order, bound, busy_shares(order.completions), len(request_ids))
+def forecast(placement: Placement, todo: Todo, costs: Costs) -> Forecast:
+    """The forecast of one layout, with the best order of these requests."""
+    order, stages = best_order(placement, todo, costs), placement.recipe.on_device
+    works = [
+        tuple(costs.work(name, stage) if stage in left else 0.0 for stage in stages) for name, left in todo.items()
+    ]
+    bound = lower_bound(works, placement.workers, stages, costs)
+    return Forecast(placement, order, bound, busy_shares(order.completions, placement.recipe), len(todo))
 
 
 def forecasts(
     wishes: Wishes,
     inventory: Inventory,
-    demand: Demand,
-    request_ids: Sequence[str],
+    demand: BatchDemand,
+    todo: Todo,
     costs: Costs,
-    needed: tuple[Stage, ...] = STAGES,
 ) -> list[Forecast]:
-    """Of every layout that the wishes and the devices allow, best first; of one alone where it was wished for.
+    """Forecasts of the layouts that the wishes and the devices allow, best first; of one alone if it was wished for.
 
-    needed: the stages that are still to be run. Raises ValueError naming the field when no layout can be placed.
+    Raises ValueError naming the field when no layout can be placed.
     """
+    needed = demand.models.recipe.ordered({stage for stages in todo.values() for stage in stages})
+    on_device = tuple(stage for stage in needed if stage in demand.models.recipe.on_device)
     placements = [
-        in_waves(placement, wishes, lambda worker: _wave(worker, request_ids, costs))
-        for placement in _placements(wishes, inventory, demand, needed)
+        in_waves(placement, wishes, lambda worker: _wave(worker, todo, costs, demand.models.recipe))
+        for placement in _placements(wishes, inventory, demand, on_device)
     ]
-    found = [forecast(placement, request_ids, costs) for placement in placements]
+    found = [forecast(placement, todo, costs) for placement in placements]
     # Plainer layouts come first, so a later one must be shorter by more than the costs can tell.
     best = found[0]
     for other in found[1:]:
@@ -78,16 +82,18 @@ def forecasts(
     return [best, *sorted((one for one in found if one is not best), key=lambda one: one.seconds)]
 
 
-def _wave(worker: Worker, request_ids: Sequence[str], costs: Costs) -> int:
-    """By what swapping all of the worker's weights takes, and a mean clip on it."""
-    if not request_ids:
+def _wave(worker: Worker, todo: Todo, costs: Costs, recipe: Recipe) -> int:
+    """The wave for a mean clip on this worker and for the time that swapping all of its weights takes."""
+    if not todo:
         return 1
-    swap = sum(costs.swap_seconds(worker, stage) for stage in worker.stages)
-    whole = sum(seconds(costs, name, stage, worker) for name in request_ids for stage in worker.stages)
-    return wave_size(swap, whole / len(request_ids)) if whole else 1
+    swap = costs.swap_seconds(worker, {component for stage in worker.stages for component in recipe[stage].components})
+    whole = sum(
+        seconds(costs, name, stage, worker) for name, left in todo.items() for stage in worker.stages if stage in left
+    )
+    return wave_size(swap, whole / len(todo)) if whole else 1
 
 
-def _placements(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tuple[Stage, ...]) -> list[Placement]:
+def _placements(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hosted) -> list[Placement]:
     if wishes.layout != "auto":
         return [place(wishes, inventory, demand, needed)]
     found: list[Placement] = []
@@ -109,15 +115,8 @@ def _placements(wishes: Wishes, inventory: Inventory, demand: Demand, needed: tu
     return found
 
 
-def _hosts(placement: Placement) -> list[tuple[tuple[Stage, ...], str]]:
+def _hosts(placement: Placement) -> list[tuple[Hosted, str]]:
     return [(worker.stages, worker.residency) for worker in placement.workers]
-
-
-def _work(request_id: str, placement: Placement, costs: Costs) -> Work:
-    """Of the stages that the placement runs: the others are done."""
-    hosted = {stage for worker in placement.workers for stage in worker.stages}
-    encode, denoise, decode = (costs.work(request_id, stage) if stage in hosted else 0.0 for stage in STAGES)
-    return encode, denoise, decode
 
 
 def advice(best: Forecast) -> str:
@@ -136,11 +135,11 @@ def advice(best: Forecast) -> str:
             )
         return "All devices are busy to the end: only another or a faster device would shorten this batch."
     hosts = [worker for worker in workers if best.bound.by in worker.stages]
-    noun = NOUNS[best.bound.by]
+    noun = best.placement.recipe[best.bound.by].label.noun
     if len(hosts) == len(workers):
         return f"All devices run {noun}, which takes nearly all of the time: another or a faster device would help."
     spare = min((w for w in workers if w not in hosts), key=lambda w: best.busy.get(w.worker_id, 0.0))
     return (
-        f"{noun[0].upper()}{noun[1:]} is the long pole: let one more device run it "
+        f"The bottleneck is {noun}: let one more device run it "
         f"({spare.worker_id} is busy {best.busy.get(spare.worker_id, 0.0):.0%})."
     )

@@ -3,116 +3,133 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ltx_dist.estimates.costs import Costs, pass_seconds
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.scheduling.queues import Alike, all_alike
+from ltx_dist.scheduling.queues import BatchKey, one_key
 from ltx_dist.scheduling.scheduler import Scheduler
 
+Todo = Mapping[str, Sequence[str]]
+"""By request, in the order of submission, the stages it has to run."""
+
 Reorder = Callable[[Scheduler], Iterable[Sequence[str] | None]]
-"""Asked when the order is stale: orders of what waits, each better than the one before, None for work in between."""
+"""Orders of what waits, each better than the one before; None for work in between."""
+
+Swap = Callable[[Worker, Collection[str]], float]
+"""Seconds that a worker takes to bring components to its device."""
 
 
 def simulate(
     placement: Placement,
-    request_ids: Iterable[str],
+    todo: Todo,
     duration: Callable[[Assignment], float],
     costs: Costs | None = None,
-    swap: Callable[[Worker, Stage], float] | None = None,
-    at: Mapping[str, Stage] | None = None,
+    swap: Swap | None = None,
+    batch_key: BatchKey = one_key,
     reorder: Reorder | None = None,
-    alike: Alike = all_alike,
-    under_way: Mapping[Assignment, float] | None = None,
+    running: Mapping[Assignment, float] | None = None,
 ) -> Iterator[Completion]:
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
-    costs: what the scheduler is told of it. swap: seconds a time-sliced worker takes to load a stage that it does not
-    hold. Requests begin at the first stage that a worker hosts, or where `at` has them: what is before is done.
-    reorder: asked for better orders of what waits when that of now has become stale, and takes no time of this clock.
-    alike: as in `Scheduler`. under_way: assignments that are on their workers when it begins, of requests before all
-    others, and the seconds that they still take.
+    costs: what the scheduler knows of them. swap: what components that are not on a device take to get there, on
+    workers whose components take turns; nothing if not given. reorder: asked for better orders of what waits whenever
+    one is due, and takes no time of this clock. running: assignments that are on their workers when it begins, and the
+    seconds that they still take; `todo` begins with their requests, each at its running stage.
     """
-    scheduler = Scheduler(placement, costs, alike)
-    hosted = {stage for worker in placement.workers for stage in worker.stages}
-    first = next(stage for stage in STAGES if stage in hosted)
-    loads = _Loads(placement, swap, under_way or ())
-    running: list[tuple[float, int, Assignment, float, float]] = []
+    scheduler, order = Scheduler(placement, costs, batch_key), OrderRevision()
+    loads = _Loads(placement, swap, running or ())
+    in_flight: list[tuple[float, int, Assignment, float, float]] = []
     num_started = 0
-    for assignment, left in (under_way or {}).items():
+    for assignment, left in (running or {}).items():
         num_started += 1
-        scheduler.add_running(assignment, left)
-        heapq.heappush(running, (left, num_started, assignment, 0.0, 0.0))
-    for request_id in request_ids:
-        scheduler.add([request_id], at.get(request_id, first) if at else first)
+        scheduler.add_running(assignment, todo, left)
+        heapq.heappush(in_flight, (left, num_started, assignment, 0.0, 0.0))
+    begun = {name for assignment in running or () for name in assignment.request_ids}
+    for request_id, stages in todo.items():
+        if request_id not in begun:
+            scheduler.add([request_id], stages)
     now = 0.0
     while not scheduler.is_finished:
         for assignment in scheduler.schedule():
             num_started += 1
             began = now + loads.seconds(assignment)
-            heapq.heappush(running, (began + duration(assignment), num_started, assignment, began, began - now))
-        assert running, "nothing in flight and requests are open: the scheduler stalled"
-        if reorder is not None and scheduler.is_order_stale:
-            scheduler.order_is_chosen()
-            for order in filter(None, reorder(scheduler)):
-                scheduler.reorder(order)
-        now, _, assignment, began, load = heapq.heappop(running)
+            heapq.heappush(in_flight, (began + duration(assignment), num_started, assignment, began, began - now))
+        assert in_flight, "nothing in flight and requests are open: the scheduler stalled"
+        if reorder is not None and order.is_due(scheduler):
+            for better in filter(None, reorder(scheduler)):
+                scheduler.reorder(better)
+        now, _, assignment, began, load = heapq.heappop(in_flight)
         completion = Completion(assignment, began, now, StageReport(now - began, load))
         scheduler.update(completion)
         yield completion
 
 
+class OrderRevision:
+    """Tells when the order of what waits is out of date: requests were added, workers have come or gone, costs have
+    drifted, or half of the work was done since the last time."""
+
+    def __init__(self) -> None:
+        self._revision = -1
+        self._work = 0.0
+
+    def is_due(self, scheduler: Scheduler) -> bool:
+        """True once per revision: the caller looks for an order that takes everything so far into account."""
+        if scheduler.revision == self._revision and scheduler.remaining_work >= self._work / 2:
+            return False
+        self._revision, self._work = scheduler.revision, scheduler.remaining_work
+        return True
+
+
 def predict(
-    placement: Placement,
-    request_ids: Iterable[str],
-    costs: Costs,
-    at: Mapping[str, Stage] | None = None,
-    under_way: Mapping[Assignment, float] | None = None,
+    placement: Placement, todo: Todo, costs: Costs, running: Mapping[Assignment, float] | None = None
 ) -> Iterator[Completion]:
-    """The completions that the costs predict. mp4s made beside a device are not counted.
+    """The completions that the costs predict. Host stages are taken to need no time. `running`: as in `simulate`.
 
     Requests whose work is equal are taken for alike: settings that change no work keep few of them apart.
     """
     workers = {worker.worker_id: worker for worker in placement.workers}
+    on_device = frozenset(placement.recipe.on_device)
 
     def duration(assignment: Assignment) -> float:
-        if assignment.stage is Stage.ENCODE_VIDEO:
+        if assignment.stage not in on_device:
             return 0.0
         return pass_seconds(costs, assignment, workers[assignment.worker_id])
 
-    def alike(stage: Stage, request_id: str) -> float:
+    return simulate(placement, todo, duration, _Fixed(costs), costs.swap_seconds, _work_key(costs), running=running)
+
+
+def _work_key(costs: Costs) -> BatchKey:
+    """Requests of equal work share a pass."""
+
+    def key(stage: str, request_id: str) -> float:
         return costs.work(request_id, stage)
 
-    return simulate(placement, request_ids, duration, _Fixed(costs), costs.swap_seconds, at, None, alike, under_way)
+    return key
 
 
 class _Loads:
-    """What is on each time-sliced worker's device."""
+    """What is on the device of each worker whose components take turns."""
 
-    def __init__(
-        self,
-        placement: Placement,
-        swap: Callable[[Worker, Stage], float] | None,
-        under_way: Iterable[Assignment],
-    ) -> None:
+    def __init__(self, placement: Placement, swap: Swap | None, running: Iterable[Assignment]) -> None:
         self._workers: Mapping[str, Worker] = {worker.worker_id: worker for worker in placement.workers}
-        self._swap = swap
-        self._loaded = {assignment.worker_id: assignment.stage for assignment in under_way}
+        self._recipe, self._swap = placement.recipe, swap
+        self._loaded = {
+            assignment.worker_id: frozenset(placement.recipe[assignment.stage].components) for assignment in running
+        }
 
     def seconds(self, assignment: Assignment) -> float:
-        worker, stage = self._workers[assignment.worker_id], assignment.stage
-        if self._swap is None or worker.residency == "resident" or stage is Stage.ENCODE_VIDEO:
+        worker, components = self._workers[assignment.worker_id], self._recipe[assignment.stage].components
+        if self._swap is None or worker.residency == "resident" or not components:
             return 0.0
-        if self._loaded.get(worker.worker_id) is stage:
-            return 0.0
-        self._loaded[worker.worker_id] = stage
-        return self._swap(worker, stage)
+        missing = frozenset(components) - self._loaded.get(worker.worker_id, frozenset())
+        self._loaded[worker.worker_id] = frozenset(components)
+        return self._swap(worker, missing)
 
 
 class _Fixed:
-    """Costs that learn nothing: a simulation must not be taken for what was seen."""
+    """Costs that learn nothing: a simulation must not be taken for a measurement."""
 
     def __init__(self, costs: Costs) -> None:
         self.work, self.rate, self.swap_seconds = costs.work, costs.rate, costs.swap_seconds

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import first_start, went_wrong
 from ltx_dist.pipeline.work import Completion
 from ltx_dist.report.run_record import recorded_completions
 from ltx_dist.report.tally import precise_duration
 
-NOUNS = {Stage.ENCODE_TEXT: "Text encoding", Stage.DENOISE: "Denoising", Stage.DECODE: "Decoding"}
-
 SATURATED = 0.9
 """A worker that was busy for this share of the makespan could hardly have done more."""
 
 
-def advice(record: Mapping[str, Any]) -> str:
+def advice(record: Mapping[str, Any], recipe: Recipe) -> str:
     """What kept the batch from being faster, in a sentence of measured facts; empty where there are none yet."""
-    hosts = {stage: [w["worker_id"] for w in record["workers"] if stage in w["stages"]] for stage in STAGES}
-    # mp4s are made beside the devices' work: they bound nothing that another device could shorten.
+    hosts = {stage: [w["worker_id"] for w in record["workers"] if stage in w["stages"]] for stage in recipe.on_device}
+    # Host stages run beside the devices' work: they bound nothing that another device could shorten.
     completions = [c for c in recorded_completions(dict(record)) if not went_wrong(c) and hosts.get(c.assignment.stage)]
     total = record["makespan_seconds"]
     if not completions or total <= 0:
@@ -32,6 +30,7 @@ def advice(record: Mapping[str, Any]) -> str:
         alone = f"{precise_duration(longest)} of {precise_duration(total)}"
         return f"The longest clip alone took {alone}: more workers would not help."
     shares = record["busy_share"]
+    noun = recipe[pole].label.noun
     busy = sum(shares[worker] for worker in hosts[pole]) / len(hosts[pole])
     who = hosts[pole][0] if len(hosts[pole]) == 1 else f"its {len(hosts[pole])} workers"
     was = "was" if len(hosts[pole]) == 1 else "were"
@@ -40,17 +39,17 @@ def advice(record: Mapping[str, Any]) -> str:
         loaded = (
             f" Loading weights took {precise_duration(loading)} of the workers' time." if loading > 0.01 * total else ""
         )
-        return f"{NOUNS[pole]} bounds this batch, yet {who} waited {1 - busy:.0%} of the makespan.{loaded}"
+        return f"The bottleneck is {noun}, yet {who} waited {1 - busy:.0%} of the makespan.{loaded}"
     if len(hosts[pole]) == len(record["workers"]):
         every = "The worker was" if len(hosts[pole]) == 1 else "The workers were"
         return f"{every} busy {busy:.0%} of the makespan: only another or a faster device would shorten this batch."
-    return f"{NOUNS[pole]} is the long pole: {who} {was} busy {busy:.0%}; another worker for it would help most."
+    return f"The bottleneck is {noun}: {who} {was} busy {busy:.0%}; another worker for it would help most."
 
 
-def _sums(completions: list[Completion]) -> tuple[dict[str, float], dict[Stage, float]]:
+def _sums(completions: list[Completion]) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of work by clip, which has its part of a pass that it shared, and by stage."""
     by_clip: dict[str, float] = {}
-    by_stage: dict[Stage, float] = {}
+    by_stage: dict[str, float] = {}
     for completion in completions:
         assignment, seconds = completion.assignment, completion.report.seconds
         for request_id in assignment.request_ids:

@@ -1,4 +1,4 @@
-"""The timeline of the page as data: a lane a device, a bar a completion, in percent of the makespan."""
+"""The timeline of the page as data: one lane per device, one bar per completion, in percent of the makespan."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltx_dist.messages import clean
-from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import first_start, lane_of, lanes, makespan, went_wrong
-from ltx_dist.pipeline.work import Assignment, Completion
+from ltx_dist.pipeline.work import Completion
 from ltx_dist.report.tally import precise_duration
-
-VERBS = {Stage.ENCODE_TEXT: "encode text", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class Bar:
     """
 
     name: str
-    stage: Stage
+    stage: str
     x: float
     width: float
     load: float
@@ -33,36 +31,37 @@ class Bar:
 
 
 def lanes_of(
-    record: Mapping[str, Any], completions: Sequence[Completion]
+    record: Mapping[str, Any], completions: Sequence[Completion], recipe: Recipe
 ) -> tuple[list[tuple[Mapping[str, Any], list[Bar]]], dict[str, int]]:
     """The workers of a run record, each with its bars, and the clips in the order in which they began."""
     origin, total = first_start(completions), makespan(completions)
     # Long ones first, so that short ones are drawn on top of them.
     by_worker = {
-        worker: sorted(lane, key=lambda c: c.started - c.finished) for worker, lane in lanes(completions).items()
+        worker: sorted(lane, key=lambda c: c.started - c.finished)
+        for worker, lane in lanes(completions, recipe).items()
     }
     began = list(dict.fromkeys(name for c in completions for name in c.assignment.request_ids))
     order = {name: position for position, name in enumerate(began)}
     drawn = [
-        (worker, _bars(by_worker.get(worker["worker_id"], []), origin, total))
-        for worker in _lane_heads(record["workers"], by_worker)
+        (worker, _bars(by_worker.get(worker["worker_id"], []), origin, total, recipe))
+        for worker in _lane_heads(record["workers"], by_worker, recipe)
     ]
     return drawn, order
 
 
-def _bars(lane: Sequence[Completion], origin: float, total: float) -> list[Bar]:
+def _bars(lane: Sequence[Completion], origin: float, total: float, recipe: Recipe) -> list[Bar]:
     """Clip by clip in two shades, counted in the lane: over all clips, every second lane would have but one."""
     firsts = dict.fromkeys(c.assignment.request_ids[0] for c in sorted(lane, key=lambda c: c.started))
     shades = {name: position % 2 for position, name in enumerate(firsts)}
-    return [_bar(c, origin, total, shades[c.assignment.request_ids[0]]) for c in lane]
+    return [_bar(c, origin, total, shades[c.assignment.request_ids[0]], recipe) for c in lane]
 
 
-def _bar(completion: Completion, origin: float, total: float, shade: int) -> Bar:
+def _bar(completion: Completion, origin: float, total: float, shade: int, recipe: Recipe) -> Bar:
     assignment, scale = completion.assignment, 100 / max(total, 1e-6)
     first, *others = assignment.request_ids
     x = (completion.started - origin) * scale
     seconds, load = completion.report.seconds, completion.report.load_seconds
-    parts = [first, VERBS[assignment.stage], precise_duration(seconds)]
+    parts = [first, recipe[assignment.stage].label.verb, precise_duration(seconds)]
     parts += [f"in one pass with {', '.join(others)}"] * bool(others)
     parts += [f"loading {precise_duration(load)}"] * (load >= 0.005)
     parts.append(f"from {precise_duration(completion.started - origin)} on {assignment.worker_id}")
@@ -79,10 +78,13 @@ def _bar(completion: Completion, origin: float, total: float, shade: int) -> Bar
     )
 
 
-def _lane_heads(workers: Sequence[Mapping[str, Any]], lane_names: Container[str]) -> Iterator[Mapping[str, Any]]:
-    """The workers, each followed by its host's lane of mp4s where it has one."""
+def _lane_heads(
+    workers: Sequence[Mapping[str, Any]], lane_names: Container[str], recipe: Recipe
+) -> Iterator[Mapping[str, Any]]:
+    """The workers, each followed by the lanes of its host stages where it ran some."""
     for worker in workers:
         yield worker
-        name = lane_of(Assignment((), Stage.ENCODE_VIDEO, worker["worker_id"]))
-        if name in lane_names:
-            yield {**worker, "worker_id": name, "stages": [Stage.ENCODE_VIDEO]}
+        for stage in recipe:
+            name = lane_of(worker["worker_id"], stage)
+            if stage.runs_on == "host" and name in lane_names:
+                yield {**worker, "worker_id": name, "stages": [stage.name]}

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.publisher import RESERVED_NAMES
@@ -39,25 +39,25 @@ class Clip:
     command: str = ""
     seconds: float = 0.0
     request: Mapping[str, Any] | None = None
-    stages: tuple[tuple[Stage, Mapping[str, Any]], ...] = ()
+    stages: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     mp4_sha256: str = ""
     notes: tuple[str, ...] = ()
 
 
-def read_clips(folder: Path) -> list[Clip]:
+def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
     """Every clip of the folder, finished or failed, in the order of names (2 before 10)."""
     names = {path.stem for path in folder.glob("*.mp4")} | {path.stem for path in folder.glob("*.json")}
-    return [_clip(folder, name) for name in sorted(names - RESERVED_NAMES, key=_natural)]
+    return [_clip(folder, name, recipe) for name in sorted(names - RESERVED_NAMES, key=_natural)]
 
 
-def _clip(folder: Path, name: str) -> Clip:
+def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
     mp4 = f"{name}.mp4"
     there = (folder / mp4).is_file() or is_uploaded(folder, mp4)
     url = quote(os.fsencode(mp4)) if there else None
     try:
         sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
         request, done = sidecar["request"], sidecar["status"] == "done"
-        stages = tuple((stage, sidecar["stages"][stage]) for stage in STAGES if stage in sidecar["stages"])
+        stages = tuple((stage, sidecar["stages"][stage]) for stage in recipe.names if stage in sidecar["stages"])
         return Clip(
             name=name,
             status=("done" if url else "unknown") if done else "failed",

@@ -18,15 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ltx_dist.messages import clean
-from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, STAGES, Stage
-from ltx_dist.pipeline.timeline import LETTERS
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.work import Completion, RenderResult, WorkerState
-from ltx_dist.report.tally import SHORT_NAMES, Tally
+from ltx_dist.report.tally import Tally
 
 AskWorkers = Callable[[], Sequence[WorkerState]]
 """What each worker does at the moment; must not block."""
 
-AskQueues = Callable[[], Mapping[Stage, int]]
+AskQueues = Callable[[], Mapping[str, int]]
 """How many clips wait in front of each stage; must not block."""
 
 WIDE, NARROW = 110, 64
@@ -65,7 +64,9 @@ class LiveView:
 
     def view(self) -> RenderableType:
         # The batch first: a screen with fewer lines than workers cuts at the bottom.
-        return Group(_batch_row(self._tally), _queue_row(self._queue_lengths()), _Workers(tuple(self._worker_states())))
+        recipe = self._tally.recipe
+        queues = _queue_row(self._queue_lengths(), recipe)
+        return Group(_batch_row(self._tally), queues, _Workers(tuple(self._worker_states()), recipe))
 
 
 class _ResizedLive(Live):
@@ -98,25 +99,25 @@ def _batch_row(tally: Tally) -> Table:
     return row
 
 
-def _queue_row(queued: Mapping[Stage, int]) -> Text:
+def _queue_row(queued: Mapping[str, int], recipe: Recipe) -> Text:
     """`waiting  13 > encode  2 > denoise  0 > decode`: each number before the stage that will take from it."""
     row = Text("waiting", "dim", no_wrap=True, overflow="ellipsis")
     for stage, number in queued.items():
-        row.append(f"  {number}", "bold").append(f" > {SHORT_NAMES[stage]}", "dim")
+        row.append(f"  {number}", "bold").append(f" > {recipe[stage].label.verb}", "dim")
     return row
 
 
 class _Workers:
-    """A row a worker; which columns there are depends on the width."""
+    """One row per worker; which columns there are depends on the width."""
 
-    def __init__(self, states: Sequence[WorkerState]) -> None:
-        self._states = states
+    def __init__(self, states: Sequence[WorkerState], recipe: Recipe) -> None:
+        self._states, self._recipe = states, recipe
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Rendered:
-        yield _worker_table(self._states, options.max_width)
+        yield _worker_table(self._states, self._recipe, options.max_width)
 
 
-def _worker_table(states: Sequence[WorkerState], width: int) -> Table:
+def _worker_table(states: Sequence[WorkerState], recipe: Recipe, width: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, expand=True, header_style="dim")
     table.add_column("worker", no_wrap=True, overflow="ellipsis", max_width=16)
     table.add_column("stage", no_wrap=True, width=7)
@@ -128,21 +129,21 @@ def _worker_table(states: Sequence[WorkerState], width: int) -> Table:
         table.add_column("on device" if width >= WIDE else "has", no_wrap=True, width=28 if width >= WIDE else 5)
         table.add_column("memory", no_wrap=True, justify="right", min_width=7)
     for state in states:
-        table.add_row(*_worker_cells(state, width))
+        table.add_row(*_worker_cells(state, recipe, width))
     return table
 
 
-def _worker_cells(state: WorkerState, width: int) -> list[RenderableType]:
+def _worker_cells(state: WorkerState, recipe: Recipe, width: int) -> list[RenderableType]:
     known = state.components or state.memory_bytes is not None  # nothing is, until its models are loaded
     idle = Text("waits" if known else "starts", "dim")
-    stage = idle if state.stage is None else Text(SHORT_NAMES[state.stage])
+    stage = idle if state.stage is None else Text(recipe[state.stage].label.verb)
     cells: list[RenderableType] = [Text(clean(state.worker_id), "cyan"), stage, Text(clean(_clips(state)))]
     if width >= NARROW:
         cells.append(ProgressBar(state.num_steps, state.step) if state.num_steps else "")
     cells.append(Text(f"{state.step}/{state.num_steps}" if state.num_steps else "", "dim"))
     if width >= NARROW:
         memory = "" if state.memory_bytes is None else f"{state.memory_bytes / 1e9:.1f} GB"
-        cells += [Text(_components(state.components, width), "dim"), Text(memory, "dim")]
+        cells += [Text(_components(state.components, recipe, width), "dim"), Text(memory, "dim")]
     return cells
 
 
@@ -152,8 +153,9 @@ def _clips(state: WorkerState) -> str:
     return f"+{len(others)} {first}" if others else first
 
 
-def _components(components: Sequence[str], width: int) -> str:
-    """By name where there is room, else by the letters of the timeline: `E . V` for text encoder and VAE."""
+def _components(components: Sequence[str], recipe: Recipe, width: int) -> str:
+    """By name where there is room, else the timeline's letter of each stage that could run: `E . V`."""
     if width >= WIDE:
         return " ".join(components)
-    return " ".join(LETTERS[stage] if COMPONENT_OF_STAGE[stage] in components else "." for stage in STAGES)
+    stages = [recipe[name] for name in recipe.on_device]
+    return " ".join(s.label.letter if set(s.components) <= set(components) else "." for s in stages)

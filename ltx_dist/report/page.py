@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ltx_dist.messages import clean_lines
+from ltx_dist.models.ltx_video.recipes import RECIPE
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.report.advice import advice
-from ltx_dist.report.bars import VERBS, lanes_of
+from ltx_dist.report.bars import lanes_of
 from ltx_dist.report.clips import read_clips
-from ltx_dist.report.run_record import read_run_record, recorded_completions
+from ltx_dist.report.run_record import read_run_record, recorded_completions, recorded_recipe
 from ltx_dist.report.tally import precise_duration
 from ltx_dist.store.files import HeldFolder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+PLAIN_COLOUR = re.compile(r"#[0-9a-f]{6}|light-dark\(#[0-9a-f]{6}, #[0-9a-f]{6}\)")
 
 STATES = {None: "running", 0: "done", 1: "ended by an error", 3: "finished, some failed", 75: "stopped, resumable"}
 """By exit code, for people; None is also what a killed run leaves behind."""
@@ -48,32 +53,44 @@ def render_page(folder: Path) -> str:
     environment.filters |= {"seconds": precise_duration, "percent": "{:.0%}".format, "number": _number}
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
     record = read_run_record(folder) if (folder / "run.json").exists() else None
+    recipe = recorded_recipe(record) if record else RECIPE
+    style += _colours(recipe)
     return environment.get_template("page.html.j2").render(
         title=folder.resolve().name,
         style=Markup(style),
         script=Markup(script),
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
-        clips=read_clips(folder),
-        verbs=VERBS,
-        **(_run(record) if record else {"record": None}),
+        clips=read_clips(folder, recipe),
+        verbs={stage.name: stage.label.verb for stage in recipe},
+        **(_run(record, recipe) if record else {"record": None}),
     )
 
 
-def _run(record: dict[str, Any]) -> dict[str, Any]:
+def _run(record: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """What the template asks of a run."""
     completions = recorded_completions(record)
-    lanes, order = lanes_of(record, completions)
+    lanes, order = lanes_of(record, completions, recipe)
     total, bound = makespan(completions), record["lower_bound_seconds"]
     return {
         "record": record,
         "state": STATES.get(record["exit_code"], f"ended with exit code {record['exit_code']}"),
         "ratio": total / bound if bound else None,
-        "advice": record.get("advice") or advice(record),
+        "advice": record.get("advice") or advice(record, recipe),
         "order": order,
         "lanes": lanes,
         "losses": _shares(record.get("losses", {}), total),
     }
+
+
+def _colours(recipe: Recipe) -> str:
+    """CSS rules with the colour of each stage. A record may come from elsewhere: what is no plain colour is dropped."""
+    colours = {stage.name: stage.label.colour for stage in recipe if stage.name.isidentifier()}
+    return "".join(
+        f".{name} {{ fill: {colour}; stroke: {colour}; background: {colour}; }}\n"
+        for name, colour in colours.items()
+        if PLAIN_COLOUR.fullmatch(colour)
+    )
 
 
 def _shares(losses: Mapping[str, float], total: float) -> list[tuple[str, float, float]]:

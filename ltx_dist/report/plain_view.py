@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.text import Text
 
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.report.tally import Clock, Tally
 
@@ -24,7 +23,7 @@ class PlainView:
     """`tick` is to be called about every second, in any thread."""
 
     def __init__(
-        self, tally: Tally, console: Console, clock: Clock, queue_lengths: Callable[[], Mapping[Stage, int]]
+        self, tally: Tally, console: Console, clock: Clock, queue_lengths: Callable[[], Mapping[str, int]]
     ) -> None:
         self._tally, self._console, self._clock, self._queue_lengths = tally, console, clock, queue_lengths
         self._due, self._loading_due = clock() + SUMMARY_EVERY, clock() + LOADING_AFTER

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.report.live_view import AskQueues, AskWorkers, LiveView
 from ltx_dist.report.plain_view import PlainView
 from ltx_dist.report.tally import Tally
@@ -16,6 +17,7 @@ from ltx_dist.report.ticker import ticking
 
 @contextmanager
 def progress_of(
+    recipe: Recipe,
     total: int,
     already_done: int,
     console: Console,
@@ -24,7 +26,7 @@ def progress_of(
     planned_ends: Sequence[float] = (),
 ) -> Iterator[LiveView | PlainView]:
     """A view for as long as the batch runs. `already_done` of the `total` clips were there before this run."""
-    tally = Tally(total, already_done, time.monotonic, planned_ends)
+    tally = Tally(recipe, total, already_done, time.monotonic, planned_ends)
     if console.is_terminal and not console.is_dumb_terminal:
         live = LiveView(tally, console, worker_states, queue_lengths)
         try:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.estimates.costs import Costs, Unknown
-from ltx_dist.pipeline.stages import Stage
+from ltx_dist.estimates.costs import Costs, UniformCosts
+from ltx_dist.models.ltx_video.recipes import RECIPE
+from ltx_dist.pipeline.recipe import Recipe, StageLabel, StageSpec
 from ltx_dist.pipeline.timeline import busy_shares, first_start, makespan
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
@@ -49,7 +50,7 @@ class RunProgress:
     failed: int = 0
     unfinished: set[str] = field(default_factory=set)
     completions: Sequence[Completion] = ()
-    costs: Costs = field(default_factory=Unknown)
+    costs: Costs = field(default_factory=UniformCosts)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -101,9 +102,9 @@ def build_run_record(
     start; shared_with: the other clips of its pass. costs tell how workers of several kinds compare.
     exit_code is None while the run is going on, and for good where it was killed.
     """
-    workers = placement.workers
-    shares, total = busy_shares(completions), makespan(completions)
-    bound = measured_bound(completions, workers, costs or Unknown())
+    workers, recipe = placement.workers, placement.recipe
+    shares, total = busy_shares(completions, recipe), makespan(completions)
+    bound = measured_bound(completions, workers, recipe, costs or UniformCosts())
     return {
         "submitted": counts.submitted,
         "done": counts.done,
@@ -112,13 +113,14 @@ def build_run_record(
         "skipped": counts.skipped,
         "exit_code": exit_code,
         "layout": placement.layout,
+        "stages": [_stage_of(stage) for stage in recipe],
         "workers": [worker_of(worker) for worker in workers],
         "startup_seconds": first_start(completions),
         "makespan_seconds": total,
         "lower_bound_seconds": bound.seconds,
         "lower_bound_by": bound.by,
         "makespan_over_bound": total / bound.seconds if bound.seconds else None,
-        "losses": asdict(losses(completions, workers)),
+        "losses": asdict(losses(completions, workers, recipe)),
         "busy_share": {worker.worker_id: shares.get(worker.worker_id, 0.0) for worker in workers},
         "events": [event_of(c) for c in sorted(completions, key=lambda c: (c.started, c.finished))],
     }
@@ -148,8 +150,10 @@ def read_run_record(folder: Path) -> dict[str, Any]:
 def _is_run_record(record: Any) -> bool:
     """Whether everything is there, and of its kind, that anyone reads of it."""
     try:
-        recorded_completions(record)
-        workers = [(worker["worker_id"], list(map(Stage, worker["stages"]))) for worker in record["workers"]]
+        recipe = recorded_recipe(record)
+        for completion in recorded_completions(record):
+            recipe.position(completion.assignment.stage)
+        workers = [(worker["worker_id"], list(map(recipe.position, worker["stages"]))) for worker in record["workers"]]
         shares = record["busy_share"]
         numbers = [record["makespan_seconds"], record["lower_bound_seconds"], *(shares[name] for name, _ in workers)]
         counts = Counts(*(record[name] for name in ("submitted", "done", "failed", "remaining")))
@@ -162,7 +166,7 @@ def recorded_completions(record: dict[str, Any]) -> list[Completion]:
     """The events of a run as completions again: their times, without the videos."""
     return [
         Completion(
-            Assignment((event["request_id"], *event.get("shared_with", ())), Stage(event["stage"]), event["worker_id"]),
+            Assignment((event["request_id"], *event.get("shared_with", ())), event["stage"], event["worker_id"]),
             event["started"],
             event["finished"],
             StageReport(event["finished"] - event["started"], event["load_seconds"], event.get("error")),
@@ -170,6 +174,31 @@ def recorded_completions(record: dict[str, Any]) -> list[Completion]:
         )
         for event in record["events"]
     ]
+
+
+def recorded_recipe(record: Mapping[str, Any]) -> Recipe:
+    """The stages of a run, as far as views need them. Records of before stages were written have LTX-Video's."""
+    if "stages" not in record:
+        return RECIPE
+    stages = [
+        StageSpec(
+            name=stage["name"],
+            operation=stage["name"],
+            label=StageLabel(*(str(stage["label"][part]) for part in ("letter", "verb", "noun", "colour"))),
+            components=tuple(map(str, stage["components"])),
+            runs_on=stage["runs_on"],
+            share=float(stage["share"]),
+        )
+        for stage in record["stages"]
+    ]
+    return Recipe("as recorded", tuple(stages))
+
+
+def _stage_of(stage: StageSpec) -> dict[str, Any]:
+    label = asdict(stage.label)
+    return {"name": stage.name, "label": label, "components": list(stage.components)} | {
+        "runs_on": stage.runs_on, "share": stage.share,
+    }  # fmt: skip
 
 
 def worker_of(worker: Worker) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ltx_dist.messages import clean
-from ltx_dist.pipeline.stages import Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.planning.pace import Pace
 
-SHORT_NAMES = {Stage.ENCODE_TEXT: "encode", Stage.DENOISE: "denoise", Stage.DECODE: "decode", Stage.ENCODE_VIDEO: "mp4"}
 NAME_WIDTH = 28
 """Names are padded to this, or to the longest so far, so that the columns line up."""
 
@@ -22,7 +21,10 @@ class Tally:
     planned_ends: when the plan has each clip of this run end, see `Pace`.
     """
 
-    def __init__(self, total: int, already_done: int, clock: Clock, planned_ends: Sequence[float] = ()) -> None:
+    def __init__(
+        self, recipe: Recipe, total: int, already_done: int, clock: Clock, planned_ends: Sequence[float] = ()
+    ) -> None:
+        self.recipe = recipe
         self.total, self.already_done = total, already_done
         self.done, self.failed = already_done, 0
         self._clock = clock
@@ -51,7 +53,7 @@ class Tally:
         self.done += result.status == "done"
         self.failed += result.status == "failed"
         counter = f"[{self.ended:>{len(str(self.total))}}/{self.total}]"
-        outcome = _seconds_by_stage(result) if result.status == "done" else _first_line(result.error or "")
+        outcome = _seconds_by_stage(result, self.recipe) if result.status == "done" else _first_line(result.error or "")
         name = _shortened(clean(result.request.request_id), longest_name)
         self._name_width = max(self._name_width, len(name))
         name = name.ljust(min(self._name_width, longest_name))
@@ -83,11 +85,11 @@ class Tally:
             parts.append(f"{duration(eta)} left" if eta else "later than planned")
         return ", ".join(parts)
 
-    def so_far(self, queued: Mapping[Stage, int]) -> str:
+    def so_far(self, queued: Mapping[str, int]) -> str:
         """One line for a log, while the batch goes on."""
         if not self.has_begun:
             return f"-- {duration(self.elapsed())}: the workers load their models, or are at the first stage"
-        parts = [f"{self.ended} of {self.total} ended, {self.failed} failed", self.pace(), waiting(queued)]
+        parts = [f"{self.ended} of {self.total} ended, {self.failed} failed", self.pace(), waiting(queued, self.recipe)]
         return f"-- {duration(self.elapsed())}: " + "; ".join(part for part in parts if part)
 
     def summary(self) -> str:
@@ -102,14 +104,16 @@ class Tally:
         return f"{clips}: {', '.join(parts)}, in {duration(self.elapsed())}"
 
 
-def _seconds_by_stage(result: RenderResult) -> str:
+def _seconds_by_stage(result: RenderResult, recipe: Recipe) -> str:
     """`2.4 s  encode 0.02 denoise 1.9 of 4 decode 0.4`: work and loading, without the time spent waiting for a worker.
 
     Of a pass that several clips shared all of its time, and how many they were.
     """
     last = {c.assignment.stage: c for c in result.completions}
     total = sum(c.report.seconds + c.report.load_seconds for c in result.completions)
-    stages = " ".join(f"{SHORT_NAMES[stage]} {_number(c.report.seconds)}{_shared(c)}" for stage, c in last.items())
+    stages = " ".join(
+        f"{recipe[stage].label.verb} {_number(c.report.seconds)}{_shared(c)}" for stage, c in last.items()
+    )
     return f"{_number(total)} s  {stages}"
 
 
@@ -118,9 +122,9 @@ def _shared(completion: Completion) -> str:
     return f" of {number}" if number > 1 else ""
 
 
-def waiting(queued: Mapping[Stage, int]) -> str:
+def waiting(queued: Mapping[str, int], recipe: Recipe) -> str:
     """`waiting: 13 encode, 2 denoise, 0 decode`: the queues in front of the stages."""
-    return "waiting: " + ", ".join(f"{number} {SHORT_NAMES[stage]}" for stage, number in queued.items())
+    return "waiting: " + ", ".join(f"{number} {recipe[stage].label.verb}" for stage, number in queued.items())
 
 
 def _rate(clips_an_hour: float) -> str:

@@ -4,43 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.checkpoints.component_config import component_config, noise_scheduler_config
+from ltx_dist.checkpoints.component_config import noise_scheduler_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.estimates.costs import PredictedCosts
-from ltx_dist.estimates.parameters import (
-    BYTES_PER_PARAMETER,
-    component_bytes,
-    quantized_bytes,
-    text_encoder_block_parameters,
-    text_encoder_kept_parameters,
-    transformer_block_parameters,
-)
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompts import read_prompts
+from ltx_dist.models.family import Family, family_of
 from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.keys import embedding_keys, latents_key, render_keys
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, STAGES, Stage
 from ltx_dist.pipeline.storage import DecodeTiling, Mp4Settings, Storage
-from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models, blocks_of
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes
 from ltx_dist.placement.tilings import TileLength, candidate_tilings
 from ltx_dist.planning.planner import Forecast, forecasts
-from ltx_dist.run.cost_store import predicted_costs
+from ltx_dist.planning.simulator import Todo
+from ltx_dist.run.cost_store import component_configs, predicted_costs
 from ltx_dist.scheduling.batching import most_together
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """Requests, and the checkpoint and settings they are for.
 
@@ -71,27 +64,37 @@ class Batch:
         given = {request.request_id for request in self.requests}
         return tuple(name for name in self.names if name not in given)
 
-    def placement(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> Placement:
-        """Raises ValueError when the devices cannot carry the layout that was asked for."""
-        placement = self.forecasts(inventory, needed)[0].placement
-        on_cpu = any(worker.device == "cpu" and Stage.ENCODE_TEXT in worker.stages for worker in placement.workers)
-        if on_cpu and self.config.model.text_encoder_quantization == "int4":
+    @property
+    def family(self) -> Family:
+        return family_of(self.checkpoint)
+
+    @cached_property
+    def todo(self) -> dict[str, tuple[str, ...]]:
+        """The stages of each request, if nothing of it is made yet."""
+        return {request.request_id: self.family.recipe.of(request) for request in self.requests}
+
+    def placement(self, inventory: Inventory, todo: Todo | None = None) -> Placement:
+        """The best placement. Raises ValueError when the devices cannot carry the layout that was asked for."""
+        return self.forecasts(inventory, todo)[0].placement
+
+    def forecasts(self, inventory: Inventory, todo: Todo | None = None) -> list[Forecast]:
+        """What the layouts that were asked for are predicted to take, the best first. Raises ValueError likewise.
+
+        todo: the stages that each request still has to run; all of its stages if not given.
+        """
+        wishes = Wishes(**self.config.placement.model_dump())
+        precision = self.precision(inventory)
+        left = self.todo if todo is None else todo
+        found = forecasts(wishes, inventory, self.demand(precision), left, self.costs(precision))
+        if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
             raise ValueError(
                 "model.text_encoder_quantization: int4 saves nothing on a CPU: torchao keeps 4 bits in 8; use int8"
             )
-        return placement
-
-    def forecasts(self, inventory: Inventory, needed: tuple[Stage, ...] = STAGES) -> list[Forecast]:
-        """What the layouts that were asked for are predicted to take, the best first. Raises ValueError likewise."""
-        wishes = Wishes(**self.config.placement.model_dump())
-        precision = self.precision(inventory)
-        ids = [request.request_id for request in self.requests]
-        return forecasts(wishes, inventory, self.demand(precision), ids, self.costs(precision), needed)
+        return found
 
     def costs(self, precision: str) -> PredictedCosts:
         """Predicted for all requests."""
-        weights, storage = self.component_bytes(precision), self.storage(precision)
-        return predicted_costs(self.checkpoint, precision, self.requests, weights, storage)
+        return predicted_costs(self.family, self.checkpoint, precision, self.requests, self.storage(precision))
 
     def precision(self, inventory: Inventory) -> str:
         """The dtype of the weights on the device, by name."""
@@ -111,26 +114,24 @@ class Batch:
         storage, batch_size = self.storage(precision), self.config.denoise.batch_size
         return latents_key(request, digest, self.checkpoint.pipeline_class, precision, storage, batch_size)
 
-    def demand(self, precision: str) -> Demand:
+    def demand(self, precision: str) -> BatchDemand:
         """What the batch asks of its devices. Raises ValueError for a tile that is none."""
-        configs = {name: component_config(self.checkpoint, name) for name in COMPONENT_OF_STAGE.values()}
-        parameters, blocks = blocks_of(configs)
-        if self.storage(precision).text_encoder != "none":
-            del blocks["text_encoder"]  # a quantised layer is more than tensors: it does not pass through in blocks
-        block_bytes = {name: self._stored(name, count, 1, precision) for name, count in parameters.items()}
-        ratios = self.checkpoint.spatial_compression_ratio, self.checkpoint.temporal_compression_ratio
+        family, checkpoint, storage = self.family, self.checkpoint, self.storage(precision)
+        configs = component_configs(family, checkpoint)
+        weights = family.weight_bytes(configs, checkpoint.num_loaded(), precision, storage)
+        streamed = {name: found for name, found in weights.items() if found.num_blocks}
+        ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
         shapes = {_shape(request): request for request in self.requests}
-        together = most_together(self.requests, self.config.denoise.batch_size, _shape)
+        together = most_together(family.recipe, self.requests, self.config.denoise.batch_size, _shape)
         decode = self.config.decode
-        return Demand(
+        return BatchDemand(
             Models(
-                self.component_bytes(precision),
-                block_bytes,
-                blocks,
-                configs,
-                BYTES_PER_PARAMETER[precision],
+                family.recipe,
+                {name: found.total for name, found in weights.items()},
+                {name: found.block for name, found in streamed.items()},
+                {name: found.num_blocks for name, found in streamed.items()},
+                family.stage_memory(configs, ratios, precision, storage),
                 ratios,
-                BYTES_PER_PARAMETER[self.storage(precision).vae_precision(precision)],
             ),
             tuple(shapes.values()),
             tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),
@@ -138,32 +139,10 @@ class Batch:
             {request: together[shape] for shape, request in shapes.items()},
         )
 
-    def component_bytes(self, precision: str) -> dict[str, int]:
-        """Of the weights as they are on the device, by component."""
-        configs = {name: component_config(self.checkpoint, name) for name in ("text_encoder", "transformer")}
-        _, blocks = blocks_of(configs)
-        return {
-            name: self._stored(name, count, blocks.get(name, 0), precision)
-            for name, count in self.checkpoint.num_loaded().items()
-        }
-
-    def _stored(self, component: str, count: int, num_blocks: int, precision: str) -> int:
-        """Bytes of so many parameters, of which those of so many blocks may be stored in fewer bits."""
-        storage = self.storage(precision)
-        if component == "vae":
-            return component_bytes(count, storage.vae_precision(precision))
-        config = component_config(self.checkpoint, component)
-        if component == "text_encoder":
-            stored, in_blocks = storage.text_encoder, num_blocks * text_encoder_block_parameters(config)
-            kept = num_blocks * text_encoder_kept_parameters(config)
-        else:
-            stored, in_blocks, kept = storage.transformer, num_blocks * transformer_block_parameters(config), 0
-        fewer = 0 if stored in ("none", "same") else in_blocks - kept
-        return (
-            (quantized_bytes(fewer, stored) if fewer else 0)
-            + component_bytes(kept, "float32" if precision == "float16" else precision)
-            + component_bytes(count - kept - fewer, precision)
-        )
+    def _is_in_int4(self, worker: Worker) -> bool:
+        recipe = self.family.recipe
+        components = {component for stage in worker.stages for component in recipe[stage].components}
+        return "text_encoder" in components and self.config.model.text_encoder_quantization == "int4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +163,14 @@ class PlacedBatch:
     def storage(self) -> Storage:
         return self.batch.storage(self.precision)
 
-    def hosting(self, needed: tuple[Stage, ...]) -> PlacedBatch:
-        """The same with workers for these stages alone, where the devices can carry that.
+    def hosting(self, todo: Todo) -> PlacedBatch:
+        """The same with workers for these stages of its requests alone, where the devices can carry that.
 
         Pinned, a device may get another stage; on unequal devices the old one may be all that fits. Another layout
         may be the fastest; its tiles, which change the pixels, may be others, and then this placement stays.
         """
         try:
-            placement = self.batch.placement(self.inventory, needed)
+            placement = self.batch.placement(self.inventory, todo)
         except ValueError:
             return self
         return replace(self, placement=placement) if placement.tiling == self.placement.tiling else self
@@ -310,18 +289,17 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
         )
     preset = preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
-    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
+    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings)
     if too_long := cut_off_warning(cut_off(requests, checkpoint)):
         warnings.append(too_long)
-    if any(request.has_media or request.loras for request in requests):
-        raise ValueError(f"{prompts}: images, videos and LoRAs are not rendered yet; leave them out")
     return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings))
 
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
     """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
     placement = batch.placement(inventory)
-    encoders = {worker.device_name for worker in placement.workers if Stage.ENCODE_TEXT in worker.stages}
+    first = batch.family.recipe.on_device[0]
+    encoders = {worker.device_name for worker in placement.workers if first in worker.stages}
     digest = checkpoint_digest(batch.checkpoint)
     return PlacedBatch(batch, inventory, placement, batch.precision(inventory), digest, "+".join(sorted(encoders)))
 

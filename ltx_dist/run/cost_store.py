@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.checkpoints.component_config import component_config
 from ltx_dist.estimates.costs import DeviceStage, PredictedCosts, Work
-from ltx_dist.estimates.flops import decode_flops, denoise_flops, encode_text_flops
-from ltx_dist.estimates.parameters import Config
+from ltx_dist.models.family import Family
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import COMPONENT_OF_STAGE, STAGES, Stage
 from ltx_dist.pipeline.storage import PLAIN, Storage
 from ltx_dist.store.files import write_atomically
 from ltx_dist.user_cache import user_cache
@@ -23,63 +22,58 @@ MAX_CORRECTION = 1e4
 
 
 def predicted_costs(
+    family: Family,
     checkpoint: Checkpoint,
     precision: str,
     requests: Iterable[RenderRequest],
-    weights: Mapping[str, int],
     storage: Storage = PLAIN,
 ) -> PredictedCosts:
-    """Of these requests, corrected by what runs of such a model on such devices took. weights: bytes a component."""
-    configs = {component: component_config(checkpoint, component) for component in COMPONENT_OF_STAGE.values()}
-    ratios = checkpoint.temporal_compression_ratio, checkpoint.spatial_compression_ratio
-    known: dict[tuple[Any, ...], Work] = {}
+    """Costs of these requests, corrected by what runs of such a model on such devices took."""
+    configs = component_configs(family, checkpoint)
+    ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
+    known: dict[RenderRequest, Work] = {}
     works: dict[str, Work] = {}
     for request in requests:
-        passes = request.num_inference_steps * (2 if request.do_classifier_free_guidance else 1)
-        shape = (request.num_frames, request.height, request.width, passes, request.max_sequence_length)
+        shape = replace(request, request_id="", prompt="", negative_prompt="", seed=0)
         if shape not in known:
-            known[shape] = _work(configs, ratios, *shape)
+            known[shape] = family.stage_work(configs, ratios, request)
         works[request.request_id] = known[shape]
-    by_stage = {stage: weights[COMPONENT_OF_STAGE[stage]] for stage in STAGES}
-    # Layers that are quantised as they are read hold more than tensors that could be copied to and fro.
-    quantised = {Stage.ENCODE_TEXT: checkpoint.weights["text_encoder"]} if storage.text_encoder != "none" else {}
-    return PredictedCosts(works, by_stage, _CostStore(checkpoint, precision, storage).load(), quantised)
-
-
-def keep_corrections(costs: PredictedCosts, checkpoint: Checkpoint, precision: str, storage: Storage = PLAIN) -> None:
-    """For the next plan. A cache that cannot be written is as good as none."""
-    _CostStore(checkpoint, precision, storage).save(costs.learned())
-
-
-def _work(
-    configs: dict[str, Config],
-    ratios: tuple[int, int],
-    num_frames: int,
-    height: int,
-    width: int,
-    passes: int,
-    text_tokens: int,
-) -> Work:
-    """The negative prompt is encoded once for all clips, so a clip has one."""
-    temporal, spatial = ratios
-    frames, rows, columns = (num_frames - 1) // temporal + 1, height // spatial, width // spatial
-    return (
-        encode_text_flops(configs["text_encoder"], text_tokens),
-        denoise_flops(configs["transformer"], frames * rows * columns, text_tokens, passes),
-        decode_flops(configs["vae"], frames, rows, columns),
+    weights = family.weight_bytes(configs, checkpoint.num_loaded(), precision, storage)
+    # Quantised layers hold more than tensors that could be copied between host and device: they are read again.
+    quantised = {name: checkpoint.weights[name] for name in weights if storage.is_quantised(name)}
+    return PredictedCosts(
+        family.recipe,
+        works,
+        family.stage_rates,
+        {name: found.total for name, found in weights.items()},
+        _CostStore(family, checkpoint, precision, storage).load(),
+        quantised,
     )
+
+
+def keep_corrections(
+    costs: PredictedCosts, family: Family, checkpoint: Checkpoint, precision: str, storage: Storage = PLAIN
+) -> None:
+    """Keep what this run measured for the next plan. A cache that cannot be written is as good as none."""
+    _CostStore(family, checkpoint, precision, storage).save(costs.learned())
+
+
+def component_configs(family: Family, checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """The config of each component of the family."""
+    return {component.name: component_config(checkpoint, component.name) for component in family.components}
 
 
 class _CostStore:
     """`costs.json` beside the digests: by device, then by stage, precision and size of the model."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, storage: Storage) -> None:
+    def __init__(self, family: Family, checkpoint: Checkpoint, precision: str, storage: Storage) -> None:
         self._path = user_cache() / "costs.json"
-        precisions = {Stage.DECODE: storage.vae_precision(precision)}
-        self._model = {
-            f"{stage} {precisions.get(stage, precision)} {checkpoint.num_parameters[COMPONENT_OF_STAGE[stage]]}": stage
-            for stage in STAGES
-        }
+        precisions = {"vae": storage.vae_precision(precision)}
+        self._model: dict[str, str] = {}
+        for name in family.recipe.on_device:
+            component = family.recipe[name].components[0]
+            size = checkpoint.num_parameters.get(component, 0)
+            self._model[f"{name} {precisions.get(component, precision)} {size}"] = name
 
     def load(self) -> dict[DeviceStage, float]:
         found: dict[DeviceStage, float] = {}
@@ -94,7 +88,7 @@ class _CostStore:
         if not corrections:
             return
         known = _read(self._path)
-        name_of: dict[Stage, str] = {stage: name for name, stage in self._model.items()}
+        name_of: dict[str, str] = {stage: name for name, stage in self._model.items()}
         for (device, stage), value in corrections.items():
             kept = known.get(device)
             known[device] = {**(kept if isinstance(kept, dict) else {}), name_of[stage]: round(value, 4)}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.planning.cliff import CliffGuard
@@ -20,7 +20,7 @@ from ltx_dist.report.progress import progress_of
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.cost_store import keep_corrections
 from ltx_dist.run.session import Session
-from ltx_dist.scheduling.batching import alike
+from ltx_dist.scheduling.batching import batch_key
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.files import output_errors
 from ltx_dist.store.publisher import Publisher
@@ -48,8 +48,8 @@ def render_requests(
     placed, crew = session.placed, Crew(session.placed)
     with _closing(resumption, session), _executor(crew, session.uses_ray) as executor:
         watchers, costs = Watchers(), placed.batch.costs(placed.precision)
-        renderer = Renderer(
-            Scheduler(placed.placement, costs, alike(placed.batch.requests)),
+        loop = BatchLoop(
+            Scheduler(placed.placement, costs, batch_key(placed.placement.recipe, placed.batch.requests)),
             executor,
             resumption,
             on_completion=watchers.stage_ended,
@@ -59,9 +59,8 @@ def render_requests(
             bounds=lambda: crew.placement.max_queued,
             reorder=lambda scheduler: better_orders(scheduler, crew.placement.workers, costs),
         )
-        run.completions, run.costs = renderer.completions, costs
-        at = {request.request_id: resumption.first_stage(request) for request in requests}
-        ordered = best_order(placed.placement, list(at), costs, at)
+        run.completions, run.costs = loop.completions, costs
+        ordered = best_order(placed.placement, resumption.todo(requests), costs)
         by_id = {request.request_id: request for request in requests}
         ends = planned_ends(ordered.completions, ordered.scale)
         page = LivePage()
@@ -76,20 +75,26 @@ def render_requests(
             page.refresh(run, session.out)
 
         with progress_of(
-            run.submitted, run.skipped, session.console, executor.worker_states, renderer.queue_lengths, ends
+            placed.placement.recipe,
+            run.submitted,
+            run.skipped,
+            session.console,
+            executor.worker_states,
+            loop.queue_lengths,
+            ends,
         ) as progress:
             guard = CliffGuard.of(costs, lambda: crew.placement.workers)
             watchers.add(progress)
             watchers.add(Warnings(guard, run, lambda line: session.note(f"warning: {line}")))
-            for watcher in (session.out.mirror, session.events, _metrics(session, renderer)):
+            for watcher in (session.out.mirror, session.events, _metrics(session, loop)):
                 if watcher:
                     watchers.add(watcher)
             try:
                 with PublishingThread(publish) as publishing:
-                    for result in renderer.render([by_id[name] for name in ordered.request_ids]):
+                    for result in loop.render([by_id[name] for name in ordered.request_ids]):
                         publishing.put(result)
             finally:  # a run that is stopped has measured, too
-                keep_corrections(costs, placed.batch.checkpoint, placed.precision, placed.storage)
+                keep_corrections(costs, placed.batch.family, placed.batch.checkpoint, placed.precision, placed.storage)
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
@@ -103,12 +108,12 @@ def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResu
     return result
 
 
-def _metrics(session: Session, renderer: Renderer) -> Watcher | None:
+def _metrics(session: Session, loop: BatchLoop) -> Watcher | None:
     if not session.uses_ray:
         return None
     from ltx_dist.cluster.ray_metrics import RayMetrics
 
-    return RayMetrics(renderer.queue_lengths)
+    return RayMetrics(loop.queue_lengths)
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""Where each request goes on, by what is on disk of it: latents of an earlier run, or its prompt's embeddings.
-
-Whatever a stage made is written down by the driver, beside its loop, and taken up as if it had just been made.
-"""
+"""Outputs of stages that are kept on disk: the driver saves them in the background, and a rerun resumes from them."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from pathlib import Path
 
 from ltx_dist.inputs.config import CacheConfig
 from ltx_dist.pipeline.payloads import Conditioning, Latents, StageOutput
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.run.batch import PlacedBatch
 from ltx_dist.store.background_writer import BackgroundWriter
 from ltx_dist.store.embedding_cache import EmbeddingCache
@@ -31,50 +28,56 @@ class Resumption:
 
     def __init__(
         self,
+        recipe: Recipe,
         spool: Spool,
         latents_key: Callable[[RenderRequest], str],
         keep_latents: bool = False,
         embeddings: EmbeddingCache | None = None,
         embedding_keys: Callable[[RenderRequest], tuple[str, ...]] | None = None,
     ) -> None:
+        self._recipe = recipe
         self._spool, self._latents_key, self._keep_latents = spool, latents_key, keep_latents
         self._embeddings, self._embedding_keys = embeddings, embedding_keys
         self._spool_writer = BackgroundWriter("spool")
         # Of its own, so that a burst of prompts takes no latents' place in the queue.
         self._cache_writer = BackgroundWriter("embeddings")
 
-    def first_stage(self, request: RenderRequest) -> Stage:
-        """The stage a request goes on with: the one after the last whose output is there, made with its settings."""
+    def made(self, request: RenderRequest) -> frozenset[str]:
+        """The stages whose outputs are there, made with the request's settings."""
+        made: set[str] = set()
         if self._spool.holds(request.request_id, self._latents_key(request)):
-            return Stage.DECODE
+            made.update(self._kept("spool"))
         if self._embeddings is not None and self._embeddings.holds(self._keys(request)):
-            return Stage.DENOISE
-        return STAGES[0]
+            made.update(self._kept("cache"))
+        return frozenset(made)
 
-    def needed_stages(self, requests: Sequence[RenderRequest]) -> tuple[Stage, ...]:
-        """The stages that any of these still has to run."""
-        first = min((STAGES.index(self.first_stage(request)) for request in requests), default=0)
-        return STAGES[first:]
+    def todo(self, requests: Sequence[RenderRequest]) -> dict[str, tuple[str, ...]]:
+        """The stages that each of these still has to run."""
+        return {r.request_id: self._recipe.needed(self._recipe.of(r), self.made(r)) for r in requests}
 
-    def load(self, request: RenderRequest, stage: Stage) -> StageOutput | None:
-        """What `stage` takes, as `first_stage` found it; None if it has gone since or turns out to be damaged.
+    def load(self, request: RenderRequest, stage: str) -> StageOutput | None:
+        """The output of a stage, as `made` found it; None if it has gone since or turns out to be damaged.
 
-        `first_stage` then does not find it any more.
+        `made` then does not find it any more.
         """
-        if stage is Stage.DENOISE:
+        if self._recipe[stage].keeps == "cache":
             assert self._embeddings is not None
             return self._embeddings.load(self._keys(request))
         return self._spool.load(request.request_id, self._latents_key(request))
 
-    def keep(self, request: RenderRequest, stage: Stage, fetch: Callable[[], StageOutput]) -> None:
+    def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
         """Write down what a request's stage just made, if it is of any use later, without waiting for it."""
-        if stage is Stage.DENOISE:
+        keeps = self._recipe[stage].keeps
+        if keeps == "spool":
             key = self._latents_key(request)
             self._spool_writer.keep(fetch, lambda output: self._spool.keep(request, key, _latents(output)))
-        elif stage is Stage.ENCODE_TEXT and (cache := self._embeddings) is not None:
+        elif keeps == "cache" and (cache := self._embeddings) is not None:
             keys = self._keys(request)
             if not cache.holds(keys):
                 self._cache_writer.keep(fetch, lambda output: cache.keep(keys, _conditioning(output)))
+
+    def _kept(self, retention: str) -> list[str]:
+        return [stage.name for stage in self._recipe if stage.keeps == retention]
 
     def forget(self, request: RenderRequest) -> None:
         """The clip is published: nothing of it needs to be resumed."""
@@ -105,7 +108,12 @@ def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[Render
     names = {request.request_id for request in kept}
     spool = Spool(spool_folder(out.folder), out.folder / INTERNAL / "tmp", limit, names, out.held)
     return Resumption(
-        spool, placed.latents_key, config.recovery.keep_latents, _embedding_cache(config.cache), placed.embedding_keys
+        placed.batch.family.recipe,
+        spool,
+        placed.latents_key,
+        config.recovery.keep_latents,
+        _embedding_cache(config.cache),
+        placed.embedding_keys,
     )
 
 

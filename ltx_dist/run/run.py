@@ -113,7 +113,7 @@ def _run(session: Session) -> int:
         remaining = _unpublished(placed, publisher, out)
         resumption = _open_resumption(session, remaining)
     if resumption is not None:
-        session = replace(session, placed=placed.hosting(resumption.needed_stages(remaining)))
+        session = replace(session, placed=placed.hosting(resumption.todo(remaining)))
     run = _progress(session.placed, remaining)
     session.announce(remaining)
     with (

@@ -11,7 +11,6 @@ from rich.text import Text
 from ltx_dist.messages import clean_lines, count
 from ltx_dist.models.ltx_video.presets import assumption
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.report.event_log import EventLog
 from ltx_dist.run.batch import PlacedBatch
 from ltx_dist.run.signals import Stop
@@ -64,7 +63,8 @@ class Session:
         # What goes to a URL is staged for moments; what is decoded again has its latents on disk already.
         mp4s = 0.0 if self.out.mirror else sum(mp4_bytes(request, batch.config.output.crf) for request in remaining)
         latents = [] if batch.decoded_again else [latents_bytes(request, channels, *ratios) for request in remaining]
-        at_a_time = self.placed.placement.max_queued.get(Stage.DECODE, 0) + len(self.placed.placement.workers)
+        placement = self.placed.placement
+        at_a_time = placement.max_queued[placement.recipe.on_device[-1]] + len(placement.workers)
         spool = spool_peak(latents, at_a_time, recovery.keep_latents, recovery.spool_gb * 1e9)
         if line := shortage(self.out.folder, mp4s, spool):
             self.note(f"warning: {line}")

@@ -1,4 +1,4 @@
-"""Which requests may share a forward pass: those of which the pipeline is told the same but for prompts and seeds."""
+"""Which requests may share a forward pass: those that are equal in all that the pass is told but prompts and seeds."""
 
 from __future__ import annotations
 
@@ -7,40 +7,43 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import fields
 from typing import TypeVar
 
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
-from ltx_dist.scheduling.queues import Alike
+from ltx_dist.scheduling.queues import BatchKey
 
-OWN = frozenset({"request_id", "prompt", "negative_prompt", "seed", "decode_timestep", "decode_noise_scale"})
-"""What each request of a pass has for itself: a row of embeddings and a generator, and how it is decoded, alone."""
-
-IN_COMMON = tuple(field.name for field in fields(RenderRequest) if field.name not in OWN)
-"""All else. A setting that requests get one day keeps apart those that differ in it, until it is named above."""
+OWN = frozenset({"request_id", "prompt", "negative_prompt", "seed"})
+"""What each request of a pass has for itself: a name, a row of embeddings and a generator."""
 
 Shape = TypeVar("Shape", bound=Hashable)
 
 
-def shared_settings(request: RenderRequest) -> Hashable:
-    """Equal for requests that may share a pass."""
-    return tuple(getattr(request, name) for name in IN_COMMON)
+def shared_settings(recipe: Recipe, request: RenderRequest) -> Hashable:
+    """Equal for requests that may share passes.
+
+    They may differ in `OWN` and in what only stages without shared passes depend on, and in nothing else: a setting
+    that requests get one day keeps apart those that differ in it.
+    """
+    in_passes = {name for stage in recipe if stage.shares_pass for name in stage.settings}
+    after = {name for stage in recipe if not stage.shares_pass for name in stage.settings} - in_passes
+    return tuple(getattr(request, field.name) for field in fields(request) if field.name not in OWN | after)
 
 
-def alike(requests: Iterable[RenderRequest]) -> Alike:
-    """For the scheduler, which sees ids only. Of prompts it asks the same as of denoising."""
+def batch_key(recipe: Recipe, requests: Iterable[RenderRequest]) -> BatchKey:
+    """The key for the scheduler, which sees ids only. It is the same for every stage."""
     numbers: dict[Hashable, int] = {}
-    kinds = {r.request_id: numbers.setdefault(shared_settings(r), len(numbers)) for r in requests}
+    kinds = {r.request_id: numbers.setdefault(shared_settings(recipe, r), len(numbers)) for r in requests}
 
-    def kind(stage: Stage, request_id: str) -> Hashable:
+    def key(stage: str, request_id: str) -> Hashable:
         return kinds[request_id]
 
-    return kind
+    return key
 
 
 def most_together(
-    requests: Iterable[RenderRequest], batch_size: int, shape: Callable[[RenderRequest], Shape]
+    recipe: Recipe, requests: Iterable[RenderRequest], batch_size: int, shape: Callable[[RenderRequest], Shape]
 ) -> dict[Shape, int]:
-    """How many requests of each shape can come to share a pass: at most so many as there are alike."""
-    counts = Counter((shape(request), shared_settings(request)) for request in requests)
+    """How many requests of each shape can share a pass: at most `batch_size`, and no more than are alike."""
+    counts = Counter((shape(request), shared_settings(recipe, request)) for request in requests)
     most: dict[Shape, int] = {}
     for (one, _), number in counts.items():
         most[one] = max(most.get(one, 1), min(batch_size, number))

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ltx_dist.estimates.bounds import fluid, rates
+from ltx_dist.estimates.bounds import Rates, fluid, rates
 from ltx_dist.estimates.costs import Costs, Work
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.worker import Residency, Worker
 
 TIE = 0.999
@@ -23,46 +23,51 @@ TIE = 0.999
 class Trait(NamedTuple):
     """What makes workers interchangeable."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[str, ...]
     device: str
     threads: int | None
     residency: Residency
-    video_slots: int
+    host_slots: int
     batch_size: int
 
 
 class Group(NamedTuple):
-    """Idle workers among whom there is nothing to choose: one kind, the same stage loaded, a video slot free or not."""
+    """Idle workers among whom there is nothing to choose: one kind, the same components loaded, as many free slots.
+
+    loaded: of workers whose components take turns; None where nothing is to be swapped.
+    """
 
     kind: int
-    loaded: Stage | None
-    has_slot: bool
+    loaded: frozenset[str] | None
+    free_slots: int
+
+    def must_swap(self, components: Iterable[str]) -> bool:
+        """Whether a stage with these components needs others on the device than are there."""
+        return bool(self.loaded) and not self.loaded.issuperset(components)
 
 
 @dataclass(slots=True)
 class Kind:
-    """worker: any one of them. rates: of STAGES, 0 for what is not hosted. rank: of its stages, smaller is better.
-
-    number: its place among kinds. speed: the sum of its rates. ends: when work in flight is predicted to end, a heap.
+    """worker: any one of them. rates: of each device stage, 0 for what is not hosted. rank: of its stages, smaller is
+    better. number: its place among kinds. speed: the sum of its rates. ends: when work in flight is predicted to end, a
+    heap.
     """
 
     number: int
     worker: Worker
     count: int = 0
-    rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rates: Rates = ()
     speed: float = 0.0
-    rank: dict[Stage, tuple[bool, int]] = field(default_factory=dict[Stage, tuple[bool, int]])
+    rank: dict[str, tuple[bool, int]] = field(default_factory=dict[str, tuple[bool, int]])
     ends: list[float] = field(default_factory=list[float])
 
 
 class Fleet:
-    """Keeps workers by kind, idle ones by group, and what each stage earns a kind.
+    """Keeps workers by kind, idle ones by group, and what each stage earns a kind."""
 
-    fed_by: of a stage, the workers that run the next one and depend on others for what it makes.
-    """
-
-    def __init__(self, costs: Costs) -> None:
-        self._costs = costs
+    def __init__(self, recipe: Recipe, costs: Costs) -> None:
+        self._stages, self._costs = recipe.on_device, costs
+        self._position = {stage: position for position, stage in enumerate(self._stages)}
         self._workers: dict[str, Worker] = {}
         self._kinds: list[Kind] = []
         self._number_of_trait: dict[Trait, int] = {}
@@ -71,8 +76,8 @@ class Fleet:
         self._group_of: dict[str, Group] = {}
         self._num_idle: Counter[Group] = Counter()
         self._number: dict[str, int] = {}
-        self.capacity = [0.0, 0.0, 0.0]
-        self.fed_by = dict.fromkeys(STAGES, 0)
+        self._num_fed: dict[tuple[str, str], int] = {}
+        self.capacity = [0.0] * len(self._stages)
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._workers
@@ -81,7 +86,7 @@ class Fleet:
         return self._workers[worker_id]
 
     @property
-    def hosted(self) -> set[Stage]:
+    def hosted(self) -> set[str]:
         """Stages that some worker hosts."""
         return {stage for kind in self._kinds if kind.count for stage in kind.worker.stages}
 
@@ -95,11 +100,13 @@ class Fleet:
                 self._kinds.append(Kind(number, worker))
             self._kind_of[worker.worker_id] = kind = self._kinds[number]
             kind.count += 1
+        self._num_fed.clear()
 
     def remove(self, worker_id: str) -> None:
         self._leave_group(worker_id)
         del self._workers[worker_id]
         self._kind_of[worker_id].count -= 1
+        self._num_fed.clear()
 
     def kind(self, worker: Worker) -> Kind:
         return self._kind_of[worker.worker_id]
@@ -111,33 +118,34 @@ class Fleet:
         denoising. Between stages that earn the same, the one furthest downstream is first.
         """
         kinds = [kind for kind in self._kinds if kind.count]
+        counts: Counter[Rates] = Counter()
         for kind in kinds:
-            kind.rates = rates(kind.worker, self._costs)
+            kind.rates = rates(kind.worker, self._stages, self._costs)
             kind.speed = sum(kind.rates)
-        counts: dict[tuple[float, float, float], int] = {}
-        for kind in kinds:
-            counts[kind.rates] = counts.get(kind.rates, 0) + kind.count
+            counts[kind.rates] += kind.count
         prices = fluid(left, counts).prices
-        self.capacity = [sum(rate[stage] * count for rate, count in counts.items()) for stage in range(3)]
-        self.fed_by = {
-            stage: sum(kind.count for kind in kinds if _only_follows(kind.worker, stage)) for stage in STAGES
-        }
+        self.capacity = [
+            sum(rate[position] * count for rate, count in counts.items()) for position in range(len(self._stages))
+        ]
         for kind in kinds:
             earned = [price * rate for price, rate in zip(prices, kind.rates, strict=True)]
-            kind.rank = {s: (earned[STAGES.index(s)] < TIE * max(earned), -STAGES.index(s)) for s in kind.worker.stages}
+            enough = TIE * max(earned)
+            kind.rank = {
+                stage: (earned[self._position[stage]] < enough, -self._position[stage]) for stage in kind.worker.stages
+            }
 
-    def set_idle(self, worker_id: str, loaded: Stage | None, has_slot: bool) -> None:
+    def set_idle(self, worker_id: str, loaded: frozenset[str], free_slots: int) -> None:
         """The worker waits for work, or still does and its group has changed."""
         worker = self._workers[worker_id]
-        group = Group(self._kind_of[worker_id].number, loaded if worker.residency != "resident" else None, has_slot)
+        group = Group(self._kind_of[worker_id].number, loaded if worker.residency != "resident" else None, free_slots)
         if self._group_of.get(worker_id) != group:
             self._leave_group(worker_id)
             self._group_of[worker_id] = group
             self._num_idle[group] += 1
             heapq.heappush(self._idle.setdefault(group, []), (self._number[worker_id], worker_id))
 
-    def hosts(self, stage: Stage) -> frozenset[str]:
-        """The workers of a stage; looks at each of them, so it is for what is rare."""
+    def hosts(self, stage: str) -> frozenset[str]:
+        """The workers that host a stage; looks at each worker, so call it rarely."""
         return frozenset(name for name, worker in self._workers.items() if stage in worker.stages)
 
     def idle_workers(self) -> list[Worker]:
@@ -173,24 +181,36 @@ class Fleet:
             if not self._num_idle[group]:
                 del self._num_idle[group]
 
-    def num_hosts(self, stage: Stage) -> int:
+    def num_hosts(self, stage: str) -> int:
         return sum(kind.count for kind in self._kinds if stage in kind.worker.stages)
 
-    def num_idle(self, stage: Stage) -> int:
+    def num_idle(self, stage: str) -> int:
         """Waiting workers that host a stage."""
         return sum(n for group, n in self._num_idle.items() if stage in self._kinds[group.kind].worker.stages)
 
-    def faster(self, worker: Worker, position: int) -> Sequence[Kind]:
-        """Kinds that do the stage at this position of STAGES in less time than this worker."""
-        rate = self._kind_of[worker.worker_id].rates[position]
-        return [kind for kind in self._kinds if kind.rates[position] > rate and kind.count]
+    def num_fed(self, stage: str, following: str) -> int:
+        """Workers that run the stage that follows and depend on others for what this one makes."""
+        known = self._num_fed.get((stage, following))
+        if known is None:
+            feeding = [k.count for k in self._kinds if following in k.worker.stages and stage not in k.worker.stages]
+            known = self._num_fed[stage, following] = sum(feeding)
+        return known
 
+    def rate(self, worker: Worker, stage: str) -> float:
+        """Work per second, as planned with."""
+        return self._kind_of[worker.worker_id].rates[self._position[stage]]
 
-def _only_follows(worker: Worker, stage: Stage) -> bool:
-    return stage.following in worker.stages and stage not in worker.stages
+    def total_rate(self, stage: str) -> float:
+        """Of all its workers together."""
+        return self.capacity[self._position[stage]]
+
+    def faster(self, worker: Worker, stage: str) -> Sequence[tuple[Kind, float]]:
+        """Kinds that run the stage in less time than this worker, each with its rate."""
+        position, rate = self._position[stage], self.rate(worker, stage)
+        return [(kind, kind.rates[position]) for kind in self._kinds if kind.rates[position] > rate and kind.count]
 
 
 def _trait(worker: Worker) -> Trait:
     return Trait(
-        worker.stages, worker.device_name, worker.threads, worker.residency, worker.video_slots, worker.batch_size
+        worker.stages, worker.device_name, worker.threads, worker.residency, worker.host_slots, worker.batch_size
     )

@@ -1,4 +1,4 @@
-"""What waits: requests ready for a stage, of which those alike can be taken together; and retries beside them.
+"""What waits: requests ready for a stage, of which those with equal keys can be taken together; and retries.
 
 Nothing here knows a worker: who takes what is decided in `scheduler.py`.
 """
@@ -11,26 +11,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from ltx_dist.pipeline.stages import STAGES, Stage
-
-Alike = Callable[[Stage, str], Hashable]
-"""Requests for which it says the same of a stage may share a pass of it. What it says means nothing here."""
+BatchKey = Callable[[str, str], Hashable]
+"""(stage, request) -> an opaque key: requests with equal keys may share a pass of the stage."""
 
 
-def all_alike(stage: Stage, request_id: str) -> Hashable:
-    """Where no worker takes more than one request at a time there is nothing to tell apart."""
+def one_key(stage: str, request_id: str) -> Hashable:
+    """For workers that take one request at a time: there is nothing to tell apart."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A request that goes on at `stage`, in a pass of its own: on a worker that is not in `avoid`, if another hosts the
+    """A request that resumes at `stage`, in a pass of its own: on a worker that is not in `avoid`, if another hosts the
     stage; `alone`, with nothing beside it, on a worker that has run nothing yet, if one is expected. These come before
     the queues.
     """
 
     request_id: str
-    stage: Stage
+    stage: str
     avoid: frozenset[str] = frozenset()
     alone: bool = False
 
@@ -38,114 +36,115 @@ class Retry:
 class ReadyQueue:
     """Requests ready for one stage, lowest rank first. Every call takes a few steps on heaps, whatever its length.
 
-    A heap for each kind of request, and one of their firsts; what is no kind's first any more is dropped when met.
+    One heap per key, and one of their firsts; an entry that is no longer its key's first is dropped when met.
     """
 
     def __init__(self, key: Callable[[str], Hashable]) -> None:
         self._key = key
+        self._key_of: dict[str, Hashable] = {}
         self._by_key: dict[Hashable, list[tuple[int, str]]] = {}
         self._firsts: list[tuple[int, str]] = []
-        self.length = 0
+
+    @property
+    def length(self) -> int:
+        return len(self._key_of)
 
     @property
     def first(self) -> str:
         """There must be one."""
         while True:
             entry = self._firsts[0]
-            if self._by_key.get(self._key(entry[1]), [None])[0] == entry:
+            if entry[1] in self._key_of and self._by_key[self._key_of[entry[1]]][0] == entry:
                 return entry[1]
             heapq.heappop(self._firsts)
 
     def push(self, rank: int, request_id: str) -> None:
+        key = self._key_of[request_id] = self._key(request_id)
         entry = rank, request_id
-        alike = self._by_key.setdefault(self._key(request_id), [])
-        heapq.heappush(alike, entry)
-        self.length += 1
-        if alike[0] == entry:
+        same_key = self._by_key.setdefault(key, [])
+        heapq.heappush(same_key, entry)
+        if same_key[0] == entry:
             heapq.heappush(self._firsts, entry)
 
     def entries(self) -> Iterator[tuple[int, str]]:
-        """All of them, each with its rank, in no order."""
+        """All of them with their ranks, in no order."""
         return chain.from_iterable(self._by_key.values())
 
-    def rank_anew(self, ranks: Mapping[str, int]) -> None:
-        for alike in self._by_key.values():
-            alike[:] = [(ranks[request_id], request_id) for _, request_id in alike]
-            heapq.heapify(alike)
-        self._firsts = sorted(alike[0] for alike in self._by_key.values())
+    def rerank(self, ranks: Mapping[str, int]) -> None:
+        for same_key in self._by_key.values():
+            same_key[:] = [(ranks[request_id], request_id) for _, request_id in same_key]
+            heapq.heapify(same_key)
+        self._firsts = sorted(same_key[0] for same_key in self._by_key.values())
 
     def take(self, number: int) -> tuple[str, ...]:
-        """The first and the next of its kind, `number` at most; of other kinds none, wherever they stand."""
-        key = self._key(self.first)
-        alike = self._by_key[key]
-        taken = tuple(heapq.heappop(alike)[1] for _ in range(min(number, len(alike))))
-        self.length -= len(taken)
-        if alike:
-            heapq.heappush(self._firsts, alike[0])
+        """The first and the next with its key, `number` at most; none with other keys, wherever they stand."""
+        key = self._key_of[self.first]
+        same_key = self._by_key[key]
+        taken = tuple(heapq.heappop(same_key)[1] for _ in range(min(number, len(same_key))))
+        for request_id in taken:
+            del self._key_of[request_id]
+        if same_key:
+            heapq.heappush(self._firsts, same_key[0])
         else:
             del self._by_key[key]
         return taken
 
 
 class Queues:
-    """The queue in front of each stage, in the order of requests, and what takes room in it.
+    """The queue in front of each device stage, in the order of requests, and what takes room in it.
 
-    max_queued: how many may wait in front of a stage; requests in flight in the one before count. retries: those that
+    max_queued: how many may wait in front of a stage; requests in flight on their way to it count. retries: those that
     wait beside the queues, first in order first.
     """
 
-    def __init__(self, max_queued: Mapping[Stage, int], alike: Alike) -> None:
+    def __init__(self, stages: Iterable[str], max_queued: Mapping[str, int], key: BatchKey) -> None:
         self.max_queued = dict(max_queued)
         self.retries: list[Retry] = []
-        self._ready = {stage: ReadyQueue(partial(alike, stage)) for stage in STAGES}
-        self._running = dict.fromkeys(STAGES, 0)
+        self._ready = {stage: ReadyQueue(partial(key, stage)) for stage in stages}
+        self._coming = dict.fromkeys(self._ready, 0)
         self._order: dict[str, int] = {}
 
     def add(self, request_id: str) -> None:
-        """The request comes after all there are. It waits nowhere yet."""
+        """The request comes after all others. It waits nowhere yet."""
         assert request_id not in self._order, request_id
         self._order[request_id] = len(self._order)
 
-    def put(self, request_ids: Iterable[str], stage: Stage) -> None:
-        for request_id in request_ids:
-            self._ready[stage].push(self._order[request_id], request_id)
+    def put(self, request_id: str, stage: str) -> None:
+        self._ready[stage].push(self._order[request_id], request_id)
 
     def put_beside(self, retry: Retry) -> None:
         self.retries.append(retry)
         self.retries.sort(key=lambda retry: self._order[retry.request_id])
 
-    def take(self, stage: Stage, number: int) -> tuple[str, ...]:
-        """The first and the next that are like it."""
+    def take(self, stage: str, number: int) -> tuple[str, ...]:
+        """The first and the next that may share its pass."""
         return self._ready[stage].take(number)
 
-    def first(self, stage: Stage) -> str:
+    def first(self, stage: str) -> str:
         return self._ready[stage].first
 
-    def num_ready(self, stage: Stage) -> int:
+    def num_ready(self, stage: str) -> int:
         return self._ready[stage].length
 
-    def num_waiting(self, stage: Stage) -> int:
+    def num_waiting(self, stage: str) -> int:
         """Those beside the queue, too."""
-        return self._ready[stage].length + sum(retry.stage is stage for retry in self.retries)
+        return self._ready[stage].length + sum(retry.stage == stage for retry in self.retries)
 
-    def begin(self, stage: Stage, number: int) -> None:
-        """So many are in flight at the stage now: each has its place in the next queue."""
-        self._running[stage] += number
+    def expect(self, stage: str | None, number: int) -> None:
+        """So many more (or fewer, below 0) in flight will wait for this stage next: each has its place in the queue."""
+        if stage is not None:
+            self._coming[stage] += number
 
-    def end(self, stage: Stage, number: int) -> None:
-        self._running[stage] -= number
+    def room(self, stage: str) -> int:
+        return self.max_queued[stage] - self._ready[stage].length - self._coming[stage]
 
-    def room_after(self, stage: Stage, following: Stage) -> int:
-        return self.max_queued[following] - self._ready[following].length - self._running[stage]
-
-    def ready(self) -> dict[str, Stage]:
-        """All in the queues and the stage of each, in order."""
-        entries = sorted((order, name, stage) for stage in STAGES for order, name in self._ready[stage].entries())
-        return {name: stage for _, name, stage in entries}
+    def ready(self) -> list[str]:
+        """All requests in the queues, in order."""
+        return [name for _, name in sorted(chain.from_iterable(queue.entries() for queue in self._ready.values()))]
 
     def reorder(self, request_ids: Sequence[str]) -> None:
         """These exchange their places among themselves."""
         places = sorted(self._order[request_id] for request_id in request_ids)
         self._order.update(zip(request_ids, places, strict=True))
         for queue in self._ready.values():
-            queue.rank_anew(self._order)
+            queue.rerank(self._order)

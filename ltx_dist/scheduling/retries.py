@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.scheduling.fleet import Fleet
+from ltx_dist.scheduling.host_slots import HostSlots
+from ltx_dist.scheduling.in_flight import OpenRequests
 from ltx_dist.scheduling.queues import Retry
-from ltx_dist.scheduling.video_slots import VideoSlots
 
 
 class Retries:
     """Knows the workers that have run nothing yet, and those that are kept for a request that is to be alone."""
 
-    def __init__(self, fleet: Fleet, videos: VideoSlots) -> None:
-        self._fleet, self._videos = fleet, videos
+    def __init__(self, fleet: Fleet, slots: HostSlots, requests: OpenRequests) -> None:
+        self._fleet, self._slots, self._requests = fleet, slots, requests
         self._fresh: set[str] = set()
         self._reserved: dict[str, str] = {}
 
@@ -33,9 +33,9 @@ class Retries:
     def reserve(self, worker_id: str, request_id: str) -> None:
         self._reserved[worker_id] = request_id
 
-    def end(self, worker_id: str, request_ids: tuple[str, ...]) -> None:
-        """These are over on the worker, mp4 and all."""
-        if self._reserved.get(worker_id) in request_ids:
+    def end(self, worker_id: str, request_id: str) -> None:
+        """The request has left the worker, host stages and all."""
+        if self._reserved.get(worker_id) == request_id:
             del self._reserved[worker_id]
 
     def is_reserved(self, worker_id: str) -> bool:
@@ -50,9 +50,10 @@ class Retries:
 
     def _may_take(self, worker: Worker, retry: Retry, expected: Set[str]) -> bool:
         name, stage = worker.worker_id, retry.stage
-        if stage not in worker.stages or (stage is Stage.DECODE and not self._videos.has_slot(name)):
+        needs_slot, _ = self._requests.following(retry.request_id)
+        if stage not in worker.stages or (needs_slot and not self._slots.num_free(name)):
             return False
-        if retry.alone and (self._videos.is_in_use(name) or (expected and name not in self._fresh)):
+        if retry.alone and (self._slots.is_in_use(name) or (expected and name not in self._fresh)):
             return False
         # One on which it did not fail may be starting: worth waiting for.
         return name not in retry.avoid or (self._fleet.hosts(stage) | expected) <= retry.avoid

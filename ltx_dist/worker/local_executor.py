@@ -40,7 +40,7 @@ class LocalExecutor:
         self._recipe = specs[0].family.recipe
         self._submitted: deque[_Call] = deque()
         self._outputs = Outputs[StageOutput](self._recipe)
-        self._threads = ThreadPoolExecutor(max(1, sum(spec.worker.video_slots for spec in specs)))
+        self._threads = ThreadPoolExecutor(sum(spec.worker.host_slots for spec in specs))
         self._ended: list[Completion] = []
         self._changes: list[Joined | Left] = [Joined(spec.worker) for spec in specs]
         self._on_host: dict[Future[tuple[Any, ...]], tuple[_Call, float]] = {}

@@ -69,7 +69,7 @@ class StageWorker:
         self._state = WorkerState(spec.worker.worker_id)
         self._set_threads()
         self._device = open_device(spec.worker)
-        self._host = HostStages(max(1, spec.worker.video_slots))
+        self._host = HostStages(spec.worker.host_slots)
         try:
             checkpoint = on_this_machine(spec.checkpoint)
         except ValueError as error:
@@ -207,28 +207,19 @@ class StageWorker:
         digests = tuple(filter(None, map(_latents_sha256, outputs)))
         if not (following := self._recipe.host_stages_after(stage.name)):
             return outputs, digests
-        made = [
-            self._hand_to_host(following, request, given, output, stage.name)
-            for request, given, output in zip(requests, inputs, outputs, strict=True)
-        ]
-        return made, digests
+        for request, given, output in zip(requests, inputs, outputs, strict=True):
+            self._begin_on_host(self._recipe[following[0]], request, given, output, stage.name)
+        return [None] * len(requests), digests
 
-    def _hand_to_host(
-        self, following: Sequence[str], request: RenderRequest, inputs: Inputs, output: StageOutput, made_by: str
-    ) -> StageOutput | None:
-        """Begin the first of the host stages that follow. None: its output is on this worker."""
-        first = self._recipe[following[0]]
+    def _begin_on_host(
+        self, first: StageSpec, request: RenderRequest, inputs: Inputs, output: StageOutput, made_by: str
+    ) -> None:
+        """Begin the host stage that follows; what the device stage made stays on this worker."""
 
         def run(fed: StageOutput) -> StageOutput:
             return self._run_host_operation(first, request, {**inputs, made_by: fed})
 
         self._host.begin(request.request_id, first.name, output, run)
-        if self._spec.worker.video_slots:
-            return None
-        made: Inputs = {}
-        for name in following:
-            made = {**made, name: self._host_output(self._recipe[name], request, made)}
-        return made[following[-1]]
 
     def _host_output(self, stage: StageSpec, request: RenderRequest, inputs: Inputs) -> StageOutput:
         """Wait for a host stage that has begun, or run it here."""

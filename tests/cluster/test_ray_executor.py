@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import ray
 import tiny
+from builders import RECIPE, D, E
 from ray.exceptions import OutOfMemoryError
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -21,14 +22,13 @@ from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine import deadlines
 from ltx_dist.engine import loop as renderer_module
 from ltx_dist.engine.executor import WorkerStartError
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.ray
 ON_CPU = place(
     Wishes(layout="replicated", device="cpu", devices=2, threads=1),
     Inventory((), 2),
-    Demand(Models({"text_encoder": 0, "transformer": 0, "vae": 0})),
+    BatchDemand(Models(RECIPE, {"text_encoder": 0, "transformer": 0, "vae": 0})),
 )
 REPLICATED = replace(ON_CPU, workers=tuple(replace(worker, num_gpus=1.0) for worker in ON_CPU.workers))
 """Two workers that each hold a GPU of Ray's, which is a fake one: they compute on the CPU."""
@@ -76,13 +76,13 @@ def test_steps_are_seen_while_a_stage_runs_and_outputs_stay_out_of_the_driver(ra
     worker_id = REPLICATED.workers[0].worker_id
     try:
         request = make_request(0, num_inference_steps=1600)  # for seconds: a worker is asked twice in one
-        executor.submit(Assignment(("clip-0",), Stage.ENCODE_TEXT, worker_id), [request])
+        executor.submit(Assignment(("clip-0",), E, worker_id), [request])
         assert wait_for_one(executor).error is None
         assert ray.available_resources().get("GPU", 0) == 1, "each of the two workers holds a GPU of its own"
-        executor.submit(Assignment(("clip-0",), Stage.DENOISE, worker_id), [request])
+        executor.submit(Assignment(("clip-0",), D, worker_id), [request])
         steps = set()
         while not (completions := executor.wait(0.02)):
-            steps |= {state.step for state in executor.worker_states() if state.stage is Stage.DENOISE}
+            steps |= {state.step for state in executor.worker_states() if state.stage == D}
         assert completions[0].error is None and completions[0].video is None
         assert len(steps) >= 2, steps
         assert all(isinstance(output, ray.ObjectRef) for output in executor._outputs.values())
@@ -96,7 +96,7 @@ def test_a_killed_worker_costs_no_clip(ray_cluster, checkpoint: Checkpoint):
         name: ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
         for name, actor in executor._workers.actors.items()
     }
-    renderer = Renderer(Scheduler(REPLICATED), executor)
+    renderer = BatchLoop(Scheduler(REPLICATED), executor)
     try:
         results = []
         for result in renderer.render([make_request(index, num_inference_steps=40) for index in range(6)]):
@@ -120,8 +120,8 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
     class Hanging(StageWorker):
         """The first denoising of clip-3 never returns: a C call that holds the interpreter's lock, deaf to signals."""
 
-        def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
-            if stage is Stage.DENOISE and requests[0].request_id == "clip-3" and not marker.exists():
+        def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
+            if stage == D and requests[0].request_id == "clip-3" and not marker.exists():
                 marker.touch()
                 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 ctypes.PyDLL(None).pause()
@@ -129,7 +129,7 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
 
     executor = make_executor(checkpoint, worker_class=Hanging)
     try:
-        renderer = Renderer(Scheduler(REPLICATED), executor)
+        renderer = BatchLoop(Scheduler(REPLICATED), executor)
         results = list(renderer.render([make_request(index, num_inference_steps=8) for index in range(6)]))
         assert {result.status for result in results} == {"done"} and len(results) == 6
         (lost,) = [completion for completion in renderer.completions if completion.failure]
@@ -144,7 +144,7 @@ def test_a_worker_that_cannot_start_ends_the_run_and_says_why(ray_cluster, check
         with pytest.raises(
             WorkerStartError, match=r"^worker cpu:\d: .*gone/text_encoder is not on this machine; [^\n]*$"
         ):
-            list(Renderer(Scheduler(REPLICATED), executor).render([make_request(0)]))
+            list(BatchLoop(Scheduler(REPLICATED), executor).render([make_request(0)]))
     finally:
         executor.shutdown()
 
@@ -154,14 +154,14 @@ def test_a_worker_that_rays_memory_monitor_ends_is_replaced(ray_cluster, checkpo
     marker = tmp_path / "struck"
 
     class Struck(StageWorker):
-        def run(self, stage: Stage, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
-            if stage is Stage.DENOISE and requests[0].request_id == "clip-2" and not marker.exists():
+        def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
+            if stage == D and requests[0].request_id == "clip-2" and not marker.exists():
                 marker.touch()
                 raise OutOfMemoryError("the node was running low on memory")
             return super().run(stage, requests, *payloads)
 
     executor = make_executor(checkpoint, worker_class=Struck)
-    renderer = Renderer(Scheduler(REPLICATED), executor)
+    renderer = BatchLoop(Scheduler(REPLICATED), executor)
     try:
         results = list(renderer.render([make_request(index) for index in range(4)]))
         assert {result.status for result in results} == {"done"} and len(results) == 4

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import ray
+from builders import STAGES, D, E, V
 
 from ltx_dist.cluster.ray_metrics import RayMetrics
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 
 DASHBOARD = Path(__file__).parents[2] / "launch" / "grafana.json"
@@ -41,11 +41,11 @@ def export() -> str:
     ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _system_config=often)
     try:
         metrics = RayMetrics(lambda: dict.fromkeys(STAGES, 2))
-        for stage, error in ((Stage.DENOISE, "out of memory"), (Stage.DENOISE, None), (Stage.DECODE, None)):
+        for stage, error in ((D, "out of memory"), (D, None), (V, None)):
             report = StageReport(1.5, load_seconds=0.5, error=error, peak_bytes=7)
             metrics.stage_ended(Completion(Assignment(("a-clip",), stage, "cuda:0"), 0.0, 1.5, report))
         died = StageReport(0.0, error="its worker died")
-        dying = Assignment(("other",), Stage.ENCODE_TEXT, "cuda:1")
+        dying = Assignment(("other",), E, "cuda:1")
         metrics.stage_ended(Completion(dying, 0.0, 1.5, died, Failure.CRASH))
         metrics.clip_ended(RenderResult(REQUEST, "done", (), EncodedVideo(b"", 17, 64, 96, "", "")))
         return _page(ray.nodes()[0]["MetricsExportPort"])

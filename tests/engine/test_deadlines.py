@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from builders import RECIPE, D, E, V
 from fakes import make_request
 
 from ltx_dist.engine.deadlines import FIRST_SECONDS, LEAST_SECONDS, Deadlines
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport, WorkerState
 
-DENOISE = Assignment(("a",), Stage.DENOISE, "w0")
+DENOISE = Assignment(("a",), D, "w0")
 
 
 def step(number: int) -> WorkerState:
-    return WorkerState("w0", Stage.DENOISE, ("a",), number, 8)
+    return WorkerState("w0", D, ("a",), number, 8)
 
 
 def test_a_worker_that_still_loads_is_not_hung():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.begin(DENOISE, [make_request("a")], 0.0)
     assert deadlines.overdue(1e9) == []
     deadlines.joined("w0", 1e9)
@@ -26,21 +26,21 @@ def test_a_worker_that_still_loads_is_not_hung():
 
 
 def test_every_step_grants_its_own_time():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
     deadlines.begin(DENOISE, [make_request("a")], 0.0)
     for number in range(1, 5):
         deadlines.saw([step(number)], 20.0 * number)
     assert deadlines.overdue(80 + 5 * 20.0) == [], "five times the median step"
     ((assignment, line),) = deadlines.overdue(81 + 5 * 20.0)
-    assert assignment == DENOISE and line == "hung in denoise of a: waited 101 s for step 5, where 100 s is the most"
+    assert assignment == DENOISE and line == "hung in denoise of a, step 5 of 8: no progress for 101 s (limit 100 s)"
 
 
 def test_a_larger_clip_than_those_seen_is_granted_more():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
     small, large = make_request("s"), replace(make_request("l"), width=128, height=128)
-    decode = Assignment(("s",), Stage.DECODE, "w0")
+    decode = Assignment(("s",), V, "w0")
     deadlines.begin(decode, [small], 0.0)
     deadlines.end(Completion(decode, 0.0, 30.0, StageReport(30.0)))
     deadlines.begin(replace(decode, request_ids=("l",)), [large], 0.0)
@@ -48,21 +48,21 @@ def test_a_larger_clip_than_those_seen_is_granted_more():
 
 
 def test_more_clips_in_a_pass_are_granted_more():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
-    one, four = Assignment(("s",), Stage.ENCODE_TEXT, "w0"), Assignment(("a", "b", "c", "d"), Stage.ENCODE_TEXT, "w0")
+    one, four = Assignment(("s",), E, "w0"), Assignment(("a", "b", "c", "d"), E, "w0")
     deadlines.begin(one, [make_request("s")], 0.0)
     deadlines.end(Completion(one, 0.0, 30.0, StageReport(30.0)))
     deadlines.begin(four, [make_request(name) for name in four.request_ids], 0.0)
     assert deadlines.overdue(5 * 30 * 4.0) == []
     ((_, line),) = deadlines.overdue(5 * 30 * 4.0 + 1)
-    assert line.startswith("hung in encode_text of a and 3 more: waited 601 s")
+    assert line.startswith("hung in encode_text of a and 3 more: no progress for 601 s")
 
 
 def test_quick_stages_have_a_minute():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
-    encode = Assignment(("a",), Stage.ENCODE_TEXT, "w0")
+    encode = Assignment(("a",), E, "w0")
     deadlines.begin(encode, [make_request("a")], 0.0)
     deadlines.end(Completion(encode, 0.0, 0.1, StageReport(0.1)))
     deadlines.begin(encode, [make_request("a")], 0.0)
@@ -70,7 +70,7 @@ def test_quick_stages_have_a_minute():
 
 
 def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
     deadlines.begin(DENOISE, [make_request("a")], 0.0)
     deadlines.end(Completion(DENOISE, 0.0, 0.4, StageReport(0.4)))
@@ -79,13 +79,13 @@ def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
 
 
 def test_reading_weights_between_turns_is_not_standing_still():
-    deadlines = Deadlines()
+    deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
-    first, second = Assignment(("a",), Stage.ENCODE_TEXT, "w0"), Assignment(("b",), Stage.ENCODE_TEXT, "w0")
+    first, second = Assignment(("a",), E, "w0"), Assignment(("b",), E, "w0")
     deadlines.begin(first, [make_request("a")], 0.0)
     deadlines.end(Completion(first, 0.0, 0.04, StageReport(0.04)))
     deadlines.begin(second, [make_request("b")], 0.0)
-    reads = WorkerState("w0", Stage.ENCODE_TEXT, ("b",), is_loading=True)
+    reads = WorkerState("w0", E, ("b",), is_loading=True)
     for now in range(0, 200, 10):
         deadlines.saw([reads], float(now))
         assert deadlines.overdue(now + LEAST_SECONDS) == []

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
 
 import pytest
+from builders import RECIPE, STAGES, D, E, V, todo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltx_dist.estimates.bounds import fluid, lower_bound
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.estimates.bounds import Rates, fluid, lower_bound
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.simulator import predict
-
-E, D, V = STAGES
 
 
 class Known:
@@ -29,14 +29,14 @@ class Known:
     def rate(self, worker, stage):
         return self.speed[worker.device_name]
 
-    def swap_seconds(self, worker, stage):
+    def swap_seconds(self, worker, components):
         return 0.0
 
     def observe(self, completion, worker):
         return False
 
 
-def workers(*hosted: tuple[Stage, ...], device: str = "a") -> tuple[Worker, ...]:
+def workers(*hosted: tuple[str, ...], device: str = "a") -> tuple[Worker, ...]:
     return tuple(Worker(f"w{i}", stages, "cuda", i, device_name=device) for i, stages in enumerate(hosted))
 
 
@@ -45,13 +45,13 @@ ONE = Known({}, {"a": 1.0})
 
 def test_each_bound_where_it_binds():
     clips = [(1.0, 4.0, 1.0)] * 4
-    assert lower_bound(clips[:1], workers(*[STAGES] * 4), ONE).by == "the longest clip"
-    assert lower_bound(clips, workers((E,), (D,), (V,)), ONE).seconds == 1 + 4 * 4 + 1
-    assert lower_bound(clips, workers((E,), (D,), (D,), (V,)), ONE).seconds == (16 + 2 + 2) / 2
-    all_work = lower_bound(clips * 2, workers(*[STAGES] * 3), ONE)
+    assert lower_bound(clips[:1], workers(*[STAGES] * 4), STAGES, ONE).by == "the longest clip"
+    assert lower_bound(clips, workers((E,), (D,), (V,)), STAGES, ONE).seconds == 1 + 4 * 4 + 1
+    assert lower_bound(clips, workers((E,), (D,), (D,), (V,)), STAGES, ONE).seconds == (16 + 2 + 2) / 2
+    all_work = lower_bound(clips * 2, workers(*[STAGES] * 3), STAGES, ONE)
     assert (all_work.seconds, all_work.by) == (pytest.approx(8 * 6 / 3), "all work")
-    assert lower_bound([], workers(STAGES), ONE).seconds == 0
-    assert lower_bound(clips, workers((E,), (D,)), ONE).seconds == float("inf")
+    assert lower_bound([], workers(STAGES), STAGES, ONE).seconds == 0
+    assert lower_bound(clips, workers((E,), (D,)), STAGES, ONE).seconds == float("inf")
 
 
 def test_unrelated_machines_are_bound_by_the_linear_program():
@@ -61,6 +61,54 @@ def test_unrelated_machines_are_bound_by_the_linear_program():
     assert helped.seconds == 10.0 and helped.prices[2] == 0, "decoding has time to spare"
     shared = fluid((0.0, 4.0, 16.0), {(0.0, 1.0, 1.0): 1, (0.0, 0.0, 1.0): 1})
     assert shared.seconds == 10.0 and shared.prices[1] == shared.prices[2] > 0
+
+
+def by_corners(work: Sequence[float], kinds: Mapping[Rates, int]) -> float:
+    """The optimum of the dual program for three stages, by trying every corner of it: the oracle of `fluid`.
+
+    At a corner enough kinds are indifferent between two stages to fix every price.
+    """
+    best = 0.0
+    for prices in set(_corners(list(kinds))):
+        earned = sum(n * max(p * rate for p, rate in zip(prices, kind, strict=True)) for kind, n in kinds.items())
+        worth = sum(p * w for p, w in zip(prices, work, strict=True))
+        best = max(best, worth / earned if earned > 0 else 0.0)
+    return best
+
+
+def _corners(kinds: Sequence[Rates]) -> Iterator[tuple[float, float, float]]:
+    """Prices with one, two or all three stages above 0, each further one fixed by a kind that hosts two of them."""
+    for first, second in permutations(range(3), 2):
+        yield _prices({first: 1.0})
+        third = 3 - first - second
+        for ratio in _ratios(kinds, first, second):
+            yield _prices({first: 1.0, second: ratio})
+            for base in (first, second):
+                for further in _ratios(kinds, base, third):
+                    yield _prices({first: 1.0, second: ratio, third: further * (1.0 if base == first else ratio)})
+
+
+def _ratios(kinds: Sequence[Rates], one: int, other: int) -> set[float]:
+    """Prices of `other` in those of `one` at which some kind earns the same with both."""
+    return {kind[one] / kind[other] for kind in kinds if kind[one] and kind[other]}
+
+
+def _prices(known: dict[int, float]) -> tuple[float, float, float]:
+    return known.get(0, 0.0), known.get(1, 0.0), known.get(2, 0.0)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, 2**32))
+def test_the_linear_program_equals_the_search_of_its_corners(seed: int):
+    rng = random.Random(seed)
+    drawn = [
+        tuple(rng.choice([0.0, 1.0]) * rng.uniform(1e11, 1e14) for _ in range(3)) for _ in range(rng.randint(1, 4))
+    ]
+    kinds = {kind: rng.randint(1, 5) for kind in drawn if any(kind)}
+    hosted = [any(kind[stage] for kind in kinds) for stage in range(3)]
+    work = tuple(rng.choice([0, 1]) * rng.uniform(1e12, 1e15) * here for here in hosted)
+    if kinds:
+        assert fluid(work, kinds).seconds == pytest.approx(by_corners(work, kinds), rel=1e-9)
 
 
 @settings(max_examples=150, deadline=None)
@@ -75,6 +123,6 @@ def test_no_schedule_beats_the_bound(seed: int):
     made = tuple(Worker(f"w{i}", stages, "cuda", i, device_name=rng.choice("ab")) for i, stages in enumerate(hosted))
     works = {f"r{i}": (rng.uniform(0, 1), rng.uniform(0, 5), rng.uniform(0, 2)) for i in range(rng.randint(1, 12))}
     costs = Known(works, speed)
-    took = makespan(list(predict(Placement("x", made, {D: 4, V: 4}), works, costs)))
-    bound = lower_bound(list(works.values()), made, costs).seconds
+    took = makespan(list(predict(Placement(RECIPE, "x", made, {D: 4, V: 4}), todo(works), costs)))
+    bound = lower_bound(list(works.values()), made, STAGES, costs).seconds
     assert bound <= took * (1 + 1e-9)

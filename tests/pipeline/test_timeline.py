@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from builders import RECIPE, STAGES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.timeline import busy_shares, gantt, lanes, makespan, overlaps
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport
 
 ENCODE, DENOISE, DECODE = STAGES
 
 
-def run(clip: int, stage: Stage, worker_id: str, started: float, finished: float) -> Completion:
+def run(clip: int, stage: str, worker_id: str, started: float, finished: float) -> Completion:
     return Completion(Assignment((f"{clip:03}",), stage, worker_id), started, finished, StageReport(finished - started))
 
 
@@ -44,7 +44,7 @@ def replicated() -> list[Completion]:
 
 
 def test_lanes_are_by_worker_and_by_start() -> None:
-    found = lanes(reversed(pinned(3)))
+    found = lanes(reversed(pinned(3)), RECIPE)
     assert list(found) == ["gpu-0", "gpu-1", "gpu-2"]
     assert [[c.assignment.clips for c in lane] for lane in found.values()] == [["001", "002", "003"]] * 3
 
@@ -52,9 +52,9 @@ def test_lanes_are_by_worker_and_by_start() -> None:
 def test_makespan_and_busy_share() -> None:
     batch = pinned(4)
     assert makespan(batch) == 8.55
-    assert busy_shares(batch)["gpu-1"] == pytest.approx(8 / 8.55)
-    assert busy_shares(batch)["gpu-2"] == pytest.approx(2 / 8.55)
-    assert busy_shares([]) == {} and makespan([]) == 0.0
+    assert busy_shares(batch, RECIPE)["gpu-1"] == pytest.approx(8 / 8.55)
+    assert busy_shares(batch, RECIPE)["gpu-2"] == pytest.approx(2 / 8.55)
+    assert busy_shares([], RECIPE) == {} and makespan([]) == 0.0
 
 
 def test_time_in_which_two_completions_overlap_counts_once() -> None:
@@ -64,27 +64,29 @@ def test_time_in_which_two_completions_overlap_counts_once() -> None:
         run(2, DECODE, "w", 3, 6),
         run(3, DENOISE, "v", 0, 8),
     ]
-    assert busy_shares(batch)["w"] == 6 / 8
+    assert busy_shares(batch, RECIPE)["w"] == 6 / 8
 
 
 def test_overlaps_are_of_other_requests_on_other_workers() -> None:
     batch = pinned(3)
-    found = [(o.denoise.assignment.clips, o.other.assignment.clips, o.other.assignment.stage) for o in overlaps(batch)]
+    found = [
+        (o.main.assignment.clips, o.other.assignment.clips, o.other.assignment.stage) for o in overlaps(batch, RECIPE)
+    ]
     assert found == [("001", "002", ENCODE), ("001", "003", ENCODE), ("002", "001", DECODE), ("003", "002", DECODE)]
-    assert sum(o.seconds for o in overlaps(batch)) == pytest.approx(0.05 + 0.05 + 0.5 + 0.5)
-    assert overlaps([run(1, DENOISE, "w", 0, 4), run(2, ENCODE, "w", 1, 2), run(1, DECODE, "v", 1, 2)]) == []
+    assert sum(o.seconds for o in overlaps(batch, RECIPE)) == pytest.approx(0.05 + 0.05 + 0.5 + 0.5)
+    assert overlaps([run(1, DENOISE, "w", 0, 4), run(2, ENCODE, "w", 1, 2), run(1, DECODE, "v", 1, 2)], RECIPE) == []
 
 
 def test_gantt_of_a_stage_a_worker() -> None:
-    assert gantt(pinned(4), ["gpu-0", "gpu-1", "gpu-2"], width=60) == PINNED.strip()
+    assert gantt(pinned(4), ["gpu-0", "gpu-1", "gpu-2"], RECIPE, width=60) == PINNED.strip()
 
 
 def test_gantt_of_workers_that_do_all_with_failures() -> None:
-    assert gantt(replicated(), ["w-0", "w-1", "w-2"], width=60) == REPLICATED.strip()
+    assert gantt(replicated(), ["w-0", "w-1", "w-2"], RECIPE, width=60) == REPLICATED.strip()
 
 
 def test_gantt_of_nothing() -> None:
-    assert gantt([], ["cpu"], width=40) == NOTHING.strip()
+    assert gantt([], ["cpu"], RECIPE, width=40) == NOTHING.strip()
 
 
 @given(
@@ -93,14 +95,14 @@ def test_gantt_of_nothing() -> None:
     ),
     st.integers(30, 200),
 )
-def test_gantt_keeps_its_width_and_every_worker(rows: list[tuple[int, Stage, int, float, float]], width: int) -> None:
+def test_gantt_keeps_its_width_and_every_worker(rows: list[tuple[int, str, int, float, float]], width: int) -> None:
     batch = [run(clip, stage, f"w-{w}", started, started + seconds) for clip, stage, w, started, seconds in rows]
     workers = [f"w-{w}" for w in range(4)]
-    lines = gantt(batch, workers, width).splitlines()
+    lines = gantt(batch, workers, RECIPE, width).splitlines()
     assert [line.split()[0] for line in lines[:4]] == workers
     assert max(len(line) for line in lines[:6]) <= width
-    assert all(set(line[5:]) != {"."} for line, w in zip(lines, workers, strict=False) if w in lanes(batch))
-    assert all(0 <= share <= 1 + 1e-9 for share in busy_shares(batch).values())
+    assert all(set(line[5:]) != {"."} for line, w in zip(lines, workers, strict=False) if w in lanes(batch, RECIPE))
+    assert all(0 <= share <= 1 + 1e-9 for share in busy_shares(batch, RECIPE).values())
 
 
 PINNED = """
@@ -110,7 +112,7 @@ gpu-2  ............V1==........V2==........V3==........V4==
        +-----------+-----------+-----------+------------+---
        0 s         2           4           6            8
 
-E encode_text   D denoise   V decode   . idle
+. idle
 makespan: 8.55 s
 busy: gpu-0 2%, gpu-1 94%, gpu-2 23%
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
+from builders import RECIPE, STAGES
 
 from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.estimates.parameters import (
@@ -13,10 +15,11 @@ from ltx_dist.estimates.parameters import (
     vae_decoder_parameters,
 )
 from ltx_dist.estimates.working_sets import decode_bytes, largest_to_decode, tiling_cost
+from ltx_dist.models.ltx_video.estimates import stage_memory, weight_bytes
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
-from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
-from ltx_dist.placement.fitting import Demand, Fit, Models, blocks_of, wave_size
+from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Storage
+from ltx_dist.pipeline.worker import Device
+from ltx_dist.placement.fitting import BatchDemand, MemoryPlan, Models, Wish, wave_size
 from ltx_dist.placement.tilings import TilingCosts, candidate_tilings
 
 RATIOS = (32, 8)
@@ -26,33 +29,36 @@ def request(height: int = 480, width: int = 704, num_frames: int = 121) -> Rende
     return RenderRequest("clip", "", "", height, width, num_frames, 25.0, 40, 3.0, 0.0, 0, 0.05, 0.025, 128)
 
 
-def full_size(transformer: str = "transformer-2b", element_bytes: int = 2, transformer_storage: int = 2) -> Models:
-    configs = {name: read_config(name) for name in ("text_encoder", transformer, "vae-0.9.5")}
-    configs = dict(zip(("text_encoder", "transformer", "vae"), configs.values(), strict=True))
-    block, blocks = blocks_of(configs)
-    bytes_each = {"text_encoder": element_bytes, "transformer": transformer_storage, "vae": element_bytes}
+def full_size(transformer: str = "transformer-2b", precision: str = "bfloat16", storage: Storage = PLAIN) -> Models:
+    names = {"text_encoder": "text_encoder", "transformer": transformer, "vae": "vae-0.9.5"}
+    configs = {component: read_config(name) for component, name in names.items()}
     parameters = {
         "text_encoder": text_encoder_parameters(configs["text_encoder"]),
         "transformer": transformer_parameters(configs["transformer"]),
         "vae": vae_decoder_parameters(configs["vae"]),
     }
+    weights = weight_bytes(configs, parameters, precision, storage)
     return Models(
-        {name: count * bytes_each[name] for name, count in parameters.items()},
-        {name: count * bytes_each[name] for name, count in block.items()},
-        blocks,
-        configs,
-        element_bytes,
+        RECIPE,
+        {name: found.total for name, found in weights.items()},
+        {name: found.block for name, found in weights.items() if found.num_blocks},
+        {name: found.num_blocks for name, found in weights.items() if found.num_blocks},
+        stage_memory(configs, RATIOS, precision, storage),
         RATIOS,
-        element_bytes,
     )
 
 
-def fit_all(models: Models, gigabytes: float | None, **changes: object) -> Fit:
+def fit_all(
+    models: Models,
+    gigabytes: float | None,
+    device: Device = "cuda",
+    residency: Wish = "auto",
+    tilings: Sequence[DecodeTiling] | None = None,
+) -> MemoryPlan:
     shapes = [request()]
-    tilings = changes.pop("tilings", None) or candidate_tilings("auto", "auto", shapes, RATIOS)
-    arguments = {"device": "cuda", "residency": "auto"} | changes
+    allowed = candidate_tilings("auto", "auto", shapes, RATIOS) if tilings is None else tilings
     capacity = None if gigabytes is None else int(gigabytes * 1e9)
-    return Demand(models, tuple(shapes), tuple(tilings)).fit(capacity=capacity, stages=STAGES, **arguments)
+    return BatchDemand(models, tuple(shapes), tuple(allowed)).plan_memory(device, capacity, STAGES, residency)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +67,13 @@ def fit_all(models: Models, gigabytes: float | None, **changes: object) -> Fit:
         ("transformer-2b", 80, "resident", ()),
         ("transformer-2b", 24, "resident", ()),
         ("transformer-2b", 16, "time_sliced", ()),
-        ("transformer-2b", 6, "streamed", (Stage.ENCODE_TEXT,)),
-        ("transformer-2b", 4, "streamed", (Stage.ENCODE_TEXT, Stage.DENOISE)),
+        ("transformer-2b", 6, "streamed", ("text_encoder",)),
+        ("transformer-2b", 4, "streamed", ("text_encoder", "transformer")),
         ("transformer-13b", 80, "resident", ()),
-        ("transformer-13b", 24, "streamed", (Stage.DENOISE,)),
+        ("transformer-13b", 24, "streamed", ("transformer",)),
     ],
 )
-def test_cards(transformer: str, gigabytes: float, residency: str, streamed: tuple[Stage, ...]) -> None:
+def test_cards(transformer: str, gigabytes: float, residency: str, streamed: tuple[str, ...]) -> None:
     way = fit_all(full_size(transformer), gigabytes)
     assert (way.residency, way.streamed) == (residency, streamed)
     assert way.peak_bytes <= gigabytes * 1e9
@@ -83,7 +89,7 @@ def test_2b_stays_on_24_gb_because_its_decode_is_cut() -> None:
 
 
 def test_13b_with_float8_storage_need_not_be_streamed_on_24_gb() -> None:
-    assert fit_all(full_size("transformer-13b", transformer_storage=1), 24).residency == "time_sliced"
+    assert fit_all(full_size("transformer-13b", storage=Storage(transformer="float8")), 24).residency == "time_sliced"
 
 
 def test_larger_devices_never_get_a_costlier_way() -> None:
@@ -106,7 +112,7 @@ def test_unknown_memory_is_time_sliced_on_a_gpu_and_resident_on_a_cpu() -> None:
 
 
 def test_a_cpu_takes_turns_but_streams_nothing() -> None:
-    models = full_size(element_bytes=4, transformer_storage=4)
+    models = full_size(precision="float32")
     assert fit_all(models, 64, device="cpu").residency == "resident"
     assert fit_all(models, 24, device="cpu").residency == "time_sliced"
     with pytest.raises(ValueError, match=r"needs at least 19\..* for encode_text; set model.text_encoder_quant"):
@@ -114,7 +120,7 @@ def test_a_cpu_takes_turns_but_streams_nothing() -> None:
 
 
 def test_what_does_not_fit_is_named_with_what_would() -> None:
-    assert fit_all(full_size(), 80, residency="streamed").streamed == (Stage.ENCODE_TEXT, Stage.DENOISE)
+    assert fit_all(full_size(), 80, residency="streamed").streamed == ("text_encoder", "transformer")
     with pytest.raises(
         ValueError, match=r"^placement.residency: resident needs at least .* of the device.s 6.0 GB; use auto$"
     ):

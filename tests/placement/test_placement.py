@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from builders import RECIPE, STAGES, D, E, V
 from test_fitting import RATIOS, full_size, request
 
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import UNTILED
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes, place, with_device
 from ltx_dist.placement.tilings import candidate_tilings
 
-E, D, V = STAGES
 GIB = 2**30
 ON_CPU = Inventory(gpus=(), num_cpus=4)
-LTX_2B = Demand(Models({"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
+LTX_2B = BatchDemand(Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
 """Weights alone: what clips need beside them is test_fitting.py's."""
 
 
@@ -30,7 +29,7 @@ def gpus(count: int, gib: float | None = 24) -> Inventory:
     return Inventory(tuple(gpu(gib, index) for index in range(count)), num_cpus=16)
 
 
-def stages(placement: Placement) -> list[tuple[Stage, ...]]:
+def stages(placement: Placement) -> list[tuple[str, ...]]:
     return [worker.stages for worker in placement.workers]
 
 
@@ -105,7 +104,7 @@ def test_weights_stay_on_a_host_that_has_room_for_every_workers():
 
 def test_the_smallest_device_that_decodes_settles_the_tiles_of_all():
     models, shapes = full_size(), [request()]
-    demand = Demand(models, tuple(shapes), tuple(candidate_tilings("auto", "auto", shapes, RATIOS)))
+    demand = BatchDemand(models, tuple(shapes), tuple(candidate_tilings("auto", "auto", shapes, RATIOS)))
     alone = place(Wishes(), Inventory((gpu(80),), 16), demand)
     mixed = place(Wishes(), Inventory((gpu(80), gpu(24, 1)), 16), demand)
     assert alone.tiling == UNTILED
@@ -164,17 +163,17 @@ def test_what_cannot_be_placed_is_refused_by_name(wishes, inventory, message):
         place(wishes, inventory, LTX_2B)
 
 
-def shared_passes(batch_size: int) -> Demand:
+def shared_passes(batch_size: int) -> BatchDemand:
     """Many alike of a size that is large for sharing, and one clip larger than these."""
     many, one = request(512, 768, 97), request()
     together = {many: batch_size, one: 1}
-    return Demand(full_size(), (many, one), (UNTILED,), batch_size, together)
+    return BatchDemand(full_size(), (many, one), (UNTILED,), batch_size, together)
 
 
 def test_what_is_planned_holds_the_largest_pass():
     alone, eight = shared_passes(1), shared_passes(8)
     assert eight.working_set(D, UNTILED) == pytest.approx(
-        8 * full_size().working_set(D, [request(512, 768, 97)], UNTILED), rel=1e-6
+        8 * BatchDemand(full_size(), (request(512, 768, 97),)).working_set(D, UNTILED), rel=1e-6
     ), "eight of the small ones are more than one of the large"
     assert eight.working_set(V, UNTILED) == alone.working_set(V, UNTILED), "decoded one by one"
     placement = place(Wishes(layout="pinned"), gpus(3, 80), eight)

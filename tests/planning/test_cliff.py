@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from builders import GB, STAGES, WEIGHTS, D, predicted
 
-from ltx_dist.estimates.costs import PredictedCosts, seconds
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.estimates.costs import seconds
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.planning.cliff import CliffGuard
 
-D = Stage.DENOISE
 KNOWN = Worker("cuda:0", STAGES, "cuda", device_name="NVIDIA GeForce RTX 4090", capacity=int(24e9))
 UNKNOWN = Worker("cpu:0", STAGES, "cpu", threads=2)
-COSTS = PredictedCosts(dict.fromkeys("abcdef", (1e12, 2e15, 5e13)), dict.fromkeys(STAGES, 10**9))
+COSTS = predicted(dict.fromkeys("abcdef", (1e12, 2e15, 5e13)), dict.fromkeys(WEIGHTS, GB))
 USUAL = seconds(COSTS, "a", D, KNOWN)
 
 
@@ -52,7 +51,7 @@ def test_on_a_device_of_unknown_speed_the_fastest_clip_is_the_measure(took: floa
 
 
 def test_a_slow_run_does_not_become_its_own_measure() -> None:
-    costs = PredictedCosts(COSTS.work_of, COSTS.weight_bytes)
+    costs = predicted(dict(COSTS.work_of))
     watch = CliffGuard.of(costs, lambda: [KNOWN])
     for name in "abc":
         costs.observe(ended(KNOWN, name, 9000), KNOWN)

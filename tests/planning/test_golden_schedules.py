@@ -12,9 +12,10 @@ import random
 import pytest
 
 from ltx_dist.estimates.costs import PredictedCosts, Work
-from ltx_dist.pipeline.stages import STAGES
+from ltx_dist.models.ltx_video.estimates import STAGE_RATES
+from ltx_dist.models.ltx_video.recipes import RECIPE
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.planning.ordering import best_order
@@ -60,7 +61,7 @@ def operations(num_clips: int, case: str) -> dict[str, Work]:
 
 def placed(layout: str, gpus: list[tuple[str, int]]) -> Placement:
     devices = tuple(DeviceInfo(name, memory * GB, index=index) for index, (name, memory) in enumerate(gpus))
-    return place(Wishes(layout=layout), Inventory(devices, 16), Demand(Models(BYTES)))  # pyright: ignore[reportArgumentType]
+    return place(Wishes(layout=layout), Inventory(devices, 16), BatchDemand(Models(RECIPE, BYTES)))  # pyright: ignore[reportArgumentType]
 
 
 PLACEMENTS = {
@@ -76,9 +77,9 @@ PLACEMENTS = {
 @pytest.mark.parametrize("name", PLACEMENTS)
 def test_assignments_are_those_recorded(name: str, case: str):
     placement, works = placed(*PLACEMENTS[name]), operations(40, case)
-    costs = PredictedCosts(works, dict(zip(STAGES, BYTES.values(), strict=True)))
-    order = best_order(placement, list(works), costs)
-    completions = predict(placement, order.request_ids, costs)
+    costs = PredictedCosts(RECIPE, works, STAGE_RATES, BYTES)
+    order = best_order(placement, dict.fromkeys(works, RECIPE.names), costs)
+    completions = predict(placement, dict.fromkeys(order.request_ids, RECIPE.names), costs)
     lines = [f"{c.assignment.request_ids[0]} {c.assignment.stage} {c.assignment.worker_id}" for c in completions]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     assert (order.name, digest) == GOLDEN[name, case]

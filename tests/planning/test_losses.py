@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import astuple
 
 import pytest
+from builders import RECIPE, D, E, V
 
-from ltx_dist.estimates.costs import Unknown
-from ltx_dist.pipeline.stages import STAGES
+from ltx_dist.estimates.costs import UniformCosts
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.planning.losses import losses, measured_bound
 
-E, D, V = STAGES
 A, B = Worker("a", (E, V), "cuda"), Worker("b", (D,), "cuda")
 
 
@@ -32,20 +31,20 @@ RUN = [
 
 
 def test_the_parts_add_up_to_the_makespan():
-    found = losses(RUN, [A, B])
+    found = losses(RUN, [A, B], RECIPE)
     assert sum(astuple(found)) == pytest.approx(9.0)
 
 
 def test_each_part_has_its_own_name():
-    a, b = losses(RUN, [A]), losses(RUN, [B])
+    a, b = losses(RUN, [A], RECIPE), losses(RUN, [B], RECIPE)
     assert (a.work, a.swaps, a.handing_over, a.waiting, a.fill, a.drain) == pytest.approx((3.0, 1.0, 0.5, 4.5, 0, 0))
     assert (b.work, b.in_vain, b.fill, b.handing_over, b.drain) == pytest.approx((4.0, 2.0, 1.0, 1.0, 1.0))
 
 
 def test_a_run_of_nothing_lost_nothing():
-    assert astuple(losses([], [A, B])) == (0.0,) * 7
+    assert astuple(losses([], [A, B], RECIPE)) == (0.0,) * 7
 
 
 def test_only_work_that_ended_well_is_in_the_bound():
-    assert measured_bound(RUN, [A, B], Unknown()).seconds == 1 + 4 + 2
-    assert measured_bound([], [A, B], Unknown()).seconds == 0
+    assert measured_bound(RUN, [A, B], RECIPE, UniformCosts()).seconds == 1 + 4 + 2
+    assert measured_bound([], [A, B], RECIPE, UniformCosts()).seconds == 0

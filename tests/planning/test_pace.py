@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from builders import D, V
 
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.planning.pace import Pace, planned_ends
 
@@ -45,13 +45,13 @@ def test_some_clips_of_the_plan_stand_for_all() -> None:
 
 
 def test_the_ends_of_a_plan_count_from_its_first_work() -> None:
-    def completion(name: str, stage: Stage, started: float, finished: float) -> Completion:
+    def completion(name: str, stage: str, started: float, finished: float) -> Completion:
         return Completion(Assignment((name,), stage, "gpu-0"), started, finished, StageReport(finished - started))
 
     plan = [
-        completion("b", Stage.DENOISE, 3.0, 5.0),
-        completion("b", Stage.DECODE, 6.0, 7.0),
-        completion("a", Stage.DECODE, 5.0, 6.0),
+        completion("b", D, 3.0, 5.0),
+        completion("b", V, 6.0, 7.0),
+        completion("a", V, 5.0, 6.0),
     ]
     assert planned_ends(plan) == [3.0, 4.0]
     assert planned_ends(plan, 2.0) == [6.0, 8.0]

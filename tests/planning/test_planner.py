@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from builders import RECIPE, STAGES, WEIGHTS, D, V, stages, todo
+from builders import predicted as predicted_costs
 
 from ltx_dist.estimates.costs import PredictedCosts, Work
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.planning.order_search import better_orders
@@ -18,11 +19,8 @@ from ltx_dist.planning.planner import advice, forecast, forecasts
 from ltx_dist.planning.simulator import predict, simulate
 from ltx_dist.scheduling.scheduler import Scheduler
 
-E, D, V = STAGES
 GIB = 2**30
-SIZES = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}
-DEMAND = Demand(Models(SIZES))
-WEIGHTS = {E: SIZES["text_encoder"], D: SIZES["transformer"], V: SIZES["vae"]}
+DEMAND = BatchDemand(Models(RECIPE, WEIGHTS))
 FULL = (1.19e12, 24e12 * 80, 52e12)
 DISTILLED = (1.19e12, 24e12 * 8, 52e12)
 
@@ -32,12 +30,12 @@ def gpu(name: str, gib: float) -> DeviceInfo:
 
 
 def costs(works) -> PredictedCosts:
-    return PredictedCosts({f"r{i:03}": work for i, work in enumerate(works)}, WEIGHTS)
+    return predicted_costs({f"r{i:03}": work for i, work in enumerate(works)})
 
 
 def plan(gpus, works, **wishes):
     predicted = costs(works)
-    return forecasts(Wishes(**wishes), Inventory(tuple(gpus), 16), DEMAND, list(predicted.work_of), predicted)
+    return forecasts(Wishes(**wishes), Inventory(tuple(gpus), 16), DEMAND, todo(predicted.work_of), predicted)
 
 
 def test_elastic_hosts_what_fits_each_device_and_every_stage_somewhere():
@@ -71,7 +69,7 @@ def test_a_wish_for_a_layout_is_the_only_one_planned():
 def test_the_long_pole_is_named():
     pinned = plan([gpu("GeForce RTX 4090", 24)] * 4, [(1e12, 24e12, 52e12)] * 32, layout="pinned")[0]
     assert pinned.bound.by == "decode"
-    assert advice(pinned).startswith("The VAE is the long pole: let one more device run it (cuda:")
+    assert advice(pinned).startswith("The bottleneck is the VAE: let one more device run it (cuda:")
     assert "longest clip" in advice(plan([gpu("H100", 80)] * 4, [FULL])[0])
     assert advice(plan([gpu("H100", 80)] * 4, [FULL] * 6)[0]).startswith("Too few clips to fill each device")
     assert "another or a faster device" in advice(plan([gpu("H100", 80)] * 2, [FULL] * 64)[0])
@@ -80,14 +78,14 @@ def test_the_long_pole_is_named():
 def test_equal_requests_keep_the_order_of_submission():
     predicted = costs([FULL] * 20)
     placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 4, 16), DEMAND)
-    ordered = best_order(placement, list(predicted.work_of), predicted)
+    ordered = best_order(placement, todo(predicted.work_of), predicted)
     assert (ordered.name, list(ordered.request_ids)) == (AS_SUBMITTED, list(predicted.work_of))
 
 
 def test_every_order_is_of_the_same_requests_and_stable_for_equal_ones():
     predicted = costs([FULL if i % 3 else DISTILLED for i in range(31)])
     placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 4, 16), DEMAND)
-    ordered = best_order(placement, list(predicted.work_of), predicted)
+    ordered = best_order(placement, todo(predicted.work_of), predicted)
     assert sorted(ordered.request_ids) == sorted(predicted.work_of)
     for kind in (FULL, DISTILLED):
         of_kind = [name for name in ordered.request_ids if predicted.work_of[name] == kind]
@@ -99,13 +97,13 @@ def test_the_order_is_worth_what_the_simulation_says():
     predicted = costs([DISTILLED] * 12 + [FULL])
     placement = place(Wishes(), Inventory((gpu("H100", 80),) * 2, 16), DEMAND)
     ids = list(predicted.work_of)
-    ordered = best_order(placement, ids, predicted)
+    ordered = best_order(placement, todo(ids), predicted)
     assert ordered.request_ids.index(ids[-1]) <= 5
     assert ordered.seconds < 0.8 * forecast_in_file_order(placement, ids, predicted)
 
 
 def forecast_in_file_order(placement, ids, predicted) -> float:
-    return makespan(list(predict(placement, ids, predicted)))
+    return makespan(list(predict(placement, todo(ids), predicted)))
 
 
 def test_what_clips_take_corrects_the_prediction_and_asks_for_a_new_plan():
@@ -117,7 +115,7 @@ def test_what_clips_take_corrects_the_prediction_and_asks_for_a_new_plan():
     assert predicted.observe(seen, worker) and not predicted.observe(seen, worker)
     assert predicted.work("r001", D) / predicted.rate(worker, D) == pytest.approx(2 * before)
     assert predicted.work("r001", V) / predicted.rate(worker, V) == pytest.approx(52 / (165 * 0.35))
-    assert predicted.learned() == {("NVIDIA GeForce RTX 4090", Stage.DENOISE): pytest.approx(2.0)}
+    assert predicted.learned() == {("NVIDIA GeForce RTX 4090", D): pytest.approx(2.0)}
 
 
 def test_a_device_that_was_not_seen_is_taken_to_be_off_as_the_others_are():
@@ -130,13 +128,13 @@ def test_a_device_that_was_not_seen_is_taken_to_be_off_as_the_others_are():
     assert predicted.rate(other, D) == pytest.approx(before / 2)
 
 
-def done(request_id: str, stage: Stage, worker_id: str, seconds: float) -> Completion:
+def done(request_id: str, stage: str, worker_id: str, seconds: float) -> Completion:
     return Completion(Assignment((request_id,), stage, worker_id), 0.0, seconds, StageReport(seconds))
 
 
 def drifting(slower: float) -> tuple[float, float]:
     """Makespans of a batch whose decodes take `slower` times what is predicted: in the order begun with, and anew."""
-    placement = place(Wishes(layout="pinned", video_slots=0), Inventory((gpu("H100", 80),) * 8, 16), DEMAND)
+    placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 8, 16), DEMAND)
     works = [(1e12, 24e12 * (8 + 30 * (i % 2)), 52e12 * (1 + i % 3)) for i in range(24)]
     workers = {worker.worker_id: worker for worker in placement.workers}
 
@@ -147,11 +145,11 @@ def drifting(slower: float) -> tuple[float, float]:
         def takes(assignment: Assignment) -> float:
             seconds = truth.work(assignment.clips, assignment.stage)
             seconds /= truth.rate(workers[assignment.worker_id], assignment.stage)
-            return seconds * (slower if assignment.stage is V else 1.0)
+            return seconds * (slower if assignment.stage == V else 1.0)
 
-        order = best_order(placement, list(predicted.work_of), predicted).request_ids
+        order = best_order(placement, todo(predicted.work_of), predicted).request_ids
         reorder = (lambda scheduler: better_orders(scheduler, placement.workers, predicted)) if reorders else None
-        completions = list(simulate(placement, order, takes, predicted, reorder=reorder))
+        completions = list(simulate(placement, todo(order), takes, predicted, reorder=reorder))
         assert len(completions) == 3 * len(works)
         return makespan(completions)
 
@@ -171,7 +169,7 @@ def begun_on(
     predicted = costs(works)
     placement = place(Wishes(layout=layout), Inventory((gpu("H100", 80),) * num_devices, 16), DEMAND)
     scheduler = Scheduler(placement, predicted)
-    scheduler.add(predicted.work_of)
+    scheduler.add(predicted.work_of, STAGES)
     return scheduler, placement, predicted
 
 
@@ -213,7 +211,7 @@ def test_orders_are_looked_for_in_pieces_and_each_is_better_than_the_one_before(
     seconds = [forecast_in_file_order(placement, order, predicted) for order in orders]
     assert seconds == sorted(seconds, reverse=True) and seconds[-1] < seconds[0]
     assert seconds[0] < forecast_in_file_order(placement, list(predicted.work_of), predicted) * (1 - WORTH_IT)
-    bound = forecast(placement, list(predicted.work_of), predicted).bound.seconds
+    bound = forecast(placement, todo(predicted.work_of), predicted).bound.seconds
     assert seconds[-1] < 1.01 * bound
     for work in set(works):
         alike = [name for name in orders[-1] if predicted.work_of[name] == work]
@@ -247,7 +245,7 @@ def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
     for order in orders:
         assert len(order) == 200
         assert forecast_in_file_order(placement, order, predicted) < as_submitted
-    ordered = best_order(placement, list(predicted.work_of), predicted)
+    ordered = best_order(placement, todo(predicted.work_of), predicted)
     whole = forecast_in_file_order(placement, list(ordered.request_ids), predicted)
     assert 0.9 * whole < ordered.seconds < 1.1 * whole
 
@@ -255,10 +253,12 @@ def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
 def test_what_is_under_way_stays_where_it_is():
     """The first two share a pass on a slow card, for long; the fast one does all the rest meanwhile."""
     predicted = costs([FULL] * 3 + [DISTILLED] * 10)
-    placement = place(Wishes(video_slots=0), Inventory((gpu("H100", 80), gpu("GeForce RTX 3090", 80)), 16), DEMAND)
+    placement = place(Wishes(), Inventory((gpu("H100", 80), gpu("GeForce RTX 3090", 80)), 16), DEMAND)
     fast, slow = placement.workers
-    under_way = {Assignment(("r000", "r001"), D, slow.worker_id): 300.0, Assignment(("r002",), D, fast.worker_id): 1.0}
-    completions = list(predict(placement, list(predicted.work_of)[3:], predicted, under_way=under_way))
+    running = {Assignment(("r000", "r001"), D, slow.worker_id): 300.0, Assignment(("r002",), D, fast.worker_id): 1.0}
+    begun = {name: stages(D) for name in ("r000", "r001", "r002")}
+    waiting = todo(list(predicted.work_of)[3:])
+    completions = list(predict(placement, begun | waiting, predicted, running))
     first, *_, last = completions
     assert (first.assignment, first.finished) == (Assignment(("r002",), D, fast.worker_id), 1.0)
     long = next(c for c in completions if len(c.assignment.request_ids) == 2)
@@ -284,4 +284,4 @@ def test_an_order_is_taken_up_while_the_batch_goes_on():
 def test_a_forecast_of_nothing():
     predicted = costs([])
     placement = place(Wishes(), Inventory((gpu("H100", 80),), 16), DEMAND)
-    assert forecast(placement, [], predicted).seconds == 0
+    assert forecast(placement, {}, predicted).seconds == 0

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from builders import RECIPE
 from rich.console import Console
 from test_progress import Clock, live, result
 
@@ -15,7 +17,7 @@ from ltx_dist.report.tally import Tally
 
 if __name__ == "__main__":
     clock = Clock()
-    with live(Console(), Tally(24, 2, clock)) as view:
+    with live(Console(), Tally(RECIPE, 24, 2, clock)) as view:
         clock.now += 10
         view.clip_ended(result("003-a-red-circle"))
         time.sleep(300)

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from builders import RECIPE, STAGES, D
 from test_progress import result
 
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.report.event_log import EventLog
 from ltx_dist.report.run_record import RunProgress
 
-RUN = RunProgress(Placement("shared", (Worker("cpu:0", STAGES, "cpu"),), dict.fromkeys(STAGES, 2)), ("a", "b", "c"), {})
+RUN = RunProgress(
+    Placement(RECIPE, "shared", (Worker("cpu:0", STAGES, "cpu"),), dict.fromkeys(STAGES, 2)), ("a", "b", "c"), {}
+)
 
 
 def noon() -> datetime:
@@ -30,7 +32,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 def test_a_batch_is_told_from_its_start_to_its_end(tmp_path: Path) -> None:
     path, run = tmp_path / "events.jsonl", RunProgress(RUN.placement, RUN.names, {}, skipped=1)
     with closing(EventLog(path, noon)) as log, log.batch(run, print):
-        log.stage_ended(Completion(Assignment(("a",), Stage.DENOISE, "cpu:0"), 1.0, 3.0, StageReport(2.0)))
+        log.stage_ended(Completion(Assignment(("a",), D, "cpu:0"), 1.0, 3.0, StageReport(2.0)))
         log.clip_ended(result("a\nü"))
         run.done = 1
         assert len(lines(path)) == 3, "each line is there at once"

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from builders import RECIPE, STAGES, D, E, V
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, RenderResult, StageReport, WorkerState
 from ltx_dist.report.live_view import LiveView
 from ltx_dist.report.plain_view import PlainView
@@ -25,13 +25,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 COMPONENTS = ("text_encoder", "transformer", "vae")
 STATES = [
-    WorkerState("cuda:0", Stage.DENOISE, ("019-a-[bold]red[/bold]-circle",), 5, 8, COMPONENTS, 15_912_000_000),
-    WorkerState("a-worker-with-a-very-long-name", Stage.ENCODE_TEXT, ("x" * 200,), components=("text_encoder",)),
-    WorkerState("cuda:2", Stage.DECODE, ("018-" + 22 * "圆",), components=("vae",), memory_bytes=640_000_000),
+    WorkerState("cuda:0", D, ("019-a-[bold]red[/bold]-circle",), 5, 8, COMPONENTS, 15_912_000_000),
+    WorkerState("a-worker-with-a-very-long-name", E, ("x" * 200,), components=("text_encoder",)),
+    WorkerState("cuda:2", V, ("018-" + 22 * "圆",), components=("vae",), memory_bytes=640_000_000),
     WorkerState("cuda:3", components=("transformer",), memory_bytes=0),
     WorkerState("cuda:4"),
 ]
-QUEUES = {Stage.ENCODE_TEXT: 13, Stage.DENOISE: 2, Stage.DECODE: 0}
+QUEUES = {E: 13, D: 2, V: 0}
 
 
 class Clock:
@@ -82,7 +82,7 @@ def plain(console: Console, tally: Tally, clock: Clock) -> PlainView:
 
 def test_the_console_decides() -> None:
     def chosen(console: Console) -> object:
-        with progress_of(1, 0, console, lambda: STATES, lambda: QUEUES) as progress:
+        with progress_of(RECIPE, 1, 0, console, lambda: STATES, lambda: QUEUES) as progress:
             return progress
 
     assert isinstance(chosen(Console(file=io.StringIO())), PlainView)
@@ -93,7 +93,7 @@ def test_the_console_decides() -> None:
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_plain_is_one_line_a_clip_at_any_width(width: int) -> None:
     console, clock = Console(file=io.StringIO(), width=width), Clock()
-    view = plain(console, Tally(24, 1, clock), clock)
+    view = plain(console, Tally(RECIPE, 24, 1, clock), clock)
     view.clip_ended(result("003-a-red-circle"))
     view.clip_ended(result("004-a-blue-square", "denoise: RuntimeError: out of memory [/oops]\nmore\nlines"))
     clock.now += 75.4
@@ -107,7 +107,7 @@ def test_plain_is_one_line_a_clip_at_any_width(width: int) -> None:
 
 def test_plain_tells_of_the_batch_every_half_minute() -> None:
     console, clock = Console(file=io.StringIO(), width=80), Clock()
-    view = plain(console, Tally(24, 0, clock), clock)
+    view = plain(console, Tally(RECIPE, 24, 0, clock), clock)
     for second in range(95):
         clock.now = 100.0 + second
         if second == 40:
@@ -123,14 +123,14 @@ def test_plain_tells_of_the_batch_every_half_minute() -> None:
 
 def test_a_batch_without_trouble_ends_in_few_words() -> None:
     console = Console(file=io.StringIO(), width=80)
-    with progress_of(1, 0, console, lambda: STATES, lambda: QUEUES) as progress:
+    with progress_of(RECIPE, 1, 0, console, lambda: STATES, lambda: QUEUES) as progress:
         progress.clip_ended(result("001-a"))
     assert printed(console).splitlines()[-1] == "1 clip: 1 done, in 0 s"
 
 
 def test_names_and_errors_cannot_steer_the_terminal() -> None:
     console, clock = Console(file=io.StringIO(), width=80), Clock()
-    view = plain(console, Tally(2, 0, clock), clock)
+    view = plain(console, Tally(RECIPE, 2, 0, clock), clock)
     view.clip_ended(result("a\x1b[2J\rb\u202e[red]c[/red]"))
     view.clip_ended(result("d", "\x07\x1b]0;title\x07boom\r\nmore"))
     lines = printed(console).splitlines()
@@ -141,7 +141,7 @@ def test_names_and_errors_cannot_steer_the_terminal() -> None:
 @pytest.mark.parametrize("width", [30, 40, 63, 64, 80, 110, 160])
 def test_the_live_view_fits_and_is_the_golden_one(width: int) -> None:
     console, clock = terminal(width), Clock()
-    with live(console, Tally(24, 2, clock)) as view:
+    with live(console, Tally(RECIPE, 24, 2, clock)) as view:
         clock.now += 10
         view.clip_ended(result("003-a-red-circle"))
         screen = terminal(width)
@@ -164,7 +164,7 @@ def test_the_live_view_fits_and_is_the_golden_one(width: int) -> None:
 )
 def test_finished_clips_scroll_by_as_one_line(width: int, expected: str) -> None:
     console = terminal(width)
-    with live(console, Tally(2, 0, Clock())) as view:
+    with live(console, Tally(RECIPE, 2, 0, Clock())) as view:
         view.clip_ended(result("003-a-[bold]red[/bold]-circle-on-blue"))
         view.clip_ended(result("004", "denoise: RuntimeError: out of memory"))
     lines = without_styles(printed(console)).splitlines()
@@ -174,10 +174,10 @@ def test_finished_clips_scroll_by_as_one_line(width: int, expected: str) -> None
 
 def test_the_pace_is_that_of_the_work_not_of_loading() -> None:
     clock = Clock()
-    tally = Tally(12, 2, clock)
+    tally = Tally(RECIPE, 12, 2, clock)
     assert (tally.eta(), tally.pace()) == (None, "")
     clock.now += 20  # the models are loaded
-    tally.stage_ended(Completion(Assignment(("003",), Stage.ENCODE_TEXT, "gpu-0"), 19.0, 20.0, StageReport(1.0)))
+    tally.stage_ended(Completion(Assignment(("003",), E, "gpu-0"), 19.0, 20.0, StageReport(1.0)))
     clock.now += 5
     tally.add(result("003"))
     assert tally.eta() == 54
@@ -190,7 +190,7 @@ def test_the_pace_is_that_of_the_work_not_of_loading() -> None:
 
 def test_a_terminal_that_changes_its_width_is_drawn_anew() -> None:
     console, clock = terminal(80), Clock()
-    with live(console, Tally(2, 0, clock)) as view:
+    with live(console, Tally(RECIPE, 2, 0, clock)) as view:
         view.clip_ended(result("003-a-red-circle"))
         before = len(printed(console))
         console.width = 40

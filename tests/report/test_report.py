@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import RECIPE, STAGES, D, E, V
 
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
@@ -30,8 +30,8 @@ from ltx_dist.report.run_record import Counts, build_run_record
 HOSTILE = "</script><script>hacked = 1</script> <img src=x onerror=hacked=1> \"'`{{ 7*7 }} & &amp; \u202e it's $(date)"
 
 WORKERS = (
-    Worker("gpu-0", (Stage.ENCODE_TEXT, Stage.DECODE), "cuda", device_index=0),
-    Worker("gpu-1", (Stage.DENOISE,), "cuda", device_index=1),
+    Worker("gpu-0", (E, V), "cuda", device_index=0),
+    Worker("gpu-1", (D,), "cuda", device_index=1),
 )
 
 
@@ -54,23 +54,25 @@ def make_folder(
         denoise = seconds[position] if seconds else 1.0
         error = "CUDA out of memory\nat <layer 3>" if name in failed else None
         clip = [
-            _completion(name, Stage.ENCODE_TEXT, "gpu-0", now, 0.1),
-            _completion(name, Stage.DENOISE, "gpu-1", now + 0.2, denoise, error),
+            _completion(name, E, "gpu-0", now, 0.1),
+            _completion(name, D, "gpu-1", now + 0.2, denoise, error),
         ]
         now += 0.2 + denoise
-        clip += [] if error else [_completion(name, Stage.DECODE, "gpu-0", now, 0.3)]
+        clip += [] if error else [_completion(name, V, "gpu-0", now, 0.3)]
         completions += clip
         if not error:
             (folder / f"{name}.mp4").write_bytes(_video() if real_videos else b"mp4")
         (folder / f"{name}.json").write_text(json.dumps(_sidecar(name, prompt or f"the prompt of {name}", clip, error)))
     counts = Counts(len(names) + remaining, len(names) - len(failed), len(failed), remaining)
-    record = build_run_record(counts, Placement("pinned", WORKERS, dict.fromkeys(STAGES, 2)), completions, exit_code)
+    record = build_run_record(
+        counts, Placement(RECIPE, "pinned", WORKERS, dict.fromkeys(STAGES, 2)), completions, exit_code
+    )
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
 
 def _completion(
-    name: str, stage: Stage, worker_id: str, started: float, seconds: float, error: str | None = None
+    name: str, stage: str, worker_id: str, started: float, seconds: float, error: str | None = None
 ) -> Completion:
     report = StageReport(seconds, load_seconds=0.05, error=error)
     return Completion(Assignment((name,), stage, worker_id), started, started + seconds, report)
@@ -165,7 +167,7 @@ def test_halves_of_clips_are_named(tmp_path: Path) -> None:
     (folder / "a.json").unlink()
     (folder / "b.json").write_text('{"status": "done", "request": 7}')
     (folder / "c.mp4").unlink()
-    assert [(clip.name, clip.status, clip.error) for clip in read_clips(folder)] == [
+    assert [(clip.name, clip.status, clip.error) for clip in read_clips(folder, RECIPE)] == [
         ("a", "unknown", "a.json is missing"),
         ("b", "unknown", "b.json is damaged or not a sidecar"),
         ("c", "unknown", "c.mp4 is missing"),
@@ -209,7 +211,7 @@ def test_the_policy_allows_its_own_script_and_style_only(tmp_path: Path) -> None
 
 
 def test_the_command_says_the_same_to_a_shell(tmp_path: Path) -> None:
-    (clip,) = read_clips(make_folder(tmp_path, ["a"], prompt=HOSTILE + r" \n é"))
+    (clip,) = read_clips(make_folder(tmp_path, ["a"], prompt=HOSTILE + r" \n é"), RECIPE)
     printed, rendered = clip.command.split(" | ltx-dist ")
     row = json.loads(subprocess.run(["sh", "-c", printed], check=True, capture_output=True).stdout)
     assert (row["prompt"], row["name"], row["seed"]) == (HOSTILE + r" \n é", "a", 7)
@@ -221,15 +223,15 @@ def test_the_command_says_the_same_to_a_shell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "seconds", "said"),
     [
-        (["a", "b", "c"], [9.0] * 3, "Denoising is the long pole: gpu-1 was busy"),
-        (["a", "b", "c", "d"], [0.5] * 4, "Denoising bounds this batch, yet gpu-1 waited"),
+        (["a", "b", "c"], [9.0] * 3, "The bottleneck is the transformer: gpu-1 was busy"),
+        (["a", "b", "c", "d"], [0.5] * 4, "The bottleneck is the transformer, yet gpu-1 waited"),
         (["a"], [9.0], "The longest clip alone took"),
         ([], [], ""),
     ],
 )
 def test_advice_is_of_facts(tmp_path: Path, names: list[str], seconds: list[float], said: str) -> None:
     folder = make_folder(tmp_path, names, seconds=seconds)
-    text = advice(json.loads((folder / "run.json").read_text()))
+    text = advice(json.loads((folder / "run.json").read_text()), RECIPE)
     assert text.startswith(said) if said else text == ""
 
 

@@ -7,34 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import RECIPE, STAGES, D, E, V
 
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.report.run_record import Counts, build_run_record, write_run_record
 from ltx_dist.store.publisher import Publisher
 
 PLACEMENT = Placement(
+    recipe=RECIPE,
     layout="pinned",
     workers=(
-        Worker("gpu-0", (Stage.ENCODE_TEXT, Stage.DECODE), "cuda", device_index=0),
-        Worker("gpu-1", (Stage.DENOISE,), "cuda", device_index=1),
+        Worker("gpu-0", (E, V), "cuda", device_index=0),
+        Worker("gpu-1", (D,), "cuda", device_index=1),
     ),
     max_queued=dict.fromkeys(STAGES, 2),
 )
 
 
-def event(request_id: str, stage: Stage, worker_id: str, started: float, finished: float) -> Completion:
+def event(request_id: str, stage: str, worker_id: str, started: float, finished: float) -> Completion:
     report = StageReport(finished - started, load_seconds=0.25)
     return Completion(Assignment((request_id,), stage, worker_id), started, finished, report)
 
 
 COMPLETIONS = [
-    event("001", Stage.DENOISE, "gpu-1", 1.0, 5.0),
-    event("001", Stage.ENCODE_TEXT, "gpu-0", 0.0, 1.0),
-    event("002", Stage.ENCODE_TEXT, "gpu-0", 1.0, 2.0),
-    event("001", Stage.DECODE, "gpu-0", 5.0, 7.0),
-    replace(event("002", Stage.DENOISE, "gpu-1", 5.0, 8.0), report=StageReport(3.0, error="boom")),
+    event("001", D, "gpu-1", 1.0, 5.0),
+    event("001", E, "gpu-0", 0.0, 1.0),
+    event("002", E, "gpu-0", 1.0, 2.0),
+    event("001", V, "gpu-0", 5.0, 7.0),
+    replace(event("002", D, "gpu-1", 5.0, 8.0), report=StageReport(3.0, error="boom")),
 ]
 
 

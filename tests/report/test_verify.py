@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import RECIPE, STAGES, D
 from typer.testing import CliRunner
 
 from ltx_dist.cli import app
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import Assignment, Completion, RenderResult, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
@@ -103,9 +103,9 @@ WORKER = Worker("cpu:0", STAGES, "cpu", 0)
 
 
 def write_run(folder: Path) -> bytes:
-    run = RunProgress(Placement("shared", (WORKER,), dict.fromkeys(STAGES, 1)), tuple("abcde"), {}, skipped=3)
+    run = RunProgress(Placement(RECIPE, "shared", (WORKER,), dict.fromkeys(STAGES, 1)), tuple("abcde"), {}, skipped=3)
     run.unfinished = {"d", "e"}
-    run.completions = [Completion(Assignment(("a",), Stage.DENOISE, "cpu:0"), 0.0, 1.0, StageReport(1.0))]
+    run.completions = [Completion(Assignment(("a",), D, "cpu:0"), 0.0, 1.0, StageReport(1.0))]
     run.write(folder)
     return (folder / "run.json").read_bytes()
 

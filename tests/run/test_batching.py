@@ -14,24 +14,23 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from builders import RECIPE, STAGES, D, E, V
 from typer.testing import CliRunner
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.cli import app
 from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.scheduling.batching import OWN, alike, shared_settings
+from ltx_dist.scheduling.batching import OWN, batch_key, shared_settings
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
-E, D, V = STAGES
 TOLERANCE = 1e-4
 """Of latents with a standard deviation near 1, after 3 steps in float32, whose roundings (1e-7) each step multiplies.
 A wrong seed, prompt or timestep moves them by 0.1 and more, which the tests see, too."""
@@ -132,7 +131,8 @@ def test_prompts_are_encoded_together(worker: StageWorker):
 @pytest.mark.parametrize("field", [field.name for field in fields(RenderRequest)])
 def test_what_the_pipeline_call_shares_must_be_equal(field: str):
     changed = replace(REQUESTS[0], **{field: "another"})
-    assert (shared_settings(changed) == shared_settings(REQUESTS[0])) == (field in OWN)
+    own = field in OWN or field in ("decode_timestep", "decode_noise_scale")
+    assert (shared_settings(RECIPE, changed) == shared_settings(RECIPE, REQUESTS[0])) == own
 
 
 SIZES = [(64, 64), (64, 64), (64, 96), (64, 64), (64, 96), (64, 64), (64, 64)]
@@ -143,23 +143,23 @@ MIXED = [
 
 
 def render(executor: Any, placement: Placement) -> tuple[dict[str, RenderResult], list[tuple[str, ...]]]:
-    renderer = Renderer(Scheduler(placement, alike=alike(MIXED)), executor)
+    renderer = BatchLoop(Scheduler(placement, batch_key=batch_key(RECIPE, MIXED)), executor)
     try:
         results = {result.request.request_id: result for result in renderer.render(MIXED)}
     finally:
         executor.shutdown()
-    return results, [c.assignment.request_ids for c in renderer.completions if c.assignment.stage is D]
+    return results, [c.assignment.request_ids for c in renderer.completions if c.assignment.stage == D]
 
 
-ONE = Worker("cpu:0", STAGES, "cpu", threads=1, batch_size=3)
-PLACEMENT = Placement("shared", (ONE,), {D: 3, V: 3})
+ONE = Worker("cpu:0", STAGES, "cpu", threads=1, batch_size=3, host_slots=8)
+PLACEMENT = Placement(RECIPE, "shared", (ONE,), {D: 3, V: 3})
 
 
 def check(results: dict[str, RenderResult], passes: list[tuple[str, ...]]) -> None:
     assert {result.status for result in results.values()} == {"done"} and len(results) == len(MIXED)
     assert passes == [("0", "1", "3"), ("2", "4"), ("5", "6")]
     for made, result in results.items():
-        (denoised,) = [c for c in result.completions if c.assignment.stage is D]
+        (denoised,) = [c for c in result.completions if c.assignment.stage == D]
         assert made in denoised.assignment.request_ids
         assert (result.video.height, result.video.width) == SIZES[int(made)]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from builders import RECIPE
 from typer.testing import CliRunner
 
 import ltx_dist
@@ -42,7 +43,7 @@ def test_the_copied_command_makes_the_same_clip(
     options = [option for setting in [*given, *settings] for option in ("--set", setting)]
     done = CliRunner().invoke(app, ["render", "p.jsonl", "-o", "first", "--executor", "local", *options])
     assert done.exit_code == 0, done.output
-    (clip,) = read_clips(tmp_path / "first")
+    (clip,) = read_clips(tmp_path / "first", RECIPE)
 
     elsewhere, programs = tmp_path / "elsewhere", tmp_path / "bin"
     elsewhere.mkdir()

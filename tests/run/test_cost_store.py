@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import STAGES, D
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.estimates.flops import decode_flops, denoise_flops, encode_text_flops
-from ltx_dist.pipeline.stages import STAGES, Stage
+from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.storage import Storage
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.run.cost_store import keep_corrections, predicted_costs
 
-WEIGHTS = {"text_encoder": 1, "transformer": 1, "vae": 1}
 WORKER = Worker("cuda:0", STAGES, "cuda", device_name="NVIDIA L40S")
 
 
@@ -41,28 +41,32 @@ def test_operations_of_a_clip_of_704x480x121():
 def test_what_a_run_took_is_known_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
     checkpoint = open_checkpoint("demo")
-    costs = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
+    costs = predicted_costs(family_of(checkpoint), checkpoint, "bfloat16", [])
     costs.work_of = {"a": (1e12, 1e15, 1e12)}
-    predicted = costs.work("a", Stage.DENOISE) / costs.rate(WORKER, Stage.DENOISE)
-    costs.observe(Completion(Assignment(("a",), Stage.DENOISE, "cuda:0"), 0, 1, StageReport(3 * predicted)), WORKER)
-    keep_corrections(costs, checkpoint, "bfloat16")
-    again = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
-    assert again.corrections == {("NVIDIA L40S", Stage.DENOISE): pytest.approx(3.0)}
-    assert predicted_costs(checkpoint, "float32", [], WEIGHTS).corrections == {}, "another precision is another model"
+    predicted = costs.work("a", D) / costs.rate(WORKER, D)
+    costs.observe(Completion(Assignment(("a",), D, "cuda:0"), 0, 1, StageReport(3 * predicted)), WORKER)
+    keep_corrections(costs, family_of(checkpoint), checkpoint, "bfloat16")
+    again = predicted_costs(family_of(checkpoint), checkpoint, "bfloat16", [])
+    assert again.corrections == {("NVIDIA L40S", D): pytest.approx(3.0)}
+    assert predicted_costs(family_of(checkpoint), checkpoint, "float32", []).corrections == {}, (
+        "another precision is another model"
+    )
 
 
 def test_a_swap_is_a_copy_or_a_reading_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
     checkpoint = replace(open_checkpoint("demo"), weights={"text_encoder": 9 * 10**9, "transformer": 1, "vae": 1})
-    weights = {"text_encoder": 5 * 10**9, "transformer": 4 * 10**9, "vae": 10**9}
-    plain = predicted_costs(checkpoint, "bfloat16", [], weights)
-    int8 = predicted_costs(checkpoint, "bfloat16", [], weights, Storage(text_encoder="int8"))
+    family = family_of(checkpoint)
+    plain = predicted_costs(family, checkpoint, "bfloat16", [])
+    int8 = predicted_costs(family, checkpoint, "bfloat16", [], Storage(text_encoder="int8"))
     without_copy = replace(WORKER, keeps_host_copy=False)
-    link = plain.swap_seconds(WORKER, Stage.ENCODE_TEXT)
-    assert link == pytest.approx(5 / 25)
-    assert plain.swap_seconds(without_copy, Stage.ENCODE_TEXT) == pytest.approx(5)
-    assert int8.swap_seconds(WORKER, Stage.ENCODE_TEXT) == pytest.approx(9), "what is quantised is read in full"
-    assert int8.swap_seconds(WORKER, Stage.DENOISE) == plain.swap_seconds(WORKER, Stage.DENOISE)
+    num_bytes = plain.weight_bytes["text_encoder"]
+    assert plain.swap_seconds(WORKER, ["text_encoder"]) == pytest.approx(num_bytes / 25e9)
+    assert plain.swap_seconds(without_copy, ["text_encoder"]) == pytest.approx(num_bytes / 1e9)
+    assert int8.swap_seconds(WORKER, ["text_encoder"]) == pytest.approx(9), "what is quantised is read in full"
+    assert int8.swap_seconds(WORKER, ["transformer"]) == plain.swap_seconds(WORKER, ["transformer"])
+    both = plain.swap_seconds(WORKER, ["transformer", "vae"])
+    assert both == sum(plain.swap_seconds(WORKER, [name]) for name in ("transformer", "vae"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"NVIDIA L40S": 1}', '{"NVIDIA L40S": {"denoise bfloat16 1": "x"}}'])
@@ -70,9 +74,9 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
     (tmp_path / "costs.json").write_text(content)
     checkpoint = open_checkpoint("demo")
-    costs = predicted_costs(checkpoint, "bfloat16", [], WEIGHTS)
+    costs = predicted_costs(family_of(checkpoint), checkpoint, "bfloat16", [])
     assert costs.corrections == {}
     costs.work_of = {"a": (1e12, 1e15, 1e12)}
-    costs.observe(Completion(Assignment(("a",), Stage.DENOISE, "cuda:0"), 0, 1, StageReport(1.0)), WORKER)
-    keep_corrections(costs, checkpoint, "bfloat16")
+    costs.observe(Completion(Assignment(("a",), D, "cuda:0"), 0, 1, StageReport(1.0)), WORKER)
+    keep_corrections(costs, family_of(checkpoint), checkpoint, "bfloat16")
     assert "NVIDIA L40S" in json.loads((tmp_path / "costs.json").read_text())

@@ -19,7 +19,6 @@ from typer.testing import CliRunner, Result
 from ltx_dist.cli import app
 from ltx_dist.models.ltx_video import load as loading
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.run.resumption import Resumption
 
 PROMPTS = ("a red circle", "a blue square", "nothing")
@@ -147,7 +146,7 @@ def test_an_entry_that_another_run_removes_meanwhile_fails_no_clip(
     assert render(tmp_path / "first", checkpoint, chosen).exit_code == 0
     look = Resumption.needed_stages
 
-    def look_and_lose(resumption: Resumption, requests: Sequence[RenderRequest]) -> tuple[Stage, ...]:
+    def look_and_lose(resumption: Resumption, requests: Sequence[RenderRequest]) -> tuple[str, ...]:
         needed = look(resumption, requests)
         shutil.rmtree(cache)
         return needed

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import D, E, V
 
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 from ltx_dist.store.files import to_json, write_atomically
@@ -39,22 +39,22 @@ def video(colour: int = 90) -> EncodedVideo:
     )
 
 
-def completion(stage: Stage, worker_id: str, seconds: float, **report: object) -> Completion:
+def completion(stage: str, worker_id: str, seconds: float, **report: object) -> Completion:
     return Completion(Assignment((REQUEST.request_id,), stage, worker_id), 0.0, seconds, StageReport(seconds, **report))  # type: ignore[arg-type]
 
 
 def done(colour: int = 90) -> RenderResult:
     completions = (
-        completion(Stage.ENCODE_TEXT, "gpu-0", 0.1, load_seconds=1.5),
-        replace(completion(Stage.DENOISE, "gpu-1", 0.2), failure=Failure.CRASH),
-        completion(Stage.DENOISE, "gpu-2", 2.0, latents_sha256=("ab" * 32,), peak_bytes=123),
-        completion(Stage.DECODE, "gpu-0", 0.5),
+        completion(E, "gpu-0", 0.1, load_seconds=1.5),
+        replace(completion(D, "gpu-1", 0.2), failure=Failure.CRASH),
+        completion(D, "gpu-2", 2.0, latents_sha256=("ab" * 32,), peak_bytes=123),
+        completion(V, "gpu-0", 0.5),
     )
     return RenderResult(REQUEST, "done", completions, video=video(colour))
 
 
 def failed() -> RenderResult:
-    broken = completion(Stage.DENOISE, "gpu-1", 0.2, error="boom")
+    broken = completion(D, "gpu-1", 0.2, error="boom")
     return RenderResult(REQUEST, "failed", (broken,), error="denoise: RuntimeError: boom")
 
 
@@ -143,7 +143,7 @@ def test_a_late_second_attempt_leaves_one_file_and_one_record(tmp_path: Path) ->
     publisher = Publisher(tmp_path, CHECKPOINT)
     assert publisher.publish(done(), "key-1")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    late = replace(done(), completions=(completion(Stage.DECODE, "gpu-9", 9.0),))
+    late = replace(done(), completions=(completion(V, "gpu-9", 9.0),))
     assert not publisher.publish(late, "key-1")
     assert not publisher.publish(failed(), "key-1"), "nor does a late failure undo it"
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before

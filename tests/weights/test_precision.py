@@ -12,6 +12,7 @@ import diffusers
 import pytest
 import tiny
 import torch
+from builders import STAGES, D, E, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.versions import read_config
@@ -29,7 +30,6 @@ from ltx_dist.models.ltx_video.load import load_text_encoder, load_transformer, 
 from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.keys import latents_key, render_key
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import Inventory
@@ -90,19 +90,19 @@ def test_the_plan_of_float8_at_full_size(name: str) -> None:
 
 
 def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint: Checkpoint) -> None:
-    def latents(storage: Storage, streamed: tuple[Stage, ...] = ()) -> torch.Tensor:
+    def latents(storage: Storage, streamed: tuple[str, ...] = ()) -> torch.Tensor:
         residency = "streamed" if streamed else "resident"
         worker = Worker("cpu:0", STAGES, "cpu", residency=residency, threads=1, streamed=streamed)
         stage_worker = StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), storage))
-        conditioning, _ = stage_worker.run(Stage.ENCODE_TEXT, [REQUEST])
-        output, report = stage_worker.run(Stage.DENOISE, [REQUEST], conditioning)
+        conditioning, _ = stage_worker.run(E, [REQUEST])
+        output, report = stage_worker.run(D, [REQUEST], conditioning)
         assert report.error is None, report.error
         return output.latents  # type: ignore[union-attr]
 
     plain, small = latents(Storage()), latents(Storage("float8"))
     assert not torch.equal(plain, small)
     assert torch.nn.functional.cosine_similarity(plain.flatten(), small.flatten(), 0) > 0.95
-    assert torch.equal(small, latents(Storage("float8"), (Stage.DENOISE,)))
+    assert torch.equal(small, latents(Storage("float8"), (D,)))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -145,7 +145,7 @@ def test_the_vae_in_its_own_precision_is_what_is_planned_and_loaded(checkpoint: 
     vae = load_vae_decoder(checkpoint, torch.float32)
     assert after == before | {"vae": 2 * before["vae"]}
     assert after["vae"] == sum(tensor.nbytes for tensor in vae.state_dict().values())
-    decoding = [one.demand("bfloat16").models.working_set(Stage.DECODE, [REQUEST], UNTILED) for one in (plain, wider)]
+    decoding = [one.demand("bfloat16").models.working_set(V, [REQUEST], UNTILED) for one in (plain, wider)]
     assert decoding[1] == decode_bytes(vae.config, REQUEST, 4) > decoding[0] == decode_bytes(vae.config, REQUEST, 2)
     assert wider.storage("float32") == Storage(), "the model's own precision is none of the VAE's own"
 

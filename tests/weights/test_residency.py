@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from builders import RECIPE, STAGES, D, E, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.ltx_video import load
 from ltx_dist.models.ltx_video.load import load_text_encoder
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES
 from ltx_dist.pipeline.storage import Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import wave_size
@@ -25,7 +25,6 @@ from ltx_dist.weights.streaming import StreamedModule
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
-E, D, V = STAGES
 T5, TRANSFORMER, VAE = "text_encoder", "transformer", "vae"
 CPU = torch.device("cpu")
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
@@ -85,9 +84,9 @@ def test_components_take_turns(checkpoint: Checkpoint) -> None:
 def test_a_wave_swaps_three_times(checkpoint: Checkpoint, wave: int) -> None:
     num_clips = 8
     requests = [replace(REQUEST, request_id=str(index), prompt=str(index)) for index in range(num_clips)]
-    placement = Placement("shared", (WAYS["time_sliced"],), {D: wave, V: wave})
+    placement = Placement(RECIPE, "shared", (WAYS["time_sliced"],), {D: wave, V: wave})
     executor = LocalExecutor([spec(checkpoint, WAYS["time_sliced"])])
-    results = list(Renderer(Scheduler(placement), executor).render(requests))
+    results = list(BatchLoop(Scheduler(placement), executor).render(requests))
     assert [result.status for result in results] == ["done"] * num_clips
     (worker,) = executor._workers.values()
     uploads = sum(mover.uploads for mover in worker._components._movers.values())

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from builders import RECIPE, STAGES, D, E, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.family import FAMILIES
 from ltx_dist.pipeline.component import Component
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -25,7 +25,6 @@ from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.oom_fallbacks import fallbacks
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
-E, D, V = STAGES
 REQUESTS = [
     RenderRequest(name, name, "", 64, 64, 9, 25.0, 1, 3.0, 0.0, 3, 0.05, 0.025, 32) for name in ("one", "two", "three")
 ]
@@ -52,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 class Short(StageWorker):
     """A worker whose device has no memory for one stage of one clip, a number of times."""
 
-    def __init__(self, spec: WorkerSpec, stage: Stage, request_id: str, times: int) -> None:
+    def __init__(self, spec: WorkerSpec, stage: str, request_id: str, times: int) -> None:
         super().__init__(spec)
         self._short, self._short_id, self._times = stage, request_id, times
 
@@ -64,20 +63,20 @@ class Short(StageWorker):
         return super()._run_stage(stage, requests, inputs, fallback)
 
 
-def render(checkpoint: Checkpoint, stage: Stage, times: int, exact: bool = False) -> Iterator[Any]:
+def render(checkpoint: Checkpoint, stage: str, times: int, exact: bool = False) -> Iterator[Any]:
     worker = Worker("cpu:0", STAGES, "cpu", threads=1)
     spec = WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), exact=exact)
     executor = LocalExecutor([spec], lambda spec: Short(spec, stage, "two", times))
-    placement = Placement("shared", (worker,), {D: 2, V: 2})
-    return Renderer(Scheduler(placement), executor).render(REQUESTS)
+    placement = Placement(RECIPE, "shared", (worker,), {D: 2, V: 2})
+    return BatchLoop(Scheduler(placement), executor).render(REQUESTS)
 
 
-def fallback_of(result: Any, stage: Stage) -> str | None:
+def fallback_of(result: Any, stage: str) -> str | None:
     return next(c.report.fallback for c in reversed(result.completions) if c.assignment.stage is stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_fallback_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint, stage: Stage, tmp_path: Path) -> None:
+def test_each_fallback_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint, stage: str, tmp_path: Path) -> None:
     expected = {result.request.request_id: result for result in render(checkpoint, stage, 0)}
     for times, name in enumerate(NAMES[stage]):
         results = {result.request.request_id: result for result in render(checkpoint, stage, times)}
@@ -97,7 +96,7 @@ def test_each_fallback_is_taken_in_its_turn_and_recorded(checkpoint: Checkpoint,
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
-def test_past_the_last_fallback_the_clip_fails_alone(checkpoint: Checkpoint, stage: Stage, exact: bool) -> None:
+def test_past_the_last_fallback_the_clip_fails_alone(checkpoint: Checkpoint, stage: str, exact: bool) -> None:
     num_fallbacks = len(fallbacks(components(stage), UNTILED, exact))
     results = {result.request.request_id: result for result in render(checkpoint, stage, num_fallbacks, exact)}
     assert {name: result.status for name, result in results.items()} == {
@@ -125,7 +124,7 @@ def test_memory_that_is_short_while_weights_arrive_leads_to_the_fallbacks(
     )
     ready, errors = worker._components.ready, [error, error]
 
-    def short(stage: Stage) -> Any:
+    def short(stage: str) -> Any:
         if errors:
             raise errors.pop()
         return ready(stage)
@@ -139,7 +138,7 @@ def test_memory_that_is_short_while_weights_arrive_leads_to_the_fallbacks(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_list_of_fallbacks(stage: Stage) -> None:
+def test_the_list_of_fallbacks(stage: str) -> None:
     assert [fallback.name for fallback in fallbacks(components(stage), UNTILED, exact=False)] == NAMES[stage]
     exact = [fallback.name for fallback in fallbacks(components(stage), UNTILED, exact=True)]
     assert exact == [name for name in NAMES[stage] if name is None or not ("tiles" in name or "float8" in name)]

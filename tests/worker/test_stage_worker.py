@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from builders import STAGES, D, E, M, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.pipeline.payloads import EncodedVideo, Latents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import STAGES, Stage
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Residency, Worker
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
@@ -30,22 +30,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 def make_worker(
     checkpoint: Checkpoint,
-    stages: tuple[Stage, ...] = STAGES,
+    stages: tuple[str, ...] = STAGES,
     residency: Residency = "resident",
-    video_slots: int = 0,
+    host_slots: int = 1,
 ) -> StageWorker:
-    worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1, video_slots=video_slots)
+    worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1, host_slots=host_slots)
     return StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings()))
 
 
-def test_a_request_goes_through_the_three_stages(checkpoint: Checkpoint):
+def test_a_request_goes_through_the_stages(checkpoint: Checkpoint):
     worker = make_worker(checkpoint)
-    conditioning, report = worker.run(Stage.ENCODE_TEXT, [REQUEST])
+    conditioning, report = worker.run(E, [REQUEST])
     assert report.error is None and report.seconds > 0
-    latents, report = worker.run(Stage.DENOISE, [REQUEST], conditioning)
+    latents, report = worker.run(D, [REQUEST], conditioning)
     assert isinstance(latents, Latents) and latents.latents.shape == (1, tiny.LATENT_CHANNELS, 2, 2, 2)
     assert [len(digest) for digest in report.latents_sha256] == [64]
-    video, report = worker.run(Stage.DECODE, [REQUEST], latents)
+    nothing, report = worker.run(V, [REQUEST], latents)
+    assert nothing is None and report.error is None, "frames stay in the worker, and its device is free"
+    video, report = worker.run(M, [REQUEST], nothing)
+    assert report.error is None
     assert isinstance(video, EncodedVideo) and (video.num_frames, video.height, video.width) == (9, 64, 64)
     assert report.peak_bytes is None, "a CPU does not count"
 
@@ -59,18 +62,18 @@ def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tm
         elif "transformer" not in str(path.relative_to(checkpoint.path)):
             target.symlink_to(path)
     partial = replace(checkpoint, path=tmp_path)
-    make_worker(partial, (Stage.ENCODE_TEXT, Stage.DECODE))
+    make_worker(partial, (E, V))
     with pytest.raises(WorkerStartError, match="^worker cpu:0: transformer of .*config.json.*$"):
-        make_worker(partial, (Stage.DENOISE,))
+        make_worker(partial, (D,))
 
 
 @pytest.mark.parametrize(
     ("component", "key", "stage"),
-    [("text_encoder", "num_layers", Stage.ENCODE_TEXT), ("transformer", "num_layers", Stage.DENOISE)],
+    [("text_encoder", "num_layers", E), ("transformer", "num_layers", D)],
 )
 @pytest.mark.parametrize("change", [1, -1], ids=["missing", "unexpected"])
 def test_weights_that_are_not_those_of_the_config_are_refused(
-    checkpoint: Checkpoint, tmp_path: Path, component: str, key: str, stage: Stage, change: int
+    checkpoint: Checkpoint, tmp_path: Path, component: str, key: str, stage: str, change: int
 ):
     folder = tmp_path / "checkpoint"
     shutil.copytree(checkpoint.path, folder)
@@ -82,43 +85,32 @@ def test_weights_that_are_not_those_of_the_config_are_refused(
 
 
 def test_an_error_in_a_stage_becomes_a_report(checkpoint: Checkpoint):
-    worker = make_worker(checkpoint, (Stage.DECODE,))
+    worker = make_worker(checkpoint, (V,))
     broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
-    output, report = worker.run(Stage.DECODE, [REQUEST], broken)
+    output, report = worker.run(V, [REQUEST], broken)
     assert output is None and report.error.startswith("RuntimeError: ")
     assert worker.state().stage is None, "the worker is free again"
 
 
-def test_with_slots_the_device_is_free_before_the_mp4_is_there(checkpoint: Checkpoint):
-    inline, beside = make_worker(checkpoint), make_worker(checkpoint, video_slots=1)
-    text, _ = inline.run(Stage.ENCODE_TEXT, [REQUEST])
-    payload, _ = inline.run(Stage.DENOISE, [REQUEST], text)
-    expected, _ = inline.run(Stage.DECODE, [REQUEST], payload)
-    nothing, report = beside.run(Stage.DECODE, [REQUEST], payload)
-    assert nothing is None and report.error is None
-    video, report = beside.run(Stage.ENCODE_VIDEO, [REQUEST], nothing)
-    assert report.error is None and video == expected
-
-
 def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in(checkpoint: Checkpoint):
-    worker = make_worker(checkpoint, (Stage.DECODE,), video_slots=1)
+    worker = make_worker(checkpoint, (V,), host_slots=1)
     broken = Latents(torch.zeros(1, 3, 2, 2, 2), torch.Generator().get_state(), "float32")
-    _, report = worker.run(Stage.DECODE, [REQUEST], broken)
+    _, report = worker.run(V, [REQUEST], broken)
     assert report.error.startswith("RuntimeError: "), "decoding itself"
     short = Latents(
         torch.zeros(1, tiny.LATENT_CHANNELS, 1, 2, 2), torch.Generator("cpu").manual_seed(0).get_state(), "float32"
     )
-    _, report = worker.run(Stage.DECODE, [REQUEST], short)
+    _, report = worker.run(V, [REQUEST], short)
     assert report.error is None
-    video, report = worker.run(Stage.ENCODE_VIDEO, [REQUEST], None)
+    video, report = worker.run(M, [REQUEST], None)
     assert video is None and "1 frames of 9" in report.error
 
 
 def test_states_tell_of_steps(checkpoint: Checkpoint):
-    worker = make_worker(checkpoint, (Stage.ENCODE_TEXT, Stage.DENOISE))
+    worker = make_worker(checkpoint, (E, D))
     seen = []
-    on_step = worker._on_step(worker._recipe[Stage.DENOISE], [REQUEST])
+    on_step = worker._on_step(worker._recipe[D], [REQUEST])
     for step in (1, 2):
         on_step(step)
         seen.append((worker.state().stage, worker.state().step, worker.state().num_steps))
-    assert seen == [(Stage.DENOISE, 1, 2), (Stage.DENOISE, 2, 2)]
+    assert seen == [(D, 1, 2), (D, 2, 2)]

@@ -16,6 +16,7 @@ RECIPE = Recipe(
             settings=("prompt", "negative_prompt", "guidance_scale", "max_sequence_length"),
             keeps="cache",
             shares_pass=True,
+            share=0.02,
         ),
         StageSpec(
             name="denoise",
@@ -30,6 +31,7 @@ RECIPE = Recipe(
             keeps="spool",
             shares_pass=True,
             steps="num_inference_steps",
+            share=0.8,
         ),
         StageSpec(
             name="decode",
@@ -38,6 +40,7 @@ RECIPE = Recipe(
             components=("vae",),
             inputs=("denoise",),
             settings=("decode_timestep", "decode_noise_scale"),
+            share=0.15,
         ),
         StageSpec(
             name="encode_video",

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from builders import RECIPE, M
 from oracle import make_request, render_monolithic, render_split
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.cluster import ray_executor
-from ltx_dist.engine.loop import Renderer
+from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.stages import Stage
 from ltx_dist.pipeline.storage import Mp4Settings, Storage
 from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.fitting import Demand, Models
+from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -37,7 +37,7 @@ CHECKPOINTS = [
     ("0.9.5", "LTXPipeline"),
     ("0.9.5", "LTXConditionPipeline"),
 ]
-NO_WEIGHTS = Demand(Models({"text_encoder": 0, "transformer": 0, "vae": 0}))
+NO_WEIGHTS = BatchDemand(Models(RECIPE, {"text_encoder": 0, "transformer": 0, "vae": 0}))
 
 
 REQUESTS = [
@@ -106,9 +106,9 @@ def test_the_noise_of_every_step_is_the_clips_own(tmp_path: Path):
         torch.rand(7)  # what another clip may have drawn
 
 
-def make_placement(layout: str, devices: int, video_slots: int = 0) -> Placement:
+def make_placement(layout: str, devices: int, host_slots: int = 1) -> Placement:
     wishes = Wishes(
-        layout=layout, device="cpu", devices=devices, threads=1, residency="time_sliced", video_slots=video_slots
+        layout=layout, device="cpu", devices=devices, threads=1, residency="time_sliced", host_slots=host_slots
     )
     return place(wishes, Inventory((), 2), NO_WEIGHTS)
 
@@ -120,7 +120,7 @@ def render_all(
     specs = [WorkerSpec(w, checkpoint, digest, "float32", Mp4Settings()) for w in placement.workers]
     executor = LocalExecutor(specs) if kind == "local" else ray_executor.RayExecutor(specs)
     try:
-        renderer = Renderer(Scheduler(placement), executor)
+        renderer = BatchLoop(Scheduler(placement), executor)
         return {result.request.request_id: result for result in renderer.render(requests)}
     finally:
         executor.shutdown()
@@ -173,12 +173,12 @@ def test_ray_layouts_and_orders_are_equal(ray_cluster, one_checkpoint, expected_
 
 
 def test_mp4s_made_beside_the_device_are_equal(one_checkpoint, expected_digests):
-    results = render_all(one_checkpoint, make_placement("shared", 1, video_slots=2), REQUESTS, "local")
+    results = render_all(one_checkpoint, make_placement("shared", 1, host_slots=2), REQUESTS, "local")
     assert digests(results) == expected_digests
-    assert {result.completions[-1].assignment.stage for result in results.values()} == {Stage.ENCODE_VIDEO}
+    assert {result.completions[-1].assignment.stage for result in results.values()} == {M}
 
 
 @pytest.mark.ray
 def test_mp4s_made_beside_the_devices_of_actors_are_equal(ray_cluster, one_checkpoint, expected_digests):
-    placement = make_placement("pinned", 3, video_slots=2)
+    placement = make_placement("pinned", 3, host_slots=2)
     assert digests(render_all(one_checkpoint, placement, REQUESTS, "ray")) == expected_digests

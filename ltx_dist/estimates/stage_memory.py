@@ -1,0 +1,39 @@
+"""What weights and stages take on a device, as a model family describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import DecodeTiling
+from ltx_dist.pipeline.worker import Device
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """Activations of one stage.
+
+    working_set: bytes for so many requests like this one in a pass, in these tiles, as counted on the real classes.
+    margin: by device, what it holds over that: the caching allocator's blocks, and workspaces of kernels.
+    remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: of requests,
+        those of which one needs the most bytes, whatever the tiles.
+    """
+
+    working_set: Callable[[RenderRequest, DecodeTiling, int], int]
+    margin: Mapping[Device, float]
+    remedy: str
+    is_tiled: bool = False
+    largest: Callable[[Iterable[RenderRequest]], Sequence[RenderRequest]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBytes:
+    """Bytes of a component's weights on the device.
+
+    block: of one of its num_blocks equal blocks, in which it can be streamed; 0 blocks where it cannot.
+    """
+
+    total: int
+    block: int = 0
+    num_blocks: int = 0

@@ -1,0 +1,107 @@
+"""Assignments that were given out and have not ended, and where each open request is in its list of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ltx_dist.pipeline.work import Assignment
+
+
+class OnDevices:
+    """At most one assignment per device. Times are the scheduler's: what completions tell."""
+
+    def __init__(self) -> None:
+        self._by_worker: dict[str, Assignment] = {}
+        self._begun: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_worker)
+
+    def __contains__(self, worker_id: str) -> bool:
+        return worker_id in self._by_worker
+
+    def begin(self, assignment: Assignment, at: float) -> None:
+        """`at`: when it starts to run, after its weights are loaded."""
+        assert assignment.worker_id not in self, assignment
+        self._by_worker[assignment.worker_id] = assignment
+        self._begun[assignment.worker_id] = at
+
+    def end(self, assignment: Assignment) -> None:
+        """The assignment, or a part of one, is over; its device is free with the last part."""
+        worker_id, ended = assignment.worker_id, assignment.request_ids
+        running = self._by_worker.get(worker_id)
+        assert running is not None and running.stage == assignment.stage, f"{assignment} is not in flight"
+        rest = tuple(request_id for request_id in running.request_ids if request_id not in ended)
+        assert len(rest) + len(ended) == len(running.request_ids), f"{assignment} is not in flight"
+        if rest:
+            self._by_worker[worker_id] = replace(running, request_ids=rest)
+        else:
+            del self._by_worker[worker_id], self._begun[worker_id]
+
+    def all_began(self, at: float) -> None:
+        """What was given out before anything had ended waited for its worker to load; all about as long."""
+        self._begun = dict.fromkeys(self._begun, at)
+
+    def seconds(self, now: float) -> dict[Assignment, float]:
+        """For how long each has run; below 0 while its weights are loaded."""
+        return {assignment: now - self._begun[worker_id] for worker_id, assignment in self._by_worker.items()}
+
+
+@dataclass(slots=True)
+class _Position:
+    todo: tuple[str, ...]
+    index: int = 0
+
+
+class OpenRequests:
+    """By request, the stages it has to run and the one it is at."""
+
+    def __init__(self, on_device: Iterable[str]) -> None:
+        self._on_device = frozenset(on_device)
+        self._positions: dict[str, _Position] = {}
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def open(self, request_id: str, todo: Sequence[str]) -> None:
+        """The request is at the first of these stages, which needs a device."""
+        assert todo and todo[0] in self._on_device, (request_id, todo)
+        self._positions[request_id] = _Position(tuple(todo))
+
+    def close(self, request_id: str) -> None:
+        del self._positions[request_id]
+
+    def left(self, request_id: str) -> tuple[str, ...]:
+        """The stage it is at and all after it."""
+        position = self._positions[request_id]
+        return position.todo[position.index :]
+
+    def advance(self, request_id: str) -> str | None:
+        """The stage after the one that ended, where the request is now; None after its last."""
+        position = self._positions[request_id]
+        position.index += 1
+        return position.todo[position.index] if position.index < len(position.todo) else None
+
+    def device_stage(self, request_id: str) -> str:
+        """The stage it is at, or the device stage before it where that is a host stage."""
+        position = self._positions[request_id]
+        return next(stage for stage in reversed(position.todo[: position.index + 1]) if stage in self._on_device)
+
+    def go_back(self, request_id: str) -> str:
+        """The device stage before the host stage it is at, whose output is lost; the request is there now."""
+        stage = self.device_stage(request_id)
+        position = self._positions[request_id]
+        position.index = position.todo.index(stage)
+        return stage
+
+    def device_stages_left(self, request_id: str) -> list[str]:
+        """Those of the stage it is at and of what follows that need a device."""
+        return [stage for stage in self.left(request_id) if stage in self._on_device]
+
+    def following(self, request_id: str) -> tuple[bool, str | None]:
+        """Whether a host stage follows the one it is at, and the next that needs a device; None where none does."""
+        position = self._positions[request_id]
+        rest = position.todo[position.index + 1 :]
+        needs_host = bool(rest) and rest[0] not in self._on_device
+        return needs_host, next((stage for stage in rest if stage in self._on_device), None)
