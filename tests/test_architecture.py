@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -95,6 +96,13 @@ def test_each_room_imports_only_rooms_below_it():
             if ROOMS.index(parts[1]) < ROOMS.index(room_of(path)):
                 upward.add((str(path.relative_to(PACKAGE)), name))
     assert upward == KNOWN
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_docs_list_the_rooms_in_their_order(page: str):
+    text = (PACKAGE.parent / page).read_text("utf-8")
+    table = text.partition("<!-- rooms -->")[2].partition("<!-- /rooms -->")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == ROOMS
 
 
 def test_pure_rooms_import_no_torch_ray_clock_or_file():
