@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
+from ltx_dist.inputs.media_rows import SecondPassRow
 from ltx_dist.inputs.prompt_row import Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "prompts.md"
@@ -23,7 +24,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "prompts.md"
 FIRST = ("prompt", "name", "seed")
 """Of a row's fields, the ones that most files have."""
 
-NAMES = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers"}
+NAMES = {
+    str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers", list: "list",
+    SecondPassRow: "mapping",
+}  # fmt: skip
 
 
 def main() -> None:

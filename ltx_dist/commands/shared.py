@@ -16,7 +16,9 @@ from ltx_dist.messages import Mistakes, clean_lines
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
 
-Prompts = Annotated[str, typer.Argument(help="A .txt, .csv, .jsonl or .yaml file of prompts, or - for standard input.")]
+Prompts = Annotated[
+    str, typer.Argument(help="A .txt, .csv, .jsonl, .json or .yaml file of prompts, or - for standard input.")
+]
 Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned; see docs/prompts.md.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
+from ltx_dist.inputs.media_rows import LoraRow
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pinned", "shared", "replicated", "elastic"]
@@ -29,6 +31,16 @@ class ModelConfig(_Section):
         min_length=1,
         description="A folder with text_encoder/ and tokenizer/, or with T5 itself; the checkpoint's own if not set. "
         "Official .safetensors files have none.",
+    )
+    upscaler: str | None = Field(
+        None,
+        min_length=1,
+        description="The spatial latent upscaler of clips in two passes: a folder in diffusers layout, an official "
+        ".safetensors file, or owner/name or owner/name@commit on the hub.",
+    )
+    loras: list[LoraRow] = Field(
+        [],
+        description="LoRAs of clips whose row has no `loras`: mappings with `path`, `weight`, and a `name` for rows.",
     )
     version: str = Field(
         "auto", min_length=1, description="A row of the preset table; `auto` reads it from the checkpoint."
@@ -103,6 +115,13 @@ class DefaultsConfig(_Section):
     decode_noise_scale: float | None = None
     max_sequence_length: int | None = None
     timesteps: list[float] | None = None
+    image_cond_noise_scale: float | None = None
+    fit: str | None = None
+    preprocess: str | None = None
+    crf: int | None = None
+    blur: bool | None = None
+    recipe: str | None = None
+    second_pass: dict[str, Any] | None = None
     seed: int = Field(0, ge=0, lt=2**63)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
@@ -12,6 +13,9 @@ from ltx_dist.inputs.explain import did_you_mean
 from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.inputs.rows import Item, Problem
 from ltx_dist.messages import printable
+
+_NESTED = ("conditions", "second_pass", "loras")
+"""Columns whose cells may be JSON."""
 
 
 def read_csv(text: str) -> Iterator[Item | Problem]:
@@ -74,4 +78,11 @@ def _cell(column: str, text: str) -> Any:
         return int(stripped)
     if float in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", stripped):
         return float(stripped)
+    if bool in kinds and stripped in ("true", "false"):
+        return stripped == "true"
+    if column in _NESTED and stripped.startswith(("[", "{")):
+        try:
+            return json.loads(stripped)
+        except (ValueError, RecursionError):
+            return text
     return stripped if column == "name" else text

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 TAKES_TIMESTEPS = "LTXConditionPipeline"
 """LTXPipeline of diffusers 0.42 raises on `timesteps`, because it passes sigmas of its own beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TwoPasses:
+    """How a version is published with a latent upscaler: what its first pass has in place of the preset's settings, the
+    settings of its second, where they are from, and what of the source's settings is not done here."""
+
+    first: Mapping[str, Any]
+    second: Mapping[str, Any]
+    source: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +27,8 @@ class Preset:
 
     timesteps: an explicit schedule, num_inference_steps long. decode_noise_scale None means decode_timestep's value, as
     in diffusers. source: where the values are from. note: what of the source's settings is not done here.
+    image_cond_noise_scale: diffusers' default and that of Lightricks' inference.py. two_passes: None where the version
+    is published with one.
     Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a diffusers folder itself says.
     """
 
@@ -32,3 +47,5 @@ class Preset:
     source: str
     timesteps: tuple[float, ...] | None = None
     note: str = ""
+    image_cond_noise_scale: float = 0.15
+    two_passes: TwoPasses | None = None

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.explain import explain
+from ltx_dist.inputs.media_rows import ConditionRow, Fit, LoraRow, Preprocess, SecondPassRow
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.messages import show
 
@@ -62,6 +64,54 @@ class Row(BaseModel):
         description="a schedule in place of `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: "
         "falling, from at most 1000",
     )
+    image: str | None = Field(
+        None,
+        min_length=1,
+        description="the first frame: a file, relative to the prompt file's folder, or a URL that fsspec reads",
+    )
+    conditions: list[ConditionRow] | None = Field(
+        None,
+        description="images and videos that the clip shows from one of its frames on: a list of mappings with `image` "
+        "or `video`, `frame_index` (-1 is the last), `strength`, and of a video `start_frame` and `num_frames`",
+    )
+    video: str | None = Field(
+        None, min_length=1, description="what the clip begins as: a file or URL, with `denoise_strength`"
+    )
+    denoise_strength: float | None = Field(
+        None, gt=0, le=1, description="how much of the schedule runs over `video`: less keeps more of it"
+    )
+    image_cond_noise_scale: float | None = Field(
+        None, ge=0, le=1, description="noise on what is conditioned at full strength: more gives more motion"
+    )
+    fit: Fit | None = Field(
+        None,
+        description="how pictures of another shape are made to fit; `crop` if not set; diffusers does `stretch`",
+    )
+    preprocess: Preprocess | None = Field(
+        None,
+        description="how pictures are prepared: as diffusers does, the default, or blurred and compressed a little as "
+        "by Lightricks' own program",
+    )
+    crf: int | None = Field(
+        None, ge=0, le=51, description="of `preprocess: official`: compression as one frame of H.264; 29 if not set"
+    )
+    blur: bool | None = Field(None, description="of `preprocess: official`: before compression; true if not set")
+    recipe: Literal["one_pass", "two_passes"] | None = Field(
+        None,
+        description="`two_passes`: at a smaller size, doubled by `model.upscaler` and denoised again; if not set, as "
+        "the version is published where there is an upscaler",
+    )
+    second_pass: SecondPassRow | None = Field(
+        None,
+        description="settings in place of the preset's: `downscale_factor`, `timesteps` or `num_inference_steps` and "
+        "`denoise_strength`, `guidance_scale`, `guidance_rescale`, `image_cond_noise_scale`, `adain_factor`, "
+        "`tone_map_compression_ratio`, `tone_map_at`",
+    )
+    loras: list[LoraRow] | None = Field(
+        None,
+        description="in place of `model.loras`: files, or mappings with `path` or the `name` of one of those, and "
+        "`weight`",
+    )
     name: str | None = Field(
         None,
         description="the file name without its ending: 1 to 100 of `A-Z a-z 0-9 . _ -`, first a letter or digit, once "
@@ -107,6 +157,13 @@ class Row(BaseModel):
             raise ValueError(f"{len(numbers)} timesteps, but num_inference_steps is {steps}; leave one of the two out")
         return numbers
 
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _paths_alone(cls, value: object) -> object:
+        """One path, or a list with paths in it, for mappings with a path."""
+        listed = [value] if isinstance(value, str) else value
+        return [{"path": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else value
+
     @field_validator("negative_prompt", "prompt")
     @classmethod
     def _clean(cls, value: str) -> str:
@@ -141,7 +198,8 @@ class Row(BaseModel):
 def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, str]]:
     """The values that are right, as their fields want them, and what is wrong with each of the others, by key."""
     try:
-        row = Row.model_validate(given, context=checkpoint).model_dump(exclude_unset=True)
+        checked = Row.model_validate(given, context=checkpoint)
+        row = {name: getattr(checked, name) for name in checked.model_fields_set}
         if row.get("timesteps") is not None:
             row["num_inference_steps"] = len(row["timesteps"])
         return row, {}
@@ -149,8 +207,32 @@ def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[st
         wrong = {}
         for details in error.errors():
             key = str(details["loc"][0])
-            wrong[key] = explain(details, Row.model_fields.get(key), Row.model_fields, key)
+            wrong.setdefault(key, _explained(details))
         return {key: value for key, value in given.items() if key not in wrong}, wrong
+
+
+def _explained(details: ErrorDetails) -> str:
+    """In words, and where inside the field: `[0].frame_index: ...`."""
+    model: Any = Row
+    field, known, name, where = None, Row.model_fields, "", ""
+    for part in details["loc"]:
+        if isinstance(part, int):
+            where += f"[{part}]"
+            continue
+        known = model.model_fields if model is not None else {}
+        field, name = known.get(part), part
+        where += f".{part}" if where else part
+        model = _model_in(field.annotation) if field else None
+    message = explain(details, field, known, name)
+    inside = where.partition(str(details["loc"][0]))[2].removeprefix(".")
+    return f"{inside}: {message}" if inside else message
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that the values of a field are, or those of its list; None for plain ones."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

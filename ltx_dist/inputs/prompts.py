@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.config import DefaultsConfig
+from ltx_dist.inputs.loras import LoraResolver
+from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
+from ltx_dist.inputs.media import MediaResolver
+from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
 from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import read_prompt_file
@@ -23,23 +30,26 @@ def read_prompts(
     preset: Preset,
     checkpoint: Checkpoint,
     warnings: list[str] | None = None,
+    loras: Sequence[LoraRow] = (),
 ) -> list[RenderRequest]:
     """The requests of a prompt file (.txt, .csv, .jsonl, .json, .yaml, .yml) or of standard input (`-`), in its order.
 
-    What may be other than it was meant is added to `warnings`.
+    What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
+    opened and hashed; their paths are relative to the prompt file's folder.
 
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
     file = read_prompt_file(source)
-    resolver = _Resolver(defaults, preset, checkpoint)
+    folder = Path() if source == "-" else Path(source).parent
+    resolver = _Resolver(defaults, preset, checkpoint, folder, loras)
     requests = [resolver.resolve(position, item) for position, item in enumerate(file.items)]
     by_line = sorted([*file.problems, *resolver.problems], key=lambda problem: problem.line)
     messages = [f"{file.label}:{problem.line}: {problem.message}" for problem in by_line]
     if messages := resolver.fallback_problems() + _known_keys_once(messages):
         raise Mistakes(messages)
     if warnings is not None:
-        doubts = [*file.doubts, *_unexpanded(file.items, requests)]
+        doubts = [*file.doubts, *_unexpanded(file.items, requests), *resolver.doubts]
         warnings += [f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts]
     return [request for request in requests if request is not None]
 
@@ -74,15 +84,27 @@ def _unexpanded(items: list[Item], requests: list[RenderRequest | None]) -> Iter
 class _Resolver:
     """Turns items into requests one by one, and remembers what is wrong and which names are taken."""
 
-    def __init__(self, defaults: DefaultsConfig, preset: Preset, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        defaults: DefaultsConfig,
+        preset: Preset,
+        checkpoint: Checkpoint,
+        folder: Path,
+        loras: Sequence[LoraRow],
+    ) -> None:
         self.problems: list[Problem] = []
+        self.doubts: list[Doubt] = []
+        self._media = MediaResolver(folder, checkpoint)
+        self._loras, self._model_loras = LoraResolver(folder, checkpoint, loras), loras
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._named = defaults.named
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
-        of_preset = {key: getattr(preset, key) for key in DefaultsConfig.model_fields if key != "seed"}
+        of_preset = {key: getattr(preset, key) for key in DefaultsConfig.model_fields if hasattr(preset, key)}
         if of_preset["timesteps"] is None:
             del of_preset["timesteps"]
         self._fallback = overlaid(of_preset, self._defaults)
+        first = preset.two_passes.first if preset.two_passes else {}
+        self._fallback_of_two = overlaid(overlaid(of_preset, first), self._defaults)
         self._wrong_fallback: dict[str, str] = {}
         self._line_of_name: dict[str, int] = {}
 
@@ -96,9 +118,11 @@ class _Resolver:
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
         # A null says not set, as an empty cell does.
         given = {key: value for key, value in given.items() if value is not None or key not in Row.model_fields}
-        row, wrong = check_row(overlaid(self._fallback, given), self._checkpoint)
+        two_passes = self._has_two_passes(item, given)
+        fallback = self._fallback_of_two if two_passes else self._fallback
+        row, wrong = check_row(overlaid(fallback, given), self._checkpoint)
         for key, message in wrong.items():
-            if key in self._fallback and key not in given:
+            if key in fallback and key not in given:
                 self._wrong_fallback[key] = message
             else:
                 self._note(item, f"{printable(key)}: {message}")
@@ -109,7 +133,52 @@ class _Resolver:
         seed = row.setdefault("seed", self._seed + position)
         if seed > MAX_SEED:
             self._note(item, f"seed: defaults.seed plus the position is {seed}; at most {MAX_SEED} is allowed")
-        return None if wrong else RenderRequest(request_id=row.pop("name"), **row)
+        if wrong or two_passes is None:
+            return None
+        extra = self._resolve_extra(item, row, two_passes)
+        return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
+
+    def _has_two_passes(self, item: Item, given: dict[str, Any]) -> bool | None:
+        """None after noting why it cannot be told."""
+        recipe, settings = (given.get(key, self._defaults.get(key)) for key in ("recipe", "second_pass"))
+        if given.get("recipe") == "one_pass" and given.get("second_pass"):
+            self._note(item, "second_pass: recipe is one_pass; leave one of the two out")
+            return None
+        try:
+            return has_two_passes(recipe, settings, self._preset, self._checkpoint)
+        except ValueError as error:
+            self._note(item, f"{'second_pass' if given.get('second_pass') else 'recipe'}: {error}")
+            return None
+
+    def _resolve_extra(self, item: Item, row: dict[str, Any], two_passes: bool) -> dict[str, Any] | None:
+        """Media, second pass and LoRAs, of a row whose fields are right by themselves and lose those that ask for
+        them; or None after noting what is wrong."""
+        asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, "recipe", "second_pass", "loras")}
+        media = row | asked
+        extra = self._media.resolve(media)
+        problems = self._media.problems
+        self.doubts += [Doubt(item.line, f"{field}: {message}") for field, message in self._media.warnings]
+        if not asked["image"] and not asked["conditions"]:
+            row.pop("image_cond_noise_scale", None)  # it changes nothing, and must not change the key
+        try:
+            if two_passes:
+                of_row = asked["second_pass"].model_dump() if asked["second_pass"] else {}
+                of_preset = self._preset.two_passes.second if self._preset.two_passes else {}
+                settings = overlaid_schedule(
+                    overlaid_schedule(of_preset, self._defaults.get("second_pass", {})), of_row
+                )
+                extra["second_pass"] = second_pass(settings, media, self._checkpoint)
+        except ValueError as error:
+            problems.append(("second_pass", str(error)))
+        try:
+            of_config = asked["loras"] is None
+            listed = self._model_loras if of_config else asked["loras"]
+            extra["loras"] = self._loras.resolve(listed, Path() if of_config else None)
+        except ValueError as error:
+            problems.append(("model.loras" if asked["loras"] is None else "loras", str(error)))
+        for field, message in problems:
+            self._note(item, f"{field}: {message}")
+        return None if problems else extra
 
     def fallback_problems(self) -> list[str]:
         """What is wrong with values of config and preset that some row relied on, once and not for each row."""

@@ -19,6 +19,9 @@ SWSCALE_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 """SWS_BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND and BITEXACT of libswscale/swscale.h: the same pixels on
 every CPU."""
 
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif"
+"""FFmpeg reads others, too: pictures, which are no videos, and lists of further files, which lead anywhere."""
+
 HD_HEIGHT = 720
 """Lines from which on a video that does not name its colour matrix is BT.709; below, BT.601: as players take it."""
 
@@ -79,7 +82,7 @@ def read_frames(path: Path, start: int, num_frames: int, label: str | None = Non
 @contextmanager
 def _opened(path: Path, label: str) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     try:
-        container = av.open(str(path), "r")
+        container = av.open(str(path), "r", options={"format_whitelist": FORMATS})
     except (FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"{label}: not a video ({error}); use mp4, mov, webm or mkv") from None
     with container:

@@ -289,9 +289,11 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
         )
     preset = preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
-    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings)
+    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
     if too_long := cut_off_warning(cut_off(requests, checkpoint)):
         warnings.append(too_long)
+    if any(request.has_media or request.loras for request in requests):
+        raise ValueError(f"{prompts}: images, videos and LoRAs are not rendered yet; leave them out")
     return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 
 from ltx_dist.media.video_in import inspect_video, read_frames
@@ -85,6 +86,16 @@ def test_high_definition_is_bt709_and_less_is_bt601(tmp_path: Path):
 def test_fewer_frames_than_asked_for_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="has 2 frames from frame 3 on, not 4"):
         list(read_frames(save(tmp_path / "a.mp4"), 3, 4))
+
+
+def test_pictures_and_lists_of_files_are_no_videos(tmp_path: Path):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert refused(tmp_path / "a.png").startswith("not a video")
+    other = save(tmp_path / "b.mp4")
+    (tmp_path / "a.ffconcat").write_text(f"ffconcat version 1.0\nfile '{other}'\n")
+    (tmp_path / "a.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n")
+    for name in ("a.ffconcat", "a.m3u8"):
+        assert refused(tmp_path / name).startswith("not a video")
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path):

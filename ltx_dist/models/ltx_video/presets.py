@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint
 from ltx_dist.checkpoints.versions import ARCHITECTURES
-from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
+from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset, TwoPasses
 
 # The pipelines' own decode settings are 0.0, which looks soft; 0.05 and 0.025 are those of every published config. A
 # VAE without timestep conditioning ignores them, so they are right for both kinds.
@@ -45,7 +45,52 @@ _CONFIGS = "github.com/Lightricks/LTX-Video/blob/5260738e171955b66c0827f9af7e84d
 _CONFIGS_097 = "github.com/Lightricks/LTX-Video/blob/20799e51cd739986d98d9b1aab55cc2067c1eabb/configs"
 _SIZES = "sizes: diffusers' defaults"
 _NO_STG = "made with spatio-temporal guidance (STG, a third pass a step), which diffusers' pipelines do not have"
-_ONE_SCALE = "made in two passes with a latent upscaler between them; this is one pass at full size"
+_ONE_SCALE = "made in two passes with a latent upscaler between them (model.upscaler); this is one pass at full size"
+_DOCS = "huggingface.co/docs/diffusers/v0.35.0/en/api/pipelines/ltx_video"
+
+# Not 2 / 3: of 768 pixels it leaves 480 and not 512, because 511 are rounded down.
+_PUBLISHED_FACTOR = 0.6666666
+
+# AdaIN is 1 in LTXMultiScalePipeline whatever the config, and the noise on conditions inference.py's default.
+_TWO_DISTILLED = TwoPasses(
+    first={"timesteps": (1000.0, 993.7, 987.5, 981.2, 975.0, 909.4, 725.0)},
+    second={
+        "downscale_factor": _PUBLISHED_FACTOR,
+        "timesteps": (909.4, 725.0, 421.9),
+        "guidance_scale": 1.0,
+        "guidance_rescale": 0.0,
+        "image_cond_noise_scale": 0.15,
+        "adain_factor": 1.0,
+    },
+    source=f"{_CONFIGS}/ltxv-13b-0.9.8-distilled.yaml, without its tone mapping",
+)
+
+_TWO_DISTILLED_13B = TwoPasses(
+    first=_TWO_DISTILLED.first,
+    second={**_TWO_DISTILLED.second, "tone_map_compression_ratio": 0.6, "tone_map_at": "decode"},
+    source=f"{_CONFIGS}/ltxv-13b-0.9.8-distilled.yaml",
+)
+
+# The published guidance is a list per step with STG in both passes; this is what diffusers' own example does instead.
+_TWO_DEV = TwoPasses(
+    first={
+        "num_inference_steps": 30,
+        "guidance_scale": 5.0,
+        "guidance_rescale": 0.7,
+        "image_cond_noise_scale": 0.0,
+    },
+    second={
+        "downscale_factor": 2 / 3,
+        "num_inference_steps": 10,
+        "denoise_strength": 0.4,
+        "guidance_scale": 5.0,
+        "guidance_rescale": 0.7,
+        "image_cond_noise_scale": 0.0,
+        "adain_factor": 0.0,
+    },
+    source=f"{_DOCS}, the example for 0.9.7-dev",
+    note=f"guidance as in diffusers' example; {_NO_STG}",
+)
 
 # 40 steps, guidance 3, 256 tokens, as trained.
 _2B = replace(
@@ -70,6 +115,7 @@ _13B_DEV = replace(
     num_inference_steps=30,
     source=f"{_CONFIGS_097}/ltxv-13b-0.9.7-dev.yaml; guidance and {_SIZES}",
     note=f"made with a guidance of its own in each step; {_NO_STG}; {_ONE_SCALE}",
+    two_passes=_TWO_DEV,
 )
 
 # The timesteps of the first pass, which ends at 0.725, and the last one of the second, x 1000.
@@ -80,6 +126,7 @@ _DISTILLED = replace(
     guidance_scale=1.0,
     source=f"{_CONFIGS}/ltxv-13b-0.9.8-distilled.yaml, timesteps of both passes; {_SIZES}",
     note=_ONE_SCALE,
+    two_passes=_TWO_DISTILLED,
 )
 
 _ROWS = (
@@ -94,17 +141,19 @@ _ROWS = (
         _DISTILLED,
         version="0.9.7-13b-distilled",
         source=f"{_CONFIGS_097}/ltxv-13b-0.9.7-distilled.yaml, timesteps of both passes; {_SIZES}",
+        two_passes=replace(_TWO_DISTILLED, source=f"{_CONFIGS_097}/ltxv-13b-0.9.7-distilled.yaml"),
     ),
     replace(
         _13B_DEV,
         version="0.9.8-13b-dev",
         source=f"{_CONFIGS}/ltxv-13b-0.9.8-dev.yaml; guidance and {_SIZES}",
     ),
-    replace(_DISTILLED, version="0.9.8-13b-distilled"),
+    replace(_DISTILLED, version="0.9.8-13b-distilled", two_passes=_TWO_DISTILLED_13B),
     replace(
         _DISTILLED,
         version="0.9.8-2b-distilled",
         source=f"{_CONFIGS}/ltxv-2b-0.9.8-distilled.yaml, timesteps of both passes; {_SIZES}",
+        two_passes=replace(_TWO_DISTILLED, source=f"{_CONFIGS}/ltxv-2b-0.9.8-distilled.yaml"),
     ),
     _GENERIC,
 )

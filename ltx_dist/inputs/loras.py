@@ -1,0 +1,57 @@
+"""The LoRAs of a row -> files that fit the transformer, each read once per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.lora_files import linear_layers, read_lora
+from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.media.sources import open_media, resolve_place
+from ltx_dist.pipeline.conditions import Lora
+
+
+class LoraResolver:
+    """Paths of rows are relative to `folder`. named: those of the config, which a row may call by their names."""
+
+    def __init__(self, folder: Path, checkpoint: Checkpoint, named: Sequence[LoraRow] = ()) -> None:
+        self._folder, self._checkpoint = folder, checkpoint
+        self._named = {one.name: one for one in named if one.name is not None}
+        self._known: dict[str, Lora | str] = {}
+
+    def resolve(self, asked: Sequence[LoraRow], folder: Path | None = None) -> tuple[Lora, ...]:
+        """In their order. Raises ValueError for one that is missing, of another model, or there twice."""
+        found = [self._find(one, folder or self._folder) for one in asked]
+        seen: set[str] = set()
+        for lora in found:
+            if lora.sha256 in seen:
+                raise ValueError(f"{lora.place}: given twice; add up the weights")
+            seen.add(lora.sha256)
+        return tuple(found)
+
+    def _find(self, asked: LoraRow, folder: Path) -> Lora:
+        path, weight = asked.path, asked.weight
+        if path is None:
+            named = self._named.get(asked.name or "")
+            if named is None or named.path is None:
+                known = ", ".join(self._named) or "none"
+                raise ValueError(f"{asked.name}: no LoRA of model.loras has this name; known are {known}")
+            path, folder = named.path, Path()
+        place = resolve_place(path, folder)
+        if place not in self._known:
+            try:
+                file = open_media(place)
+                read_lora(file.path, self._linears, place)
+                self._known[place] = Lora(place, file.sha256)
+            except ValueError as error:
+                self._known[place] = str(error)
+        known = self._known[place]
+        if isinstance(known, str):
+            raise ValueError(known)
+        return Lora(place, known.sha256, float(weight))
+
+    @cached_property
+    def _linears(self) -> dict[str, tuple[int, int]]:
+        return linear_layers(self._checkpoint)

@@ -1,0 +1,183 @@
+"""The media of a row -> Conditions: files are found, opened, measured and hashed; each of them once per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.inputs.media_rows import OFFICIAL_CRF, ConditionRow
+from ltx_dist.inputs.preset import TAKES_TIMESTEPS
+from ltx_dist.media.checks import aspect_warning, frame_index_problem, frame_rate_warning, video_length_problem
+from ltx_dist.media.sources import MediaFile, open_media, resolve_place
+from ltx_dist.pipeline.conditions import Condition, steps_of
+
+FIELDS = ("image", "conditions", "video", "denoise_strength", "fit", "preprocess", "crf", "blur")
+"""The fields of a row that are about media."""
+
+_OF_ROW = ("fit", "preprocess", "crf", "blur")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is known of a file. frame_rate: of a video, where it says. num_frames: at most those looked for."""
+
+    file: MediaFile
+    width: int
+    height: int
+    num_frames: int = 1
+    frame_rate: float | None = None
+
+
+class MediaResolver:
+    """Paths are relative to `folder`. problems and warnings: of the last row, with the field that each is about."""
+
+    def __init__(self, folder: Path, checkpoint: Checkpoint) -> None:
+        self.problems: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self._folder, self._checkpoint = folder, checkpoint
+        self._known: dict[tuple[str, bool, int], Picture | str] = {}
+
+    def resolve(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """`conditions`, `video` and `denoise_strength` of a request, of a row whose fields are right by themselves."""
+        self.problems, self.warnings = [], []
+        asked = [("image", ConditionRow(image=row["image"]))] if row.get("image") else []
+        asked += [(f"conditions: [{index}]", one) for index, one in enumerate(row.get("conditions") or ())]
+        conditions = [self._condition(field, one, row) for field, one in asked]
+        resolved: dict[str, Any] = {"conditions": tuple(one for one in conditions if one is not None)}
+        if row.get("video"):
+            resolved["video"] = self._source(row)
+        if row.get("denoise_strength") is not None:
+            resolved["denoise_strength"] = row["denoise_strength"]
+        self._check_strength(row)
+        self._check_pipeline(asked, row)
+        return resolved
+
+    def _condition(self, field: str, one: ConditionRow, row: Mapping[str, Any]) -> Condition | None:
+        is_video = one.video is not None
+        field = f"{field}.{'video' if is_video else 'image'}" if field != "image" else field
+        ratio, clip_frames = self._checkpoint.temporal_compression_ratio, row["num_frames"]
+        if problem := frame_index_problem(one.frame_index, clip_frames, is_video, ratio):
+            self.problems.append((field.rpartition(".")[0] or field, f"frame_index: {problem}"))
+            return None
+        index = clip_frames - 1 if one.frame_index == -1 else one.frame_index
+        limit = one.start_frame + max(one.num_frames or 0, clip_frames + 1)
+        picture = self._open(field, one.video or one.image or "", is_video, limit)
+        if picture is None:
+            return None
+        if is_video and (
+            problem := video_length_problem(
+                picture.num_frames, one.start_frame, one.num_frames, index, clip_frames, ratio
+            )
+        ):
+            self.problems.append((field, f"{picture.file.place}: {problem}"))
+            return None
+        settings = self._preparation(field, one, row)
+        self._warn(field, picture, row, settings["fit"])
+        return Condition(
+            place=picture.file.place,
+            sha256=picture.file.sha256,
+            is_video=is_video,
+            frame_index=index,
+            strength=one.strength,
+            start_frame=one.start_frame,
+            num_frames=(one.num_frames or picture.num_frames - one.start_frame) if is_video else 1,
+            **settings,
+        )
+
+    def _source(self, row: Mapping[str, Any]) -> Condition | None:
+        """The video that the clip begins as: its first frames, as many as the clip has."""
+        picture = self._open("video", row["video"], True, row["num_frames"])
+        if picture is None:
+            return None
+        if picture.num_frames < row["num_frames"]:
+            ratio = self._checkpoint.temporal_compression_ratio
+            longest = (picture.num_frames - 1) // ratio * ratio + 1
+            self.problems.append(
+                ("video", f"{picture.file.place}: has {picture.num_frames} frames and the clip {row['num_frames']}; "
+                 f"set num_frames: {longest}, or give a longer video")
+            )  # fmt: skip
+            return None
+        settings = self._preparation("video", None, row)
+        self._warn("video", picture, row, settings["fit"])
+        file = picture.file
+        return Condition(file.place, file.sha256, is_video=True, num_frames=row["num_frames"], **settings)
+
+    def _preparation(self, field: str, one: ConditionRow | None, row: Mapping[str, Any]) -> dict[str, Any]:
+        """fit, preprocess, crf and blur: the condition's, else the row's, else the defaults."""
+        own = {name: getattr(one, name, None) for name in _OF_ROW}
+        chosen = {name: row.get(name) if own[name] is None else own[name] for name in _OF_ROW}
+        official = chosen["preprocess"] == "official"
+        for name in ("crf", "blur"):
+            if chosen[name] is not None and not official:
+                self.problems.append((field, f"{name}: only preprocess: official compresses and blurs; set that, too"))
+        crf, blur = chosen["crf"], chosen["blur"]
+        return {
+            "fit": chosen["fit"] or "crop",
+            "preprocess": chosen["preprocess"] or "diffusers",
+            "crf": (OFFICIAL_CRF if crf is None else crf) if official else 0,
+            "blur": (blur is not False) if official else False,
+        }
+
+    def _open(self, field: str, given: str, is_video: bool, limit: int) -> Picture | None:
+        place = resolve_place(given, self._folder)
+        known = self._known.get((place, is_video, limit))
+        if known is None:
+            try:
+                known = _measured(place, is_video, limit)
+            except ValueError as error:
+                known = str(error)
+            self._known[place, is_video, limit] = known
+        if isinstance(known, str):
+            self.problems.append((field, known))
+            return None
+        return known
+
+    def _warn(self, field: str, picture: Picture, row: Mapping[str, Any], fit: str) -> None:
+        found = [aspect_warning(picture.width, picture.height, row["width"], row["height"], fit)]
+        found.append(frame_rate_warning(picture.frame_rate, row["frame_rate"]))
+        self.warnings += [(field, f"{picture.file.place}: {message}") for message in found if message]
+
+    def _check_strength(self, row: Mapping[str, Any]) -> None:
+        strength, steps = row.get("denoise_strength"), row["num_inference_steps"]
+        if not row.get("video"):
+            if strength is not None and strength < 1:
+                self.problems.append(("denoise_strength", "is for a video to begin with; give video, too"))
+        elif strength is None or strength == 1:
+            self.problems.append(
+                ("video", "needs denoise_strength below 1: how much of the schedule runs, such as 0.5")
+            )
+        elif steps_of(steps, strength) < 1:
+            self.problems.append(
+                ("denoise_strength", f"{strength:g} of {steps} steps runs none; use at least {1 / steps:.3g}")
+            )
+
+    def _check_pipeline(self, asked: list[tuple[str, ConditionRow]], row: Mapping[str, Any]) -> None:
+        """Versions of LTXPipeline begin with an image, and that is all."""
+        if self._checkpoint.pipeline_class == TAKES_TIMESTEPS:
+            return
+        plain = len(asked) == 1 and (asked[0][1].image is not None, asked[0][1].frame_index, asked[0][1].strength) == (
+            True, 0, 1.0,
+        )  # fmt: skip
+        if asked and not plain or row.get("video"):
+            field = "video" if row.get("video") else "conditions"
+            self.problems.append(
+                (field, f"{self._checkpoint.pipeline_class}, which renders this checkpoint, takes one image, as "
+                 "the first frame and at full strength; use a checkpoint of 0.9.5 or newer")
+            )  # fmt: skip
+
+
+def _measured(place: str, is_video: bool, limit: int) -> Picture:
+    """Opens and decodes the file. Raises ValueError that names it and the remedy."""
+    # Decoders are not needed for a batch without media.
+    from ltx_dist.media.images import open_image
+    from ltx_dist.media.video_in import inspect_video
+
+    file = open_media(place)
+    if is_video:
+        facts = inspect_video(file.path, limit, place)
+        return Picture(file, facts.width, facts.height, facts.num_frames, facts.frame_rate)
+    image = open_image(file.path, place)
+    return Picture(file, image.width, image.height)

@@ -1,0 +1,88 @@
+"""What a row may say of images, videos, a second pass and LoRAs: the mappings in it, checked but for their files."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fit = Literal["crop", "stretch", "pad"]
+Preprocess = Literal["diffusers", "official"]
+
+OFFICIAL_CRF = 29
+"""Of the one frame of H.264 that an image is made into, and a blur before: inference.py of Lightricks/LTX-Video."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class ConditionRow(_Part):
+    """An image or a video that the clip shows from one of its frames on."""
+
+    image: str | None = Field(None, min_length=1)
+    video: str | None = Field(None, min_length=1)
+    frame_index: int = 0
+    strength: float = Field(1.0, gt=0, le=1)
+    start_frame: int = Field(0, ge=0)
+    num_frames: int | None = Field(None, ge=1)
+    fit: Fit | None = None
+    preprocess: Preprocess | None = None
+    crf: int | None = Field(None, ge=0, le=51)
+    blur: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_medium(self) -> ConditionRow:
+        if (self.image is None) == (self.video is None):
+            raise ValueError("give either image or video")
+        if self.image is not None and (self.start_frame or self.num_frames is not None):
+            raise ValueError("start_frame and num_frames are of a video; an image has one frame")
+        return self
+
+
+class LoraRow(_Part):
+    """A file, or the name of one of `model.loras`, and how much of it to add."""
+
+    path: str | None = Field(None, min_length=1)
+    name: str | None = Field(None, min_length=1)
+    weight: float = Field(1.0, ge=-10, le=10)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> LoraRow:
+        if self.path is None and self.name is None:
+            raise ValueError("give the path of the LoRA, or the name of one of model.loras")
+        return self
+
+
+class SecondPassRow(_Part):
+    """Settings of the second pass in place of the preset's."""
+
+    downscale_factor: float | None = Field(None, gt=0, le=1)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    denoise_strength: float | None = Field(None, gt=0, lt=1)
+    timesteps: list[float] | None = None
+    guidance_scale: float | None = Field(None, ge=0)
+    guidance_rescale: float | None = Field(None, ge=0, le=1)
+    image_cond_noise_scale: float | None = Field(None, ge=0, le=1)
+    adain_factor: float | None = Field(None, ge=0, le=1)
+    tone_map_compression_ratio: float | None = Field(None, ge=0, le=1)
+    tone_map_at: Literal["upsample", "decode"] | None = None
+
+    @field_validator("timesteps", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return [float(one) if type(one) is int else one for one in value] if isinstance(value, (list, tuple)) else value
+
+    @field_validator("timesteps")
+    @classmethod
+    def _falling(cls, value: list[float]) -> list[float]:
+        if not value or not all(1000 > one > later for one, later in pairwise((*value, 0.0))):
+            raise ValueError(f"{value} do not fall from below 1000 to above 0")
+        return value
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> SecondPassRow:
+        if self.timesteps is not None and (self.num_inference_steps, self.denoise_strength) != (None, None):
+            raise ValueError("timesteps replace num_inference_steps and denoise_strength; leave those out")
+        return self

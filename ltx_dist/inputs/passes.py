@@ -1,0 +1,81 @@
+"""Whether a clip is made in two passes, and with which settings: the row's, the config's, the preset's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
+from ltx_dist.pipeline.conditions import SecondPass, steps_of
+
+_SCHEDULES = ({"timesteps"}, {"num_inference_steps", "denoise_strength"})
+
+
+def overlaid_schedule(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a second pass with others above them: timesteps hide steps and a strength, and those hide them."""
+    hidden = {
+        key
+        for of, instead in (_SCHEDULES, _SCHEDULES[::-1])
+        if any(above.get(key) is not None for key in of)
+        for key in instead
+    }
+    below = {key: value for key, value in below.items() if key not in hidden}
+    return below | {key: value for key, value in above.items() if value is not None}
+
+
+def has_two_passes(
+    recipe: str | None, settings: Mapping[str, Any] | None, preset: Preset, checkpoint: Checkpoint
+) -> bool:
+    """What row and config ask for, as `recipe` and as settings of a second pass; where they do not, and there is an
+    upscaler, what the version is published with. Raises ValueError for what cannot be."""
+    has_upscaler = "latent_upsampler" in checkpoint.sources
+    wanted = recipe == "two_passes" or (recipe is None and bool(settings))
+    if wanted and not has_upscaler:
+        raise ValueError("two passes need a latent upscaler between them; set model.upscaler")
+    if wanted and checkpoint.pipeline_class != TAKES_TIMESTEPS:
+        raise ValueError(
+            f"{checkpoint.pipeline_class}, which this checkpoint is rendered with, cannot begin with latents; use a "
+            "checkpoint of 0.9.5 or newer"
+        )
+    if wanted and preset.two_passes is None and not settings:
+        raise ValueError(
+            f"{preset.version} is not published with two passes; set second_pass: timesteps, or num_inference_steps "
+            "and denoise_strength"
+        )
+    can = has_upscaler and checkpoint.pipeline_class == TAKES_TIMESTEPS
+    return wanted or (recipe is None and can and preset.two_passes is not None)
+
+
+def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SecondPass:
+    """settings: of the second pass, of all layers; row: the first pass's, which guidance and noise are taken from where
+    `settings` have none. Raises ValueError for a schedule or a size that there is not."""
+    side = math.lcm(32, checkpoint.spatial_compression_ratio)
+    factor = settings.get("downscale_factor", 0.5)
+    height, width = (int(row[name] * factor) // side * side for name in ("height", "width"))
+    if not height or not width:
+        raise ValueError(
+            f"downscale_factor: {factor:g} of {row['width']}x{row['height']} is less than {side} pixels; make the clip "
+            "larger"
+        )
+    timesteps, steps, strength = (settings.get(key) for key in ("timesteps", "num_inference_steps", "denoise_strength"))
+    if timesteps is None and (steps is None or strength is None):
+        raise ValueError("give timesteps, or num_inference_steps and denoise_strength")
+    if timesteps is None and steps_of(steps or 0, strength or 0.0) < 1:
+        raise ValueError(
+            f"denoise_strength: {strength:g} of {steps} steps runs none; use at least {1 / (steps or 1):.3g}"
+        )
+    return SecondPass(
+        first_height=height,
+        first_width=width,
+        num_inference_steps=len(timesteps) if timesteps is not None else steps or 0,
+        timesteps=None if timesteps is None else tuple(timesteps),
+        denoise_strength=1.0 if timesteps is not None else strength or 0.0,
+        guidance_scale=settings.get("guidance_scale", row["guidance_scale"]),
+        guidance_rescale=settings.get("guidance_rescale", row["guidance_rescale"]),
+        image_cond_noise_scale=settings.get("image_cond_noise_scale", row["image_cond_noise_scale"]),
+        adain_factor=settings.get("adain_factor", 1.0),
+        tone_map_compression_ratio=settings.get("tone_map_compression_ratio", 0.0),
+        tone_map_at=settings.get("tone_map_at", "decode"),
+    )
