@@ -1,4 +1,4 @@
-"""RenderConfig: what a YAML file and `--set` may say. Strict and frozen; an unknown key is an error naming it."""
+"""RenderConfig: the schema of YAML files and `--set`. Strict and frozen; an unknown key is an error that names it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ModelConfig(_Section):
     text_encoder: str | None = Field(
         None,
         min_length=1,
-        description="A folder with text_encoder/ and tokenizer/, or with T5 itself; the checkpoint's own if not set. "
-        "Official .safetensors files have none.",
+        description="A folder with text_encoder/ and tokenizer/, or with T5 itself; if not set, the checkpoint's own. "
+        "Official .safetensors files have none, so they need it.",
     )
     upscaler: str | None = Field(
         None,
@@ -50,43 +50,51 @@ class ModelConfig(_Section):
     )
     vae_precision: Literal["auto", Precision] = Field(
         "auto",
-        description="dtype of the VAE alone, as `pipe.vae.to(...)`; `auto` is that of `precision`. float32 is what a "
-        "CPU without bfloat16 instructions decodes fast in.",
+        description="dtype of the VAE, as in `pipe.vae.to(...)`; `auto` is the same as `precision`. A CPU without "
+        "bfloat16 instructions decodes much faster in float32.",
     )
     transformer_storage: Literal["same", "float8"] = Field(
         "same",
-        description="`float8` halves the transformer's memory: 8-bit weights, cast to `precision` layer by layer.",
+        description="`float8` halves the transformer's memory: weights have 8 bits and are cast to `precision` layer "
+        "by layer.",
     )
     text_encoder_quantization: Literal["none", "int8", "int4"] = Field(
         "none",
-        description="T5 in half or a quarter of its memory, by bitsandbytes on a GPU and torchao on a CPU; "
-        "needs `pip install '.[quantize]'` in the checkout.",
+        description="`int8` halves the memory of T5, `int4` quarters it (GPU only), with bitsandbytes on a GPU and "
+        "torchao on a CPU; needs `pip install '.[quantize]'` in the checkout.",
     )
 
 
 class PlacementConfig(_Section):
-    """Which worker runs which stages, and where."""
+    """Which workers there are and which stages each runs."""
 
     layout: Literal["auto", Layout] = Field(
         "auto",
-        description="`pinned`: a device a stage, further devices denoise. `shared`: one device runs all stages. "
-        "`replicated`: every device runs all stages. `elastic`: every device runs the stages that fit it together. "
-        "`auto`: each that can be placed is simulated, and the shortest is taken.",
+        description="`pinned`: one device per stage; extra devices denoise. `shared`: one device runs all stages. "
+        "`replicated`: every device runs all stages. `elastic`: every device runs the stages that fit on it together. "
+        "`auto`: simulates all layouts that fit and takes the one with the shortest makespan.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` is cuda where a GPU is found.")
-    devices: int | None = Field(None, ge=1, le=4096, description="How many workers; every free GPU if not set.")
-    memory_gb: float | None = Field(None, gt=0, description="Bytes of one device / 1e9; read from it if not set.")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of each worker's torch.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` is cuda if a GPU is found, otherwise cpu."
+    )
+    devices: int | None = Field(
+        None, ge=1, le=4096, description="Number of devices, each with one worker; every free GPU if not set."
+    )
+    memory_gb: float | None = Field(None, gt=0, description="Memory per device in GB (1e9 bytes); detected if not set.")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads per worker for torch.")
     host_memory_gb: float | None = Field(
-        None, gt=0, description="Memory of a worker's host / 1e9; read from the machine if not set."
+        None, gt=0, description="Memory of a worker's host in GB (1e9 bytes); detected if not set."
     )
     residency: Literal["auto", "resident", "time_sliced", "streamed"] = Field(
         "auto",
-        description="`resident`: a worker keeps all its components on its device. `time_sliced`: one at a time, in "
-        "waves. `streamed`: block by block through it. `auto`: the first of these that fits.",
+        description="`resident`: all components of a worker stay on its device. `time_sliced`: they take turns, in "
+        "waves. `streamed`: their blocks pass through it one by one. `auto`: the first of these that fits.",
     )
     wave: int | None = Field(
-        None, ge=1, le=10_000, description="How many clips may wait between two stages: the size of a wave."
+        None,
+        ge=1,
+        le=10_000,
+        description="Maximum number of clips that wait between two stages, which is the size of a wave.",
     )
     host_slots: int | None = Field(
         None,
@@ -98,9 +106,9 @@ class PlacementConfig(_Section):
 
 
 class DefaultsConfig(_Section):
-    """Settings of every request that its row does not set; what neither sets, the checkpoint's preset does.
+    """Settings for requests whose row does not set them. What neither sets comes from the checkpoint's preset.
 
-    Names and meanings are diffusers'. `seed` is the batch's: a request's own default is it plus its position.
+    Names and meanings are diffusers'. `seed` is that of the batch: a request's own default is `seed` plus its position.
     """
 
     negative_prompt: str | None = None
@@ -127,7 +135,7 @@ class DefaultsConfig(_Section):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def remember(self, origins: Mapping[str, str]) -> None:
-        """Where each dotted key was given: `my.yaml:7`, or `--set defaults.width=130`."""
+        """Note where each dotted key was given: `my.yaml:7`, or `--set defaults.width=130`."""
         self._origins.update(origins)
 
     def named(self, key: str) -> str:
@@ -139,25 +147,29 @@ class DefaultsConfig(_Section):
 
 
 class DenoiseConfig(_Section):
-    """How clips go through the transformer."""
+    """How clips pass through the transformer."""
 
     batch_size: int = Field(
         1,
         ge=1,
         le=64,
-        description="How many clips of equal size and settings may share a forward pass, and their prompts one of the "
-        "text encoder: for clips too small to fill a device. Above 1 the low bits of a clip depend on its company, "
-        "which `recovery.exact` does not allow.",
+        description="Maximum number of clips with equal size and settings that share a forward pass, for clips too "
+        "small to keep a device busy. Above 1 a clip's low-order bits depend on the clips that it shares a pass with, "
+        "so `recovery.exact` refuses it.",
     )
 
 
 class DecodeConfig(_Section):
-    """In which pieces the VAE decodes. Settled once for a batch; pieces change the pixels a little."""
+    """The tiles in which the VAE decodes. Chosen once per batch; tiles change pixels a little."""
 
     tile_size: int | Literal["auto", "off"] = Field(
-        "auto", description="Height and width of a piece in pixels. `auto`: the largest that fits, `off` if all does."
+        "auto",
+        description="Height and width of a tile in pixels. `auto`: the largest that fits, or `off` if the whole clip "
+        "fits.",
     )
-    tile_frames: int | Literal["auto", "off"] = Field("auto", description="Frames of a piece; as `tile_size`.")
+    tile_frames: int | Literal["auto", "off"] = Field(
+        "auto", description="Number of frames of a tile; `auto` and `off` as for `tile_size`."
+    )
 
     @field_validator("tile_size", "tile_frames", mode="before")
     @classmethod
@@ -169,60 +181,70 @@ class DecodeConfig(_Section):
 class OutputConfig(_Section):
     """How frames become an mp4. Each of these changes the file's bytes, so each is part of the render key."""
 
-    crf: int = Field(17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 looks so.")
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = Field(
-        "medium", description="x264's effort."
+    crf: int = Field(
+        17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 is visually lossless."
     )
-    threads: int = Field(2, ge=1, le=64, description="x264's threads. Fixed, because the count changes the bytes.")
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = Field(
+        "medium", description="x264's preset: slower ones make smaller files."
+    )
+    threads: int = Field(
+        2, ge=1, le=64, description="Number of x264's threads. It is fixed because it changes the file's bytes."
+    )
     audio: Literal["aac", "alac", "none"] = Field(
-        "aac", description="Sound of models that make some: aac (192 kb/s), alac (24 bits, lossless) or none."
+        "aac",
+        description="Format of the sound, where a model makes sound: aac (192 kb/s), alac (24 bits, lossless) or none.",
     )
     pad_audio: bool = Field(
-        True, description="Add silence to the end of the video; the models' sound ends some 0.03 s before it."
+        True,
+        description="Pad the sound with silence up to the end of the video; the models' sound ends some 0.03 s early.",
     )
 
 
 class RecoveryConfig(_Section):
-    """What a run leaves behind for the next one, beside finished clips."""
+    """What a run saves for the next one, beside finished clips."""
 
     spool_gb: float = Field(
         20.0,
         ge=0,
-        description="Room for outputs of unfinished clips, so that a rerun goes on at their stage; 0 for none.",
+        description="Disk space in GB for saved stage outputs, so that a rerun resumes mid-clip; 0 disables it.",
     )
     keep_latents: bool = Field(
         False,
-        description="Keep latents of finished clips: with other decode or output settings they are only decoded again.",
+        description="Keep the latents of finished clips; `ltx-dist decode` can decode them again with other settings.",
     )
     exact: bool = Field(
         False,
-        description="A clip that finds no memory fails rather than be made with other pixels: in smaller pieces or "
-        "with 8-bit weights.",
+        description="Fail a clip that runs out of memory instead of retrying in ways that change pixels (smaller "
+        "tiles, 8-bit weights).",
     )
     grace_seconds: float = Field(
         3.0,
         ge=0,
         le=3600,
-        description="From a stop to the end of the process; clips nearly there are published. Ray gives a job 3.",
+        description="Seconds from a stop to the end of the process; clips that are nearly done are published. Ray "
+        "allows a job 3.",
     )
 
 
 class CacheConfig(_Section):
-    """What a run leaves behind for every later one on this machine."""
+    """What a run saves for every later one on this machine."""
 
     embeddings: str | None = Field(
         "auto",
         min_length=1,
-        description="A folder for text embeddings: a batch whose prompts are all there needs no text encoder. `auto` "
-        "is one in the user's cache folder; null for none.",
+        description="Folder for text embeddings: a batch whose prompts are all in it needs no text encoder. `auto` is "
+        "a folder in the user's cache; null disables it.",
     )
     embeddings_gb: float = Field(
-        5.0, gt=0, description="Room for them; a prompt takes some 2 MB. The least recently used go first."
+        5.0,
+        gt=0,
+        description="Disk space in GB for text embeddings, some 2 MB per prompt. The least recently used are removed "
+        "first.",
     )
 
 
 class RenderConfig(_Section):
-    """Everything of a batch but its prompts."""
+    """Everything that a batch needs beside its prompts."""
 
     model: ModelConfig = ModelConfig()
     placement: PlacementConfig = PlacementConfig()

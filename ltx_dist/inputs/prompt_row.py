@@ -1,4 +1,4 @@
-"""What one row of a prompt file may say of its clip, and what is wrong where it says something else."""
+"""Schema and validation of one prompt row."""
 
 from __future__ import annotations
 
@@ -34,35 +34,42 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     negative_prompt: str | None = Field(
-        None, description="what to steer away from, where `guidance_scale` is above 1; as `prompt`, but may be empty"
+        None,
+        description="what the clip should not show; used if `guidance_scale` is above 1; like `prompt`, but may be "
+        "empty",
     )
     # libx264 refuses to open above 16384 pixels a side (tried with PyAV 18.1: 16384 x 16 encodes, 16400 x 16 does not).
     # An hour of frames is far beyond what any LTX-Video was trained for.
     height: int | None = Field(None, ge=1, le=16384, description="pixels; a multiple of 32 and of the VAE's ratio (32)")
-    width: int | None = Field(None, ge=1, le=16384, description="as `height`")
+    width: int | None = Field(None, ge=1, le=16384, description="like `height`")
     num_frames: int | None = Field(
-        None, ge=1, le=100_000, description="8k + 1 (by the VAE's ratio: 4k + 1 for the demo model)"
+        None, ge=1, le=100_000, description="8k + 1 (given by the VAE's ratio; 4k + 1 for the demo model)"
     )
-    frame_rate: float | None = Field(None, gt=0, le=240, description="frames a second, also told to the model")
+    frame_rate: float | None = Field(None, gt=0, le=240, description="frames per second; also an input of the model")
     num_inference_steps: int | None = Field(None, ge=1, le=1000, description="denoising steps")
     guidance_scale: float | None = Field(
-        None, ge=0, description="strength of guidance; at 1 or below there is none, and a clip takes half the time"
+        None, ge=0, description="strength of guidance; at 1 or below guidance is off, and a clip takes half the time"
     )
-    guidance_rescale: float | None = Field(None, ge=0, le=1, description="against overexposure by guidance")
+    guidance_rescale: float | None = Field(None, ge=0, le=1, description="reduces overexposure caused by guidance")
     seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="of the clip's noise; if not set, `defaults.seed` + position, from 0"
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="seed of the clip's noise; if not set, `defaults.seed` + position, counted from 0",
     )
     decode_timestep: float | None = Field(
-        None, ge=0, le=1, description="noise level the VAE is told, if it is conditioned on one"
+        None, ge=0, le=1, description="noise level given to the VAE, if the VAE takes one"
     )
     decode_noise_scale: float | None = Field(
-        None, ge=0, le=1, description="noise mixed in before decoding; if not set, as `decode_timestep`"
+        None, ge=0, le=1, description="noise mixed in before decoding; if not set, equal to `decode_timestep`"
     )
-    max_sequence_length: int | None = Field(None, ge=1, le=512, description="T5 tokens; what is beyond is cut off")
+    max_sequence_length: int | None = Field(
+        None, ge=1, le=512, description="maximum number of T5 tokens; longer prompts are cut off"
+    )
     timesteps: tuple[float, ...] | None = Field(
         None,
-        description="a schedule in place of `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: "
-        "falling, from at most 1000",
+        description="a schedule that replaces `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: "
+        "falling numbers, from at most 1000",
     )
     image: str | None = Field(
         None,
@@ -75,51 +82,55 @@ class Row(BaseModel):
         "or `video`, `frame_index` (-1 is the last), `strength`, and of a video `start_frame` and `num_frames`",
     )
     video: str | None = Field(
-        None, min_length=1, description="what the clip begins as: a file or URL, with `denoise_strength`"
+        None, min_length=1, description="a video that the clip starts from, a file or URL; see `denoise_strength`"
     )
     denoise_strength: float | None = Field(
-        None, gt=0, le=1, description="how much of the schedule runs over `video`: less keeps more of it"
+        None, gt=0, le=1, description="share of the schedule that runs over `video`; lower values keep more of it"
     )
     image_cond_noise_scale: float | None = Field(
-        None, ge=0, le=1, description="noise on what is conditioned at full strength: more gives more motion"
+        None, ge=0, le=1, description="noise on conditions of full strength; more noise gives more motion"
     )
     fit: Fit | None = Field(
         None,
-        description="how pictures of another shape are made to fit; `crop` if not set; diffusers does `stretch`",
+        description="how images and videos of another aspect ratio are fitted; `crop` if not set; diffusers uses "
+        "`stretch`",
     )
     preprocess: Preprocess | None = Field(
         None,
-        description="how pictures are prepared: as diffusers does, the default, or blurred and compressed a little as "
-        "by Lightricks' own program",
+        description="how images are prepared: as in diffusers, which is the default, or slightly blurred and "
+        "compressed, as in Lightricks' own program",
     )
     crf: int | None = Field(
-        None, ge=0, le=51, description="of `preprocess: official`: compression as one frame of H.264; 29 if not set"
+        None,
+        ge=0,
+        le=51,
+        description="for `preprocess: official`: CRF of its compression as an H.264 frame; 29 if not set",
     )
-    blur: bool | None = Field(None, description="of `preprocess: official`: before compression; true if not set")
+    blur: bool | None = Field(None, description="for `preprocess: official`: blur before compression; true if not set")
     recipe: Literal["one_pass", "two_passes"] | None = Field(
         None,
-        description="`two_passes`: at a smaller size, doubled by `model.upscaler` and denoised again; if not set, as "
-        "the version is published where there is an upscaler",
+        description="`two_passes`: denoise at a smaller size, double it with `model.upscaler`, and denoise again; if "
+        "not set and there is an upscaler, as the version was published",
     )
     second_pass: SecondPassRow | None = Field(
         None,
-        description="settings in place of the preset's: `downscale_factor`, `timesteps` or `num_inference_steps` and "
-        "`denoise_strength`, `guidance_scale`, `guidance_rescale`, `image_cond_noise_scale`, `adain_factor`, "
-        "`tone_map_compression_ratio`, `tone_map_at`",
+        description="settings that replace those of the preset: `downscale_factor`, `timesteps` or "
+        "`num_inference_steps` and `denoise_strength`, `guidance_scale`, `guidance_rescale`, `image_cond_noise_scale`, "
+        "`adain_factor`, `tone_map_compression_ratio`, `tone_map_at`",
     )
     loras: list[LoraRow] | None = Field(
         None,
-        description="in place of `model.loras`: files, or mappings with `path` or the `name` of one of those, and "
-        "`weight`",
+        description="LoRAs that replace `model.loras`: files, or mappings with `weight` and either `path` or the "
+        "`name` of one of those",
     )
     name: str | None = Field(
         None,
-        description="the file name without its ending: 1 to 100 of `A-Z a-z 0-9 . _ -`, first a letter or digit, once "
-        "a file whatever the case; not `run`, `index`, `trace` or a Windows device, nor ending in `.mp4`, `.json` or "
-        "`.`; if not set, position and words: `001-a-lighthouse`",
+        description="the file name without its ending: 1 to 100 of `A-Z a-z 0-9 . _ -`, starting with a letter or "
+        "digit; unique, ignoring case; not `run`, `index`, `trace` or a Windows device, and not ending in `.mp4`, "
+        "`.json` or `.`; if not set, position and words: `001-a-lighthouse`",
     )
     prompt: str = Field(
-        description="what the clip shows; not empty, at most 8 KiB, no control characters; line breaks become spaces"
+        description="what the clip shows; at most 8 KiB, not empty, no control characters; line breaks become spaces"
     )
 
     @field_validator("height", "width")
