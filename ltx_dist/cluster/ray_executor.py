@@ -150,7 +150,7 @@ class RayExecutor:
             report: StageReport = ray.get(report_ref)
             stage = call.assignment.stage
             video: EncodedVideo | None = None
-            if report.error is None and (stage == self._recipe.names[-1] or self._recipe.host_stages_after(stage)):
+            if report.error is None and stage == self._recipe.of(call.requests[0])[-1]:
                 video = ray.get(call.outputs[0], timeout=FETCH_SECONDS)
         except DEAD as error:
             self._orphans.append((call, None))

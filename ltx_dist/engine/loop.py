@@ -159,8 +159,10 @@ class BatchLoop:
         return results
 
     def _note_made(self, assignment: Assignment) -> None:
-        """Executors hold what these stages made; frames, which host stages take, stay with their worker."""
-        if not self._recipe.host_stages_after(assignment.stage):
+        """Executors hold what these stages made, so they need not run again. Frames, which host stages take, stay with
+        their worker; so a clip goes back to its last device stage whichever host stage fails.
+        """
+        if self._recipe[assignment.stage].runs_on == "device" and self._recipe.hands_on(assignment.stage):
             for name in assignment.request_ids:
                 self._made.setdefault(name, set()).add(assignment.stage)
 

@@ -35,9 +35,9 @@ class Outputs(Generic[T]):
 
     def ended(self, stage: str, requests: Sequence[RenderRequest], outputs: Sequence[T]) -> None:
         """Hold what a stage made, and free what no later stage reads."""
-        stays = not self._recipe.host_stages_after(stage)
+        is_held = self._recipe.hands_on(stage)
         for request, output in zip(requests, outputs, strict=True):
-            if stays:
+            if is_held:
                 self.put(request.request_id, stage, output)
             self._free(request, stage)
 

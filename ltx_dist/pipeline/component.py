@@ -13,9 +13,11 @@ class Component:
         device one block after the other. Empty where it cannot.
     has_tiles: its stage can work in smaller tiles.
     is_transformer: its linear layers can be kept in float8.
+    has_config: the checkpoint holds a config.json of it, from which its cost is estimated.
     """
 
     name: str
     blocks: str = ""
     has_tiles: bool = False
     is_transformer: bool = False
+    has_config: bool = True

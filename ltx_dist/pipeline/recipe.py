@@ -119,6 +119,10 @@ class Recipe:
                 break
         return tuple(found)
 
+    def hands_on(self, name: str) -> bool:
+        """Whether the stage's output may leave its worker: that of a device stage goes to the host stages after it."""
+        return self[name].runs_on == "host" or not self.host_stages_after(name)
+
     def host_stages_after(self, name: str) -> tuple[str, ...]:
         """The host stages that follow a device stage directly: they run on the worker that ran it."""
         after = self.stages[self.position(name) + 1 :]

@@ -60,7 +60,8 @@ def keep_corrections(
 
 def component_configs(family: Family, checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     """The config of each component of the family."""
-    return {component.name: component_config(checkpoint, component.name) for component in family.components}
+    described = (component.name for component in family.components if component.has_config)
+    return {name: component_config(checkpoint, name) for name in described}
 
 
 class _CostStore:

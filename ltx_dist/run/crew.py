@@ -48,4 +48,5 @@ class Crew:
             batch.mp4_settings,
             self._placed.storage,
             batch.config.recovery.exact,
+            batch.family,
         )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ltx_dist.engine.executor import Joined, Left, failure_of
 from ltx_dist.engine.outputs import Outputs
-from ltx_dist.pipeline.payloads import EncodedVideo, StageOutput
+from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
@@ -83,9 +83,11 @@ class LocalExecutor:
 
     def _complete(self, call: _Call, started: float, result: tuple[Any, ...]) -> Completion:
         *outputs, report = result
+        stage, video = call.assignment.stage, None
         if report.error is None:
-            self._outputs.ended(call.assignment.stage, call.requests, outputs)
-        video = next((output for output in outputs if isinstance(output, EncodedVideo)), None)
+            self._outputs.ended(stage, call.requests, outputs)
+            if stage == self._recipe.of(call.requests[0])[-1]:
+                (video,) = outputs
         finished = time.monotonic() - self._epoch
         return Completion(call.assignment, started + report.load_seconds, finished, report, failure_of(report), video)
 
