@@ -25,20 +25,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Render batches of prompts with LTX-Video on one or many GPUs. "
-    "Exit codes: 0 all done, 1 internal error, 2 bad input, 3 some clips failed, 74 output could not be written, "
+    "Exit codes: 0 all done, 1 internal error, 2 bad input, 3 some clips failed, 74 cannot write the output, "
     "75 stopped and resumable.",
 )
 
 Output = Annotated[
-    str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; what it holds is kept.")
+    str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; existing clips are kept.")
 ]
-JsonEvents = Annotated[Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")]
+JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
 Exact = Annotated[
-    bool, typer.Option("--exact", help="A clip that finds no memory fails rather than be made with other pixels.")
+    bool,
+    typer.Option("--exact", help="Fail a clip that runs out of memory instead of retrying in ways that change pixels."),
 ]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Short for --set model.precision=bfloat16.")]
 KeepLatents = Annotated[
-    bool, typer.Option("--keep-latents", help="Short for --set recovery.keep_latents=true; `decode` takes them.")
+    bool, typer.Option("--keep-latents", help="Short for --set recovery.keep_latents=true; `decode` needs it.")
 ]
 
 
@@ -55,7 +56,7 @@ def render(
     json_events: JsonEvents = None,
     keep_latents: KeepLatents = False,
 ) -> None:
-    """Render a file of prompts into a folder of clips. Run it again to go on where it stopped."""
+    """Render a file of prompts into a folder of clips. Rerun the same command to resume."""
     with bad_input():
         short = {
             "model.precision=bfloat16": bfloat16,
@@ -75,7 +76,7 @@ def demo(
     address: Address = None,
     json_events: JsonEvents = None,
 ) -> None:
-    """Render the packaged prompts with the packaged model, and print who did what when. Works offline, on a CPU."""
+    """Render the packaged prompts with the packaged model, and print the timeline. Works offline, on a CPU."""
     from ltx_dist.demo import PROMPTS, demo_config
 
     with bad_input():
@@ -84,7 +85,7 @@ def demo(
         if exit_code == 0 and "://" not in output:
             print()
             folders.print_timeline(Path(output))
-            print(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and who did what when.")
+            print(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and the timeline.")
     sys.exit(exit_code)
 
 
@@ -96,9 +97,9 @@ app.command()(folders.verify)
 
 @app.command()
 def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
-    """Say which worker would run what, and in which order. Loads no model and needs no GPU.
+    """Show which worker would run what, and in which order. Loads no model and needs no GPU.
 
-    GPUs that are not here are planned for if they are asked for: placement.device=cuda, devices and memory_gb.
+    To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
     """
     with bad_input():
         from ltx_dist.commands.console import printing_console
@@ -131,11 +132,11 @@ def main() -> None:
     try:
         app()
     finally:
-        # Or Python looks through all that torch and diffusers have made before it ends, for more than a second.
+        # Otherwise the interpreter collects all objects of torch and diffusers before it exits, for over a second.
         gc.freeze()
         output.flush()
-        if output.lost is not None:  # what a command was to print is its output
-            print(f"ltx-dist: standard output could not be written: {output.lost.strerror}", file=sys.stderr)
+        if output.lost is not None:  # what a command prints is its output
+            print(f"ltx-dist: cannot write standard output: {output.lost.strerror}", file=sys.stderr)
             sys.exit(74)
 
 

@@ -85,7 +85,7 @@ def test_a_rerun_renders_only_what_is_missing_or_changed(prompts: Path, tmp_path
     prompts.write_text(prompts.read_text().replace("nothing", "something"))
     third = render(prompts, out, checkpoint)
     assert third.exit_code == 0 and "1 already there" in third.output
-    assert "1 there from other settings, or damaged; will be replaced" in third.output
+    assert "existing clips with other settings or damage, which will be replaced: 1" in third.output
     assert json.loads((out / "run.json").read_text())["skipped"] == 1
     assert (out / "002-a-blue-square.mp4").stat().st_mtime_ns == before["002-a-blue-square.mp4"]
     assert (out / "red.mp4").stat().st_size > 100 and (out / "003-something.mp4").exists()

@@ -1,4 +1,4 @@
-"""Standard output and error: every character can be written, and a batch of hours outlives whoever reads it."""
+"""Standard output and error: they accept every character, and a long batch outlives whoever reads them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def accept_all_characters() -> None:
-    """Have both streams write `?` for what the console's encoding lacks: prompts, names and `·` are not all Latin.
+    """Make both streams write `?` for characters that the console's encoding lacks, as in prompts, names and `·`.
 
-    The locale is whoever's machine this is; a character that cannot be shown is no reason to stop a batch.
+    A character that cannot be shown is no reason to stop a batch.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -25,9 +25,9 @@ PIPE_WIDTH = 10_000
 
 
 def lasting_console() -> Console:
-    """Standard output, until it is closed (`| head`) or full; from then on the batch goes on unseen.
+    """Standard output until it is closed (`| head`) or full; after that, what is printed is dropped.
 
-    What happened stands in `run.json` and on the page, so lines that nobody can read are no reason to stop.
+    `run.json` and the page have it all, so lines that nobody can read are no reason to stop a batch.
     """
     from rich.console import Console
 
@@ -45,9 +45,9 @@ def printing_console() -> Console:
 
 
 def open_standard_streams() -> LastingFile:
-    """Put something in place of streams that are closed (`>&-`), and a `LastingFile` in that of standard output.
+    """Replace streams that are closed (`>&-`), and put a `LastingFile` in the place of standard output.
 
-    Without the first, the next file that is opened would be standard output to every library that writes there.
+    Otherwise the next file that is opened would be standard output to every library that writes there.
     """
     for number in range(3):
         try:
@@ -62,9 +62,9 @@ def open_standard_streams() -> LastingFile:
 
 
 class LastingFile:
-    """A text stream that goes on when nobody reads it, or its disk is full.
+    """A text stream that drops what is written once nobody reads it or its disk is full.
 
-    lost: why what was written was lost; None for a pipe whose reader has seen enough.
+    lost: the error that caused it; None for a pipe whose reader has closed it.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -74,7 +74,7 @@ class LastingFile:
     def write(self, text: str) -> int:
         try:
             return self.file.write(text)
-        except UnicodeEncodeError as error:  # a stream of the caller's own, which is as strict as it likes
+        except UnicodeEncodeError as error:  # a stream of the caller's own may be strict
             return self.file.write(text.encode(error.encoding, "replace").decode(error.encoding))
         except OSError as error:
             self._give_up(error)
@@ -87,7 +87,7 @@ class LastingFile:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """What the file still holds would fail again at every write, and once more at exit."""
+        """Send everything to /dev/null: what the file buffers would fail again at every write and at exit."""
         if not isinstance(error, BrokenPipeError):
             self.lost = error
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -21,17 +21,17 @@ def decode(
     executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
 ) -> None:
-    """Decode the clips of a folder again from their latents, with other tiles or another mp4. Loads only the VAE.
+    """Decode the clips of a folder again from their latents, with other tiles or mp4 settings. Loads only the VAE.
 
-    Settings that are not given are those the clips were rendered with. Exit 3: clips without latents stay as they are.
+    Other settings are those that the clips were rendered with. Clips without latents are left as they are, with exit
+    code 3.
     """
     with bad_input():
-        from rich.console import Console
-
+        from ltx_dist.commands.console import lasting_console
         from ltx_dist.run.decode_again import open_kept
         from ltx_dist.run.run import render_batch
         from ltx_dist.store.output import open_output
 
         out = open_output(output)
         batch = open_kept(Path(out.folder), set_ or [])
-        sys.exit(render_batch(batch, out, executor.value, address, Console()))
+        sys.exit(render_batch(batch, out, executor.value, address, lasting_console()))

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has, what will not work, and what to do about it."""
+"""`doctor`: what this machine has, what will not work, and the remedies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ MARKS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
 def doctor(
     config: Config = None,
     set_: Set = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="Where clips are to go.")] = "out",
+    output: Annotated[str, typer.Option("-o", "--output", help="The folder for the clips.")] = "out",
     address: Annotated[
         str | None,
-        typer.Option(help="A cluster to look at: HOST:PORT of its head, or http://HOST:PORT of its job server."),
+        typer.Option(help="A cluster to check: HOST:PORT of its head, or http://HOST:PORT of its job server."),
     ] = None,
 ) -> None:
-    """Check this machine, the config's checkpoint, the output folder and a cluster. Exit 3 if one will not do."""
+    """Check this machine, the config's checkpoint, the output folder and a cluster. Exits with 3 if a check fails."""
     from ltx_dist.doctor.finding import Status, examine
 
     counts = dict.fromkeys(Status, 0)
@@ -48,7 +48,7 @@ def _line(finding: Finding) -> str:
 
 
 def _checks(path: Path | None, overrides: list[str], output: str, address: str | None) -> Iterator[Check]:
-    """Made one by one, so that a module that cannot be imported ends no check but its own."""
+    """Yield the checks one by one, so that a module that cannot be imported fails only its own check."""
     from ltx_dist.doctor import cluster, machine, packages, storage
     from ltx_dist.doctor.finding import Check
 
@@ -72,7 +72,7 @@ def _checks(path: Path | None, overrides: list[str], output: str, address: str |
 
 
 class _Settings:
-    """The config, once its own check has read it; None where it is wrong."""
+    """Holds the config once its own check has read it; None if it has errors."""
 
     def __init__(self, path: Path | None, overrides: list[str]) -> None:
         self._path, self._overrides = path, overrides
@@ -87,6 +87,6 @@ class _Settings:
         except ValueError as error:
             for mistake in str(error).splitlines():
                 what, _, remedy = mistake.partition("; ")
-                yield failure("config", what, remedy or "change it; docs/prompts.md has every key")
+                yield failure("config", what, remedy or "correct it; docs/prompts.md has every key")
         else:
             yield ok("config", str(self._path) if self._path else "defaults")

@@ -1,4 +1,4 @@
-"""What can be done with the output of a run, a folder or a URL: look at it, write its page anew, check it."""
+"""Commands on the output of a run, a folder or a URL: `timeline`, `report` and `verify`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Folder = Annotated[str, typer.Argument(help="The output of a run: a folder, or s
 
 
 def timeline(folder: Folder) -> None:
-    """Print what each worker did when, in the last run into a folder."""
+    """Print what each worker did when, in the last run into this folder."""
     with bad_input(), _output(folder) as out:
         print_timeline(out.folder)
 
 
 def report(folder: Folder) -> None:
-    """Write the page (index.html) and the trace of a folder anew, from run.json and the clips' sidecars."""
+    """Write the page (index.html) and the trace of a folder again, from run.json and the clips' sidecars."""
     with bad_input(), _output(folder) as out:
         from ltx_dist.report.page import write_report
         from ltx_dist.report.trace import write_trace
@@ -44,7 +44,7 @@ def report(folder: Folder) -> None:
 
 
 def verify(folder: Folder) -> None:
-    """Check every published clip: whole, readable, and the very file that was written. Exit 3 if any is not."""
+    """Check that every clip is intact, readable, and the file that was written. Exits with 3 if one is not."""
     with bad_input(), _output(folder) as out:
         from ltx_dist.report.verify import verify_folder
 
@@ -60,12 +60,12 @@ def verify(folder: Folder) -> None:
     bad = [verdict for verdict in verdicts if verdict.problem is not None]
     for verdict in bad:
         print(clean(f"{verdict.name}: {verdict.problem}"))
-    print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are whole")
+    print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are intact")
     if rendered := [verdict.name for verdict in bad if verdict.renders]:
         names = clean(", ".join(rendered))
-        print(f"the command that made this folder would render {count(len(rendered), 'clip')}: {names}")
+        print(f"rerunning the command would render {count(len(rendered), 'clip')} again: {names}")
     if mended := len(bad) - len(rendered):
-        print(f"and write {count(mended, 'sidecar')} anew, from what the mp4s say of themselves")
+        print(f"rerunning the command would rebuild {count(mended, 'sidecar')} from the mp4s")
     if bad:
         sys.exit(3)
 
@@ -85,13 +85,13 @@ def print_timeline(folder: Path) -> None:
     found = (overlap.other for overlap in overlaps(completions, recipe))
     hidden = {id(other) for other in found if other.assignment.stage in beside}
     main = ", ".join(recipe[stage].label.verb for stage in recipe.main)
-    print(f"{len(hidden)} of {len(others)} other stages ran while another worker was at {main} of another clip")
-    print(f"the first work began {first_start(completions):.1f} s after the workers began to load")
+    print(f"{len(hidden)} of {len(others)} other stages ran while another worker ran {main} for another clip")
+    print(f"start-up took {first_start(completions):.1f} s")
 
 
 @contextmanager
 def _output(folder: str) -> Iterator[Output]:
-    """Of a URL, sidecars and run.json are fetched into its staging folder first."""
+    """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder."""
     from ltx_dist.store.files import OutputError, output_errors
     from ltx_dist.store.lock import folder_lock
     from ltx_dist.store.output import open_output

@@ -26,7 +26,7 @@ JobServerAddress = Annotated[
     ),
 ]
 Insecure = Annotated[bool, typer.Option(help="Send the token over plain http to another machine.")]
-JobId = Annotated[str, typer.Argument(help="As `submit` printed it, or `status` does.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, as printed by `submit` or `status`.")]
 
 
 def submit(
@@ -37,15 +37,15 @@ def submit(
     address: JobServerAddress,
     config: Config = None,
     set_: Set = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job and end with its exit code.")] = True,
+    wait: Annotated[bool, typer.Option(help="Follow the job and exit with its exit code.")] = True,
     stop_on_interrupt: Annotated[
-        bool, typer.Option(help="Ctrl-C stops the job. Without this it goes on, and is only followed no longer.")
+        bool, typer.Option(help="Ctrl-C stops the job. Otherwise Ctrl-C detaches and the job keeps running.")
     ] = False,
     insecure: Insecure = False,
 ) -> None:
-    """Render a batch as a job on a Ray cluster. The same command again follows the job, or goes on with the batch.
+    """Render a batch as a job on a Ray cluster. Rerun the same command to follow the job or to resume the batch.
 
-    Everything that can be checked here is, before anything is sent. Exit codes are those of `render`; 75 after Ctrl-C.
+    Prompts and settings are checked before anything is sent. Exit codes are those of `render`, and 75 after Ctrl-C.
     """
     with bad_input():
         from ltx_dist.cluster.submission import prepare
@@ -60,10 +60,10 @@ def submit(
 
 def status(
     address: JobServerAddress,
-    job: Annotated[str | None, typer.Argument(help="A job's id; all of them without it.")] = None,
+    job: Annotated[str | None, typer.Argument(help="A job's id; all jobs if not given.")] = None,
     insecure: Insecure = False,
 ) -> None:
-    """Say how a cluster's jobs stand: one line each, or all about one."""
+    """List jobs and their status, or show one."""
     with bad_input():
         client = _connect(address, insecure)
         from ltx_dist.cluster.ray_jobs import find_job, list_jobs
@@ -72,13 +72,13 @@ def status(
     for one in jobs:
         print(_line(one))
     if not jobs:
-        print("no jobs of ltx-dist on this cluster")
+        print("no ltx-dist jobs on this cluster")
     if job and jobs[0].message:
         print(clean_lines(jobs[0].message.strip()))
 
 
 def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> None:
-    """Stop a job. Finished clips stay, and the same `submit` goes on with the others."""
+    """Stop a job. Finished clips are kept, and the same `submit` command resumes with the others."""
     with bad_input():
         client = _connect(address, insecure)
         from ltx_dist.cluster.ray_jobs import LostContactError
@@ -94,7 +94,7 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
 def _connect(address: str, insecure: bool) -> JobSubmissionClient:
     from ltx_dist.cluster.job_server import check_job_server
 
-    # Ray reads how to introduce itself when it is first imported: nothing may import it before this line.
+    # Ray reads its token settings when it is first imported, so nothing may import it before this line.
     server = check_job_server(address, insecure)
     from ltx_dist.cluster.ray_jobs import connect
 
@@ -109,9 +109,12 @@ def _submit(client: JobSubmissionClient, submission: Submission) -> str:
     if is_new:
         print(f"{submission_id}: {count(submission.num_clips, 'clip')} submitted", flush=True)
     else:
-        print(f"{submission_id}: this batch is running already; following it", flush=True)
+        print(f"{submission_id}: this batch is already running; following it", flush=True)
     if not submission.checkpoint_is_here:
-        print("the checkpoint is not on this machine: what depends on it is checked when the job starts", flush=True)
+        print(
+            "the checkpoint is not on this machine; settings that depend on it are checked when the job starts",
+            flush=True,
+        )
     return submission_id
 
 
@@ -123,12 +126,15 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
             code = ray_jobs.follow(client, submission_id, _write)
         except KeyboardInterrupt:
             if not stop_on_interrupt:
-                print(f"\nno longer followed; the job goes on\n{_how_to_go_on(submission_id, address)}")
+                print(f"\ndetached; the job keeps running\n{_how_to_go_on(submission_id, address)}")
                 return EXIT_STOPPED
-            print("\nstopping the job; Ctrl-C again leaves it to itself", flush=True)
+            print("\nstopping the job; Ctrl-C again detaches", flush=True)
             code = ray_jobs.exit_code(ray_jobs.stop(client, submission_id))
     except ray_jobs.LostContactError as error:
-        print(f"ltx-dist: no answer from the cluster: {error}; the same command follows the job again", file=sys.stderr)
+        print(
+            f"ltx-dist: no answer from the cluster: {error}; rerun the same command to follow the job again",
+            file=sys.stderr,
+        )
         return EXIT_STOPPED
     except KeyboardInterrupt:
         return EXIT_STOPPED
@@ -150,7 +156,7 @@ def _line(job: JobDetails) -> str:
     from ltx_dist.cluster.ray_jobs import exit_code
 
     began = datetime.fromtimestamp(job.start_time / 1000) if job.start_time else None
-    when = f"{began:%Y-%m-%d %H:%M:%S}" if began else "not begun"
+    when = f"{began:%Y-%m-%d %H:%M:%S}" if began else "not started"
     if job.start_time and job.end_time:
         when += f", {(job.end_time - job.start_time) / 1000:.0f} s"
     outcome = f"exit code {exit_code(job)}" if job.status.is_terminal() else ""

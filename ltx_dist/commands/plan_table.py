@@ -1,4 +1,4 @@
-"""What `ltx-dist plan` prints: the layouts side by side, the workers of the best, and what each would do when."""
+"""What `ltx-dist plan` prints: the layouts side by side, the workers of the best one, and their predicted timeline."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ltx_dist.planning.simulator import predict
 from ltx_dist.run.batch import Batch
 
 MAX_SHOWN = 12
-"""Clips in the picture of the order of work; the rest goes on in the same way."""
+"""Clips in the predicted timeline; the others follow in the same way."""
 
 MAX_DEVICES_SHOWN = 8
-"""Busy shares in the table; of more devices the least and the most busy."""
+"""Busy shares in the table. For more devices it shows the smallest and the largest."""
 
 
 def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
-    """Raises ValueError when the devices cannot carry the layout."""
+    """Print the plan. Raises ValueError if the layout does not fit on the devices."""
     found = batch.forecasts(inventory)
     best, precision = found[0], batch.precision(inventory)
     console.print(
@@ -39,7 +39,7 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:
         memory = described[0].memory_bytes
         size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"
-        print(f"Planned for {count(len(described), 'GPU')} of {size} as described by the config, not found here.")
+        print(f"Planned for {count(len(described), 'GPU')} of {size} (from the config, not detected).")
     assumed = assumption(batch.checkpoint)
     if assumed and batch.config.model.version == "auto":
         console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
@@ -48,17 +48,17 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     console.print()
     console.print(_workers_table(batch, best.placement, precision))
     if best.placement.tiling != UNTILED:
-        console.print(f"Decoding in pieces of {_pieces(best.placement.tiling)}", highlight=False)
+        console.print(f"Decoding in tiles of {_pieces(best.placement.tiling)}", highlight=False)
     if (most := max(batch.demand(precision).together.values(), default=1)) > 1:
         console.print(
-            f"Up to {most} clips of equal size and settings share a pass: counted in memory, not in time",
+            f"Up to {most} clips of equal size and settings share a pass; the plan counts this in memory, not in time",
             highlight=False,
         )
     for stage, bound in best.placement.max_queued.items():
         console.print(
             f"At most {count(bound, 'clip')} {'waits' if bound == 1 else 'wait'} for {stage}", highlight=False
         )
-    console.print("Order of work as predicted, from formulas and earlier runs on such devices:", highlight=False)
+    console.print("Predicted timeline, from formulas and earlier runs on such devices:", highlight=False)
     costs = batch.costs(precision)
     shown = {name: batch.todo[name] for name in best.order.request_ids[:MAX_SHOWN]}
     workers = [worker.worker_id for worker in best.placement.workers]
@@ -80,7 +80,7 @@ def _pieces(tiling: DecodeTiling) -> str:
 
 
 def _layouts_table(found: list[Forecast]) -> Table:
-    """Predicted makespans, shortest first; `bound` is what no order could beat in that layout."""
+    """Predicted makespans, shortest first. `bound` is the lower bound of that layout."""
     table = Table(
         "layout", "workers", "makespan", "clips/hour", "bound", "bottleneck", "busy", box=None, pad_edge=False
     )
@@ -114,7 +114,16 @@ def _duration(seconds: float) -> str:
 
 def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
     table = Table(
-        "worker", "stages", "residency", "weights", "working set", "at most", "of", "threads", box=None, pad_edge=False
+        "worker",
+        "stages",
+        "residency",
+        "weights",
+        "working set",
+        "peak",
+        "capacity",
+        "threads",
+        box=None,
+        pad_edge=False,
     )
     demand = batch.demand(precision)
     for worker in placement.workers:

@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, how bad input ends, how a config is loaded."""
+"""What the commands share: options, how bad input ends a command, how a config is loaded."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 Prompts = Annotated[
     str, typer.Argument(help="A .txt, .csv, .jsonl, .json or .yaml file of prompts, or - for standard input.")
 ]
-Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML file; see configs/.")]
+Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML config file; see configs/ for examples.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="One config value, e.g. placement.layout=pinned; see docs/prompts.md.")
+    list[str] | None,
+    typer.Option("--set", help="One config value, such as placement.layout=pinned; see docs/prompts.md."),
 ]
 
 
 class ExecutorKind(StrEnum):
-    """What `--executor` may be."""
+    """Values of `--executor`."""
 
     AUTO = "auto"
     LOCAL = "local"
@@ -34,13 +35,16 @@ class ExecutorKind(StrEnum):
 
 
 Executor = Annotated[
-    ExecutorKind, typer.Option(help="This process or Ray actors; auto is Ray for a cluster or several workers.")
+    ExecutorKind,
+    typer.Option(
+        help="Where workers run: in this process or as Ray actors; auto uses Ray for a cluster or several workers."
+    ),
 ]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster to join; RAY_ADDRESS by default.")]
+Address = Annotated[str | None, typer.Option(help="The address of a Ray cluster to join; RAY_ADDRESS by default.")]
 
 
 def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
-    """Raises ValueError with a line for every mistake in the file and the overrides. Warns of texts that ` #` ended."""
+    """The config. Raises ValueError with one line per mistake; warns of texts that ` #` cut off in the file."""
     from ltx_dist.inputs.config_file import cut_off_texts, load_config
 
     config = load_config(path, overrides or [])
@@ -51,11 +55,11 @@ def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Print what is wrong with the input, without a traceback, and exit 2."""
+    """Print input errors without a traceback, and exit with 2."""
     try:
         yield
     except UnicodeEncodeError:
-        raise  # a ValueError, too, but of what we write, not of what we read
+        raise  # also a ValueError, but about what is written, not about the input
     except ValueError as error:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
         print(f"ltx-dist: {heading}{clean_lines(str(error))}", file=sys.stderr)

@@ -31,10 +31,10 @@ def utc_now() -> datetime:
 
 
 class EventLog:
-    """Appends to `path`, each line at once, so that a rerun goes on in the same file. A pipe is as good as a file.
+    """Appends to `path`, each line at once, so that a rerun continues the same file. A pipe is as good as a file.
 
     Raises ValueError when it cannot be opened. One that can no longer be written, because its disk is full or whoever
-    read the pipe has left, is no reason to end a batch: the batch goes on without it, with a warning.
+    read the pipe has left, is no reason to end a batch: it continues without the log, with a warning.
     """
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
@@ -53,7 +53,7 @@ class EventLog:
 
     @contextmanager
     def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
-        """Its beginning, and its end however it ends. `warn` is told, once, if the log can no longer be written."""
+        """Log the start of a batch, and its end however it ends. `warn` is called once if the log cannot be written."""
 
         def remember(line: str) -> None:
             run.warnings.append(line)
@@ -103,4 +103,4 @@ class EventLog:
                     rest = rest[os.write(self._file, rest) :]
             except OSError as error:
                 self.close()
-                self._warn(f"--json-events: {self._path}: {error.strerror}; the batch goes on without it")
+                self._warn(f"--json-events: {self._path}: {error.strerror}; the batch continues without it")

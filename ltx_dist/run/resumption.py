@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltx_dist.inputs.config import CacheConfig
+from ltx_dist.messages import count
 from ltx_dist.pipeline.payloads import Conditioning, Latents, StageOutput
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
@@ -90,7 +91,7 @@ class Resumption:
         self._spool_writer.close()
         notes = []
         if refused := self._spool.num_refused:
-            notes.append(f"latents of {refused} clip{'s' * (refused > 1)} had no room in recovery.spool_gb")
+            notes.append(f"latents of {count(refused, 'clip')} did not fit in recovery.spool_gb")
         if self._embeddings is not None and (problem := self._embeddings.problem):
             notes.append(f"text embeddings could not be kept for later ({problem}); see cache.embeddings")
         return notes

@@ -80,16 +80,16 @@ def render_batch(
                 inventory = held.enter_context(_cluster(address))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, events))
     except OutputError as error:
-        say(console, f"the output could not be written: {error}; {error.remedy}, and run the same command again", "red")
+        say(console, f"cannot write the output: {error}; {error.remedy}, then rerun the same command", "red")
         return EXIT_OUTPUT
     except (WorkerStartError, SystemicError) as error:
-        say(console, f"stopped, nothing can be rendered with this: {error}", "red")
+        say(console, f"stopped: no clip can be rendered with this setup: {error}", "red")
         return EXIT_INTERNAL
     except WorkersLostError as error:
-        say(console, f"stopped: {error}; run the same command again to go on", "red")
+        say(console, f"stopped: {error}; rerun the same command to resume", "red")
         return EXIT_STOPPED
     except KeyboardInterrupt:
-        say(console, "stopped; run the same command again to go on")
+        say(console, "stopped; rerun the same command to resume")
         return EXIT_STOPPED
 
 

@@ -1,4 +1,4 @@
-"""What one run is about: which batch, where to, on what, who may stop it, and how it talks to a person."""
+"""Everything that one run needs: batch, output, console, stop flag, event log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Made when everything about the input is right and the output folder is ours."""
+    """Made once the input is checked and the output folder is locked."""
 
     placed: PlacedBatch
     out: Output
@@ -32,11 +32,11 @@ class Session:
     events: EventLog | None = None
 
     def note(self, line: str) -> None:
-        """Something a person may want to act on; the run goes on."""
+        """Print something that a person may want to act on; the run continues."""
         say(self.console, line, "yellow")
 
     def announce(self, remaining: Sequence[RenderRequest]) -> None:
-        """What is about to be rendered, with what and on what; what is there already, and what will be replaced."""
+        """Print what is about to be rendered, with which model and workers, what is done and what will be replaced."""
         batch, placement = self.placed.batch, self.placed.placement
         num_workers = len(placement.workers)
         where = "in this process" if not self.uses_ray else "as Ray actors" if num_workers > 1 else "as a Ray actor"
@@ -49,14 +49,14 @@ class Session:
             self.note(f"warning: {warning}")
         if left_out := batch.left_out:
             names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
-            self.note(f"{count(len(left_out), 'clip')} without latents, not decoded again: {names}")
+            self.note(f"skipped {count(len(left_out), 'clip')} without kept latents: {names}")
         if num_there := len(batch.requests) - len(remaining):
             say(self.console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
         if num_replaced := sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining):
-            self.note(f"{num_replaced} there from other settings, or damaged; will be replaced")
+            self.note(f"existing clips with other settings or damage, which will be replaced: {num_replaced}")
 
     def warn_of_shortage(self, remaining: Sequence[RenderRequest]) -> None:
-        """If what is left to write is not likely to fit. May raise OSError."""
+        """Warn if what is left to write is not likely to fit on the disk. May raise OSError."""
         batch, recovery = self.placed.batch, self.placed.batch.config.recovery
         channels = batch.checkpoint.latent_channels
         ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio

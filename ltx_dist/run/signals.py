@@ -77,7 +77,7 @@ class Stop:
             with suppress(psutil.Error):
                 process.kill()
         show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
-        print(f"{show_cursor}stopped; run the same command again to go on", flush=True)
+        print(f"{show_cursor}stopped; rerun the same command to resume", flush=True)
         os._exit(EXIT_STOPPED)
 
 

@@ -37,7 +37,7 @@ def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
         return None
     return (
         f"the output may not fit: an estimated {_size(mp4s)} of clips and {_size(spool)} of latents, and {_size(free)} "
-        f"free in {folder}; the run ends with exit code 74 when it is full, and goes on once there is room"
+        f"free in {folder}; if it fills up, the run ends with exit code 74, and a rerun resumes once there is space"
     )
 
 

@@ -68,4 +68,4 @@ class PublishingThread:
                     self._waiting.get_nowait()
 
     def _stuck(self) -> OutputError:
-        return OutputError(f"{self._now}: waiting for over {self._patience:.0f} s for the disk to take this clip")
+        return OutputError(f"{self._now}: no progress in writing this clip for {self._patience:.0f} s")

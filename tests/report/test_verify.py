@@ -48,7 +48,7 @@ def problems(folder: Path) -> dict[str, str | None]:
 def test_whole_clips_pass(folder: Path):
     assert problems(folder) == dict.fromkeys(NAMES)
     result = CliRunner().invoke(app, ["verify", str(folder)])
-    assert result.exit_code == 0 and "3 of 3 clips are whole" in result.output
+    assert result.exit_code == 0 and "3 of 3 clips are intact" in result.output
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -87,7 +87,7 @@ def test_a_missing_half_and_a_failed_clip_are_named_with_what_a_rerun_renders(fo
     }
     result = CliRunner().invoke(app, ["verify", str(folder)])
     assert result.exit_code == 3 and "0 of 3" in result.output
-    assert "would render 2 clips: a, c\n" in result.output
+    assert "would render 2 clips again: a, c\n" in result.output
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:-9])
     assert problems(folder)["b"] == "b.json is missing, and b.mp4 is not whole"
 
@@ -114,7 +114,7 @@ def test_clips_that_a_stopped_run_left_are_named(folder: Path):
     write_run(folder)
     assert problems(folder) == {**dict.fromkeys(NAMES), "d": "not rendered yet", "e": "not rendered yet"}
     result = CliRunner().invoke(app, ["verify", str(folder)])
-    assert result.exit_code == 3 and "3 of 5" in result.output and "would render 2 clips: d, e\n" in result.output
+    assert result.exit_code == 3 and "3 of 5" in result.output and "would render 2 clips again: d, e\n" in result.output
 
 
 def test_a_damaged_run_record_stops_nothing_but_its_readers(folder: Path):

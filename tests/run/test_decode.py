@@ -134,7 +134,7 @@ def test_clips_without_latents_are_named_and_stay(out: Path):
     before = {name: (out / f"{name}.mp4").read_bytes() for name in NAMES}
     result = run("decode", out, "--set", "output.crf=35")
     assert result.exit_code == 3, result.output
-    assert "2 clips without latents, not decoded again: 002-two, 003-three" in result.output
+    assert "skipped 2 clips without kept latents: 002-two, 003-three" in result.output
     changed = {name for name in NAMES if (out / f"{name}.mp4").read_bytes() != before[name]}
     assert changed == {"001-one"}
     told = record(out)

@@ -89,7 +89,7 @@ def test_leaving_has_an_end_too():
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
     assert process.returncode == 75
-    assert process.stdout == "last words\nstopped; run the same command again to go on\n"
+    assert process.stdout == "last words\nstopped; rerun the same command to resume\n"
 
 
 def ready(script: str) -> subprocess.Popen[str]:

@@ -179,7 +179,7 @@ def test_verify_report_and_timeline_end_and_say_what_is_wrong(rendered: Path, tm
     FOREIGN[kind](out / "sidecar.json")
     checked = run("verify", out)
     assert checked.returncode == 3 and "Traceback" not in checked.stderr, checked.stderr
-    assert "1 of 3 clips are whole" in checked.stdout
+    assert "1 of 3 clips are intact" in checked.stdout
     reported = run("report", out)
     assert reported.returncode == 0 and "good" in (out / "index.html").read_text(), reported.stderr
     (out / "run.json").unlink()
@@ -199,7 +199,7 @@ def test_rendering_goes_round_what_is_in_its_way(rendered: Path, tmp_path: Path)
     make_device_link(out / "good.json")
     done = run("render", rendered / "p.jsonl", "-o", out, "--executor", "local")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (out / "notes.json").is_dir() and "1 of 2 clips are whole" in run("verify", out).stdout
+    assert (out / "notes.json").is_dir() and "1 of 2 clips are intact" in run("verify", out).stdout
 
 
 def test_a_folder_by_a_clips_name_ends_a_run_before_it_renders(rendered: Path, tmp_path: Path) -> None:

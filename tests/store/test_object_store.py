@@ -97,7 +97,7 @@ def test_a_batch_goes_to_a_store_and_on_from_there(
     assert json.loads(files.cat_file(f"{root}/run.json"))["done"] == 3
 
     checked = CliRunner().invoke(app, ["verify", url])
-    assert checked.exit_code == 0 and "3 of 3 clips are whole" in checked.output, checked.output
+    assert checked.exit_code == 0 and "3 of 3 clips are intact" in checked.output, checked.output
 
 
 def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, checkpoint: Path) -> None:

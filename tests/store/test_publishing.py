@@ -67,7 +67,7 @@ def test_an_error_of_the_last_clip_is_told_at_the_end_even_of_a_stop() -> None:
 
 def test_a_disk_that_hangs_is_given_up() -> None:
     hangs = threading.Event()
-    message = f"{REQUEST.request_id}: waiting for over 0 s for the disk"
+    message = f"{REQUEST.request_id}: no progress in writing this clip for 0 s"
     hanging = PublishingThread(lambda _: (hangs.wait(60), None)[1], patience=0.05)
     with pytest.raises(OutputError, match=message), hanging as publishing:
         publishing.put(RESULTS[0])
