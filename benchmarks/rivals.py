@@ -205,9 +205,9 @@ def replayed(seeds: range, cases: Sequence[tuple[str, int, int]], seconds: float
 def offload() -> None:
     """diffusers with model offload on a card of 24 GB, or of so much of a larger one."""
     if not torch.cuda.is_available():
-        print("model offload: no GPU here, so not run; where there is one, this is `gpu.py --cap-gb 24`")
+        print("model offload: no GPU here, so not run; where there is one, this is `gpu.py --only offload`")
         return
-    subprocess.run([sys.executable, str(Path(__file__).with_name("gpu.py")), "--cap-gb", "24"], check=True)
+    subprocess.run([sys.executable, str(Path(__file__).with_name("gpu.py")), "--only", "offload"], check=True)
 
 
 def main() -> None:
