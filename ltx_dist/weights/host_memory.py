@@ -7,7 +7,8 @@ for it up to a power of two (ATen/core/CachingHostAllocator.h: PowerOf2Ceil): T5
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +29,9 @@ class SlabPlan:
     slab_bytes: tuple[int, ...]
 
 
-def plan_slabs(sizes: Sequence[int]) -> SlabPlan:
+def plan_slabs(sizes: Sequence[int], items_a_slab: int = ITEMS_A_SLAB) -> SlabPlan:
     """Each item, in order, into the first slab with room; the last ones are cut to what they hold."""
-    largest = max(SMALLEST_SLAB, ITEMS_A_SLAB * max(sizes, default=0))
+    largest = max(SMALLEST_SLAB, items_a_slab * max(sizes, default=0))
     slab_size = _power_of_two(largest)
     places, used = [], list[int]()
     for size in sizes:
@@ -47,22 +48,68 @@ def _power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-class HostBuffers:
-    """A buffer (uint8) an item, cut from slabs that are allocated when the first of their items is asked for.
+LOCKED_GBS, PAGEABLE_GBS = 25, 4
+"""Copies to a device over PCIe 4 x16 from page-locked memory, and from ordinary memory by way of the driver's own
+small locked buffer (an estimate; `benchmarks/gpu.py --only link` measures both)."""
 
-    pin: page-locked. Items are moved one by one and their old memory is freed by and by, so that there is no second
+NOT_LOCKED = (
+    "this machine does not give enough page-locked memory, so weights are copied from ordinary memory: some "
+    f"{PAGEABLE_GBS} GB/s in place of {LOCKED_GBS}, and not beside other work; "
+    "`ltx-dist doctor` shows how much it gives"
+)
+
+Report = Callable[[str], None]
+"""Takes a line for people."""
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class HostBuffers:
+    """One buffer (uint8) per item, cut from slabs that are allocated when the first of their items is asked for.
+
+    Items are asked for in order and moved one by one, each freeing its old memory, so that there is never a second
     copy of all of them.
+
+    pin: page-locked. Where a large slab is refused smaller ones are tried, and where those are refused too the rest is
+    ordinary memory, which `report` is told once: WSL2 gives a process 1 GB or less of page-locked memory, however much
+    the machine has.
     """
 
-    def __init__(self, sizes: Sequence[int], pin: bool) -> None:
+    def __init__(self, sizes: Sequence[int], pin: bool, report: Report = to_stderr) -> None:
         self._sizes = tuple(sizes)
+        self._pin = pin
+        self._report = report
+        self._first = 0
         self._plan = plan_slabs(sizes)
         self._slabs: dict[int, torch.Tensor] = {}
-        self._pin = pin
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether all that was asked for so far is page-locked."""
+        return self._pin
 
     def __getitem__(self, item: int) -> torch.Tensor:
-        slab, start = self._plan.places[item]
+        slab, start = self._plan.places[item - self._first]
         if slab not in self._slabs:
-            size = self._plan.slab_bytes[slab]
-            self._slabs[slab] = torch.empty(size, dtype=torch.uint8, pin_memory=self._pin)
+            try:
+                self._slabs[slab] = self._empty(self._plan.slab_bytes[slab])
+            except RuntimeError:
+                if not self._pin:  # ordinary memory: the host has no more
+                    raise
+                self._retry_from(item)
+                return self[item]
         return self._slabs[slab][start : start + self._sizes[item]]
+
+    def _empty(self, size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=self._pin)
+
+    def _retry_from(self, item: int) -> None:
+        """Plan the items from this one on again: in slabs of one item, or if it was such a slab, not page-locked."""
+        smaller = plan_slabs(self._sizes[item:], items_a_slab=1)
+        slab, _ = self._plan.places[item - self._first]
+        if max(smaller.slab_bytes) >= self._plan.slab_bytes[slab]:
+            self._pin = False
+            self._report(NOT_LOCKED)
+        self._first, self._plan, self._slabs = item, smaller, {}

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from ltx_dist.weights.host_memory import HostBuffers
+from ltx_dist.weights.flat import empty_on
+from ltx_dist.weights.host_memory import HostBuffers, Report, to_stderr
 
 
 class ResidentModule:
     """A module whose weights stay in host memory and are copied to the device while they are needed.
 
     For a GPU they are moved to page-locked memory, once and tensor by tensor. On a CPU device the two are the same
-    memory, and both moves cost nothing. `uploads` counts the copies.
+    memory, and both moves cost nothing. `uploads` counts the copies. report: told where memory cannot be page-locked.
     """
 
-    def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, module: torch.nn.Module, device: torch.device, report: Report = to_stderr) -> None:
         self._module = module
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._arrived: torch.cuda.Event | None = None
         self._host: dict[str, torch.Tensor] = {}
-        buffers = HostBuffers([tensor.nbytes for _, tensor in self._tensors()], pin=True) if self._stream else None
+        sizes = [tensor.nbytes for _, tensor in self._tensors()]
+        buffers = HostBuffers(sizes, pin=True, report=report) if self._stream else None
         for index, (name, tensor) in enumerate(self._tensors()):
             if buffers is not None:
                 tensor.data = moved(tensor.data, buffers[index])
@@ -50,9 +52,13 @@ class ResidentModule:
     def _copy(self) -> None:
         if self._stream is None:
             return
+        # Of the computing stream, whose pool later activations and weights come from: the pool of another stream would
+        # keep what this turn leaves from the next one. What was computed in that memory before is awaited.
+        there = empty_on(self._device, [*self._host.values()])
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            for name, tensor in self._tensors():
-                tensor.data = self._host[name].to(self._device, non_blocking=True)
+            for (name, tensor), view in zip(self._tensors(), there, strict=True):
+                tensor.data = view.copy_(self._host[name], non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record(self._stream)
 
@@ -61,16 +67,15 @@ class ResidentModule:
         self.prefetch()
         if self._stream is None or self._arrived is None:
             return
-        computing = torch.cuda.current_stream(self._device)
         self._arrived.synchronize()  # on the host, so that the wait counts as loading and not as the stage's time
-        computing.wait_event(self._arrived)
-        for _, tensor in self._tensors():
-            tensor.data.record_stream(computing)  # its memory was taken on the other stream
+        torch.cuda.current_stream(self._device).wait_event(self._arrived)
         self._arrived = None
 
     def evict(self) -> None:
         """Point the module back at its host weights; the device copy is free to be reused."""
         for name, tensor in self._tensors():
+            if self._stream is not None and self._arrived is not None:
+                tensor.data.record_stream(self._stream)  # its copy may still be under way
             tensor.data = self._host[name]
         self._arrived = None
         self.is_resident = False

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from ltx_dist.weights.host_memory import ALIGNMENT, HostBuffers
+from ltx_dist.weights.flat import FlatLayout, empty_on
+from ltx_dist.weights.host_memory import HostBuffers, Report, to_stderr
+from ltx_dist.weights.residency import moved
 
 
 class StreamedModule:
@@ -24,15 +26,24 @@ class StreamedModule:
     Blocks must be called in order, as transformers and text encoders do; another order is right and slow.
     """
 
-    def __init__(self, module: torch.nn.Module, blocks: Sequence[torch.nn.Module], device: torch.device) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        blocks: Sequence[torch.nn.Module],
+        device: torch.device,
+        report: Report = to_stderr,
+    ) -> None:
         self._device = device
         self._blocks = [_FlatBlock(block) for block in blocks]
-        buffers = HostBuffers([block.num_bytes for block in self._blocks], pin=device.type == "cuda")
-        for index, block in enumerate(self._blocks):
-            block.move_to(buffers[index])
         streamed = {id(tensor) for block in self._blocks for tensor in block.tensors}
         everything = [*module.parameters(), *module.buffers()]
         self._around = [tensor for tensor in everything if id(tensor) not in streamed]
+        sizes = [*(block.num_bytes for block in self._blocks), *(tensor.nbytes for tensor in self._around)]
+        buffers = HostBuffers(sizes, pin=device.type == "cuda", report=report)
+        for index, block in enumerate(self._blocks):
+            block.move_to(buffers[index])
+        for index, tensor in enumerate(self._around, len(self._blocks)):
+            tensor.data = moved(tensor.data, buffers[index])
         self._around_host = [tensor.data for tensor in self._around]
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._slots: list[_Slot] = []
@@ -66,8 +77,9 @@ class StreamedModule:
             raise
 
     def _upload(self) -> None:
-        for tensor, host in zip(self._around, self._around_host, strict=True):
-            tensor.data = host.to(self._device)
+        there = empty_on(self._device, self._around_host)
+        for tensor, host, view in zip(self._around, self._around_host, there, strict=True):
+            tensor.data = view.copy_(host, non_blocking=True)
         size = max(block.num_bytes for block in self._blocks)
         self._slots = [_Slot(torch.empty(size, dtype=torch.uint8, device=self._device)) for _ in range(2)]
         if self._copying is not None:
@@ -111,6 +123,9 @@ class StreamedModule:
         self._turn = 1 - self._turn
         for other in [key for key, used in self._slot_of.items() if used is slot]:
             del self._slot_of[other]
+            if self._copying is not None:
+                # Never computed to its end: kernels of a pass that broke off may still read it.
+                self._copying.wait_stream(torch.cuda.current_stream(self._device))
         block = self._blocks[index]
         with torch.cuda.stream(self._copying) if self._copying is not None else nullcontext():
             if slot.computed is not None and self._copying is not None:
@@ -139,25 +154,19 @@ class _FlatBlock:
 
     def __init__(self, block: torch.nn.Module) -> None:
         self.tensors = [*block.parameters(), *block.buffers()]
-        self._layout: list[tuple[int, torch.dtype, torch.Size]] = []
-        self.num_bytes = 0
-        for tensor in self.tensors:
-            self._layout.append((self.num_bytes, tensor.dtype, tensor.shape))
-            self.num_bytes += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        self._layout = FlatLayout.of(self.tensors)
+
+    @property
+    def num_bytes(self) -> int:
+        return self._layout.num_bytes
 
     def move_to(self, host: torch.Tensor) -> None:
         """Copy all tensors into the buffer (uint8, num_bytes), which they are views of from here on."""
         self.host = host
-        for tensor, view in zip(self.tensors, self._views(self.host), strict=True):
+        for tensor, view in zip(self.tensors, self._layout.views(self.host), strict=True):
             view.copy_(tensor.data)
             tensor.data = view  # one by one, so that no second copy of the block is held
 
     def point_at(self, buffer: torch.Tensor) -> None:
-        for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
+        for tensor, view in zip(self.tensors, self._layout.views(buffer), strict=True):
             tensor.data = view
-
-    def _views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
-        return [
-            buffer[start : start + dtype.itemsize * shape.numel()].view(dtype).view(shape)
-            for start, dtype, shape in self._layout
-        ]

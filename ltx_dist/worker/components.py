@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 
@@ -15,9 +14,11 @@ from ltx_dist.models.family import Family, Operation
 from ltx_dist.pipeline.recipe import StageSpec
 from ltx_dist.pipeline.storage import Storage
 from ltx_dist.pipeline.worker import Worker
+from ltx_dist.weights.flat import move_flat
 from ltx_dist.weights.loading import DTYPES
 from ltx_dist.weights.residency import ResidentModule
 from ltx_dist.weights.streaming import StreamedModule
+from ltx_dist.worker.device import is_shortage
 from ltx_dist.worker.oom_fallbacks import Fallback
 
 
@@ -48,6 +49,8 @@ class Components:
         self._operations: dict[tuple[str, tuple[str, ...]], Operation] = {}
         self._streamed = {component for stage in worker.streamed for component in family.recipe[stage].components}
         self._takes_turns = worker.residency != "resident"
+        self._notices: list[str] = []
+        self._reported: set[str] = set()
 
     def load(self, name: str) -> None:
         """Read a component's weights, once. Raises what the libraries raise for files that are missing or wrong."""
@@ -58,12 +61,23 @@ class Components:
             module = self._family.load_component(name, self._checkpoint, self._dtype, self._storage, self._device)
             if name in self._streamed:
                 blocks: Sequence[torch.nn.Module] = attrgetter(self._family.traits[name].blocks)(module)
-                self._movers[name] = StreamedModule(module, blocks, self._device)
+                self._movers[name] = StreamedModule(module, blocks, self._device, self.report)
             elif self._keeps_host_copy(name):
-                self._movers[name] = ResidentModule(module, self._device)
+                self._movers[name] = ResidentModule(module, self._device, self.report)
             elif not self._storage.is_quantised(name):  # made on the device; bitsandbytes' layers refuse to move
-                module.to(self._device)
+                move_flat(module, self._device)
         self._modules[name] = module
+
+    def report(self, line: str) -> None:
+        """Keep a line for people until it is taken with `notices`; the same one is kept once."""
+        if line not in self._reported:
+            self._reported.add(line)
+            self._notices.append(line)
+
+    def notices(self) -> tuple[str, ...]:
+        """What was reported since this was last asked."""
+        taken, self._notices = tuple(self._notices), []
+        return taken
 
     @property
     def loaded_at_start(self) -> tuple[str, ...]:
@@ -88,9 +102,12 @@ class Components:
                 self._movers[name].upload()
         # The next turn's weights are copied while this stage computes (of a streamed one what is around its blocks, at
         # once). If there is no room after all, they are copied when their turn comes.
-        with suppress(torch.OutOfMemoryError):
+        try:
             for name in following:
                 self._movers[name].prefetch()
+        except RuntimeError as error:
+            if not is_shortage(error, self._device):
+                raise
         return self._operation(stage)
 
     def prepare(self, stage: StageSpec, fallback: Fallback) -> None:
@@ -148,7 +165,12 @@ class Components:
             self._drop(name)
 
     def _drop(self, name: str) -> None:
-        """Forget a component and every operation that holds it."""
+        """Forget a component and every operation that holds it.
+
+        Evicted first: a copy to the device may still be under way, and the memory that it fills must not be reused.
+        """
+        if (mover := self._movers.get(name)) is not None:
+            mover.evict()
         self._operations = {key: made for key, made in self._operations.items() if name not in key[1]}
         self._modules.pop(name, None)
         self._movers.pop(name, None)

@@ -48,12 +48,56 @@ def memory_in_use(device: torch.device) -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_shortage(error: RuntimeError) -> bool:
-    """Whether the device had no memory: said by torch's allocator, or by a library that allocates for itself."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _ALLOCATION_FAILED)
+SHORTAGES = (
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "HIP out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "GET was unable to find an engine to execute this computation",
+    "FIND was unable to find an engine to execute this computation",
+)
+"""What libraries say that allocate for themselves: kernels that are loaded when the allocator holds all, page-locked
+memory, handles of cuBLAS and cuDNN, and a convolution none of whose engines has room for its workspace (torch,
+aten/src/ATen/native/cudnn/Conv_v8.cpp: each engine's OutOfMemoryError is caught, and the last line is this one)."""
+
+POSSIBLE_SHORTAGES = (
+    "CUDA error",
+    "CUDA driver error",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "cuDNN error",
+    "some issues during automatic conversion of the weights",
+)
+"""Words of many causes; with next to no memory free that is the likely one. transformers has the last: it catches the
+OutOfMemoryError of a layer that it quantises, and raises without its text (core_model_loading.py)."""
+
+FULL_BYTES = 256 << 20
+"""A device with less free is full: more than the largest layer that is quantised, and than a library's handle."""
 
 
-_ALLOCATION_FAILED = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+def is_shortage(error: RuntimeError, device: torch.device | None = None) -> bool:
+    """Whether the device ran out of memory, as torch's allocator or a library that allocates for itself reports it.
+
+    Where the words have other causes too, what is free on `device` decides, and that it still answers.
+    """
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in SHORTAGES):
+        return True
+    return any(words in text for words in POSSIBLE_SHORTAGES) and device is not None and _is_full(device)
+
+
+def _is_full(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+        free, _ = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # it is lost, and not full
+        return False
+    return free < FULL_BYTES
 
 
 def is_lost(device: torch.device, error: Exception) -> bool:

@@ -161,7 +161,7 @@ class StageWorker:
         try:
             self._ready(stage)
         except RuntimeError as error:
-            if not is_shortage(error):
+            if not is_shortage(error, self._device):
                 raise
 
     def _ready(self, stage: StageSpec) -> Any:
@@ -186,7 +186,7 @@ class StageWorker:
                     self._components.prepare(stage, fallback)
                 return *self._run_stage(stage, requests, inputs, fallback), fallback
             except RuntimeError as error:
-                if not is_shortage(error):
+                if not is_shortage(error, self._device):
                     raise
                 # Without its frames, which hold the tensors that took the memory.
                 shortage = error.with_traceback(None)

@@ -46,3 +46,60 @@ def test_tensors_of_any_kind_are_the_same_in_their_buffers() -> None:
     for tensor, copy in zip(tensors, copies, strict=True):
         assert copy.dtype == tensor.dtype and torch.equal(copy.float(), tensor.float())
         assert copy.data_ptr() != tensor.data_ptr() or not tensor.numel()
+
+
+class Host:
+    """Gives so many bytes of page-locked memory in pieces of so many, as WSL2 does; counts what it gave."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, total: int, piece: int) -> None:
+        self._total, self._piece, self._empty = total, piece, torch.empty
+        self.locked: list[int] = []
+        self.ordinary: list[int] = []
+        monkeypatch.setattr(torch, "empty", self._give)
+
+    def _give(self, size: int, *, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        if pin_memory and (size > self._piece or sum(self.locked) + size > self._total):
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        (self.locked if pin_memory else self.ordinary).append(size)
+        return self._empty(size, dtype=dtype)
+
+
+MIB = 1 << 20
+
+
+def filled(sizes: list[int]) -> tuple[HostBuffers, list[str]]:
+    reported: list[str] = []
+    buffers = HostBuffers(sizes, pin=True, report=reported.append)
+    made = [buffers[index].fill_(index) for index in range(len(sizes))]
+    assert [int(buffer[0]) for buffer in made] == list(range(len(sizes))), "no buffer lies in another's memory"
+    assert [buffer.nbytes for buffer in made] == sizes
+    return buffers, reported
+
+
+def test_page_locked_memory_that_is_refused_is_ordinary_memory_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, total=0, piece=1 << 40)
+    buffers, reported = filled([40 * MIB] * 12)
+    assert not host.locked and sum(host.ordinary) >= 480 * MIB and not buffers.is_locked
+    assert len(reported) == 1 and "4 GB/s in place of 25" in reported[0] and "doctor" in reported[0]
+
+
+def test_smaller_pieces_are_tried_before_ordinary_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, total=1 << 40, piece=256 * MIB)
+    buffers, reported = filled([40 * MIB] * 24)
+    assert buffers.is_locked and not host.ordinary and not reported
+    assert host.locked and max(host.locked) == 256 * MIB
+
+
+def test_what_there_is_of_page_locked_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, total=512 * MIB, piece=256 * MIB)
+    _, reported = filled([40 * MIB] * 24)
+    assert sum(host.locked) == 512 * MIB and sum(host.ordinary) >= 12 * 40 * MIB and len(reported) == 1
+
+
+def test_a_host_without_any_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        HostBuffers([MIB], pin=True, report=lambda line: None)[0]
