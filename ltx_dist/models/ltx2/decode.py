@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from diffusers.video_processor import VideoProcessor
 
+from ltx_dist.models.finite import check_finite
+from ltx_dist.models.frames import frames_of
 from ltx_dist.models.ltx2.payloads import DecodedClip, SoundLatents
 from ltx_dist.models.ltx_video.tiling import decode_in_tiles
 
@@ -47,20 +49,16 @@ class Decode:
         """(channels, samples) float32."""
         samples = latents.audio_latents.to(self._device, self._audio_vae.dtype)
         spectrogram = self._audio_vae.decode(samples, return_dict=False)[0]
-        return self._vocoder(spectrogram)[0].float().cpu().numpy()
+        waveform = self._vocoder(spectrogram)[0].float().cpu()
+        check_finite(waveform, "the sound is", self._audio_vae.dtype, "model.precision")
+        return waveform.numpy()
 
     def _frames(self, latents: SoundLatents, tiling: DecodeTiling) -> Iterator[np.ndarray]:
-        """(height, width, 3) uint8 RGB, brought to the host one by one."""
+        """(height, width, 3) uint8 RGB, piece by piece. Raises FloatingPointError for pixels that are not finite."""
         vae = self._vae
         samples = latents.latents.to(self._device, getattr(torch, latents.embeds_dtype))
         samples = diffusers.LTX2Pipeline._denormalize_latents(
             samples, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
         )
         for piece in decode_in_tiles(vae, samples.to(vae.dtype), None, tiling):
-            for index in range(piece.shape[2]):
-                yield self._to_uint8(piece[:, :, index])
-
-    def _to_uint8(self, frame: torch.Tensor) -> np.ndarray:
-        """(1, 3, H, W) in [-1, 1] -> (H, W, 3) uint8, rounded as diffusers rounds for `output_type="pil"`."""
-        image = self._processor.postprocess(frame, output_type="pt")[0]
-        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            yield from frames_of(piece, self._processor)

@@ -10,6 +10,7 @@ import diffusers
 import PIL.Image
 import torch
 
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx2.passes import PassSettings, latent_index, passes
 from ltx_dist.models.ltx2.payloads import ConditionLatents, ConnectedText, SoundLatents
 from ltx_dist.models.ltx2.stand_ins import AudioVae, Connectors, FirstFrameVae, VideoVae
@@ -124,9 +125,13 @@ class Denoiser:
             **settings.guidance.arguments(),
             **arguments,
         )
+        latents = self._unpacked(pipeline, seen[0], request, settings).float().cpu()
+        audio_latents = audio_latents.float().cpu()
+        check_finite(latents, "the latents are", self._dtype, "model.precision")
+        check_finite(audio_latents, "the sound's latents are", self._dtype, "model.precision")
         return SoundLatents(
-            latents=self._unpacked(pipeline, seen[0], request, settings).float().cpu(),
-            audio_latents=audio_latents.float().cpu(),
+            latents=latents,
+            audio_latents=audio_latents,
             generator_state=generator.get_state(),
             embeds_dtype=text.embeds_dtype,
         )

@@ -12,6 +12,7 @@ from diffusers.video_processor import VideoProcessor
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
+from ltx_dist.models.frames import frames_of
 from ltx_dist.models.ltx_video.tiling import decode_in_tiles
 from ltx_dist.pipeline.payloads import DecodedClip, Latents
 from ltx_dist.pipeline.request import RenderRequest
@@ -41,7 +42,8 @@ class Decode:
         ]
 
     def _frames(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling) -> Iterator[np.ndarray]:
-        """The clip's frames, (height, width, 3) uint8 RGB, made so on the device and brought to the host one by one.
+        """The clip's frames, (height, width, 3) uint8 RGB, made so on the device, piece by piece.
+        Raises FloatingPointError for pixels that are not finite.
 
         Latents are cast to the text embeddings' dtype before the decode noise is drawn in it and to the VAE's after,
         and the noise is the next draw of the generator that made the initial noise, as in diffusers.
@@ -56,8 +58,7 @@ class Decode:
         # The VAE of 0.9.1 draws noise from the global generator inside its decoder.
         torch.manual_seed(request.seed)
         for piece in decode_in_tiles(vae, samples.to(vae.dtype), timestep, tiling):
-            for index in range(piece.shape[2]):
-                yield self._to_uint8(piece[:, :, index])
+            yield from frames_of(piece, self._processor)
 
     def _add_decode_noise(
         self, request: RenderRequest, latents: Latents, samples: torch.Tensor
@@ -71,8 +72,3 @@ class Decode:
         )[:, None, None, None, None]
         timestep = torch.tensor([request.decode_timestep], device=self._device, dtype=samples.dtype)
         return (1 - scale) * samples + scale * noise, timestep
-
-    def _to_uint8(self, frame: torch.Tensor) -> np.ndarray:
-        """(1, 3, H, W) in [-1, 1] -> (H, W, 3) uint8, rounded as diffusers rounds for `output_type="pil"`."""
-        image = self._processor.postprocess(frame, output_type="pt")[0]
-        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -10,6 +10,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.geometry import VaeGeometry
 from ltx_dist.pipeline.payloads import Conditioning, Latents
 from ltx_dist.pipeline.request import RenderRequest
@@ -24,6 +25,7 @@ class Denoise:
     ) -> None:
         self._transformer = components["transformer"]
         self._device = device
+        self._dtype = dtype
         self._pipeline_class = pipeline_class(checkpoint)
         self._noise_scheduler = load_noise_scheduler(checkpoint)
         self._geometry = VaeGeometry(checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio, dtype)
@@ -69,8 +71,7 @@ class Denoise:
             callback_on_step_end_tensor_inputs=[],
         )
         unpacked = self._unpacked(pipeline, latents, request).float().cpu()
-        if not unpacked.isfinite().all():
-            raise FloatingPointError("the latents are not finite; model.precision=bfloat16 or float32 may help")
+        check_finite(unpacked, "the latents are", self._dtype, "model.precision")
         return [
             Latents(
                 # A copy: a view would keep the others of the pass, and all of them would travel with it.

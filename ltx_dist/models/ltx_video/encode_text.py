@@ -10,6 +10,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.load import load_tokenizer
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
@@ -57,8 +58,10 @@ class EncodeText:
         return self._encode([text], max_sequence_length)
 
     def _encode(self, texts: list[str], max_sequence_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(texts, max_sequence_length, caption_channels) and (texts, max_sequence_length)."""
+        """(texts, max_sequence_length, caption_channels) and (texts, max_sequence_length), on the CPU."""
         embeds, mask, _, _ = self._pipeline.encode_prompt(
             texts, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=self._device
         )
-        return embeds.cpu(), mask.cpu()
+        embeds = embeds.cpu()
+        check_finite(embeds, "the text embeddings are", embeds.dtype, "model.precision")
+        return embeds, mask.cpu()

@@ -1,0 +1,34 @@
+"""Decoded pixels -> frames on the host: the tail of diffusers' pipelines, a group of frames at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltx_dist.models.finite import check_finite
+
+GROUP_BYTES = 64 << 20
+"""Of a group's pixels in float32, in which they are rounded: 16 frames of 704x480. Frame by frame the device would wait
+for the host 121 times a clip; all at once they would take as much memory as decoding itself."""
+
+
+def frames_of(piece: torch.Tensor, processor: Any) -> Iterator[np.ndarray]:
+    """(1, 3, frames, H, W) in [-1, 1] on the device -> frames of (H, W, 3) uint8 RGB on the host.
+
+    processor: diffusers' VideoProcessor. Rounded as diffusers rounds for `output_type="pil"`. Raises FloatingPointError
+    for pixels that are not finite, which would all become 0.
+    """
+    check_finite(piece, "the frames are", piece.dtype, "model.vae_precision")
+    pixels = piece[0].transpose(0, 1)
+    _, _, height, width = pixels.shape
+    for group in pixels.split(max(1, GROUP_BYTES // (3 * 4 * height * width))):
+        images = processor.postprocess(group, output_type="pt")
+        # Turned over on the device: on the host that takes 0.4 s a clip, with the interpreter's lock held.
+        yield from on_host((images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+
+
+def on_host(frames: torch.Tensor) -> np.ndarray:
+    return frames.cpu().numpy()
