@@ -75,7 +75,7 @@ def _batches(scale: Scale, caps: Sequence[float | None], steps: int, short: floa
 def _rendered(
     scale: Scale, checkpoint: Any, requests: tuple[Any, ...], cap_gb: float | None, short: float
 ) -> dict[str, Any]:
-    from ltx_dist.engine.loop import Renderer
+    from ltx_dist.engine.loop import BatchLoop
     from ltx_dist.inputs.config import RenderConfig
     from ltx_dist.models.ltx_video.presets import preset_for
     from ltx_dist.placement.inventory import DeviceInfo, Inventory
@@ -101,11 +101,11 @@ def _rendered(
     started = time.perf_counter()
     executor = LocalExecutor([spec])
     start_s = time.perf_counter() - started
-    renderer = Renderer(Scheduler(forecast.placement, costs), executor)
+    loop = BatchLoop(Scheduler(forecast.placement, costs), executor)
     started = time.perf_counter()
-    results = list(renderer.render(requests))
+    results = list(loop.render(requests))
     seconds = time.perf_counter() - started
-    reports = [completion.report for completion in renderer.completions]
+    reports = [completion.report for completion in loop.completions]
     fallbacks = sorted({report.fallback for report in reports if report.fallback})
     moving = sum(report.load_seconds for report in reports)
     used = memory(scale)

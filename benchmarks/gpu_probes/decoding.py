@@ -95,7 +95,7 @@ def slots(scale: Scale) -> Iterator[Row]:
         requests = [request_of(scale, index, scale.shapes[0], 2) for index in range(num_clips)]
         latents = [latents_of(scale, request, checkpoint) for request in requests]
         for count in SLOTS if scale.is_cuda else SLOTS[:2]:
-            worker = worker_of(scale, checkpoint, "time_sliced", video_slots=count)
+            worker = worker_of(scale, checkpoint, "time_sliced", host_slots=count)
             worker.run(DECODE, [requests[0]], latents[0])
             worker.run(ENCODE_VIDEO, [requests[0]], None)
             started, decoding = time.perf_counter(), 0.0

@@ -44,7 +44,7 @@ def worker_of(scale: Scale, checkpoint: Any, residency: str, **fields: Any) -> A
     from ltx_dist.pipeline.worker import Worker
     from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
-    streamed = STAGES[:2] if residency == "streamed" else ()
+    streamed = ("text_encoder", "transformer") if residency == "streamed" else ()
     storage = fields.pop("storage", Storage())
     kind = scale.device.type
     worker = Worker(f"{kind}:0", STAGES, kind, residency=residency, streamed=streamed, **fields)
@@ -64,8 +64,7 @@ def ours(worker: Any, requests: Sequence[Any]) -> Rendered:
             if stage == DENOISE:
                 rendered.latents += report.latents_sha256
             if stage == DECODE:
-                if output is None:
-                    output, _ = worker.run(ENCODE_VIDEO, [request], None)
+                output, _ = worker.run(ENCODE_VIDEO, [request], None)
                 rendered.frames.append(output.frames_sha256)
             payloads[request.request_id] = output
     return rendered

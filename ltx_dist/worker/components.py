@@ -47,7 +47,7 @@ class Components:
         self._modules: dict[str, torch.nn.Module] = {}
         self._movers: dict[str, ResidentModule | StreamedModule] = {}
         self._operations: dict[tuple[str, tuple[str, ...]], Operation] = {}
-        self._streamed = {component for stage in worker.streamed for component in family.recipe[stage].components}
+        self._streamed = set(worker.streamed)
         self._takes_turns = worker.residency != "resident"
         self._notices: list[str] = []
         self._reported: set[str] = set()

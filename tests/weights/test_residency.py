@@ -32,9 +32,9 @@ WAYS = {
     "resident": Worker("cpu:0", STAGES, "cpu", threads=1),
     "time_sliced": Worker("cpu:0", STAGES, "cpu", residency="time_sliced", threads=1),
     "read again": Worker("cpu:0", STAGES, "cpu", residency="time_sliced", threads=1, keeps_host_copy=False),
-    "streamed": Worker("cpu:0", STAGES, "cpu", residency="streamed", threads=1, streamed=(E, D)),
+    "streamed": Worker("cpu:0", STAGES, "cpu", residency="streamed", threads=1, streamed=(T5, TRANSFORMER)),
     "streamed, read again": Worker(
-        "cpu:0", STAGES, "cpu", residency="streamed", threads=1, streamed=(E, D), keeps_host_copy=False
+        "cpu:0", STAGES, "cpu", residency="streamed", threads=1, streamed=(T5, TRANSFORMER), keeps_host_copy=False
     ),
 }
 
