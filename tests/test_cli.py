@@ -92,15 +92,11 @@ def test_a_rerun_renders_only_what_is_missing_or_changed(prompts: Path, tmp_path
 
 
 def test_clips_that_fail_are_told_of_and_exit_3(prompts: Path, tmp_path: Path, checkpoint: Path):
-    # The decoder of another checkpoint cannot read these latents: a true failure of the last stage.
-    broken = tmp_path / "broken"
-    subprocess.run(["cp", "-r", checkpoint, broken], check=True)
-    tiny.save_vae(broken / "vae", "0.9.5", latent_channels=8)
     out = tmp_path / "out"
-    result = render(prompts, out, broken)
+    result = render(prompts, out, tiny.save_overflowing(checkpoint, tmp_path / "broken"))
     assert result.exit_code == 3, result.output
     sidecar = json.loads((out / "red.json").read_text())
-    assert sidecar["status"] == "failed" and "RuntimeError" in sidecar["error"]
+    assert sidecar["status"] == "failed" and "not finite" in sidecar["error"]
     record = json.loads((out / "run.json").read_text())
     assert (record["done"], record["failed"], record["exit_code"]) == (0, 3, 3)
     assert not list(out.glob("*.mp4"))
@@ -115,9 +111,7 @@ def test_nothing_of_the_environment_gets_into_the_output(
     """Not of a clip that is done, nor of one that failed, nor of a run that did."""
     for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "SOME_PASSWORD", "HTTPS_PROXY"):
         monkeypatch.setenv(name, CANARY)
-    broken = tmp_path / "broken"
-    subprocess.run(["cp", "-r", checkpoint, broken], check=True)
-    tiny.save_vae(broken / "vae", "0.9.5", latent_channels=8)
+    broken = tiny.save_overflowing(checkpoint, tmp_path / "broken")
     printed = ""
     for index, weights in enumerate((checkpoint, broken)):
         out = tmp_path / f"out-{index}"

@@ -11,6 +11,7 @@ import diffusers
 import sentencepiece
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 LATENT_CHANNELS = 16
 CAPTION_CHANNELS = 32
@@ -106,16 +107,21 @@ def save_t5_tokenizer(checkpoint: Path) -> Path:
     return folder
 
 
-def save_vae(folder: Path, version: str, latent_channels: int = LATENT_CHANNELS) -> None:
-    """Only the VAE, in place of the one there."""
-    _random_vae(version, latent_channels).save_pretrained(folder, safe_serialization=True)
+def save_overflowing(checkpoint: Path, folder: Path) -> Path:
+    """A copy whose transformer gives infinities: headers and configs are right, so that only rendering shows it."""
+    shutil.copytree(checkpoint, folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["proj_out.bias"].fill_(float("inf"))
+    save_file(tensors, weights)
+    return folder
 
 
-def _random_vae(version: str, latent_channels: int = LATENT_CHANNELS) -> torch.nn.Module:
-    vae = diffusers.AutoencoderKLLTXVideo(latent_channels=latent_channels, **VAES[version])
+def _random_vae(version: str) -> torch.nn.Module:
+    vae = diffusers.AutoencoderKLLTXVideo(latent_channels=LATENT_CHANNELS, **VAES[version])
     generator = torch.Generator().manual_seed(1)
-    vae.latents_mean.copy_(torch.randn(latent_channels, generator=generator) * 0.1)
-    vae.latents_std.copy_(torch.rand(latent_channels, generator=generator) + 0.5)
+    vae.latents_mean.copy_(torch.randn(LATENT_CHANNELS, generator=generator) * 0.1)
+    vae.latents_std.copy_(torch.rand(LATENT_CHANNELS, generator=generator) + 0.5)
     for name, parameter in vae.named_parameters():
         if "per_channel_scale" in name:  # zero at first, so that the injected noise would not show
             parameter.data.normal_(0, 0.5, generator=generator)

@@ -105,7 +105,7 @@ def test_digests_are_of_the_waveform_before_silence_is_added() -> None:
 
 def test_the_seal_and_a_sidecar_tell_of_the_sound() -> None:
     video = encode(tones())
-    assert SoundFacts.recorded(read_seal(video.mp4) or {}) == video.sound
+    assert SoundFacts.recorded(read_seal(io.BytesIO(video.mp4)) or {}) == video.sound
     assert SoundFacts.recorded({"frames_sha256": "00"}) is None
     with pytest.raises(KeyError, match="sampling_rate"):
         SoundFacts.recorded({"audio_sha256": "00"})
