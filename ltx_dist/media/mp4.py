@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -60,11 +63,9 @@ def encode_video(
     `facts`, and the digests of the frames and of the sound, in its seal, for us.
     """
     digest, count, rate = hashlib.sha256(), 0, exact_rate(frame_rate)
-    # Moving the index to the front reopens the file by its name, so a buffer in memory does not do.
-    with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
-        path = Path(folder) / "clip.mp4"
+    with _scratch_file() as path:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        with av.open(str(path), "w", format="mp4", options=options) as container:
+        with av.open(path, "w", format="mp4", options=options) as container:
             container.metadata["comment"] = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
             stream = container.add_stream("libx264", rate=rate, options=_x264_options(output))
             _describe(stream, height, width, output.threads)
@@ -87,9 +88,27 @@ def encode_video(
         sealing = {**(facts or {}), "frames_sha256": digest.hexdigest()}
         if heard is not None:
             sealing |= {name: str(value) for name, value in asdict(heard).items()}
-        mp4 = sealed(path.read_bytes(), sealing)
+        mp4 = sealed(Path(path).read_bytes(), sealing)
     assert count == num_frames, f"{count} frames of {num_frames}"
     return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest(), heard)
+
+
+@contextmanager
+def _scratch_file() -> Iterator[str]:
+    """The name of a file to write to, gone afterwards.
+
+    Moving the index to the front reopens the file by its name, so a buffer does not do. A file in memory does, and then
+    a TMPDIR that is full or missing is no reason for clips to fail.
+    """
+    if sys.platform == "linux" and Path("/proc/self/fd").is_dir():
+        descriptor = os.memfd_create("ltx-dist-clip.mp4")
+        try:
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
+        yield str(Path(folder) / "clip.mp4")
 
 
 def _sound_track(

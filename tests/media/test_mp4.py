@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 import numpy as np
@@ -38,6 +42,24 @@ def psnr(decoded: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def test_equal_frames_give_equal_files() -> None:
     assert len({encode(moving_square()).mp4_sha256 for _ in range(20)}) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are a thing of Linux")
+def test_a_temporary_folder_that_is_full_or_gone_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = encode(moving_square()).mp4_sha256
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/full")  # where every file fails
+    open_files = len(os.listdir("/proc/self/fd"))
+    assert encode(moving_square()).mp4_sha256 == there
+    assert len(os.listdir("/proc/self/fd")) == open_files
+
+
+def test_where_memory_has_no_files_the_temporary_folder_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = encode(moving_square()).mp4_sha256
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert encode(moving_square()).mp4_sha256 == there and not list(tmp_path.iterdir())
 
 
 def test_the_digests_are_of_the_frames_and_of_the_file() -> None:
