@@ -1,4 +1,4 @@
-"""Words for people: values as they were given, numbers of things, several mistakes at once."""
+"""Words for people: values as they were given, counts, several mistakes reported together."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     [
         ("ltx render p.jsonl -o out --executor local >&-", 0),
         ("ltx render p.jsonl -o out --executor local >/dev/full", 0),
+        ("ltx render p.jsonl -o out --keep-latents && ltx decode out --set output.crf=30 >/dev/full", 0),
         ("ltx plan p.jsonl >&-", 0),
         ("ltx plan - <&-", 2),
         ("ltx plan p.jsonl >/dev/full", 74),

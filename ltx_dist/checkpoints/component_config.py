@@ -13,7 +13,7 @@ DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "va
 
 
 def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    """Of text_encoder, transformer or vae."""
+    """The config of text_encoder, transformer or vae."""
     source = checkpoint.source(component)
     if isinstance(source, InFile):
         return read_config(source.config_name) | source.changes

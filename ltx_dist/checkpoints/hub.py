@@ -23,7 +23,7 @@ T5_FILES = (
     "config.json", "model*.safetensors", "model*.safetensors.index.json",
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "spiece.model",
 )  # fmt: skip
-"""Of a repository that is a model with these folders, or T5 itself."""
+"""Files to download from a repository that is a model with these folders, or T5 itself."""
 
 CHECKPOINT_FILES = (
     "model_index.json", "scheduler/*.json", *TEXT_ENCODER_FILES,

@@ -1,6 +1,6 @@
 """An official LTX-Video .safetensors file: transformer and VAE under their original key names, from its header alone.
 
-The version is told by the rules of `infer_diffusers_model_type` and `convert_ltx_vae_checkpoint_to_diffusers` in
+The version is recognised by the rules of `infer_diffusers_model_type` and `convert_ltx_vae_checkpoint_to_diffusers` in
 diffusers 0.42 (loaders/single_file_utils.py), because diffusers renames the keys by them; sizes by tensors' shapes.
 """
 

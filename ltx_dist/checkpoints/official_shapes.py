@@ -31,7 +31,7 @@ _PLACES = {
 
 
 def transformer_sizes(shapes: Shapes, num_attention_heads: int | None = None) -> dict[str, Any]:
-    """Of an LTXVideoTransformer3DModel. Raises KeyError or ValueError where the shapes are not of one."""
+    """Sizes in the config of an LTXVideoTransformer3DModel. Raises KeyError or ValueError for other shapes."""
     heads = num_attention_heads or OFFICIAL_HEADS
     width, in_channels = shapes["patchify_proj.weight"]
     if width % heads:
@@ -48,7 +48,7 @@ def transformer_sizes(shapes: Shapes, num_attention_heads: int | None = None) ->
 
 
 def vae_sizes(shapes: Shapes, config_name: str) -> dict[str, Any]:
-    """Of an AutoencoderKLLTXVideo whose blocks are arranged as in the packaged config of that name."""
+    """Sizes in the config of an AutoencoderKLLTXVideo with the block order of the packaged config of that name."""
     encoder, decoder = "vae.encoder.down_blocks", "vae.decoder.up_blocks"
     places = _PLACES[config_name]
     # A downsampler takes its block's channels; so does an upsampler, and only 0.9.0's first block has none.

@@ -12,7 +12,7 @@ _IN_REPOSITORY = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)/(?P<file
 
 
 def what_is_wrong(name: str, path: Path) -> str:
-    """Of a name that is neither a folder nor a .safetensors file here, nor of the form of one on the hub."""
+    """What is wrong with a name that is neither a folder, nor a .safetensors file, nor a possible name on the hub."""
     if "://" in name or name.startswith(("huggingface.co/", "hf.co/")):
         return _of_url(name)
     if path.suffix == ".gguf":
@@ -56,7 +56,7 @@ def refuse_places_around(path: Path) -> None:
 
 
 def _of_url(name: str) -> str:
-    """Of the hub's addresses: /owner/name, and below it /blob/, /resolve/ or /tree/, a revision and a file."""
+    """The parts of a hub URL: /owner/name, then perhaps /blob/, /resolve/ or /tree/, a revision and a file."""
     url = urlsplit(name if "://" in name else f"https://{name}")
     # Split first: the slashes of a revision are written as %2F.
     parts = [unquote(part) for part in url.path.strip("/").split("/")]

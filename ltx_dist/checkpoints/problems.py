@@ -1,4 +1,4 @@
-"""How a checkpoint's mistakes are gathered, so that all of them are reported at once."""
+"""Collects the problems of a checkpoint, so that all are reported together."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What this machine has, what will not work, and what to do about it. Each check stands alone: none can end another."""
+"""Checks of this machine: what it has, what will not work, and the remedies. No check can end another."""

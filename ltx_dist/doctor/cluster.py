@@ -1,4 +1,4 @@
-"""The cluster: whether it answers, lets us in, and what it has."""
+"""Checks a cluster: whether it answers, accepts us, and what it has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ltx_dist.doctor.probe import ProbeError, probe
 
 
 def check_cluster(address: str) -> Iterator[Finding]:
-    """address: HOST:PORT of its head, as for `render`, or http(s)://HOST:PORT of its job server, as for `submit`."""
+    """Yield what a cluster has. address: its head (HOST:PORT), as for `render`, or its job server (a URL)."""
     try:
         found = probe("ltx_dist.cluster.ray_probe", address)
     except ProbeError as error:

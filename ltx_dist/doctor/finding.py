@@ -1,4 +1,4 @@
-"""What a check found, and how checks are run so that whatever is broken is told of and not raised."""
+"""Runs checks; failures are reported as findings, not raised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """failure: something that was asked for will not work. warning: it works, and not as well as it could."""
+    """failure: something that the user asked for will not work. warning: it works, but not as well as it could."""
 
     OK = "ok"
     WARNING = "warning"
@@ -17,7 +17,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. remedy: what to do; empty where nothing is wrong."""
+    """One line of the report. remedy: what to do; empty if nothing is wrong."""
 
     subject: str
     status: Status
@@ -39,14 +39,14 @@ def failure(subject: str, text: str, remedy: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """subject: what it is about, should it fail itself."""
+    """A check and its subject, which names it if it raises."""
 
     subject: str
     run: Callable[[], Iterable[Finding]]
 
 
 def examine(checks: Iterable[Check]) -> Iterator[Finding]:
-    """The findings of all checks, in their order. A check that raises is a failure of what it looks at."""
+    """The findings of all checks, in order. A check that raises becomes a failure of its subject."""
     for check in checks:
         try:
             yield from check.run()

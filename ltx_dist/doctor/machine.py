@@ -1,4 +1,4 @@
-"""The GPUs as their driver tells of them, where it pages, and the memory that processes share."""
+"""Checks GPUs, paging by their driver, and shared memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A line of nvidia-smi. Bytes and link are None where the board does not tell them."""
+    """A line of nvidia-smi. Bytes and link are None if the board does not report them."""
 
     index: str
     name: str
@@ -53,7 +53,7 @@ def query_gpus() -> list[Gpu]:
 
 
 def count_gpus() -> int:
-    """As `query_gpus`; 0 where the driver does not answer, which is told of by the check of the GPUs."""
+    """The number of GPUs; 0 if the driver does not answer, which the check of GPUs reports."""
     try:
         return len(query_gpus())
     except (OSError, subprocess.SubprocessError):
@@ -97,7 +97,7 @@ def _finding(gpu: Gpu) -> Finding:
 
 
 def check_paging(num_gpus: int) -> Iterator[Finding]:
-    """Windows' driver, under WSL too, answers a full GPU by paging to host memory: 100 times slower, and no error."""
+    """Warn where a full GPU is paged to host memory, as by the Windows driver and under WSL: 100 times slower."""
     if not num_gpus:
         return
     if platform.system() == "Windows" or "microsoft" in platform.release().lower():

@@ -1,4 +1,4 @@
-"""Python and the packages: there, of a version that works, and doing what they are for."""
+"""Checks Python and the packages: whether they are installed, have the right versions, and work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Every requirement of ours against what is installed. Whether it works is for the checks that use it."""
+    """Compare every requirement with what is installed. Other checks find out whether it works."""
     from packaging.requirements import Requirement
 
     wrong, right = [], []
@@ -47,7 +47,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_torch(num_gpus: int, wants_gpu: bool) -> Iterator[Finding]:
-    """num_gpus: those that the driver shows. wants_gpu: whether the config asks for one."""
+    """Check torch. num_gpus: GPUs that the driver reports. wants_gpu: whether the config asks for one."""
     try:
         found = probe("ltx_dist.doctor.torch_probe")
     except ProbeError as error:

@@ -1,4 +1,4 @@
-"""Runs what may be missing, hang or crash in a process of its own: torch, Ray, codecs."""
+"""Runs what may be missing, hang or crash in a separate process: torch, Ray, codecs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PROBE_SECONDS = 120.0
 
 
 class ProbeError(Exception):
-    """Why the probe has no answer, in one line."""
+    """One line: why a probe has no answer."""
 
 
 def probe(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What `python -m module` prints as JSON in its last line. Raises ProbeError with its last words if it cannot."""
+    """The JSON that `python -m module` prints in its last line. Raises ProbeError with its last output otherwise."""
     command = [sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The checkpoint: there and complete; and the output: room, permission and speed."""
+"""Checks that the checkpoint is complete, and the output's free space, permission and speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_SPEED = 20e6
 
 
 def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Iterator[Finding]:
-    """Looks at the files of `model.checkpoint`; downloads nothing."""
+    """Check the files of `model.checkpoint`, without downloading anything."""
     try:
         found = probe(
             "ltx_dist.doctor.checkpoint_probe", name, text_encoder or "", version, environment={"HF_HUB_OFFLINE": "1"}
@@ -47,7 +47,7 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
 
 
 def check_output(output: str) -> Iterator[Finding]:
-    """Writes and removes a file where the folder is or would be; of a URL, there and where it is staged."""
+    """Write and remove a file where the folder is or would be; for a URL, there and in its staging folder."""
     if "://" in output:
         from ltx_dist.store.output import staging_folder
 
@@ -95,12 +95,12 @@ def _size(num_bytes: int) -> str:
 
 
 def _nearest_folder(path: Path) -> Path:
-    """The path itself or the first of its parents that is there."""
+    """The path itself, or the nearest parent that exists."""
     return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _write_speed(folder: Path, num_bytes: int) -> float:
-    """Bytes a second until they are on the disk. Raises OSError, and leaves nothing behind."""
+    """Bytes per second to the disk, fsync included. Raises OSError. Leaves no file behind."""
     path = folder / f".ltx-dist-doctor-{secrets.token_hex(4)}"
     data = os.urandom(1 << 20)  # zeros would not be written at all by some file systems
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Writes an object where an output that is a URL would be; prints bytes a second as JSON; run by `storage.py`."""
+"""Writes an object to a URL and prints bytes per second as JSON; run by `storage.py`."""
 
 from __future__ import annotations
 

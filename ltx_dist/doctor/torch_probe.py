@@ -1,4 +1,4 @@
-"""Prints what torch is and sees, as JSON; run by `packages.py` in a process of its own."""
+"""Prints torch's version and devices as JSON; run by `packages.py` in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A YAML file and `--set` -> RenderConfig. Everything wrong is said at once, with its line."""
+"""A YAML file and `--set` -> RenderConfig. All errors are reported together, with line numbers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _plain_scalars(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[s
 
 
 def _refuse_contradictions(config: RenderConfig, origins: Mapping[str, str]) -> None:
-    """Raises ValueError for settings that are right by themselves and not together."""
+    """Raises ValueError for settings that are valid by themselves but not together."""
     if config.recovery.exact and config.denoise.batch_size > 1:
         raise ValueError(
             f"{origins['denoise.batch_size']}: denoise.batch_size: {config.denoise.batch_size} changes the low bits of "

@@ -1,4 +1,4 @@
-"""How a mistake in a config or a prompt file is put into words: what was given, what is allowed, what was meant."""
+"""Error messages for configs and prompt files: what was given, what is allowed, what was probably meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request as a file of the output folder tells it, believed no more than a row of a prompt file."""
+"""Reads the request stored beside kept latents, validated like a prompt row."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REQUIRED = frozenset(field.name for field in fields(RenderRequest) if field.defa
 RESOLVED = ("conditions", "video", "second_pass", "loras", "sound")
 """Fields that a row asks for in other words than a request has them in."""
 
-REMEDY = "not latents as ltx-dist keeps them; remove the file"
+REMEDY = "not latents kept by ltx-dist; remove the file"
 
 
 def kept_request(path: Path, text: str, checkpoint: Checkpoint) -> RenderRequest:
-    """The request in the JSON that `path` tells; its name is the file's. Raises ValueError naming file and field.
+    """The request in the JSON text of `path`; its name is the file's. Raises ValueError naming file and field.
 
     Fields that requests did not have when it was written have their defaults.
     """
@@ -33,7 +33,7 @@ def kept_request(path: Path, text: str, checkpoint: Checkpoint) -> RenderRequest
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict) or not REQUIRED <= told.keys() <= FIELDS:
-        raise ValueError(f"{path}: does not tell a whole request: {REMEDY}")
+        raise ValueError(f"{path}: does not hold a whole request: {REMEDY}")
     name = told.pop("request_id")
     if name != path.stem:
         raise ValueError(f"{path}: request_id: {show(name)} is not the file's name: {REMEDY}")

@@ -11,7 +11,7 @@ Fit = Literal["crop", "stretch", "pad"]
 Preprocess = Literal["diffusers", "official"]
 
 OFFICIAL_CRF = 29
-"""Of the one frame of H.264 that an image is made into, and a blur before: inference.py of Lightricks/LTX-Video."""
+"""CRF of the H.264 frame that an image becomes, after a blur: inference.py of Lightricks/LTX-Video."""
 
 
 class _Part(BaseModel):

@@ -34,7 +34,7 @@ _FOREIGN_LINES: Mapping[str, tuple[re.Pattern[str], str]] = {
 
 _FLAG = re.compile(r"\s--([A-Za-z][\w-]*)(?=[\s=]|$)")
 _SHORT_FLAGS = frozenset({"ar", "no", "stylize", "chaos", "niji", "neg", "n", "s", "d", "g", "l"})
-"""Of Midjourney and of Stable Diffusion's prompt files."""
+"""Flags of Midjourney and of Stable Diffusion's prompt files."""
 _LIST_MARK = re.compile(r"([-*\u2022]|(\d{1,6})[.)])\s+")
 
 _UNEXPANDED = (

@@ -1,4 +1,4 @@
-"""Prompt files (txt, csv, jsonl, json, yaml) -> rows with their lines. What the rows say is not checked here."""
+"""Prompt files (txt, csv, jsonl, json, yaml) -> rows with line numbers. The content of rows is not checked here."""
 
 from __future__ import annotations
 

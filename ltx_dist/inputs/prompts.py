@@ -1,4 +1,4 @@
-"""A prompt file, the config's defaults and the preset -> RenderRequests. Everything wrong is said at once."""
+"""A prompt file, the config's defaults and the preset -> RenderRequests. All errors are reported together."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class _Resolver:
         return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
 
     def _has_two_passes(self, item: Item, given: dict[str, Any]) -> bool | None:
-        """None after noting why it cannot be told."""
+        """Whether a row asks for two passes; None after noting why that is unclear."""
         recipe, settings = (given.get(key, self._defaults.get(key)) for key in ("recipe", "second_pass"))
         if given.get("recipe") == "one_pass" and given.get("second_pass"):
             self._note(item, "second_pass: recipe is one_pass; leave one of the two out")
@@ -181,7 +181,7 @@ class _Resolver:
         return None if problems else extra
 
     def fallback_problems(self) -> list[str]:
-        """What is wrong with values of config and preset that some row relied on, once and not for each row."""
+        """Problems of config and preset values that some row relied on, each once rather than per row."""
         of_defaults, of_preset = [], []
         for key in Row.model_fields:
             message = self._wrong_fallback.get(key)

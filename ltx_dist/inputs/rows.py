@@ -1,4 +1,4 @@
-"""What the readers of prompt files find: rows, what is wrong, and what may be other than meant, each with its line."""
+"""What the readers of prompt files return: rows, errors and warnings, each with its line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row as read: its line in the file (from 1) and whatever stands there."""
+    """A row as read: its line in the file (from 1) and its content."""
 
     line: int
     content: Any
@@ -16,7 +16,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A line of the file (from 1) and what is wrong there."""
+    """An error: a line of the file (from 1) and what is wrong there."""
 
     line: int
     message: str
@@ -24,7 +24,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A line of the file (from 1) and what there may be other than it was meant: a warning, not an error."""
+    """A warning: a line of the file (from 1) and what may not be what was meant."""
 
     line: int
     message: str

@@ -1,6 +1,6 @@
 """The seal of an mp4: its last box, which says what the clip is and that every byte before it is as it was written.
 
-So a finished file speaks for itself: a sidecar that is lost can be written again from it, and a damaged file is told
+So a finished file speaks for itself: a lost sidecar can be written again from it, and a damaged file can be told
 from a whole one without a record beside it. Players skip boxes they do not know (ISO/IEC 14496-12, 4.2).
 
     bytes 0-3    the box's length, big-endian

@@ -15,7 +15,7 @@ from ltx_dist.pipeline.payloads import Sound, SoundFacts
 Codec = Literal["aac", "alac"]
 
 BIT_RATE = 192_000
-"""Of AAC, for both channels together: ffmpeg's own encoder needs more than its default of 128,000 to sound clean."""
+"""Bit rate of AAC for both channels: ffmpeg's own encoder needs more than its default of 128,000 to sound clean."""
 
 BLOCK = 1024
 """Samples that AAC encodes together; the last block is filled up."""

@@ -14,7 +14,7 @@ from typing import Any
 from ltx_dist.user_cache import user_cache
 
 MAX_BYTES = 16 << 30
-"""Of one file: an hour of 4K video at 36 Mbit/s. What comes from a URL is kept on this machine's disk."""
+"""Bytes of one file: an hour of 4K video at 36 Mbit/s. What comes from a URL is kept on this machine's disk."""
 
 _CHUNK = 1 << 20
 

@@ -1,4 +1,4 @@
-"""What a clip with sound is told beyond one without: settings that only LTX-2.x has, under diffusers' names."""
+"""Settings of clips with sound, which only LTX-2.x has, under diffusers' names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class SoundSettings:
-    """Of the first, or only, denoising pass. `audio_*` guide the sound as the others guide the video.
+    """Settings of the first, or only, denoising pass. `audio_*` guide the sound as the others guide the video.
 
     stg_scale: 0 turns spatio-temporal guidance off; it leaves out attention in spatio_temporal_guidance_blocks.
     modality_scale: 1 turns off the guidance by a prediction in which sound and video do not see each other. sigmas: a

@@ -1,4 +1,4 @@
-"""The clips of a folder as its files tell of them: what the page shows of each, and the command that makes it again.
+"""The clips of a folder, read from its files: what the page shows of each, and the command that renders it again.
 
 Sidecars may come from elsewhere: one that is not as ours are is a clip with a reason, never an error.
 """

@@ -1,4 +1,4 @@
-"""What a run tells of itself while it goes on: `run.json`, the page and the trace, written together."""
+"""Writes `run.json`, the page and the trace together, while a run continues and at its end."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PAGE_EVERY = 10.0
 """Seconds between two refreshes, at least."""
 
 PAGE_SHARE = 0.05
-"""Of the driver's time that refreshes may take: for a batch of thousands of clips they come less often."""
+"""Share of the driver's time that refreshes may take: in a batch of thousands of clips they are rarer."""
 
 
 class LivePage:
-    """Writes a run anew from time to time. Made when the run was written for the first time."""
+    """Writes a run again from time to time. Made right after the run was written for the first time."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + PAGE_EVERY
 
     def refresh(self, run: RunProgress, out: Output) -> None:
-        """Write if it is time. A disk that is full is for publishing to tell of."""
+        """Write if it is time. A full disk is reported by publishing, not here."""
         started = time.monotonic()
         if started < self._due:
             return
@@ -37,7 +37,7 @@ class LivePage:
 
 
 def write_run(run: RunProgress, out: Output) -> None:
-    """`run.json` first, the others are made from it. May raise OSError, and OutputError where they are uploaded."""
+    """Write `run.json` first; the others are made from it. Raises OSError, and OutputError if an upload fails."""
     _write(run, out)
     if out.mirror:
         out.mirror.upload_run()

@@ -1,4 +1,4 @@
-"""For a terminal: the batch, its queues and a row a worker, drawn again a few times a second.
+"""For a terminal: the batch, its queues and one row per worker, redrawn a few times per second.
 
 Finished clips scroll by above. Every line fits the terminal's width, whatever that is at the moment.
 """

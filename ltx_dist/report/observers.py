@@ -1,4 +1,4 @@
-"""Who watches a batch: a view, the event log, metrics. Each is told of every stage and every clip as it ends."""
+"""Observers of a batch: a view, the event log, metrics. Each is notified when a stage or a clip ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Watcher(Protocol):
 
 
 class Watchers:
-    """Tells all of them, in the order in which they came."""
+    """Notifies all watchers, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._watchers: list[Watcher] = []
@@ -46,7 +46,7 @@ class Watchers:
 
 
 class Warnings:
-    """Says what a person should change, when it happens, and keeps it for `run.json`."""
+    """Prints warnings that a person should act on, and keeps them for `run.json`."""
 
     def __init__(self, guard: CliffGuard, run: RunProgress, say: Callable[[str], None]) -> None:
         self._guard, self._run, self._say = guard, run, say

@@ -36,7 +36,7 @@ STATES = {None: "running", 0: "done", 1: "ended by an error", 3: "finished, some
 
 
 def write_report(folder: Path, held: HeldFolder | None = None) -> Path:
-    """Write `folder/index.html` from what the folder holds now, while a run goes on or after it; returns its path.
+    """Write `folder/index.html` from what the folder holds now, during or after a run; returns its path.
 
     Without run.json there are only clips. May raise OSError; ValueError for a run.json that is not ours.
     """

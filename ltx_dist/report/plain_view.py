@@ -1,4 +1,4 @@
-"""For files, pipes and logs: one line a finished clip, and every half minute one of the batch. Never cut or wrapped."""
+"""For files, pipes and logs: one line per finished clip, and one about the batch every 30 s. Never cut or wrapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOADING_AFTER = 5.0
 
 
 class PlainView:
-    """`tick` is to be called about every second, in any thread."""
+    """Prints to a log. `tick` is to be called about every second, in any thread."""
 
     def __init__(
         self, tally: Tally, console: Console, clock: Clock, queue_lengths: Callable[[], Mapping[str, int]]

@@ -1,4 +1,4 @@
-"""`run.json`: what became of a batch, in numbers, for people and for the tools that come after."""
+"""`run.json`: the results of a batch in numbers, for people and for tools."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Counts:
 
 @dataclass
 class RunProgress:
-    """What became of a batch so far; written as `run.json` however the run ends.
+    """The results of a batch so far; written as `run.json` however the run ends.
 
     names: the clips, in the order of the batch; unfinished: those without a result. checkpoint: what sidecars tell of
     it, too.
@@ -65,7 +65,7 @@ class RunProgress:
             self.failed += 1
 
     def is_recorded(self, folder: Path) -> bool:
-        """Whether `run.json` tells of these clips already, all of them done."""
+        """Whether `run.json` records these clips already, all of them done."""
         try:
             recorded = read_run_record(folder)
         except ValueError:
@@ -141,9 +141,9 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     except ForeignFileError:
         raise
     except ValueError as error:
-        raise ValueError(f"{path}: damaged, not JSON: {error}; running the batch again writes it anew") from None
+        raise ValueError(f"{path}: damaged, not JSON: {error}; rerunning the batch writes it again") from None
     if not _is_run_record(record):
-        raise ValueError(f"{path}: not a run record of ltx-dist; running the batch again writes it anew")
+        raise ValueError(f"{path}: not a run record of ltx-dist; rerunning the batch writes it again")
     return record
 
 

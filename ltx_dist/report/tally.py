@@ -1,4 +1,4 @@
-"""How far a batch is, in words: counts, pace, and the one line that tells of a finished clip."""
+"""The progress of a batch in words: counts, pace, and the line for a finished clip."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Tally:
         return self.done + self.failed
 
     def stage_ended(self, completion: Completion) -> None:
-        """The first tells when work began: loading the models before it says nothing of the pace."""
+        """Note when work began: the time to load models before it is not part of the pace."""
         if self._began is None:
             self._began = max(self._started, self._clock() - completion.report.seconds)
 
     def add(self, result: RenderResult, longest_name: int = 255) -> str:
-        """Count a result; the line that tells of it."""
+        """Count a result, and return its line."""
         self._last_ended = self._clock()
         self.done += result.status == "done"
         self.failed += result.status == "failed"
@@ -68,7 +68,7 @@ class Tally:
         return self._pace.eta(self.ended - self.already_done, self._last_ended - began, self._clock() - began)
 
     def clips_an_hour(self) -> float | None:
-        """Of this run, failed ones too; None before the first ended."""
+        """Clips per hour of this run, including failed ones; None before the first ended."""
         seconds = self._last_ended - self._work_began()
         return 3600 * (self.ended - self.already_done) / seconds if seconds > 0 else None
 
@@ -86,7 +86,7 @@ class Tally:
         return ", ".join(parts)
 
     def so_far(self, queued: Mapping[str, int]) -> str:
-        """One line for a log, while the batch goes on."""
+        """One line for a log, during the batch."""
         if not self.has_begun:
             return f"-- {duration(self.elapsed())}: the workers load their models, or are at the first stage"
         parts = [f"{self.ended} of {self.total} ended, {self.failed} failed", self.pace(), waiting(queued, self.recipe)]

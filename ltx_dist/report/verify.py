@@ -1,4 +1,4 @@
-"""Every published clip of a folder against what its sidecar recorded, and what a rerun would do about the others."""
+"""Checks every published clip of a folder against its sidecar, and finds what a rerun would render again."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from ltx_dist.store.publisher import RESERVED_NAMES
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one clip; `problem` is None when its file is whole and the one that was published.
+    """The result for one clip. `problem` is None if its file is intact and is the one that was published.
 
-    renders: whether the same command renders it again; a whole mp4 it keeps, and writes a lost sidecar from it.
+    renders: whether a rerun renders it again. A rerun keeps an intact mp4 and writes a lost sidecar from it.
     """
 
     name: str
@@ -55,7 +55,7 @@ def verify_folder(folder: Path) -> Iterator[Verdict]:
 
 
 def unfinished_clips(folder: Path) -> list[str]:
-    """Those of the last run that had no result when it ended, or when it last told; none where nothing tells."""
+    """Names without a result when the last run ended or last wrote its record; empty without a record."""
     with suppress(ValueError):
         unfinished = read_run_record(folder).get("unfinished", ())
         return [name for name in unfinished if isinstance(name, str)] if isinstance(unfinished, list) else []
@@ -92,14 +92,14 @@ def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
 def _without_sidecar(name: str, mp4: Path, problem: str) -> Verdict:
     with suppress(OSError, ForeignFileError), open_found(mp4) as file:
         if read_seal(file) is not None:
-            return Verdict(name, f"{problem}; {mp4.name} is whole", renders=False)
-        return Verdict(name, f"{problem}, and {mp4.name} is not whole", renders=True)
+            return Verdict(name, f"{problem}; {mp4.name} is intact", renders=False)
+        return Verdict(name, f"{problem}, and {mp4.name} is damaged", renders=True)
     return Verdict(name, problem, renders=True)
 
 
 def _not_the_one(name: str, mp4: Path, file: BinaryIO) -> Verdict:
     if read_seal(file) is not None:
-        return Verdict(name, f"{mp4.name} is whole, but its sidecar is that of another file", renders=False)
+        return Verdict(name, f"{mp4.name} is intact, but its sidecar belongs to another file", renders=False)
     file.seek(0)
     content = file.read(BLOCK_BYTES)
     how = "its sha256 differs" if any(content) else "all zeros" if content else "empty"

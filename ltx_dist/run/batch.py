@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all clips, in their order."""
+        """Names of all clips, in order."""
         return self.decoded_again or tuple(request.request_id for request in self.requests)
 
     @property
@@ -320,5 +320,5 @@ def _from_anywhere(name: str) -> str:
 
 @cache
 def _encoder_versions() -> dict[str, str]:
-    """Of the libraries that make embeddings; read from their metadata, so nothing is imported for it."""
+    """Versions of the libraries that make embeddings, read from their metadata without an import."""
     return {name: version(name) for name in ("torch", "transformers", "diffusers")}

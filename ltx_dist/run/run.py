@@ -196,7 +196,7 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
 
 
 def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resumption | None:
-    """Where each clip goes on; None where none is left."""
+    """Saved stage outputs from which clips resume; None if no clip is left."""
     placed, out = session.placed, session.out
     kept = out.folder / INTERNAL / KEEPS_LATENTS
     if placed.batch.config.recovery.keep_latents:

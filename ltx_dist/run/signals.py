@@ -2,7 +2,7 @@
 
 The first signal asks: nothing new is begun, and clips whose frames are there are published. When the grace is over, or
 at a second signal, KeyboardInterrupt ends what is still running; one more ends the process on the spot. What was not
-published by then is not lost either: the next run goes on with it.
+published by then is not lost either: the next run resumes with it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import psutil
 EXIT_STOPPED = 75
 
 LEAVE_SECONDS = 2.0
-"""Of the grace, for ending workers and writing `run.json`."""
+"""Part of the grace for ending workers and writing `run.json`."""
 
 LAST_SECONDS = 0.5
-"""Of the grace, for writing `run.json` alone when ending takes too long, and for the interpreter to end."""
+"""Part of the grace for writing only `run.json` when ending takes too long, and for the interpreter to exit."""
 
 LEAST_SECONDS = 0.2
 

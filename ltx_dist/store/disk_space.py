@@ -1,4 +1,4 @@
-"""Whether what a batch is going to write has room in its output folder: an estimate, made before it begins."""
+"""Estimates, before a batch starts, whether its output fits on the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ltx_dist.pipeline.request import RenderRequest
 
 BITS_A_PIXEL = 1.0
-"""Of an mp4 at CRF 17: a clip of 704x480x121 is 5 MB. Noise and grain take several times that, flat ones a tenth."""
+"""Bits per pixel at CRF 17: a clip of 704x480x121 is 5 MB. Noise and grain take several times that, flat ones a tenth."""
 
 CRF, CRF_STEP = 17, 6
 """x264 halves the bits for every six that are added to the rate factor."""
@@ -18,19 +18,19 @@ FLOAT32 = 4
 
 
 def mp4_bytes(request: RenderRequest, crf: int) -> float:
-    """Estimated."""
+    """Estimated bytes of a clip's mp4."""
     pixels = request.height * request.width * request.num_frames
     return pixels * BITS_A_PIXEL / 8 * 2.0 ** ((CRF - crf) / CRF_STEP)
 
 
 def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, temporal_ratio: int) -> int:
-    """Of a file in the spool, but for some kilobytes of facts."""
+    """Bytes of a clip's latents in the spool, without some kilobytes of metadata."""
     frames = (request.num_frames - 1) // temporal_ratio + 1
     return FLOAT32 * channels * frames * (request.height // spatial_ratio) * (request.width // spatial_ratio)
 
 
 def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
-    """What to tell a person if so many bytes do not fit where `folder` is; None if they do. May raise OSError."""
+    """A warning if so many bytes do not fit on the disk of `folder`, otherwise None. Raises OSError."""
     system = os.statvfs(folder)
     free = system.f_bavail * system.f_frsize
     if mp4s + spool <= free:

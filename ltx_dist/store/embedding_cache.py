@@ -20,7 +20,7 @@ ABANDONED_SECONDS = 3600.0
 
 
 class EmbeddingCache:
-    """A folder of safetensors files, one a prompt: `KEY.safetensors` with its embeddings and attention mask.
+    """A folder of safetensors files, one per prompt: `KEY.safetensors` with its embeddings and attention mask.
 
     Keys are those of `render_key.embedding_keys`: one for the prompt and, with guidance, one for the negative prompt.
     Any number of runs may use the folder at once: files appear whole, and what is missing, damaged or was removed
@@ -31,7 +31,7 @@ class EmbeddingCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder, self._scratch, self._limit = folder, folder / "tmp", limit_bytes
         self._own: set[str] = set()
-        self._bad: set[str] = set()  # until they are written anew
+        self._bad: set[str] = set()  # until they are written again
         self._used: int | None = None
         self.problem: str | None = None
 
@@ -86,7 +86,7 @@ class EmbeddingCache:
         self._own.add(key)
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Remove the least recently used until so many more bytes fit. Counts anew: other runs write here, too."""
+        """Remove the least recently used until so many more bytes fit. Counts again: other runs write here, too."""
         entries = sorted(self._entries())
         self._used = sum(size for _, size, _ in entries)
         for _, size, path in entries:

@@ -26,7 +26,7 @@ MAX_RUN_BYTES = 1 << 30
 """`run.json` has four events of 250 bytes for each of at most 100,000 clips."""
 
 MAX_TENSOR_FILE_BYTES = 1 << 30
-"""Of latents or embeddings of one clip: the largest take some hundred MB."""
+"""Bytes of the latents or embeddings of one clip: the largest take some hundred MB."""
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -91,7 +91,7 @@ def size_of(file: BinaryIO) -> int:
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """Of the whole file, block by block, in hexadecimal."""
+    """sha256 of the whole file, read block by block, in hexadecimal."""
     digest = hashlib.sha256()
     file.seek(0)
     for block in iter(partial(file.read, BLOCK_BYTES), b""):

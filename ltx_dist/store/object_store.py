@@ -82,7 +82,7 @@ class Mirror:
             if "mp4_bytes" in sidecar and written is not None and described is not None:
                 return written <= described
             return self._sha256(f"{name}.mp4") == sidecar["mp4_sha256"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not ours: it is made anew
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not ours: it is rendered again
             return False
 
     def stage_ended(self, completion: Completion) -> None:

@@ -125,7 +125,7 @@ class Publisher:
     def is_published(self, request: RenderRequest, render_key: str) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
 
-        Without a sidecar that says so the mp4 itself is asked, and when it is whole the sidecar is written anew.
+        Without such a sidecar the mp4's seal decides; if it is intact, the sidecar is written again.
         """
         if request.request_id in self._again:
             return False
@@ -241,7 +241,7 @@ def _stage(completion: Completion) -> dict[str, Any]:
 
 
 def _latents_sha256(result: RenderResult) -> str | None:
-    """Of the last denoising that ended well: its latents are the ones decoded."""
+    """The last successful denoising: its latents are the ones that were decoded."""
     digests = [
         c.report.latents_sha256[c.assignment.request_ids.index(result.request.request_id)]
         for c in result.completions
@@ -252,5 +252,5 @@ def _latents_sha256(result: RenderResult) -> str | None:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Of what makes the pixels; read from the installed packages' metadata, so nothing is imported for it."""
+    """Versions of what makes the pixels, read from the packages' metadata without an import."""
     return {"ltx_dist": __version__} | {name: version(name) for name in ("torch", "diffusers", "transformers", "av")}

@@ -20,7 +20,7 @@ class Spool:
 
     Files are read back only under the same key, so a changed prompt or checkpoint never meets old latents. To stay
     within `limit_bytes`, files of requests that are not in `batch` go first, the oldest first; what still has no room
-    is not written: the batch goes on, and a rerun denoises that clip again. `scratch`: where files are written first,
+    is not written: the batch continues, and a rerun denoises that clip again. `scratch`: where files are written first,
     a folder in the same file system that the next run clears. `held`: the output folder that it all lies in.
     """
 

@@ -80,4 +80,4 @@ def test_devices_that_are_not_there_can_be_planned_for(prompts: Path, checkpoint
 
 def test_nothing_is_made_up_where_the_config_asks_for_no_gpu(prompts: Path):
     result = plan(prompts)
-    assert result.exit_code == 0 and "cpu:0" in result.output and "as described" not in result.output
+    assert result.exit_code == 0 and "cpu:0" in result.output and "from the config" not in result.output

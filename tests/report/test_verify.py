@@ -82,20 +82,20 @@ def test_a_missing_half_and_a_failed_clip_are_named_with_what_a_rerun_renders(fo
     (folder / "c.json").write_text(json.dumps({"status": "failed", "error": "RuntimeError: boom\ntrace"}))
     assert problems(folder) == {
         "a": "a.mp4 is missing",
-        "b": "b.json is missing; b.mp4 is whole",
+        "b": "b.json is missing; b.mp4 is intact",
         "c": "failed: RuntimeError: boom",
     }
     result = CliRunner().invoke(app, ["verify", str(folder)])
     assert result.exit_code == 3 and "0 of 3" in result.output
     assert "would render 2 clips again: a, c\n" in result.output
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:-9])
-    assert problems(folder)["b"] == "b.json is missing, and b.mp4 is not whole"
+    assert problems(folder)["b"] == "b.json is missing, and b.mp4 is damaged"
 
 
 def test_a_sidecar_older_than_its_mp4_is_told_from_damage(folder: Path):
     sidecar = json.loads((folder / "a.json").read_text())
     (folder / "a.json").write_text(json.dumps(sidecar | {"render_key": "old", "mp4_sha256": "ab" * 32}))
-    assert problems(folder)["a"] == "a.mp4 is whole, but its sidecar is that of another file"
+    assert problems(folder)["a"] == "a.mp4 is intact, but its sidecar belongs to another file"
     assert Publisher(folder, {}).is_published(request("a"), "key") and problems(folder) == dict.fromkeys(NAMES)
 
 
@@ -127,12 +127,12 @@ def test_a_damaged_run_record_stops_nothing_but_its_readers(folder: Path):
         damaged += [json.dumps(record | {key: value}).encode() for value in (None, "x", [[1]], {"a": 1})]
     for content in damaged:
         (folder / "run.json").write_bytes(content)
-        with pytest.raises(ValueError, match=r"run\.json: (damaged|not a run record).*writes it anew"):
+        with pytest.raises(ValueError, match=r"run\.json: (damaged|not a run record).*writes it again"):
             read_run_record(folder)
         assert problems(folder) == dict.fromkeys(NAMES)
     for command in ("timeline", "report"):
         result = CliRunner().invoke(app, [command, str(folder)])
-        assert result.exit_code == 2 and "writes it anew" in result.output
+        assert result.exit_code == 2 and "writes it again" in result.output
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path):

@@ -184,7 +184,7 @@ def test_no_handler_in_c_takes_the_end_of_the_grace():
 def test_with_a_cluster_of_its_own_a_stop_is_taken_by_us_alone():
     script = (
         "import signal, time\n"
-        "from ltx_dist.execution import ray_cluster\n"
+        "from ltx_dist.cluster import ray_cluster\n"
         "from ltx_dist.run.signals import stop_on_signals\n"
         "with stop_on_signals(60.0) as stop:\n"
         "    ray_cluster.connect(None)\n"
