@@ -37,7 +37,7 @@ The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels 
 """
 
 MAX_DENOMINATOR = 1001
-"""Largest denominator of a frame rate: broadcast rates are k / 1001 (30000/1001 is "29.97"); no rate has a larger one."""
+"""Largest denominator of a frame rate: broadcast rates are k / 1001 (30000/1001 is "29.97"); none has a larger one."""
 
 
 def exact_rate(frame_rate: float) -> Fraction:

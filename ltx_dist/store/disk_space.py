@@ -9,7 +9,7 @@ from pathlib import Path
 from ltx_dist.pipeline.request import RenderRequest
 
 BITS_A_PIXEL = 1.0
-"""Bits per pixel at CRF 17: a clip of 704x480x121 is 5 MB. Noise and grain take several times that, flat ones a tenth."""
+"""Bits per pixel at CRF 17: a clip of 704x480x121 is 5 MB. Noise takes several times that, flat clips a tenth."""
 
 CRF, CRF_STEP = 17, 6
 """x264 halves the bits for every six that are added to the rate factor."""
