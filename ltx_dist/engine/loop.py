@@ -13,6 +13,7 @@ from ltx_dist.engine.failures import FailurePolicy
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult
+from ltx_dist.pipeline.worker import Worker
 from ltx_dist.planning.simulator import OrderRevision, Reorder
 from ltx_dist.scheduling.scheduler import Scheduler
 
@@ -53,7 +54,8 @@ class BatchLoop:
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
     workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
-    bounds: of the queues, asked when a worker joins. reorder: better orders of what waits, asked when the present one
+    bounds: of the queues, asked when a worker joins or changes; on_worker_change is called before with a worker that
+    holds its weights in another way than planned. reorder: better orders of what waits, asked when the present one
     is out of date; see `better_orders`.
     """
 
@@ -67,6 +69,7 @@ class BatchLoop:
         is_stopped: Callable[[], bool] = lambda: False,
         is_over: Callable[[], bool] = lambda: False,
         bounds: Callable[[], Mapping[str, int]] | None = None,
+        on_worker_change: Callable[[Worker], None] = lambda worker: None,
         reorder: Reorder | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -78,6 +81,7 @@ class BatchLoop:
         self._is_stopped = is_stopped
         self._is_over = is_over
         self._bounds = bounds
+        self._on_worker_change = on_worker_change
         self._reorder = reorder
         self._clock = clock
         self._policy = FailurePolicy()
@@ -139,6 +143,7 @@ class BatchLoop:
     def _take_in(self, completion: Completion) -> list[RenderResult]:
         """What an ended assignment changes; the results of those of its requests that are over."""
         self._record(completion)
+        self._heed(completion)
         assignment = completion.assignment
         if completion.failure is None:
             self._note_made(assignment)
@@ -157,6 +162,19 @@ class BatchLoop:
             todo = self._todo(self._by_id[name], verdict.from_disk)
             self._scheduler.retry(part, todo, verdict.avoid, verdict.alone, verdict.shares)
         return results
+
+    def _heed(self, completion: Completion) -> None:
+        """Pass on what the worker reports of itself, and schedule in waves if its components take turns from now on."""
+        name, report = completion.assignment.worker_id, completion.report
+        for line in report.notices:
+            self._notice(f"worker {name}: {line}")
+        if not report.takes_turns or not self._scheduler.has_worker(name):
+            return
+        worker = self._scheduler.worker(name)
+        if worker.residency == "resident":
+            changed = replace(worker, residency="time_sliced")
+            self._on_worker_change(changed)
+            self._scheduler.change_worker(changed, self._bounds() if self._bounds else None)
 
     def _note_made(self, assignment: Assignment) -> None:
         """Executors hold what these stages made, so they need not run again. Frames, which host stages take, stay with

@@ -59,6 +59,8 @@ class StageReport:
     peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
     fallback: what it took after the stage ran out of memory as planned (worker/oom_fallbacks.py); None if it did not.
     changes_pixels: the fallback gives other pixels than planned.
+    takes_turns: since memory ran out, components take turns on a device that was planned to hold all of them.
+    notices: lines for people that the worker has not reported before.
     device_lost: the error has left the worker's device unusable, so the worker must not be given anything again.
     """
 
@@ -70,6 +72,8 @@ class StageReport:
     device_lost: bool = False
     fallback: str | None = None
     changes_pixels: bool = False
+    takes_turns: bool = False
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,12 @@ def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> i
     return int(HOST_SHARE * host) // max(1, -(-num_workers // nodes))
 
 
+def with_changed(placement: Placement, changed: Worker, wishes: Wishes) -> Placement:
+    """The placement after one of its workers holds its weights in another way, with queues that suit that."""
+    workers = tuple(changed if worker.worker_id == changed.worker_id else worker for worker in placement.workers)
+    return replace(placement, workers=workers, max_queued=_max_queued(wishes, placement.recipe, workers))
+
+
 def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], int]) -> Placement:
     """The same with waves of the size that each worker's swaps need, where no wish says another."""
     return replace(placement, max_queued=_max_queued(wishes, placement.recipe, placement.workers, wave_of))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo
-from ltx_dist.placement.placement import Wishes, with_device
+from ltx_dist.placement.placement import Wishes, with_changed, with_device
 from ltx_dist.run.batch import PlacedBatch
 from ltx_dist.worker.stage_worker import WorkerSpec
 
@@ -37,6 +37,10 @@ class Crew:
         except ValueError:  # smaller than any the run was placed on
             return None
         return self._spec(self.placement.workers[-1])
+
+    def change(self, worker: Worker) -> None:
+        """A worker of the placement holds its weights in another way than it was planned to."""
+        self.placement = with_changed(self.placement, worker, self._wishes)
 
     def _spec(self, worker: Worker) -> WorkerSpec:
         batch = self._placed.batch

@@ -57,6 +57,7 @@ def render_requests(
             is_stopped=lambda: session.stop.is_asked,
             is_over=lambda: session.stop.is_over,
             bounds=lambda: crew.placement.max_queued,
+            on_worker_change=crew.change,
             reorder=lambda scheduler: better_orders(scheduler, crew.placement.workers, costs),
         )
         run.completions, run.costs = loop.completions, costs

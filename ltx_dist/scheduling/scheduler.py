@@ -211,6 +211,19 @@ class Scheduler:
         self._welcome([worker])
         self.revision += 1
 
+    def change_worker(self, worker: Worker, max_queued: Mapping[str, int] | None = None) -> None:
+        """A worker that is there holds its weights in another way from now on; what it is at continues."""
+        if max_queued is not None:
+            self._queues.max_queued = dict(max_queued)
+        self._fleet.remove(worker.worker_id)
+        self._fleet.add([worker])
+        self._plan()
+        self.revision += 1
+        self._release(worker.worker_id)
+
+    def worker(self, worker_id: str) -> Worker:
+        return self._fleet[worker_id]
+
     def remove_worker(self, worker_id: str) -> None:
         """A worker is gone. What it was running has ended before this; outputs that wait for a host stage are lost."""
         assert worker_id not in self._on_devices, worker_id

@@ -48,7 +48,8 @@ class Components:
         self._movers: dict[str, ResidentModule | StreamedModule] = {}
         self._operations: dict[tuple[str, tuple[str, ...]], Operation] = {}
         self._streamed = set(worker.streamed)
-        self._takes_turns = worker.residency != "resident"
+        self.takes_turns = worker.residency != "resident"
+        self._prefetches = True
         self._notices: list[str] = []
         self._reported: set[str] = set()
 
@@ -82,7 +83,7 @@ class Components:
     @property
     def loaded_at_start(self) -> tuple[str, ...]:
         """Every component of the worker's stages, unless it is read again for every turn."""
-        if self._takes_turns and not self._worker.keeps_host_copy:
+        if self.takes_turns and not self._worker.keeps_host_copy:
             return ()
         stages = [self._family.recipe[stage] for stage in self._worker.stages]
         return tuple(dict.fromkeys(name for stage in stages for name in stage.components))
@@ -90,7 +91,7 @@ class Components:
     def ready(self, stage: StageSpec) -> Operation:
         """The stage's operation, its weights on the device."""
         following = self._fit_beside(stage)
-        if self._takes_turns:
+        if self.takes_turns:
             for other in [*self._modules]:
                 if other not in (*stage.components, *following):
                     self._send_away(other)
@@ -108,30 +109,49 @@ class Components:
         except RuntimeError as error:
             if not is_shortage(error, self._device):
                 raise
+            self._prefetches = False
         return self._operation(stage)
+
+    def take_turns(self, why: str) -> None:
+        """From here on one stage's components are on the device at a time, and the others are copied back when their
+        turn comes, not read: what did not fit once will not fit later."""
+        if self.takes_turns:
+            return
+        self.takes_turns = True
+        self.report(f"{why}; from here on the components take turns on the device")
+        for name, module in [*self._modules.items()]:
+            if self._keeps_host_copy(name) and name not in self._movers:
+                self._movers[name] = ResidentModule(module, self._device, self.report)
 
     def prepare(self, stage: StageSpec, fallback: Fallback) -> None:
         """Make room for an attempt after one that ran out of memory."""
+        others = [name for name in self._modules if name not in stage.components]
+        if self.takes_turns:  # what came for the next turn leaves, and no more comes early
+            self._prefetches = False
         if fallback.alone:
-            for other in [*self._modules]:
-                if other not in stage.components:
-                    self._drop(other)
+            self.take_turns(f"{stage.name} needs the device to itself")
+        for other in others if self.takes_turns else ():
+            self._send_away(other)
         if fallback.streamed:
             # It changes no pixel, and what did not fit once will not fit later: it stays streamed.
             for name in stage.components:
                 if self._family.traits[name].blocks and name not in self._streamed:
                     self._drop(name)
                     self._streamed.add(name)
-        if fallback.float8:
-            self._store(stage, replace(self._planned, transformer="float8"))
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def restore(self, stage: StageSpec, fallback: Fallback) -> None:
-        """After a clip that needed other weights: the next one gets those that were planned."""
-        if fallback.float8:
-            self._store(stage, self._planned)
+    def store_for(self, stage: StageSpec, fallback: Fallback) -> None:
+        """Store the stage's transformer as the attempt needs it. It stays so until another attempt needs it otherwise:
+        clips that need the same are often neighbours, and each change reads all of its weights again."""
+        storage = replace(self._planned, transformer="float8") if fallback.float8 else self._planned
+        if storage == self._storage:
+            return
+        for name in stage.components:
+            if self._family.traits[name].is_transformer:
+                self._drop(name)
+                self._storage = storage
 
     def on_device(self) -> tuple[str, ...]:
         """Names of the components whose weights are on the device; safe to call from another thread."""
@@ -147,16 +167,9 @@ class Components:
             )
         return self._operations[key]
 
-    def _store(self, stage: StageSpec, storage: Storage) -> None:
-        """From here on the stage's transformer is stored like this."""
-        for name in stage.components:
-            if self._family.traits[name].is_transformer:
-                self._drop(name)
-        self._storage = storage
-
     def _keeps_host_copy(self, name: str) -> bool:
         """A quantised component has none: its layers hold more than tensors that could be copied back and forth."""
-        return self._takes_turns and self._worker.keeps_host_copy and not self._storage.is_quantised(name)
+        return self.takes_turns and self._worker.keeps_host_copy and not self._storage.is_quantised(name)
 
     def _send_away(self, name: str) -> None:
         if self._worker.keeps_host_copy and name in self._movers:
@@ -179,7 +192,7 @@ class Components:
     def _fit_beside(self, stage: StageSpec) -> tuple[str, ...]:
         """The components of the next turn, where their weights fit beside this one's and what it computes with."""
         worker, following = self._worker, self._next_turn(stage)
-        if worker.capacity is None or not all(name in self._movers for name in following):
+        if not self._prefetches or worker.capacity is None or not all(name in self._movers for name in following):
             return ()
         num_bytes = sum(self._movers[name].num_bytes for name in following)
         return following if num_bytes <= worker.capacity - worker.peak_bytes else ()

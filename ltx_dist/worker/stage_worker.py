@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -29,6 +30,9 @@ from ltx_dist.worker.host_stages import HostStages
 from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
 
 OnStep = Callable[[int], None]
+
+Shape = tuple[int, int, int, int]
+"""Requests in a pass, height, width and frames."""
 
 Inputs = Mapping[str, StageOutput]
 """What earlier stages made for a request, by stage name."""
@@ -80,11 +84,26 @@ class StageWorker:
             for stage in self._recipe
             if stage.runs_on == "host"
         }
+        self._shortages: Counter[tuple[str, Shape, str]] = Counter()
+        if self._load_at_start() is not None:
+            # Again, with the weights on the host: what is loaded by then leaves the device.
+            self._components.take_turns("there is no room on the device for all components")
+            if (error := self._load_at_start()) is not None:
+                raise WorkerStartError(f"worker {spec.worker.worker_id}: {_describe(error).splitlines()[0]}")
+
+    def _load_at_start(self) -> RuntimeError | None:
+        """What ran out of memory, without the frames that hold it; None if all is loaded.
+
+        Raises WorkerStartError for anything else.
+        """
         for name in self._components.loaded_at_start:
             try:
                 self._components.load(name)
             except Exception as error:
-                raise WorkerStartError(_start_failure(spec, name, error)) from error
+                if isinstance(error, RuntimeError) and is_shortage(error, self._device):
+                    return error.with_traceback(None)
+                raise WorkerStartError(_start_failure(self._spec, name, error)) from error
+        return None
 
     def run(
         self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None
@@ -116,10 +135,10 @@ class StageWorker:
         error, fallback = None, Fallback(tiling=self._spec.worker.tiling)
         try:
             with torch.inference_mode():
-                self._bring(stage)
+                shortage = self._bring(stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
-                outputs, digests, fallback = self._run_with_fallbacks(stage, requests, inputs)
+                outputs, digests, fallback = self._run_with_fallbacks(stage, requests, inputs, shortage)
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = caught
@@ -135,6 +154,8 @@ class StageWorker:
             device_lost=device_lost,
             fallback=fallback.name,
             changes_pixels=fallback.changes_pixels(self._spec.worker.tiling),
+            takes_turns=self._components.takes_turns and self._spec.worker.residency == "resident",
+            notices=self._components.notices(),
         )
 
     def _run_on_host(
@@ -156,13 +177,15 @@ class StageWorker:
         """Safe to call from another thread while `run` works."""
         return replace(self._state, components=self._components.on_device(), memory_bytes=memory_in_use(self._device))
 
-    def _bring(self, stage: StageSpec) -> None:
-        """Load what the stage needs before its time begins to count; if there is no room, the fallbacks try again."""
+    def _bring(self, stage: StageSpec) -> RuntimeError | None:
+        """Load what the stage needs before its time begins to count. Returns the shortage if there is no room."""
         try:
             self._ready(stage)
         except RuntimeError as error:
             if not is_shortage(error, self._device):
                 raise
+            return error.with_traceback(None)
+        return None
 
     def _ready(self, stage: StageSpec) -> Any:
         """The stage's operation; while its weights are loaded the state reports that."""
@@ -173,27 +196,42 @@ class StageWorker:
             self._state = replace(self._state, is_loading=False)
 
     def _run_with_fallbacks(
-        self, stage: StageSpec, requests: Sequence[RenderRequest], inputs: Sequence[Inputs]
+        self,
+        stage: StageSpec,
+        requests: Sequence[RenderRequest],
+        inputs: Sequence[Inputs],
+        shortage: RuntimeError | None,
     ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], Fallback]:
-        """Outputs, digests of latents and the attempt that made them; raises the last attempt's error."""
-        shortage: RuntimeError | None = None
-        traits = [self._spec.family.traits[name] for name in stage.components]
-        for fallback in fallbacks(traits, self._spec.worker.tiling, self._spec.exact, len(requests) > 1):
+        """Outputs, digests of latents and the attempt that made them; raises the last attempt's error.
+
+        shortage: of bringing the weights, so that the attempt as planned is over. What clips of a shape needed twice is
+        what the next one begins with.
+        """
+        for fallback in self._attempts(stage, requests, is_short=shortage is not None):
             try:
-                if shortage is not None:
+                if fallback.name is not None:
                     names = ", ".join(_names(requests))
-                    print(f"{names}: out of memory in {stage.name}; retrying: {fallback.name}", file=sys.stderr)
+                    if shortage is not None:
+                        print(f"{names}: out of memory in {stage.name}; retrying: {fallback.name}", file=sys.stderr)
                     self._components.prepare(stage, fallback)
-                return *self._run_stage(stage, requests, inputs, fallback), fallback
+                self._components.store_for(stage, fallback)
+                outputs = self._run_stage(stage, requests, inputs, fallback)
+                self._shortages[stage.name, _shape(requests), fallback.name or ""] += 1
+                return *outputs, fallback
             except RuntimeError as error:
                 if not is_shortage(error, self._device):
                     raise
                 # Without its frames, which hold the tensors that took the memory.
                 shortage = error.with_traceback(None)
-            finally:
-                self._components.restore(stage, fallback)
         assert shortage is not None
         raise shortage
+
+    def _attempts(self, stage: StageSpec, requests: Sequence[RenderRequest], is_short: bool) -> Sequence[Fallback]:
+        traits = [self._spec.family.traits[name] for name in stage.components]
+        attempts = fallbacks(traits, self._spec.worker.tiling, self._spec.exact, len(requests) > 1)
+        needed = [self._shortages[stage.name, _shape(requests), attempt.name or ""] >= 2 for attempt in attempts]
+        first = next((number for number, often in enumerate(needed) if often and number), 0)
+        return attempts[max(first, is_short) :]
 
     def _run_stage(
         self,
@@ -265,6 +303,12 @@ class StageWorker:
         # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.
         if self._spec.worker.threads is not None:
             torch.set_num_threads(self._spec.worker.threads)
+
+
+def _shape(requests: Sequence[RenderRequest]) -> Shape:
+    """What decides how much memory a pass takes, as far as requests tell."""
+    one = requests[0]
+    return len(requests), one.height, one.width, one.num_frames
 
 
 def _names(requests: Sequence[RenderRequest]) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def test_memory_that_is_short_while_weights_arrive_leads_to_the_fallbacks(
     worker = StageWorker(
         WorkerSpec(Worker("cpu:0", STAGES, "cpu", threads=1), checkpoint, {}, "float32", Mp4Settings())
     )
-    ready, errors = worker._components.ready, [error, error]
+    ready, errors = worker._components.ready, [error]
 
     def short(stage: str) -> Any:
         if errors:

@@ -1,0 +1,169 @@
+"""After a shortage a worker keeps what worked, reads no weights again, and the scheduler knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from builders import RECIPE, STAGES, D, E, V
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.engine.loop import BatchLoop
+from ltx_dist.models.family import Family
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+
+RESIDENT = Worker("cpu:0", STAGES, "cpu", threads=1)
+REQUESTS = [
+    RenderRequest(f"clip {n}", f"clip {n}", "", 64, 64, 9, 25.0, 1, 3.0, 0.0, n, 0.05, 0.025, 32) for n in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the weights of each component are read."""
+    counted: Counter[str] = Counter()
+    load = Family.load_component
+
+    def counting(self: Family, name: str, *arguments: Any) -> torch.nn.Module:
+        counted[name] += 1
+        return load(self, name, *arguments)
+
+    monkeypatch.setattr(Family, "load_component", counting)
+    return counted
+
+
+class Small(StageWorker):
+    """Its device has room for one component, or as `fits` says, when a stage computes."""
+
+    fits: Callable[[tuple[str, ...]], bool] = staticmethod(lambda names: len(names) < 2)
+    stage = V
+
+    def _run_stage(self, stage: Any, *arguments: Any) -> Any:
+        self._ready(stage)
+        if stage.name == self.stage and not self.fits(self._components.on_device()):
+            raise torch.OutOfMemoryError("injected")
+        return super()._run_stage(stage, *arguments)
+
+
+def render(
+    checkpoint: Checkpoint, worker: Worker, worker_class: Any = Small
+) -> tuple[list[RenderResult], list[str], Scheduler]:
+    spec = WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings())
+    scheduler = Scheduler(Placement(RECIPE, "shared", (worker,), {D: 2, V: 2}))
+    notices: list[str] = []
+    loop = BatchLoop(
+        scheduler, LocalExecutor([spec], worker_class), on_notice=notices.append, bounds=lambda: {D: 4, V: 4}
+    )
+    return list(loop.render(REQUESTS)), notices, scheduler
+
+
+def taken(results: list[RenderResult], stage: str) -> list[str | None]:
+    ends = {
+        r.request.request_id: [c.report.fallback for c in r.completions if c.assignment.stage == stage] for r in results
+    }
+    return [ends[request.request_id][-1] for request in REQUESTS]
+
+
+def test_a_stage_that_needs_the_device_to_itself_has_it_from_then_on(
+    checkpoint: Checkpoint, reads: Counter[str]
+) -> None:
+    expected, _, _ = render(checkpoint, RESIDENT, StageWorker)
+    reads.clear()
+    results, notices, scheduler = render(checkpoint, RESIDENT)
+    assert [r.status for r in results] == ["done"] * 4
+    assert taken(results, V) == ["alone", None, None, None], "what worked stays"
+    assert reads == {"text_encoder": 1, "transformer": 1, "vae": 1}, "and nothing is read again"
+    assert [n for n in notices if "take turns" in n] == [
+        "worker cpu:0: decode needs the device to itself; from here on the components take turns on the device"
+    ]
+    assert scheduler.worker("cpu:0").residency == "time_sliced", "it is scheduled in waves"
+    frames = {r.request.request_id: r.video.frames_sha256 for r in results if r.video}
+    assert frames == {r.request.request_id: r.video.frames_sha256 for r in expected if r.video}
+
+
+def test_what_was_fetched_for_the_next_turn_leaves_and_is_not_fetched_again(
+    checkpoint: Checkpoint, reads: Counter[str]
+) -> None:
+    worker = replace(RESIDENT, residency="time_sliced", capacity=10**12, peak_bytes=0)
+    results, notices, _ = render(checkpoint, worker)
+    assert [r.status for r in results] == ["done"] * 4
+    assert sorted(filter(None, taken(results, V))) == ["cache emptied"]
+    assert reads == {"text_encoder": 1, "transformer": 1, "vae": 1} and not notices
+
+
+def test_without_room_for_host_copies_weights_are_read_once_per_turn(
+    checkpoint: Checkpoint, reads: Counter[str]
+) -> None:
+    results, _, _ = render(checkpoint, replace(RESIDENT, keeps_host_copy=False))
+    assert [r.status for r in results] == ["done"] * 4
+    assert max(reads.values()) <= 1 + len(REQUESTS)
+
+
+def test_a_device_without_room_at_the_start_begins_with_turns(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, failures = Family.load_component, ["transformer"]
+
+    def short(self: Family, name: str, *arguments: Any) -> torch.nn.Module:
+        if name in failures:
+            failures.remove(name)
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        return load(self, name, *arguments)
+
+    monkeypatch.setattr(Family, "load_component", short)
+    results, notices, scheduler = render(checkpoint, RESIDENT, StageWorker)
+    assert [r.status for r in results] == ["done"] * 4
+    assert notices[0].startswith("worker cpu:0: there is no room on the device for all components; from here on")
+    assert scheduler.worker("cpu:0").residency == "time_sliced"
+    failures[:] = ["transformer"] * 2
+    with pytest.raises(WorkerStartError, match="worker cpu:0: AcceleratorError: CUDA error: out of memory"):
+        StageWorker(WorkerSpec(RESIDENT, checkpoint, {}, "float32", Mp4Settings()))
+
+
+def test_what_clips_of_a_shape_needed_twice_is_what_the_next_begins_with(
+    checkpoint: Checkpoint, reads: Counter[str]
+) -> None:
+    attempts: list[tuple[str, str | None]] = []
+
+    class NeedsFloat8(StageWorker):
+        def _run_stage(self, stage: Any, requests: Any, inputs: Any, fallback: Any) -> Any:
+            if stage.name == D:
+                attempts.append((requests[0].request_id, fallback.name))
+                if not fallback.float8:
+                    raise torch.OutOfMemoryError("injected")
+            return super()._run_stage(stage, requests, inputs, fallback)
+
+    results, _, _ = render(checkpoint, RESIDENT, NeedsFloat8)
+    assert taken(results, D) == ["streamed in float8"] * 4
+    per_clip = Counter(name for name, _ in attempts)
+    assert [per_clip[request.request_id] for request in REQUESTS] == [5, 5, 1, 1]
+    assert reads["transformer"] <= 5, "the transformer stays in 8 bits while clips of that shape come"
+
+
+def test_a_component_is_evicted_before_it_is_forgotten(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = StageWorker(
+        WorkerSpec(replace(RESIDENT, residency="time_sliced"), checkpoint, {}, "float32", Mp4Settings())
+    )
+    components = worker._components
+    components.ready(RECIPE[E])
+    mover = components._movers["text_encoder"]
+    assert mover.is_resident
+    components._drop("text_encoder")
+    assert not mover.is_resident
