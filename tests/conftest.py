@@ -1,19 +1,22 @@
-"""What all tests share: one Ray cluster on this machine, started when the first test asks for it."""
+"""What all tests share: tiers, a cache of their own, and one Ray cluster that the first test to ask for it starts."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiers
+from tiers import HEAVY, TIERS, tier_of
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
-# Actors unpickle what tests send them, so they need the tests' modules, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+# Actors unpickle what tests send them, so they need the tests' modules, too. .venv-fast has no package installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH")]))
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -21,9 +24,46 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 os.environ.pop("RAY_ADDRESS", None)
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As under nohup, or in a script's background. Children would inherit it, and Python's then know no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu need a CUDA device; torch is asked only if there are any."""
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=list(TIERS), help="run one tier; fast also makes torch and Ray unimportable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the tiers as marks. In the tier fast an import of HEAVY fails even where it is installed."""
+    for tier, needs in TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: {needs}; given by tests/tiers.py")
+    if config.getoption("--tier") == "fast":
+        sys.modules.update(dict.fromkeys(HEAVY))  # type: ignore[arg-type]  # None makes an import fail
+        tiers.examples_share = 0.2
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tier fast does not even import the files of other tiers."""
+    if config.getoption("--tier") == "fast" and collection_path.suffix == ".py":
+        return tier_of(collection_path.relative_to(TESTS)) != "fast" or None
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks each test with its tier, and selects those of the tier that is asked for.
+
+    Tests marked gpu need a CUDA device; torch is asked only if there are any.
+    """
+    for item in items:
+        tier = tier_of(item.path.relative_to(TESTS), item.name.partition("[")[0])
+        if item.get_closest_marker("ray") and tier != "chaos":
+            tier = "system"
+        item.add_marker(tier)
+    if wanted := config.getoption("--tier"):
+        others = [item for item in items if not item.get_closest_marker(wanted)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item.get_closest_marker(wanted)]
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

@@ -11,6 +11,7 @@ import pytest
 from builders import RECIPE, STAGES, D, E, M, V, stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from ltx_dist.pipeline.recipe import Recipe, StageLabel, StageSpec
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
@@ -349,7 +350,7 @@ def to_do_again(todo: tuple[str, ...], stage: str, recipe: Recipe) -> tuple[str,
     return todo[position:]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(random_batches())
 def test_every_request_ends_exactly_once_within_the_bounds(batch):
     """Random recipes, subsets of their stages, layouts, speeds, passes, failures and orders of completion: no deadlock,
@@ -424,7 +425,7 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
         assert sorted(ended) == sorted(todo), "none is left while every stage has its workers"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(random_batches())
 def test_queues_stay_within_their_bounds_when_nothing_fails(batch):
     """Requests with all of their recipe's device stages: what waits and what is on its way fits each queue."""

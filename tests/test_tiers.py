@@ -1,0 +1,57 @@
+"""Every test has a tier, and the tier fast needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from tiers import HEAVY, TIER_OF, tier_of
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+def names_in(requirements: list[str]) -> set[str]:
+    found = (re.match(r"[A-Za-z0-9_.-]+", line) for line in requirements)
+    return {match[0].lower().replace("_", "-") for match in found if match}
+
+
+def test_every_tier_names_a_place_that_exists():
+    for place in TIER_OF:
+        path, _, name = place.partition("::")
+        assert (TESTS / path).exists(), place
+        assert not name or f"def {name}(" in (TESTS / path).read_text("utf-8"), place
+
+
+def test_the_longest_path_counts():
+    assert tier_of(Path("estimates/test_bounds.py")) == "fast"
+    assert tier_of(Path("estimates/test_memory.py")) == "model"
+    assert tier_of(Path("models/ltx_video/test_parity.py")) == "model"
+    assert tier_of(Path("test_new.py")) == "system"
+
+
+def test_nothing_heavy_can_be_imported_in_the_tier_fast(request: pytest.FixtureRequest):
+    """In this process if it runs the tier fast; otherwise in another, which imports all test files of the tier."""
+    if request.config.getoption("--tier") == "fast":
+        for name in HEAVY:
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module(name)
+        return
+    this = f"{Path(__file__).name}::{request.node.name}"
+    collect = [sys.executable, "-m", "pytest", "--tier", "fast", "-q", "-p", "no:cacheprovider"]
+    listed = subprocess.run([*collect, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    run = subprocess.run([*collect, f"tests/{this}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and "1 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_the_environment_of_the_tier_fast_lacks_only_what_is_heavy():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    light = names_in((ROOT / "launch/fast.txt").read_text("utf-8").splitlines())
+    assert names_in(project["dependencies"]) - light == set(HEAVY)
+    assert light - names_in(project["dependencies"]) <= names_in(project["optional-dependencies"]["dev"])

@@ -1,0 +1,93 @@
+"""The tier of each test: what it needs to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+Tier = Literal["fast", "model", "system", "chaos"]
+
+TIERS: dict[Tier, str] = {
+    "fast": "needs neither torch nor Ray",
+    "model": "needs torch and diffusers: tiny real checkpoints on a CPU",
+    "system": "starts Ray, commands as processes, a browser or a terminal",
+    "chaos": "kills processes and fills disks in long random runs",
+}
+
+HEAVY = ("torch", "ray", "diffusers", "transformers", "accelerate", "peft")
+"""What no test of the tier fast can import."""
+
+examples_share = 1.0
+"""Of the examples of long property tests, how many to draw; the tier fast draws fewer."""
+
+
+def examples(count: int) -> int:
+    """The number of examples of a property test that draws `count` of them in a run of all tests."""
+    return round(count * examples_share)
+
+
+TIER_OF: dict[str, Tier] = {
+    "scheduling": "fast",
+    "engine": "fast",
+    "pipeline": "fast",
+    "planning": "fast",
+    "placement": "fast",
+    "estimates": "fast",
+    "estimates/test_memory.py": "model",
+    "inputs": "fast",
+    "inputs/test_cut_off.py": "model",
+    "inputs/test_media.py": "model",
+    "media": "fast",
+    "media/test_sound.py::test_the_seal_and_a_sidecar_tell_of_the_sound": "model",
+    "media/test_preprocess.py": "model",
+    "checkpoints": "fast",
+    "checkpoints/test_checkpoint.py::test_ratios_are_those_of_the_real_vae": "model",
+    "checkpoints/test_checkpoint.py::test_the_packaged_model_opens_and_agrees_with_diffusers": "model",
+    "checkpoints/test_checkpoint.py::test_of_a_single_file_and_an_index_those_the_library_loads_are_named": "model",
+    "checkpoints/test_hub.py": "system",
+    "checkpoints/test_lora_files.py": "model",
+    "checkpoints/test_published_forms.py": "model",
+    "checkpoints/test_tokenizer_folder.py": "model",
+    "models": "model",
+    "weights": "model",
+    "worker": "model",
+    "store": "fast",
+    "store/test_disk_space.py": "model",
+    "store/test_embedding_cache.py": "model",
+    "store/test_fail_points.py": "model",
+    "store/test_foreign_files.py": "system",
+    "store/test_links.py": "model",
+    "store/test_object_store.py": "system",
+    "store/test_publisher.py": "model",
+    "store/test_publishing.py": "model",
+    "report": "fast",
+    "report/test_live_in_tmux.py": "system",
+    "report/test_page.py": "system",
+    "report/test_report.py": "model",
+    "report/test_verify.py": "model",
+    "run": "system",
+    "run/test_batching.py": "model",
+    "run/test_cost_store.py": "fast",
+    "run/test_plan_work.py": "fast",
+    "cluster": "system",
+    "cluster/test_submission.py": "fast",
+    "doctor": "system",
+    "test_architecture.py": "fast",
+    "test_architecture.py::test_scripts_import_what_there_is": "model",
+    "test_tiers.py": "fast",
+    "test_chaos.py": "chaos",
+    "test_chaos_ray.py": "chaos",
+    "": "system",
+}
+"""By path below tests/; of a test, its file and its folders, the longest that is listed counts."""
+
+
+def tier_of(path: Path, test: str = "") -> Tier:
+    """The tier of a test file, given relative to tests/, or of a test function in it."""
+    if (tier := TIER_OF.get(f"{path.as_posix()}::{test}")) is not None:
+        return tier
+    for place in (path, *path.parents):
+        name = "" if place == Path() else place.as_posix()
+        if name in TIER_OF:
+            return TIER_OF[name]
+    raise AssertionError(f"{path} is not below tests/")
