@@ -112,7 +112,7 @@ gpu-2  ............V1==........V2==........V3==........V4==
        +-----------+-----------+-----------+------------+---
        0 s         2           4           6            8
 
-. idle
+E encode_text   D denoise   V decode   . idle
 makespan: 8.55 s
 busy: gpu-0 2%, gpu-1 94%, gpu-2 23%
 """
@@ -134,7 +134,7 @@ cpu  ..................................
      +----------------------------------
      0 s
 
-E encode_text   D denoise   V decode   . idle
+. idle
 makespan: 0.00 s
 busy: cpu 0%
 """
