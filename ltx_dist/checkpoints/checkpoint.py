@@ -48,6 +48,7 @@ class Checkpoint:
     num_encoder_parameters: those of the VAE's encoder. num_layers: the transformer's blocks.
     distilled: None where nothing in the checkpoint says.
     sources: components that are not in a folder of their name under `path`.
+    generation: which of LTX-2's it is, by its flags; empty for LTX-Video.
     text_encoder: where the text encoder was asked from, if not from the checkpoint; with the commit, as `name`.
     """
 
@@ -66,6 +67,7 @@ class Checkpoint:
     distilled: bool | None = None
     sources: dict[str, Source] = field(default_factory=dict)
     text_encoder: str | None = None
+    generation: str = ""
 
     def num_loaded(self) -> dict[str, int]:
         """The elements that rendering from text loads of each component: of the VAE only the decoder."""
@@ -103,7 +105,8 @@ def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises ValueError where it is not here and not on the hub.
     """
-    missing = [path for part in PARTS if not (path := _place(checkpoint.source(part))).exists()]
+    parts = dict.fromkeys((*PARTS, *checkpoint.weights))
+    missing = [path for part in parts if not (path := _place(checkpoint.source(part))).exists()]
     names = [name for name in (checkpoint.name, checkpoint.text_encoder) if name is not None]
     if any("@" in name and is_hub_name(name) for name in names):
         # Whether or not it is there: another worker may be downloading it, and only the hub's own locks tell.

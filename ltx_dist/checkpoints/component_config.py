@@ -13,11 +13,12 @@ DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "va
 
 
 def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    """The config of text_encoder, transformer or vae."""
+    """Of any component. Configs of LTX-2, which is newer than its classes' defaults, leave nothing out."""
     source = checkpoint.source(component)
     if isinstance(source, InFile):
         return read_config(source.config_name) | source.changes
-    return read_config(DEFAULTS[component]) | read_json(source / "config.json")
+    given = read_json(source / "config.json")
+    return given if checkpoint.generation else read_config(DEFAULTS[component]) | given
 
 
 def noise_scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.ltx2_folder import PIPELINE_CLASSES as LTX2_CLASSES
+from ltx_dist.checkpoints.ltx2_folder import open_ltx2_folder
 from ltx_dist.checkpoints.places import refuse_places_around
 from ltx_dist.checkpoints.problems import attempt
 from ltx_dist.checkpoints.text_encoder_folder import (
@@ -38,7 +40,8 @@ _CONFIG_FILES = {"transformer": "config.json", "vae": "config.json", "scheduler"
 
 def open_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
     """Raises ValueError with a line for each thing that is missing or cannot be used."""
-    require_supported_model(path)
+    if require_supported_model(path) in LTX2_CLASSES:
+        return open_ltx2_folder(name, path, text_encoder)
     of_encoder: list[str] = []
     problems: list[str] = []
     if text_encoder is None:
@@ -107,29 +110,29 @@ def vae_fields(config: dict[str, Any], label: str) -> dict[str, Any]:
 def read_pipeline_class(index: Path) -> str:
     """The pipeline that a model_index.json names. Raises ValueError for that of another model."""
     given = read_json(index).get("_class_name")
-    if given not in PIPELINE_CLASSES:
-        hint = ", and LTX-2 is another model" if str(given).startswith("LTX2") else ""
+    if given not in (*PIPELINE_CLASSES, *LTX2_CLASSES):
         raise ValueError(
-            f"model.checkpoint: {index}: _class_name: {given!r} is not {' or '.join(PIPELINE_CLASSES)}{hint}; give an "
-            "LTX-Video model (0.9.0 to 0.9.8)"
+            f"model.checkpoint: {index}: _class_name: {given!r} is not {', '.join(PIPELINE_CLASSES)} or LTX2Pipeline; "
+            "give an LTX-Video (0.9.0 to 0.9.8) or LTX-2 (2.0, 2.3, 2.5) model"
         )
     return str(given)
 
 
-def require_supported_model(path: Path) -> None:
-    """Raises ValueError in one line for a folder that is another model's, or only near a model.
+def require_supported_model(path: Path) -> str | None:
+    """The pipeline that the folder's model_index.json names; None where there is none that can be read.
 
-    What else may be missing of it is no help then.
+    Raises ValueError in one line for a folder that is another model's, or only near a model: what else may be missing
+    of it is no help then.
     """
     index = path / "model_index.json"
     if not index.exists():
         refuse_places_around(path)
-        return
+        return None
     try:
         read_json(index)
     except ValueError:
-        return  # reported with everything else that is wrong
-    read_pipeline_class(index)
+        return None  # reported with everything else that is wrong
+    return read_pipeline_class(index)
 
 
 def _read_index(index: Path, text_encoder: Path | None) -> str:

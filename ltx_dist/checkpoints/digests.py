@@ -11,7 +11,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, weight_files
+from ltx_dist.checkpoints.weight_files import weight_files
 from ltx_dist.user_cache import user_cache
 
 _CACHED_FROM_BYTES = 1 << 20  # smaller files are hashed in less time than the cache is read
@@ -27,7 +27,7 @@ def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
     cache = _DigestCache(user_cache() / "digests.json")
     digests = {
         component: _component_digest(component, checkpoint.source(component), cache)
-        for component in (*WEIGHTS_NAME, "scheduler", "tokenizer")
+        for component in (*checkpoint.weights, "scheduler", "tokenizer")
     }
     cache.save()
     return {**digests, "pipeline_class": checkpoint.pipeline_class}
@@ -36,9 +36,9 @@ def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
 def _component_digest(component: str, source: Source, cache: _DigestCache) -> str:
     if isinstance(source, InFile):
         config = json.dumps(read_config(source.config_name) | source.changes, sort_keys=True)
-        weights = cache.sha256(source.file) if component in WEIGHTS_NAME else ""
+        weights = cache.sha256(source.file) if component != "scheduler" else ""
         return hashlib.sha256(f"{weights}\n{config}\n".encode()).hexdigest()
-    if component in WEIGHTS_NAME:
+    if component not in ("scheduler", "tokenizer"):
         return _digest([source / "config.json", *weight_files(source, component)], cache)
     # A tokenizer may lie among the text encoder's files, whose weights are not its own.
     return _digest([file for file in source.iterdir() if file.is_file() and file.suffix != ".safetensors"], cache)

@@ -28,6 +28,8 @@ T5_FILES = (
 CHECKPOINT_FILES = (
     "model_index.json", "scheduler/*.json", *TEXT_ENCODER_FILES,
     "transformer/*.json", "transformer/*.safetensors", "vae/*.json", "vae/*.safetensors",
+    "connectors/*.json", "connectors/*.safetensors", "audio_vae/*.json", "audio_vae/*.safetensors",
+    "vocoder/*.json", "vocoder/*.safetensors", "latent_upsampler/*.json", "latent_upsampler/*.safetensors",
 )  # fmt: skip
 """No files beside the folders: official repositories hold every version's single file, tens of gigabytes of them."""
 

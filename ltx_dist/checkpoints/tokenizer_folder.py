@@ -30,6 +30,8 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "ByT5Tokenizer": "ByT5Tokenizer",
         "PreTrainedTokenizerFast": "PreTrainedTokenizerFast",
         "TokenizersBackend": "PreTrainedTokenizerFast",
+        "GemmaTokenizer": "PreTrainedTokenizerFast",
+        "GemmaTokenizerFast": "PreTrainedTokenizerFast",
     }
 )
 """Names that a checkpoint may give, and the class of transformers that is used. No other name is looked up there."""

@@ -235,7 +235,7 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
 
 def test_another_pipeline_is_refused_with_the_supported_ones(folder: Path) -> None:
     write_json(folder / "model_index.json", {"_class_name": "LTXImageToVideoPipeline"})
-    assert "'LTXImageToVideoPipeline' is not LTXPipeline or LTXConditionPipeline" in error(folder)
+    assert "'LTXImageToVideoPipeline' is not LTXPipeline, LTXConditionPipeline or LTX2Pipeline" in error(folder)
 
 
 @pytest.mark.parametrize("config", [[1], {"patch_size": "4"}, {"latent_channels": 0}, {"spatio_temporal_scaling": 3}])

@@ -163,7 +163,7 @@ def test_a_model_of_pickles_alone_is_refused_and_not_even_downloaded(model: Path
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("class_name", ["LTX2Pipeline", "StableDiffusionPipeline", None])
+@pytest.mark.parametrize("class_name", ["LTX2DFRPipeline", "StableDiffusionPipeline", None])
 def test_no_weights_of_another_model_are_downloaded(model: Path, tmp_path: Path, class_name: str | None) -> None:
     index = model / "model_index.json"
     if class_name is None:
