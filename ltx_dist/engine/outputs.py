@@ -23,7 +23,7 @@ class Outputs(Generic[T]):
         self._held: dict[str, dict[str, T]] = {}
 
     def inputs(self, stage: str, requests: Sequence[RenderRequest]) -> list[T | None]:
-        """What the stage reads, request by request, in the order of its inputs; None for what is not held."""
+        """Of each request in turn what the stage reads, in the order of its inputs; None for what is not held."""
         held = [self._held.get(request.request_id, {}) for request in requests]
         return [outputs.get(name) for outputs in held for name in self._recipe[stage].inputs]
 
@@ -50,9 +50,10 @@ class Outputs(Generic[T]):
 
     def _free(self, request: RenderRequest, stage: str) -> None:
         position = self._recipe.position(stage)
-        later = [self._recipe[name] for name in self._recipe.of(request) if self._recipe.position(name) > position]
+        wanted = self._recipe.of(request)
+        later = [self._recipe[name] for name in wanted if self._recipe.position(name) > position]
         if later and later[0].runs_on == "host":
             return
-        read = {name for spec in later for name in spec.inputs}
+        read = {name for spec in later for name in self._recipe.reads(spec.name, wanted)}
         held = self._held.get(request.request_id, {})
         self._held[request.request_id] = {name: output for name, output in held.items() if name in read}

@@ -49,6 +49,37 @@ class EncodedMedia:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectedText:
+    """A prompt as the connectors leave it, S = max_sequence_length: 12.6 MB for each row of LTX-2.3.
+
+    `pair`: of the negative prompt and the prompt, (2, S, 4096) for the video and (2, S, 2048) for the sound, made in
+    one pass, as diffusers does: in bfloat16 its second row is not what the prompt alone gives. `alone`: of the prompt,
+    (1, S, ...). Each is there if a denoising pass of the clip needs it. Masks are (rows, S), int64.
+    embeds_dtype: name of the text encoder's dtype, in which the transformer is fed.
+    """
+
+    pair_video: torch.Tensor | None
+    pair_audio: torch.Tensor | None
+    pair_mask: torch.Tensor | None
+    alone_video: torch.Tensor | None
+    alone_audio: torch.Tensor | None
+    alone_mask: torch.Tensor | None
+    embeds_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionLatents:
+    """Conditions as the VAE's encoder sees them: the means, not normalised, (1, C, f, H/32, W/32) in its dtype.
+
+    first, second: of each condition for each pass. second is empty where there is none, or where it starts from a first
+    frame that the first pass kept.
+    """
+
+    first: tuple[torch.Tensor, ...]
+    second: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Latents:
     """What the transformer hands on.
 
@@ -65,6 +96,16 @@ class Latents:
     def sha256(self) -> str:
         """Hex digest of the latents' bytes."""
         return hashlib.sha256(self.latents.numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SoundLatents(Latents):
+    """The same of a model that makes sound, too.
+
+    audio_latents: (1, C, L, mel) float32, not normalised: diffusers' `output_type="latent"`.
+    """
+
+    audio_latents: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +169,4 @@ class EncodedVideo:
     sound: SoundFacts | None = None
 
 
-StageOutput = Conditioning | EncodedMedia | Latents | DecodedClip | EncodedVideo
+StageOutput = Conditioning | ConnectedText | ConditionLatents | Latents | DecodedClip | EncodedVideo

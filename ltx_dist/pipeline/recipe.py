@@ -42,6 +42,8 @@ class StageSpec:
     shares_pass: several requests with equal settings may share one forward pass.
     steps: the request's attribute that counts its denoising steps, each of which it reports; empty if it has none.
     only_with: the request's attribute without which the stage is left out; empty if every request runs it.
+    replaces: the earlier stage whose output this one's takes the place of, for stages that name both as inputs: such a
+        stage reads the last of them that the request runs.
     share: of a clip's time, roughly. Ranks what a device should host where nothing better is known.
     """
 
@@ -56,6 +58,7 @@ class StageSpec:
     shares_pass: bool = False
     steps: str = ""
     only_with: str = ""
+    replaces: str = ""
     share: float = 0.0
 
 
@@ -145,8 +148,13 @@ class Recipe:
         for name in reversed(wanted):
             if name in read and name not in made:
                 left.append(name)
-                read.update(self[name].inputs)
+                read |= self.reads(name, wanted)
         return tuple(reversed(left))
+
+    def reads(self, name: str, wanted: Collection[str]) -> set[str]:
+        """The stages among `wanted`, those of one request, whose outputs this one reads."""
+        inputs = [self[given] for given in self[name].inputs if given in wanted]
+        return {given.name for given in inputs} - {given.replaces for given in inputs}
 
     @cached_property
     def _by_name(self) -> dict[str, StageSpec]:

@@ -54,3 +54,22 @@ class SoundSecondPass:
     def num_steps(self) -> int:
         """The steps that it runs."""
         return len(self.sigmas)
+
+
+def latent_index(frame_index: int, num_frames: int, temporal_ratio: int) -> int:
+    """The latent frame at which `LTX2ConditionPipeline` puts a condition given by frame; -1 is the last one.
+
+    A latent frame after the first stands for `temporal_ratio` frames, and a condition lies at the first of them: at
+    frame 0, 1, 9, 17 and so on. Raises ValueError naming the nearest ones for another frame.
+    """
+    last = (num_frames - 1) // temporal_ratio
+    if frame_index in (-1, 0):
+        return last if frame_index else 0
+    if not 0 < frame_index < num_frames:
+        raise ValueError(f"{frame_index} is not a frame of the clip; use 0 to {num_frames - temporal_ratio}, or -1")
+    before, beyond = divmod(frame_index - 1, temporal_ratio)
+    if beyond:
+        below, above = frame_index - beyond, frame_index - beyond + temporal_ratio
+        either = f"{below} or {above}" if above < num_frames else f"{below}"
+        raise ValueError(f"{frame_index} is not where a latent frame begins; use {either}")
+    return before + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from ltx_dist.inputs.config import CacheConfig
 from ltx_dist.messages import count
 from ltx_dist.pipeline.payloads import Conditioning, Latents, StageOutput
-from ltx_dist.pipeline.recipe import Recipe
+from ltx_dist.pipeline.recipe import Recipe, StageSpec
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.run.batch import PlacedBatch
 from ltx_dist.store.background_writer import BackgroundWriter
@@ -45,11 +45,15 @@ class Resumption:
 
     def made(self, request: RenderRequest) -> frozenset[str]:
         """The stages whose outputs are there, made with the request's settings."""
-        made: set[str] = set()
-        if self._spool.holds(request.request_id, self._latents_key(request)):
-            made.update(self._kept("spool"))
-        if self._embeddings is not None and self._embeddings.holds(self._keys(request)):
-            made.update(self._kept("cache"))
+        wanted = self._recipe.of(request)
+        made = {
+            name
+            for name in self._kept("spool")
+            if name in wanted and self._spool.holds(request.request_id, self._spool_key(request, name))
+        }
+        cached = self._kept("cache")
+        if cached and self._embeddings is not None and self._embeddings.holds(self._keys(request)):
+            made.update(cached)
         return frozenset(made)
 
     def todo(self, requests: Sequence[RenderRequest]) -> dict[str, tuple[str, ...]]:
@@ -64,18 +68,22 @@ class Resumption:
         if self._recipe[stage].keeps == "cache":
             assert self._embeddings is not None
             return self._embeddings.load(self._keys(request))
-        return self._spool.load(request.request_id, self._latents_key(request))
+        return self._spool.load(request.request_id, self._spool_key(request, stage))
 
     def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
         """Write down what a request's stage just made, if it is of any use later, without waiting for it."""
         keeps = self._recipe[stage].keeps
         if keeps == "spool":
-            key = self._latents_key(request)
+            key = self._spool_key(request, stage)
             self._spool_writer.keep(fetch, lambda output: self._spool.keep(request, key, _latents(output)))
         elif keeps == "cache" and (cache := self._embeddings) is not None:
             keys = self._keys(request)
             if not cache.holds(keys):
                 self._cache_writer.keep(fetch, lambda output: cache.keep(keys, _conditioning(output)))
+
+    def _spool_key(self, request: RenderRequest, stage: str) -> str:
+        """One file per clip holds its latest latents; those that replace others have a key of their own."""
+        return spool_key(self._latents_key(request), self._recipe[stage])
 
     def _kept(self, retention: str) -> list[str]:
         return [stage.name for stage in self._recipe if stage.keeps == retention]
@@ -99,6 +107,11 @@ class Resumption:
     def _keys(self, request: RenderRequest) -> tuple[str, ...]:
         assert self._embedding_keys is not None
         return self._embedding_keys(request)
+
+
+def spool_key(latents_key: str, stage: StageSpec) -> str:
+    """What the latents that a stage makes of a request are kept under."""
+    return f"{latents_key} {stage.name}" if stage.replaces else latents_key
 
 
 def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[RenderRequest]) -> Resumption:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
-from ltx_dist.pipeline.payloads import Latents
+from ltx_dist.pipeline.payloads import Latents, SoundLatents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.store.files import HeldFolder, make_folder, remove_file, write_atomically
 from ltx_dist.store.spool_folder import ENDING, list_spool
@@ -41,6 +41,8 @@ class Spool:
     def keep(self, request: RenderRequest, key: str, latents: Latents) -> None:
         """Write latents, durable on return. May raise OSError."""
         tensors = {"latents": latents.latents, "generator_state": latents.generator_state}
+        if isinstance(latents, SoundLatents):
+            tensors["audio_latents"] = latents.audio_latents
         data = pack(key, tensors, {"embeds_dtype": latents.embeds_dtype, "request": json.dumps(asdict(request))})
         path = self._path(request.request_id)
         self._remove(path.name)
@@ -63,7 +65,8 @@ class Spool:
             self.drop(request_id)
             return None
         tensors, facts = found
-        return Latents(tensors["latents"], tensors["generator_state"], facts["embeds_dtype"])
+        of_video = tensors["latents"], tensors["generator_state"], facts["embeds_dtype"]
+        return SoundLatents(*of_video, tensors["audio_latents"]) if "audio_latents" in tensors else Latents(*of_video)
 
     def drop(self, request_id: str) -> None:
         """Remove a request's file, if there is one."""
