@@ -18,7 +18,7 @@ from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.prompt_files import MAX_FILE_BYTES
 from ltx_dist.inputs.prompts import read_prompts
-from ltx_dist.models.ltx_video.presets import preset_for
+from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.request import RenderRequest
 
 CONFIG_FILE = "config.yaml"
@@ -30,7 +30,7 @@ GRACE_SECONDS = STOP_WAIT_SECONDS - 5
 """`recovery.grace_seconds` of a job, unless the config says another."""
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
-"""Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
+"""Of the job's driver. Ray would merge lines of its log that differ in their numbers only, as ours do."""
 
 LTX_VIDEO_RATIOS = (32, 8)
 """Pixels (frames) a latent pixel (frame) of every VAE that LTX-Video was released with."""
@@ -124,7 +124,7 @@ def _read(
     """The prompt file's name for the journey, its bytes, and what it asks for."""
     version = config.model.version
     # Which preset a checkpoint elsewhere goes with is not known, unless the config says so; all have the same sizes.
-    preset = preset_for("generic" if version == "auto" and not here else version, checkpoint)
+    preset = family_of(checkpoint).preset_for("generic" if version == "auto" and not here else version, checkpoint)
     if prompts != "-":
         requests = read_prompts(prompts, config.defaults, preset, checkpoint)
         return f"prompts{Path(prompts).suffix.lower()}", Path(prompts).read_bytes(), requests

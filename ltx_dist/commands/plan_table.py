@@ -7,7 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ltx_dist.messages import count
-from ltx_dist.models.ltx_video.presets import assumption
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
 from ltx_dist.pipeline.worker import Placement
@@ -40,7 +39,7 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
         memory = described[0].memory_bytes
         size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"
         print(f"Planned for {count(len(described), 'GPU')} of {size} (from the config, not detected).")
-    assumed = assumption(batch.checkpoint)
+    assumed = batch.family.assumption(batch.checkpoint)
     if assumed and batch.config.model.version == "auto":
         console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
     console.print(_layouts_table(found))

@@ -7,13 +7,13 @@ import sys
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import NotCachedError
-from ltx_dist.models.ltx_video.presets import preset_for
+from ltx_dist.models.family import family_of
 
 
 def main(name: str, text_encoder: str | None, version: str) -> None:
     try:
         checkpoint = open_checkpoint(name, text_encoder)
-        preset = preset_for(version, checkpoint)
+        preset = family_of(checkpoint).preset_for(version, checkpoint)
     except NotCachedError as error:
         print(json.dumps({"absent": str(error)}))
         return

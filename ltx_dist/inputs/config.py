@@ -123,6 +123,14 @@ class DefaultsConfig(_Section):
     decode_noise_scale: float | None = None
     max_sequence_length: int | None = None
     timesteps: list[float] | None = None
+    stg_scale: float | None = None
+    modality_scale: float | None = None
+    audio_guidance_scale: float | None = None
+    audio_guidance_rescale: float | None = None
+    audio_stg_scale: float | None = None
+    audio_modality_scale: float | None = None
+    spatio_temporal_guidance_blocks: list[int] | None = None
+    sigmas: list[float] | None = None
     image_cond_noise_scale: float | None = None
     fit: str | None = None
     preprocess: str | None = None

@@ -8,7 +8,7 @@ from functools import cache
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.checkpoints.token_counts import token_counter
-from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.inputs.prompt_row import T5_TOKENS
 from ltx_dist.messages import count
 from ltx_dist.pipeline.request import RenderRequest
 
@@ -47,14 +47,16 @@ def cut_off(requests: Iterable[RenderRequest], checkpoint: Checkpoint) -> dict[s
     return found
 
 
-def cut_off_warning(found: Mapping[str, tuple[CutOff, ...]]) -> str | None:
-    """One line that names some clips with their numbers, and what to do; None where nothing is cut off."""
+def cut_off_warning(found: Mapping[str, tuple[CutOff, ...]], most: int = T5_TOKENS) -> str | None:
+    """One line that names some clips with their numbers, and what to do; None where nothing is cut off.
+
+    most: the tokens that the text encoder can be given.
+    """
     if not found:
         return None
     named = [f"{name} ({'; '.join(map(str, texts))})" for name, texts in list(found.items())[:MAX_NAMED]]
     if more := len(found) - MAX_NAMED:
         named += [f"and {count(more, 'more clip')}"] if more > 0 else []
-    most = next(bound.le for bound in Row.model_fields["max_sequence_length"].metadata if hasattr(bound, "le"))
     return (
         f"{count(len(found), 'clip')} with text that is cut off: {', '.join(named)}; shorten it, or set "
         f"max_sequence_length, which may be {most}"

@@ -10,6 +10,7 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.media_rows import OFFICIAL_CRF, ConditionRow
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
+from ltx_dist.inputs.sound import IMAGE_CRF, latent_start
 from ltx_dist.media.checks import aspect_warning, frame_index_problem, frame_rate_warning, video_length_problem
 from ltx_dist.media.sources import MediaFile, open_media, resolve_place
 from ltx_dist.pipeline.conditions import Condition, steps_of
@@ -59,10 +60,14 @@ class MediaResolver:
         is_video = one.video is not None
         field = f"{field}.{'video' if is_video else 'image'}" if field != "image" else field
         ratio, clip_frames = self._checkpoint.temporal_compression_ratio, row["num_frames"]
-        if problem := frame_index_problem(one.frame_index, clip_frames, is_video, ratio):
+        if self._checkpoint.generation:
+            index, problem = latent_start(one.frame_index, clip_frames, ratio)
+        else:
+            problem = frame_index_problem(one.frame_index, clip_frames, is_video, ratio)
+            index = clip_frames - 1 if one.frame_index == -1 else one.frame_index
+        if problem:
             self.problems.append((field.rpartition(".")[0] or field, f"frame_index: {problem}"))
             return None
-        index = clip_frames - 1 if one.frame_index == -1 else one.frame_index
         limit = one.start_frame + max(one.num_frames or 0, clip_frames + 1)
         picture = self._open(field, one.video or one.image or "", is_video, limit)
         if picture is None:
@@ -109,6 +114,8 @@ class MediaResolver:
         """fit, preprocess, crf and blur: the condition's, else the row's, else the defaults."""
         own = {name: getattr(one, name, None) for name in _OF_ROW}
         chosen = {name: row.get(name) if own[name] is None else own[name] for name in _OF_ROW}
+        if self._checkpoint.generation:
+            return self._preparation_of_ltx2(field, chosen)
         official = chosen["preprocess"] == "official"
         for name in ("crf", "blur"):
             if chosen[name] is not None and not official:
@@ -120,6 +127,14 @@ class MediaResolver:
             "crf": (OFFICIAL_CRF if crf is None else crf) if official else 0,
             "blur": (blur is not False) if official else False,
         }
+
+    def _preparation_of_ltx2(self, field: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """diffusers compresses a picture as the version was trained; there is no other way to prepare it."""
+        for name in ("preprocess", "blur"):
+            if chosen[name] not in (None, "diffusers"):
+                self.problems.append((field, f"{name}: is of LTX-Video; leave it out"))
+        crf = IMAGE_CRF[self._checkpoint.generation] if chosen["crf"] is None else chosen["crf"]
+        return {"fit": chosen["fit"] or "crop", "preprocess": "diffusers", "crf": crf, "blur": False}
 
     def _open(self, field: str, given: str, is_video: bool, limit: int) -> Picture | None:
         place = resolve_place(given, self._folder)
@@ -155,7 +170,11 @@ class MediaResolver:
             )
 
     def _check_pipeline(self, asked: list[tuple[str, ConditionRow]], row: Mapping[str, Any]) -> None:
-        """Versions of LTXPipeline begin with an image, and that is all."""
+        """Versions of LTXPipeline begin with an image, and that is all; LTX-2 begins as no video."""
+        if self._checkpoint.generation:
+            if row.get("video"):
+                self.problems.append(("video", "LTX-2 does not begin as a video; give its frames as conditions"))
+            return
         if self._checkpoint.pipeline_class == TAKES_TIMESTEPS:
             return
         plain = len(asked) == 1 and (asked[0][1].image is not None, asked[0][1].frame_index, asked[0][1].strength) == (

@@ -62,6 +62,8 @@ class SecondPassRow(_Part):
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
     denoise_strength: float | None = Field(None, gt=0, lt=1)
     timesteps: list[float] | None = None
+    sigmas: list[float] | None = None
+    audio: Literal["first", "second"] | None = None
     guidance_scale: float | None = Field(None, ge=0)
     guidance_rescale: float | None = Field(None, ge=0, le=1)
     image_cond_noise_scale: float | None = Field(None, ge=0, le=1)
@@ -69,7 +71,7 @@ class SecondPassRow(_Part):
     tone_map_compression_ratio: float | None = Field(None, ge=0, le=1)
     tone_map_at: Literal["upsample", "decode"] | None = None
 
-    @field_validator("timesteps", mode="before")
+    @field_validator("timesteps", "sigmas", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         return [float(one) if type(one) is int else one for one in value] if isinstance(value, (list, tuple)) else value
@@ -79,6 +81,13 @@ class SecondPassRow(_Part):
     def _falling(cls, value: list[float]) -> list[float]:
         if not value or not all(1000 > one > later for one, later in pairwise((*value, 0.0))):
             raise ValueError(f"{value} do not fall from below 1000 to above 0")
+        return value
+
+    @field_validator("sigmas")
+    @classmethod
+    def _falling_sigmas(cls, value: list[float]) -> list[float]:
+        if not value or not all(1 > one > later for one, later in pairwise((*value, 0.0))):
+            raise ValueError(f"{value} do not fall from below 1 to above 0")
         return value
 
     @model_validator(mode="after")

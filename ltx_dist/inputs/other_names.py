@@ -28,7 +28,6 @@ _OURS: Mapping[str, tuple[str, ...]] = {
     ),
     "name": ("id", "filename", "file_name", "file", "output", "output_name", "output_path", "title", "video_name"),
     "seed": ("noise_seed", "random_seed", "seeds", "rng_seed", "generator"),
-    "timesteps": ("sigmas",),
     "max_sequence_length": ("max_length", "max_tokens", "max_prompt_length", "tokenizer_max_length"),
     "decode_noise_scale": ("image_cond_noise_scale_decode", "decode_noise"),
 }  # fmt: skip
@@ -38,7 +37,6 @@ _HOW: Mapping[str, str] = {
     "duration": ": seconds times frame_rate, to a multiple of 8 plus 1",
     "seconds": ": seconds times frame_rate, to a multiple of 8 plus 1",
     "duration_seconds": ": seconds times frame_rate, to a multiple of 8 plus 1",
-    "sigmas": ": 1000 times the sigmas",
     "resolution": " in pixels",
     "aspect_ratio": " in pixels",
 }

@@ -31,10 +31,12 @@ def has_two_passes(
     """What row and config ask for, as `recipe` and as settings of a second pass; where they do not, and there is an
     upscaler, what the version is published with. Raises ValueError for what cannot be."""
     has_upscaler = "latent_upsampler" in checkpoint.sources
+    can_refine = checkpoint.pipeline_class == TAKES_TIMESTEPS or bool(checkpoint.generation)
     wanted = recipe == "two_passes" or (recipe is None and bool(settings))
     if wanted and not has_upscaler:
-        raise ValueError("two passes need a latent upscaler between them; set model.upscaler")
-    if wanted and checkpoint.pipeline_class != TAKES_TIMESTEPS:
+        where = "complete latent_upsampler/ of the checkpoint" if checkpoint.generation else "set model.upscaler"
+        raise ValueError(f"two passes need a latent upscaler between them; {where}")
+    if wanted and not can_refine:
         raise ValueError(
             f"{checkpoint.pipeline_class}, which this checkpoint is rendered with, cannot begin with latents; use a "
             "checkpoint of 0.9.5 or newer"
@@ -42,15 +44,16 @@ def has_two_passes(
     if wanted and preset.two_passes is None and not settings:
         raise ValueError(
             f"{preset.version} is not published with two passes; set second_pass: timesteps, or num_inference_steps "
-            "and denoise_strength"
+            "and denoise_strength (for LTX-2: sigmas)"
         )
-    can = has_upscaler and checkpoint.pipeline_class == TAKES_TIMESTEPS
-    return wanted or (recipe is None and can and preset.two_passes is not None)
+    return wanted or (recipe is None and has_upscaler and can_refine and preset.two_passes is not None)
 
 
 def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SecondPass:
     """settings: of the second pass, of all layers; row: the first pass's, which guidance and noise are taken from where
     `settings` have none. Raises ValueError for a schedule or a size that there is not."""
+    if of_sound := [key for key in ("sigmas", "audio") if settings.get(key) is not None]:
+        raise ValueError(f"{of_sound[0]}: is of LTX-2; leave it out")
     side = math.lcm(32, checkpoint.spatial_compression_ratio)
     factor = settings.get("downscale_factor", 0.5)
     height, width = (int(row[name] * factor) // side * side for name in ("height", "width"))

@@ -27,6 +27,7 @@ class Preset:
 
     timesteps: an explicit schedule, num_inference_steps long. decode_noise_scale None means decode_timestep's value, as
     in diffusers. source: where the values are from. note: what of the source's settings is not done here.
+    stg_scale to sigmas: of LTX-2, whose presets set all of its guidance.
     image_cond_noise_scale: diffusers' default and that of Lightricks' inference.py. two_passes: None where the version
     is published with one.
     Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a diffusers folder itself says.
@@ -49,3 +50,11 @@ class Preset:
     note: str = ""
     image_cond_noise_scale: float = 0.15
     two_passes: TwoPasses | None = None
+    stg_scale: float | None = None
+    modality_scale: float | None = None
+    audio_guidance_scale: float | None = None
+    audio_guidance_rescale: float | None = None
+    audio_stg_scale: float | None = None
+    audio_modality_scale: float | None = None
+    spatio_temporal_guidance_blocks: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None

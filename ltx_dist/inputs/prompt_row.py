@@ -17,6 +17,14 @@ from ltx_dist.inputs.media_rows import ConditionRow, Fit, LoraRow, Preprocess, S
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.messages import show
 
+SOUND_FIELDS = (
+    "stg_scale", "modality_scale", "audio_guidance_scale", "audio_guidance_rescale", "audio_stg_scale",
+    "audio_modality_scale", "spatio_temporal_guidance_blocks", "sigmas",
+)  # fmt: skip
+"""What only rows of LTX-2 may have: the settings of SoundSettings."""
+
+T5_TOKENS, GEMMA_TOKENS = 512, 1024
+
 MAX_PROMPT_BYTES = 8 << 10
 MAX_SEED = 2**63 - 1
 
@@ -64,7 +72,27 @@ class Row(BaseModel):
         None, ge=0, le=1, description="noise mixed in before decoding; if not set, equal to `decode_timestep`"
     )
     max_sequence_length: int | None = Field(
-        None, ge=1, le=512, description="maximum number of T5 tokens; longer prompts are cut off"
+        None,
+        ge=1,
+        le=GEMMA_TOKENS,
+        description="maximum number of the text encoder's tokens (512 for T5); longer prompts are cut off",
+    )
+    stg_scale: float | None = Field(
+        None, ge=0, description="LTX-2: spatio-temporal guidance of the video; 0 turns it off, and saves a pass a step"
+    )
+    modality_scale: float | None = Field(
+        None, ge=0, description="LTX-2: how much video and sound are to fit; 1 turns it off, and saves a pass a step"
+    )
+    audio_guidance_scale: float | None = Field(None, ge=0, description="LTX-2: `guidance_scale` of the sound")
+    audio_guidance_rescale: float | None = Field(None, ge=0, le=1, description="LTX-2: `guidance_rescale` of the sound")
+    audio_stg_scale: float | None = Field(None, ge=0, description="LTX-2: `stg_scale` of the sound")
+    audio_modality_scale: float | None = Field(None, ge=0, description="LTX-2: `modality_scale` of the sound")
+    spatio_temporal_guidance_blocks: tuple[int, ...] | None = Field(
+        None, description="LTX-2: blocks of the transformer that `stg_scale` and `audio_stg_scale` leave out"
+    )
+    sigmas: tuple[float, ...] | None = Field(
+        None,
+        description="LTX-2: a schedule in place of `num_inference_steps`: falling, from at most 1; used as it is",
     )
     timesteps: tuple[float, ...] | None = Field(
         None,
@@ -168,6 +196,42 @@ class Row(BaseModel):
             raise ValueError(f"{len(numbers)} timesteps, but num_inference_steps is {steps}; leave one of the two out")
         return numbers
 
+    @field_validator("sigmas", mode="before")
+    @classmethod
+    def _falling_sigmas(cls, value: object, info: ValidationInfo) -> tuple[float, ...]:
+        if not info.context.generation:
+            raise ValueError("is of LTX-2; for this checkpoint write timesteps: 1000 times the sigmas")
+        numbers = _numbers(value)
+        if numbers is None or numbers[0] > 1 or numbers[-1] <= 0:
+            raise ValueError(f"{show(value)} is not a list of falling numbers, from at most 1 to above 0")
+        steps = info.data.get("num_inference_steps")
+        if steps is not None and steps != len(numbers):
+            raise ValueError(f"{len(numbers)} sigmas, but num_inference_steps is {steps}; leave one of the two out")
+        return numbers
+
+    @field_validator("spatio_temporal_guidance_blocks", mode="before")
+    @classmethod
+    def _blocks(cls, value: object, info: ValidationInfo) -> tuple[int, ...]:
+        listed = [value] if type(value) is int else value
+        count = info.context.num_layers
+        if not isinstance(listed, (list, tuple)) or not all(type(one) is int and 0 <= one < count for one in listed):
+            raise ValueError(f"{show(value)} is not a list of blocks, of which this transformer has 0 to {count - 1}")
+        return tuple(listed)
+
+    @field_validator(*SOUND_FIELDS)
+    @classmethod
+    def _of_sound(cls, value: object, info: ValidationInfo) -> object:
+        if not info.context.generation:
+            raise ValueError("is of LTX-2, whose clips have sound; this checkpoint's have none: leave it out")
+        return value
+
+    @field_validator("max_sequence_length")
+    @classmethod
+    def _of_t5(cls, value: int, info: ValidationInfo) -> int:
+        if value > max_tokens(info.context):
+            raise ValueError(f"{value} is too large; T5 takes at most {T5_TOKENS}")
+        return value
+
     @field_validator("loras", mode="before")
     @classmethod
     def _paths_alone(cls, value: object) -> object:
@@ -206,13 +270,19 @@ class Row(BaseModel):
         return value
 
 
+def max_tokens(checkpoint: Checkpoint) -> int:
+    """How many tokens the checkpoint's text encoder can be given."""
+    return GEMMA_TOKENS if checkpoint.generation else T5_TOKENS
+
+
 def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, str]]:
     """The values that are right, as their fields want them, and what is wrong with each of the others, by key."""
     try:
         checked = Row.model_validate(given, context=checkpoint)
         row = {name: getattr(checked, name) for name in checked.model_fields_set}
-        if row.get("timesteps") is not None:
-            row["num_inference_steps"] = len(row["timesteps"])
+        for schedule in ("timesteps", "sigmas"):
+            if row.get(schedule) is not None:
+                row["num_inference_steps"] = len(row[schedule])
         return row, {}
     except ValidationError as error:
         wrong = {}
@@ -247,11 +317,11 @@ def _model_in(annotation: Any) -> Any:
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, and where both say it, what is above. A number of steps replaces timesteps below, and they a number."""
+    """Both, and where both say it, what is above. A number of steps hides a schedule below, and a schedule a number."""
     hidden: set[str] = set()
     if above.get("num_inference_steps") is not None:
-        hidden.add("timesteps")
-    if above.get("timesteps") is not None:
+        hidden |= {"timesteps", "sigmas"}
+    if above.get("timesteps") is not None or above.get("sigmas") is not None:
         hidden.add("num_inference_steps")
     return {key: value for key, value in below.items() if key not in hidden} | dict(above)
 

@@ -18,8 +18,9 @@ from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pas
 from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import read_prompt_file
-from ltx_dist.inputs.prompt_row import MAX_SEED, Row, check_row, overlaid
+from ltx_dist.inputs.prompt_row import MAX_SEED, SOUND_FIELDS, Row, check_row, overlaid
 from ltx_dist.inputs.rows import Doubt, Item, Problem
+from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
 from ltx_dist.messages import Mistakes, count, printable, show
 from ltx_dist.pipeline.request import RenderRequest
 
@@ -100,8 +101,8 @@ class _Resolver:
         self._named = defaults.named
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
         of_preset = {key: getattr(preset, key) for key in DefaultsConfig.model_fields if hasattr(preset, key)}
-        if of_preset["timesteps"] is None:
-            del of_preset["timesteps"]
+        # None says something of the decode noise alone; of others that the model has no such setting.
+        of_preset = {key: value for key, value in of_preset.items() if value is not None or key == "decode_noise_scale"}
         self._fallback = overlaid(of_preset, self._defaults)
         first = preset.two_passes.first if preset.two_passes else {}
         self._fallback_of_two = overlaid(overlaid(of_preset, first), self._defaults)
@@ -167,7 +168,8 @@ class _Resolver:
                 settings = overlaid_schedule(
                     overlaid_schedule(of_preset, self._defaults.get("second_pass", {})), of_row
                 )
-                extra["second_pass"] = second_pass(settings, media, self._checkpoint)
+                make = sound_second_pass if self._checkpoint.generation else second_pass
+                extra["second_pass"] = make(settings, media, self._checkpoint)
         except ValueError as error:
             problems.append(("second_pass", str(error)))
         try:
@@ -176,6 +178,11 @@ class _Resolver:
             extra["loras"] = self._loras.resolve(listed, Path() if of_config else None)
         except ValueError as error:
             problems.append(("model.loras" if asked["loras"] is None else "loras", str(error)))
+        if self._checkpoint.generation:
+            of_sound = {key: row.pop(key, None) for key in SOUND_FIELDS}
+            problems += sound_problems(of_sound, media, self._checkpoint)
+            self.doubts += [Doubt(item.line, message) for message in sound_warnings(of_sound, media, self._checkpoint)]
+            extra["sound"] = None if problems else sound_settings(of_sound, media)
         for field, message in problems:
             self._note(item, f"{field}: {message}")
         return None if problems else extra

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.estimates.costs import StageRate, Work
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
+from ltx_dist.inputs.preset import Preset
+from ltx_dist.models.ltx2 import estimates as ltx2_estimates
+from ltx_dist.models.ltx2 import presets as ltx2_presets
+from ltx_dist.models.ltx2 import recipes as ltx2
 from ltx_dist.models.ltx_video import estimates as ltx_video_estimates
+from ltx_dist.models.ltx_video import presets as ltx_video_presets
 from ltx_dist.models.ltx_video import recipes as ltx_video
 from ltx_dist.pipeline.component import Component
 from ltx_dist.pipeline.recipe import Recipe, StageSpec
@@ -32,7 +37,7 @@ Ratios = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What an operation gets beside the requests and their inputs.
+    """What an operation is told beside the requests and their inputs.
 
     stage: the row of the recipe, as one operation may run several stages.
     on_step: called with the number of denoising steps done, after each.
@@ -69,6 +74,8 @@ class Family:
 
     pipeline_classes: the diffusers pipelines that its checkpoints name. operations: `module:class` by operation.
     loader: `module:function` that loads a component; see `load_component`.
+    preset_for: the preset that `model.version` names, ValueError if there is none. assumption: what is assumed of the
+        version where a checkpoint does not tell, in a sentence for people.
     stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
         components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
         by the same, the precision and the storage. weight_bytes: of each component on the device, by the configs and
@@ -81,6 +88,8 @@ class Family:
     components: tuple[Component, ...]
     operations: Mapping[str, str]
     loader: str
+    preset_for: Callable[[str, Checkpoint], Preset]
+    assumption: Callable[[Checkpoint], str | None]
     stage_rates: Mapping[str, StageRate]
     stage_work: Callable[[Mapping[str, Config], Ratios, RenderRequest], Work]
     stage_memory: Callable[[Mapping[str, Config], Ratios, str, Storage], Mapping[str, StageMemory]]
@@ -112,10 +121,26 @@ FAMILIES = (
         components=ltx_video.COMPONENTS,
         operations=ltx_video.OPERATIONS,
         loader="ltx_dist.models.ltx_video.load:load_component",
+        preset_for=ltx_video_presets.preset_for,
+        assumption=ltx_video_presets.assumption,
         stage_rates=ltx_video_estimates.STAGE_RATES,
         stage_work=ltx_video_estimates.stage_work,
         stage_memory=ltx_video_estimates.stage_memory,
         weight_bytes=ltx_video_estimates.weight_bytes,
+    ),
+    Family(
+        name="ltx2",
+        pipeline_classes=("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"),
+        recipe=ltx2.RECIPE,
+        components=ltx2.COMPONENTS,
+        operations=ltx2.OPERATIONS,
+        loader="ltx_dist.models.ltx2.load:load_component",
+        preset_for=ltx2_presets.preset_for,
+        assumption=ltx2_presets.assumption,
+        stage_rates=ltx2_estimates.STAGE_RATES,
+        stage_work=ltx2_estimates.stage_work,
+        stage_memory=ltx2_estimates.stage_memory,
+        weight_bytes=ltx2_estimates.weight_bytes,
     ),
 )
 

@@ -16,9 +16,9 @@ from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import Preset
+from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import Family, family_of
-from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.keys import embedding_keys, latents_key, render_keys
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import DecodeTiling, Mp4Settings, Storage
@@ -287,12 +287,12 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
             "denoise.batch_size: this checkpoint's noise scheduler draws noise in every step (stochastic_sampling), "
             "which would depend on the other clips of a pass; use 1"
         )
-    preset = preset_for(config.model.version, checkpoint)
+    preset = family_of(checkpoint).preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
     requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
-    if too_long := cut_off_warning(cut_off(requests, checkpoint)):
+    if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
-    if any(request.has_media or request.loras for request in requests):
+    if any((request.has_media and request.sound is None) or request.loras for request in requests):
         raise ValueError(f"{prompts}: images, videos and LoRAs are not rendered yet; leave them out")
     return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings))
 
@@ -306,10 +306,12 @@ def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
     return PlacedBatch(batch, inventory, placement, batch.precision(inventory), digest, "+".join(sorted(encoders)))
 
 
-def _shape(request: RenderRequest) -> tuple[int, int, int, int, bool]:
+def _shape(request: RenderRequest) -> tuple[object, ...]:
     """What decides how much memory a request takes."""
     guided = request.do_classifier_free_guidance
-    return request.height, request.width, request.num_frames, request.max_sequence_length, guided
+    size = request.height, request.width, request.num_frames, request.max_sequence_length, guided
+    conditions = tuple((one.frame_index, one.num_frames) for one in request.conditions)
+    return *size, request.second_pass, request.sound, conditions
 
 
 def _from_anywhere(name: str) -> str:

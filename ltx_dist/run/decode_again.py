@@ -8,7 +8,7 @@ from pathlib import Path
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.inputs.kept_request import kept_request
-from ltx_dist.models.ltx_video.presets import preset_for
+from ltx_dist.models.family import family_of
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.run.batch import Batch
 from ltx_dist.store.files import INTERNAL
@@ -42,7 +42,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     requests = [kept_request(path, told, checkpoint) for path, told in spooled_requests(spool).items()]
     spooled = {request.request_id: request for request in requests}
     names = _names(folder) or tuple(spooled)
-    batch = Batch(config, checkpoint, preset_for(config.model.version, checkpoint), (), names)
+    batch = Batch(config, checkpoint, family_of(checkpoint).preset_for(config.model.version, checkpoint), (), names)
     digest, precision = checkpoint_digest(checkpoint), config.model.precision
     found = Spool(spool, folder / INTERNAL / "tmp", 0)
     kept = tuple(

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.text import Text
 
 from ltx_dist.messages import clean_lines, count
-from ltx_dist.models.ltx_video.presets import assumption
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.event_log import EventLog
 from ltx_dist.run.batch import PlacedBatch
@@ -43,7 +42,7 @@ class Session:
         model = f"{batch.checkpoint.name} ({batch.preset.version}, {self.placed.precision})"
         workers = f"{placement.layout}: {count(num_workers, 'worker')} {where}"
         say(self.console, f"{count(len(batch.requests), 'clip')} · {model} · {workers}")
-        if batch.config.model.version == "auto" and (line := assumption(batch.checkpoint)):
+        if batch.config.model.version == "auto" and (line := batch.family.assumption(batch.checkpoint)):
             self.note(line)
         for warning in batch.warnings:
             self.note(f"warning: {warning}")

@@ -195,7 +195,6 @@ def test_a_json_list_called_jsonl_is_one_mistake() -> None:
         ("prompt_en", "prompt"),
         ("negative", "negative_prompt"),
         ("filename", "name"),
-        ("sigmas", "timesteps: 1000 times the sigmas"),
         ("heigth", "height"),
     ],
 )

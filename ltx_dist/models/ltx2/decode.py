@@ -12,8 +12,8 @@ from diffusers.video_processor import VideoProcessor
 
 from ltx_dist.models.finite import check_finite
 from ltx_dist.models.frames import frames_of
-from ltx_dist.models.ltx2.payloads import DecodedClip, SoundLatents
 from ltx_dist.models.ltx_video.tiling import decode_in_tiles
+from ltx_dist.pipeline.payloads import DecodedClip, Sound, SoundLatents
 
 if TYPE_CHECKING:
     from ltx_dist.checkpoints.checkpoint import Checkpoint
@@ -41,8 +41,8 @@ class Decode:
         clips: list[DecodedClip] = []
         for given in inputs:
             latents: SoundLatents = given.get("refine") or given["denoise"]
-            rate = int(self._vocoder.config.output_sampling_rate)
-            clips.append(DecodedClip(self._frames(latents, context.tiling), self._waveform(latents), rate))
+            sound = Sound(self._waveform(latents), int(self._vocoder.config.output_sampling_rate))
+            clips.append(DecodedClip(self._frames(latents, context.tiling), latents.sha256(), sound))
         return clips
 
     def _waveform(self, latents: SoundLatents) -> np.ndarray:

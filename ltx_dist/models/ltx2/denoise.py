@@ -11,9 +11,10 @@ import PIL.Image
 import torch
 
 from ltx_dist.models.finite import check_finite
-from ltx_dist.models.ltx2.passes import PassSettings, latent_index, passes
-from ltx_dist.models.ltx2.payloads import ConditionLatents, ConnectedText, SoundLatents
+from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.models.ltx2.stand_ins import AudioVae, Connectors, FirstFrameVae, VideoVae
+from ltx_dist.pipeline.payloads import ConditionLatents, ConnectedText, SoundLatents
+from ltx_dist.pipeline.sound import latent_index
 
 if TYPE_CHECKING:
     from ltx_dist.checkpoints.checkpoint import Checkpoint
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ltx_dist.pipeline.request import RenderRequest
 
 UNSHIFTED = {"use_dynamic_shifting": False, "shift_terminal": None}
-"""Config of a noise scheduler that takes given sigmas as they are; any other would shift them again."""
+"""Of a noise scheduler that takes given sigmas as they are; with another one they would be shifted once more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ltx_dist.media.sources import open_media
 from ltx_dist.media.video_in import read_frames
 from ltx_dist.models.ltx2.denoise import is_first_frame
 from ltx_dist.models.ltx2.passes import PassSettings, passes
-from ltx_dist.models.ltx2.payloads import ConditionLatents
+from ltx_dist.pipeline.payloads import ConditionLatents
 
 if TYPE_CHECKING:
     from ltx_dist.checkpoints.checkpoint import Checkpoint

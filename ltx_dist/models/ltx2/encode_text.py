@@ -15,7 +15,7 @@ import torch
 
 from ltx_dist.models.ltx2.load import load_tokenizer
 from ltx_dist.models.ltx2.passes import passes
-from ltx_dist.models.ltx2.payloads import ConnectedText
+from ltx_dist.pipeline.payloads import ConnectedText
 
 if TYPE_CHECKING:
     from ltx_dist.checkpoints.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""The arguments of a denoising pass, from a request: pure data under diffusers' names."""
+"""What a denoising pass is told, from a request: pure data under diffusers' names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Guidance:
         return 1 + self.is_classifier_free + stg + modality
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of `__call__`."""
+        """Of `__call__`."""
         numbers = {name: getattr(self, name) for name in self.__slots__}
         return numbers | {"spatio_temporal_guidance_blocks": list(self.spatio_temporal_guidance_blocks)}
 
@@ -56,7 +56,7 @@ class PassSettings:
 
     sigmas: the schedule, used as it is; None leaves it to the checkpoint's noise scheduler and num_inference_steps.
     noise_scale: how much of the start is noise: 1 for a pass that starts from nothing, as diffusers does without
-    latents whatever the argument; sigmas[0] for a second one.
+    latents whatever it is told; sigmas[0] for a second one.
     """
 
     height: int
@@ -105,22 +105,3 @@ def _guidance(guidance_scale: float, guidance_rescale: float, sound: SoundSettin
         audio_modality_scale=sound.audio_modality_scale,
         spatio_temporal_guidance_blocks=sound.spatio_temporal_guidance_blocks,
     )
-
-
-def latent_index(frame_index: int, num_frames: int, temporal_ratio: int) -> int:
-    """The latent frame at which `LTX2ConditionPipeline` puts a condition given by frame; -1 is the last one.
-
-    A latent frame after the first stands for `temporal_ratio` frames, and a condition lies at the first of them: at
-    frame 0, 1, 9, 17 and so on. Raises ValueError naming the nearest ones for another frame.
-    """
-    last = (num_frames - 1) // temporal_ratio
-    if frame_index in (-1, 0):
-        return last if frame_index else 0
-    if not 0 < frame_index < num_frames:
-        raise ValueError(f"{frame_index} is not a frame of the clip; use 0 to {num_frames - temporal_ratio}, or -1")
-    before, beyond = divmod(frame_index - 1, temporal_ratio)
-    if beyond:
-        below, above = frame_index - beyond, frame_index - beyond + temporal_ratio
-        either = f"{below} or {above}" if above < num_frames else f"{below}"
-        raise ValueError(f"{frame_index} is not where a latent frame begins; use {either}")
-    return before + 1

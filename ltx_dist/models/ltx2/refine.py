@@ -11,7 +11,7 @@ import torch
 
 from ltx_dist.models.ltx2.denoise import Denoiser, Start
 from ltx_dist.models.ltx2.passes import passes
-from ltx_dist.models.ltx2.payloads import ConditionLatents, SoundLatents
+from ltx_dist.pipeline.payloads import ConditionLatents, SoundLatents
 from ltx_dist.pipeline.sound import SoundSecondPass
 
 if TYPE_CHECKING:

@@ -1,0 +1,101 @@
+"""One table: LTX-2 version -> the settings its clips are made with where neither prompt nor config says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.inputs.preset import Preset, TwoPasses
+
+DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875)
+SECOND_SIGMAS = (0.909375, 0.725, 0.421875)
+_CONSTANTS = "DISTILLED_SIGMA_VALUES and STAGE_2_DISTILLED_SIGMA_VALUES of pipelines/ltx2/utils.py in diffusers 0.42.1"
+_DOCS = "docs/source/en/api/pipelines/ltx2.md of diffusers 0.42"
+
+# Sizes, length and guidance are the defaults of LTX2Pipeline.__call__ in diffusers 0.42.1, where all eight are on.
+_GUIDED = Preset(
+    version="2.3",
+    height=512,
+    width=768,
+    num_frames=121,
+    frame_rate=24.0,
+    num_inference_steps=30,
+    guidance_scale=3.0,
+    guidance_rescale=0.7,
+    stg_scale=1.0,
+    modality_scale=3.0,
+    audio_guidance_scale=7.0,
+    audio_guidance_rescale=0.7,
+    audio_stg_scale=1.0,
+    audio_modality_scale=3.0,
+    spatio_temporal_guidance_blocks=(28,),
+    decode_timestep=0.0,
+    decode_noise_scale=None,
+    max_sequence_length=1024,
+    negative_prompt="",
+    source="defaults of LTX2Pipeline.__call__ in diffusers 0.42.1",
+)
+
+_DISTILLED = replace(
+    _GUIDED,
+    num_inference_steps=len(DISTILLED_SIGMAS),
+    sigmas=DISTILLED_SIGMAS,
+    guidance_scale=1.0,
+    guidance_rescale=0.0,
+    stg_scale=0.0,
+    modality_scale=1.0,
+    audio_guidance_scale=1.0,
+    audio_guidance_rescale=0.0,
+    audio_stg_scale=0.0,
+    audio_modality_scale=1.0,
+    spatio_temporal_guidance_blocks=None,
+    source=f"{_CONSTANTS}; no guidance, as {_DOCS} has it; sizes of one pass: defaults of LTX2Pipeline.__call__",
+    two_passes=TwoPasses(
+        first={"height": 1024, "width": 1536},
+        second={"sigmas": list(SECOND_SIGMAS)},
+        source=f"{_DOCS}, two stages with the distilled checkpoint: noise_scale is the first sigma",
+    ),
+)
+
+_ROWS = (
+    replace(
+        _GUIDED,
+        version="2.0",
+        num_inference_steps=40,
+        stg_scale=0.0,
+        audio_stg_scale=0.0,
+        spatio_temporal_guidance_blocks=None,
+        source=f"{_DOCS} for 40 steps; {_GUIDED.source}",
+        note="stg_scale is off: the transformer of 2.0 has no perturbed attention, so that a pass would change nothing",
+    ),
+    replace(_DISTILLED, version="2.0-distilled"),
+    _GUIDED,
+    replace(_DISTILLED, version="2.3-distilled"),
+    replace(_GUIDED, version="2.5"),
+    replace(_DISTILLED, version="2.5-distilled"),
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType({row.version: row for row in _ROWS})
+
+
+def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
+    """The row that `model.version` names, or for `auto` the one the checkpoint's flags show."""
+    if version == "auto":
+        version = detect_version(checkpoint)
+    if version not in PRESETS:
+        raise ValueError(f"model.version: no preset {version!r} of LTX-2; use auto, {', '.join(PRESETS)}")
+    if not version.startswith(checkpoint.generation):
+        raise ValueError(f"model.version: {version}, but the checkpoint is LTX-{checkpoint.generation}; use auto")
+    return PRESETS[version]
+
+
+def detect_version(checkpoint: Checkpoint) -> str:
+    """By the transformer's flags, and by the noise scheduler: distilled weights come with one that does not shift."""
+    return f"{checkpoint.generation}-distilled" if checkpoint.distilled else checkpoint.generation
+
+
+def assumption(checkpoint: Checkpoint) -> str | None:
+    """Nothing is assumed: a checkpoint tells its version."""
+    return None

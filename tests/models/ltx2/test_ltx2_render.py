@@ -1,0 +1,235 @@
+"""Whole batches of LTX-2.x: every layout, local and through Ray, gives the frames and the sound of the monolith."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import monolith_ltx2 as monolith
+import numpy as np
+import PIL.Image
+import pytest
+import tiny_ltx2 as tiny
+import torch
+from typer.testing import CliRunner
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.cli import app
+from ltx_dist.cluster import ray_executor
+from ltx_dist.engine.loop import BatchLoop
+from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.models.family import family_of
+from ltx_dist.models.ltx2.load import load_component
+from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import Mp4Settings
+from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.pipeline.worker import Placement
+from ltx_dist.placement.fitting import BatchDemand, Models
+from ltx_dist.placement.inventory import Inventory
+from ltx_dist.placement.placement import Wishes, place
+from ltx_dist.run.batch import open_batch
+from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.store.spool import Spool
+from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.stage_worker import WorkerSpec
+
+SIZES = {"defaults.height": 128, "defaults.width": 192, "defaults.num_frames": 17, "defaults.max_sequence_length": 16}
+ONE_PASS = "defaults.spatio_temporal_guidance_blocks=[1]"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_checkpoint("2.3", tmp_path_factory.mktemp("tiny") / "2.3")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Checkpoint:
+    return open_checkpoint(str(folder))
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory: pytest.TempPathFactory) -> list[RenderRequest]:
+    """One of each kind, so that clips of other stages share a batch."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    noise = np.random.default_rng(0).integers(0, 255, (5, 8, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).resize((96, 64), PIL.Image.Resampling.BICUBIC).save(path)
+    picture = Condition(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), fit="stretch", crf=33)
+    cut = replace(picture, fit="crop")  # as the pipeline of keyframes does itself
+    keyframe = replace(cut, frame_index=9, strength=0.8)
+    plain = tiny.make_request
+    return [
+        plain("guided"),
+        tiny.two_passes(tiny.unguided(plain("two-passes", seed=6))),
+        plain("first-frame", conditions=(picture,), seed=7),
+        tiny.two_passes(tiny.unguided(plain("keyframes", conditions=(cut, keyframe), seed=8))),
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, requests: list[RenderRequest]) -> dict[str, tuple[str, str]]:
+    torch.set_num_threads(1)
+    oracles = {one.request_id: monolith.render(folder, one, torch.float32, cross_timestep=True) for one in requests}
+    return {
+        name: (hashlib.sha256(one.frames.tobytes()).hexdigest(), hashlib.sha256(one.waveform.tobytes()).hexdigest())
+        for name, one in oracles.items()
+    }
+
+
+def make_placement(
+    checkpoint: Checkpoint, layout: str, devices: int, host_slots: int = 1, residency: str = "time_sliced"
+) -> Placement:
+    recipe = family_of(checkpoint).recipe
+    nothing = {component: 0 for stage in recipe for component in stage.components}
+    wishes = Wishes(layout=layout, device="cpu", devices=devices, threads=1, residency=residency, host_slots=host_slots)  # type: ignore[arg-type]
+    return place(wishes, Inventory((), 2), BatchDemand(Models(recipe, nothing)))
+
+
+def render(
+    checkpoint: Checkpoint, placement: Placement, requests: list[RenderRequest], kind: str = "local"
+) -> dict[str, RenderResult]:
+    digest = checkpoint_digest(checkpoint)
+    specs = [WorkerSpec(worker, checkpoint, digest, "float32", Mp4Settings()) for worker in placement.workers]
+    executor = LocalExecutor(specs) if kind == "local" else ray_executor.RayExecutor(specs)
+    try:
+        loop = BatchLoop(Scheduler(placement), executor)
+        return {result.request.request_id: result for result in loop.render(requests)}
+    finally:
+        executor.shutdown()
+
+
+def digests(results: dict[str, RenderResult]) -> dict[str, tuple[str, str]]:
+    """Of frames and sound."""
+    found = {}
+    for name, result in results.items():
+        assert result.status == "done" and result.video is not None and result.video.sound is not None, result
+        found[name] = (result.video.frames_sha256, result.video.sound.audio_sha256)
+    return found
+
+
+@pytest.mark.parametrize(("layout", "devices"), [("shared", 1), ("pinned", 3), ("pinned", 5), ("replicated", 2)])
+def test_every_layout_gives_the_monoliths_frames_and_sound(checkpoint, requests, expected, layout: str, devices: int):
+    results = render(checkpoint, make_placement(checkpoint, layout, devices), requests[::-1])
+    assert digests(results) == expected
+
+
+def test_mp4s_made_beside_the_device_are_equal(checkpoint, requests, expected):
+    assert digests(render(checkpoint, make_placement(checkpoint, "shared", 1, host_slots=2), requests)) == expected
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("layout", "devices"), [("pinned", 3), ("replicated", 2)])
+def test_actors_give_the_same(ray_cluster, checkpoint, requests, expected, layout: str, devices: int):
+    shuffled = [requests[index] for index in (2, 0, 3, 1)]
+    assert digests(render(checkpoint, make_placement(checkpoint, layout, devices), shuffled, "ray")) == expected
+
+
+def test_each_component_is_loaded_once_whatever_the_number_of_clips(checkpoint, requests, expected, monkeypatch):
+    loads: list[str] = []
+
+    def counting(name: str, *rest: Any) -> torch.nn.Module:
+        loads.append(name)
+        return load_component(name, *rest)
+
+    monkeypatch.setattr("ltx_dist.models.ltx2.load.load_component", counting)
+    render(checkpoint, make_placement(checkpoint, "shared", 1, residency="resident"), requests)
+    assert len(loads) == len(set(loads)) == 8
+
+
+def test_no_worker_of_a_pinned_layout_holds_text_encoder_and_transformer(checkpoint):
+    recipe = family_of(checkpoint).recipe
+    for worker in make_placement(checkpoint, "pinned", 3).workers:
+        held = {component for stage in worker.stages for component in recipe[stage].components}
+        assert not {"text_encoder", "transformer"} <= held
+
+
+def settings(folder: Path, **more: object) -> list[str]:
+    pairs = SIZES | {"model.checkpoint": str(folder), "placement.threads": 1} | more
+    return [f"--set={key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in pairs.items()]
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_checkpoint("2.5", tmp_path_factory.mktemp("tiny") / "2.5")
+
+
+def test_a_folder_of_clips_with_sound_is_verified_and_rendered_once(distilled: Path, tmp_path: Path):
+    """LTX-2.5 as it is published: distilled, in two passes."""
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
+    prompts.write_text("a robot\n")
+    run("render", prompts, "-o", out, *settings(distilled))
+    (sidecar,) = [path for path in out.glob("*.json") if path.stem not in ("run", "trace")]
+    record = json.loads(sidecar.read_text())
+    assert record["sampling_rate"] == 48000 and record["audio_channels"] == 2 and record["audio_samples"] > 30_000
+    assert set(record["stages"]) == {"encode_text", "denoise", "refine", "decode", "encode_video"}
+    assert record["request"]["second_pass"]["sigmas"] == [0.909375, 0.725, 0.421875]
+    request = open_batch(str(prompts), config(distilled)).requests[0]
+    oracle = monolith.render(distilled, request, torch.float32, cross_timestep=True)
+    assert record["frames_sha256"] == hashlib.sha256(oracle.frames.tobytes()).hexdigest()
+    assert record["audio_sha256"] == hashlib.sha256(oracle.waveform.tobytes()).hexdigest()
+    run("verify", out)
+    before = sidecar.read_bytes()
+    run("render", prompts, "-o", out, *settings(distilled))
+    assert sidecar.read_bytes() == before
+    sidecar.unlink()
+    run("render", prompts, "-o", out, *settings(distilled))
+    assert json.loads(sidecar.read_text())["audio_sha256"] == record["audio_sha256"], "from the mp4's seal"
+    run("verify", out)
+
+
+def config(folder: Path) -> RenderConfig:
+    return RenderConfig.model_validate(
+        {
+            "model": {"checkpoint": str(folder)},
+            "placement": {"threads": 1},
+            "defaults": {key.removeprefix("defaults."): value for key, value in SIZES.items()},
+        }
+    )
+
+
+@pytest.mark.parametrize("last", ["denoise", "refine"])
+def test_a_run_that_was_killed_resumes_after_the_latents_that_are_kept(distilled: Path, tmp_path: Path, last: str):
+    prompts, whole, out = tmp_path / "prompts.txt", tmp_path / "whole", tmp_path / "out"
+    prompts.write_text("a robot\n")
+    run("render", prompts, "-o", whole, *settings(distilled))
+    batch = open_batch(str(prompts), config(distilled))
+    request, checkpoint = batch.requests[0], batch.checkpoint
+    recipe = batch.family.recipe
+    # What the killed run had got to, and how it kept it.
+    context: Any = type("Context", (), {"on_step": staticmethod(lambda step: None)})
+    made: dict[str, Any] = {}
+    with torch.inference_mode():
+        for name in recipe.names[: recipe.position(last) + 1]:
+            if name in recipe.of(request):
+                parts = {part: load_component(part, checkpoint, torch.float32) for part in recipe[name].components}
+                operation = batch.family.operation(recipe[name].operation)
+                (made[name],) = operation(parts, checkpoint, torch.device("cpu"), torch.float32).run(
+                    [request], [made], context
+                )
+    from ltx_dist.run.resumption import spool_key
+
+    key = batch.latents_key(request, checkpoint_digest(checkpoint), "float32")
+    (out / ".ltx-dist" / "tmp").mkdir(parents=True)
+    spool = Spool(out / ".ltx-dist" / "spool", out / ".ltx-dist" / "tmp", 10**9)
+    spool.keep(request, spool_key(key, recipe[last]), made[last])
+    run("render", prompts, "-o", out, *settings(distilled))
+    name = f"{request.request_id}.json"
+    again, before = (json.loads((folder / name).read_text()) for folder in (out, whole))
+    left = {"denoise": {"encode_text", "refine", "decode", "encode_video"}, "refine": {"decode", "encode_video"}}
+    assert set(again["stages"]) == left[last], "nothing before them runs again, but the text that the rest reads"
+    for digest in ("frames_sha256", "audio_sha256", "mp4_sha256", "latents_sha256"):
+        assert again[digest] == before[digest]
