@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renders the packaged prompts with the packaged model into out/demo: offline, on any machine, through Ray actors, one
-# a stage, and prints who did what when. Further arguments go to `ltx-dist demo`.
+# per stage, and prints the timeline. Further arguments go to `ltx-dist demo`.
 #
 #   launch/demo.sh
 #   launch/demo.sh --set placement.layout=replicated --set placement.devices=2

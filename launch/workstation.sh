@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renders a prompt file on the first N GPUs of this machine. Run it again to go on where it stopped.
+# Renders a prompt file on the first N GPUs of this machine. Rerun the same command to resume.
 #
 #   launch/workstation.sh N PROMPTS OUT [options of `ltx-dist render`]
 #   launch/workstation.sh 2 prompts.csv out/clips -c configs/two-gpu.yaml
