@@ -30,6 +30,9 @@ class Outputs(Generic[T]):
     def get(self, request_id: str, stage: str) -> T:
         return self._held[request_id][stage]
 
+    def holds(self, request_id: str, stage: str) -> bool:
+        return stage in self._held.get(request_id, {})
+
     def put(self, request_id: str, stage: str, output: T) -> None:
         self._held.setdefault(request_id, {})[stage] = output
 

@@ -72,7 +72,7 @@ def render(checkpoint: Checkpoint, stage: str, times: int, exact: bool = False) 
 
 
 def fallback_of(result: Any, stage: str) -> str | None:
-    return next(c.report.fallback for c in reversed(result.completions) if c.assignment.stage is stage)
+    return next(c.report.fallback for c in reversed(result.completions) if c.assignment.stage == stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
