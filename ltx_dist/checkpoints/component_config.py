@@ -13,7 +13,7 @@ DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "va
 
 
 def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    """Of any component. Configs of LTX-2, which is newer than its classes' defaults, leave nothing out."""
+    """The config of any component. Configs of LTX-2, which is newer than its classes' defaults, leave nothing out."""
     source = checkpoint.source(component)
     if isinstance(source, InFile):
         return read_config(source.config_name) | source.changes

@@ -1,6 +1,6 @@
 """A folder of LTX-2.0, 2.3 or 2.5 in diffusers layout, from its JSON files and safetensors headers alone.
 
-The versions have the same classes and differ in flags of their configs, by which they are told apart; no name counts.
+The versions have the same classes and differ in flags of their configs, which tell them apart; no name counts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GEMMA: Mapping[str, str] = MappingProxyType({"2.0": "gemma3", "2.3": "gemma3", "
 """`model_type` of each version's text encoder."""
 
 AUDIO_DOWNSAMPLING = 4
-"""Of the sound's VAE, in time and in frequency: LATENT_DOWNSAMPLE_FACTOR of diffusers' autoencoder_kl_ltx2_audio.py."""
+"""Ratio of the sound's VAE in time and frequency: LATENT_DOWNSAMPLE_FACTOR in autoencoder_kl_ltx2_audio.py."""
 
 
 def open_ltx2_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:

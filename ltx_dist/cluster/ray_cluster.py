@@ -64,7 +64,7 @@ def _handlers_stay() -> Iterator[None]:
     One in Python before all else, with which a stop in the seconds that follow would exit with 15: it is not set at
     all, because to put ours back is too late, and to block the signal would block it in the cluster's processes. One in
     C++ (absl's for failures), of which Python does not know: it prints a stack, sets an alarm that aborts, and only
-    then goes on to ours, so ours is set again.
+    then calls ours, so ours is set again.
     """
     original, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
     try:

@@ -76,7 +76,7 @@ class RayExecutor:
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         actor = self._workers.actors.get(assignment.worker_id)
-        if actor is None:  # found dead since the scheduler was told of it
+        if actor is None:  # found dead since the scheduler chose it
             self._orphans.append((_Call(assignment, requests, (), self._now()), Failure.QUEUED))
             return
         # Inputs are arguments of their own: Ray fetches those for the actor, but none that lie in a list.

@@ -36,7 +36,7 @@ class LostContactError(Exception):
 
 def connect(server: JobServer) -> JobSubmissionClient:
     """Raises ValueError, in one line, when the server does not take the token or does not answer."""
-    # Ray's client would rather go to the cluster of these variables than to the one it is told.
+    # Ray's client prefers the cluster of these variables to the address that it is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = server.address
     os.environ.pop("RAY_ADDRESS", None)
     try:
@@ -104,7 +104,7 @@ def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
 def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], None]) -> int:
     """Hand on the job's log as it grows, from its beginning, until the job has ended; returns its true exit code.
 
-    Raises LostContactError. A connection that breaks is made anew, and nothing is written twice.
+    Raises LostContactError. A broken connection is opened again, and nothing is written twice.
     """
     written = 0
     heard = time.monotonic()

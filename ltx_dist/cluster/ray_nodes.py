@@ -35,7 +35,7 @@ class Nodes:
         return [gpu for future in done for gpu in future.result()]
 
     def look_again(self, node_ids: Collection[str]) -> None:
-        """At nodes whose GPUs were not wanted when they were told of."""
+        """Look again at nodes whose GPUs were not needed when they joined."""
         self._seen.difference_update(node_ids)
 
     def is_alive(self, node_id: str) -> bool:

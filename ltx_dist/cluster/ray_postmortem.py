@@ -23,7 +23,7 @@ KILL_AFTER_SECONDS = 2.0
 """What Ray did not end by then gets SIGKILL: a stage in a C call that never returns, a process that was stopped."""
 
 TAIL_BYTES = 2000
-"""Of the log: the last message of a CUDA assert or of an abort."""
+"""Finds in a log the last message of a CUDA assert or of an abort."""
 
 
 @dataclass(frozen=True, slots=True)

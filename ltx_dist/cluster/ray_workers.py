@@ -1,8 +1,8 @@
-"""The actors of a run: started, found dead, made sure of, replaced; one a worker, each with its GPU from Ray.
+"""Starts, monitors, confirms dead and replaces the actors of a run, one per worker, each with its GPU from Ray.
 
 Ray restarts nothing by itself (`max_restarts=0`): the driver decides what runs again and where. An actor goes
 
-    starting -> up -> buried (its process is being made sure of) -> gone -> perhaps starting again
+    starting -> up -> buried (until its process has certainly ended) -> gone -> perhaps starting again
 """
 
 from __future__ import annotations

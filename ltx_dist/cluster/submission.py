@@ -30,7 +30,7 @@ GRACE_SECONDS = STOP_WAIT_SECONDS - 5
 """`recovery.grace_seconds` of a job, unless the config says another."""
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
-"""Of the job's driver. Ray would merge lines of its log that differ in their numbers only, as ours do."""
+"""Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
 
 LTX_VIDEO_RATIOS = (32, 8)
 """Pixels (frames) a latent pixel (frame) of every VAE that LTX-Video was released with."""

@@ -1,4 +1,4 @@
-"""The token of a Ray cluster: where Ray's clients find it, and how they are told to use it."""
+"""The token of a Ray cluster: where Ray's clients find it, and how to make them use it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def token_source() -> str | None:
 
 
 def use_token(address: str) -> str:
-    """Have Ray send the token, and return it. Ray must not be imported yet: it decides then.
+    """Make Ray send the token, and return it. Ray must not be imported yet: it decides then.
 
     Raises ValueError when there is none, or its file cannot be read.
     """
     source = token_source()
     if source is None:
         raise ValueError(
-            f"--address: {address} wants a token, and there is none; put the cluster's into ~/.ray/auth_token "
+            f"--address: {address} requires an auth token, and none was found; put it into ~/.ray/auth_token "
             "(on its head `ray get-auth-token` prints it)"
         )
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -33,7 +33,7 @@ def use_token(address: str) -> str:
     try:
         return Path(source).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--address: {address} wants a token, and {source} cannot be read: {error}") from None
+        raise ValueError(f"--address: {address} requires an auth token, and {source} cannot be read: {error}") from None
 
 
 def refused(address: str) -> ValueError:

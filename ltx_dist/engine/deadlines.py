@@ -1,4 +1,4 @@
-"""Which assignments have not moved for too long. Pure: time is what it is told, and it ends nothing itself."""
+"""Finds assignments without progress for too long. Pure: time is an input, and it ends nothing itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_SECONDS = 1800.0
 """While no median is known: one step of the largest model on a CPU stays below it."""
 
 KEPT = 31
-"""Of each stage, so many times make the median."""
+"""The median of a stage is taken over so many of its latest times."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,21 @@
 |---|---|---|---|
 | ERROR: the stage raised | yes | once more on another worker, if there is one or will be; else it has failed | stays |
 | CRASH, HANG while it ran | yes | another worker; from the third time on alone, on a fresh one | is replaced |
-| QUEUED: its worker died before it began | no | goes on at its stage | is replaced |
-| NODE_LOST, or preempted | no | goes on at its stage | gone; a node that joins brings new ones |
-| INPUT_LOST with a node | no | goes on at its last stage on disk, else at the first | stays |
+| QUEUED: its worker died before it began | no | resumes at its stage | is replaced |
+| NODE_LOST, or preempted | no | resumes at its stage | gone; a node that joins brings new ones |
+| INPUT_LOST with a node | no | resumes after its last output on disk, else at the first stage | stays |
 | ERROR of a pass that several shared | no | once more, in a pass of its own | stays |
 | CRASH, HANG of such a pass | each, once | another worker, in a pass of its own | is replaced |
 
-Whose fault a shared pass was shows when its clips run by themselves; a clip that was in one is not shared again at that
-stage. Of a worker it counts as one failure, not as one a clip.
+The separate reruns of a shared pass show which clip was at fault; a clip that was in one is not shared again at that
+stage. The worker is charged one failure, not one for each clip.
 
 A clip is given up after three crashes or hangs at a stage, or more where others, not to blame, had them, too: see
 `_enough`.
 What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
 in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
 The run stops early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure
-yet: the worker goes down its ladder by itself, and raises at its end. Errors of the output (a full disk) end the run.
+yet: the worker tries its fallbacks by itself, and raises after the last one. Output errors (a full disk) end the run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from dataclasses import dataclass, field
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 
 MAX_ATTEMPTS = 3
-"""Workers that a clip may take down, or leave hanging, where others do not: with a third, it is the clip."""
+"""After taking down, or hanging, this many workers a clip is to blame, if other clips do not crash."""
 
 MOST_ATTEMPTS = 10
-"""At a stage, however often others crash."""
+"""Attempts at a stage, however often other clips crash."""
 
 BY_CHANCE = 1e-3
 """A clip is blamed for its crashes when so many in a row would befall one that is not to blame less often than this."""
@@ -48,7 +48,7 @@ MAX_LOSSES = 10
 
 MAX_STREAK = 3
 MAX_REMEMBERED = 4 * MAX_STREAK
-"""Of a streak: some may turn out to be the clips' own fault, and that of a worker nobody can replace has no end."""
+"""Length of a streak: some may prove the clips' own fault, and an irreplaceable worker's streak has no end."""
 
 SYSTEMIC = 5
 
@@ -59,7 +59,7 @@ class SystemicError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a clip after a failure: `error` set, it has failed; else it goes on.
+    """What becomes of a clip after a failure: it has failed if `error` is set, otherwise it is retried.
 
     from_disk: not at the stage of the failure but at the last one whose output is on disk, else at the first.
     avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker. shares: a pass with others.
@@ -171,7 +171,7 @@ class FailurePolicy:
 
         Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
         befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
-        clip, by clips that have ended it well since. Of several workers, there now or starting anew, the one with most
+        clip, by clips that have ended it well since. Of several workers, there now or restarting, the one with most
         crashes is left out: they are its own, if it is a bad one, and no excuse elsewhere.
         """
         by_worker, ended_well = self._survived[stage], self._ended_well[stage]

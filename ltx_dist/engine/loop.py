@@ -219,7 +219,7 @@ class BatchLoop:
         self._notice(f"worker {change.worker_id} {what}: {change.reason.splitlines()[0]}")
 
     def _drop_bad_workers(self, completions: Sequence[Completion]) -> None:
-        """Of those that are still there: errors alone end no worker."""
+        """End bad workers that are still there: errors alone end no worker."""
         for name in {c.assignment.worker_id for c in completions if c.failure is Failure.ERROR}:
             if self._policy.is_bad(name) and self._scheduler.can_do_without(name):
                 self._executor.end_worker(name, Failure.QUEUED, "ended, because several clips in a row failed on it")

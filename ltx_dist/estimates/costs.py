@@ -43,7 +43,7 @@ DEVICE_RATES: Mapping[str, DeviceRate] = {
 
 UNKNOWN_GPU = DeviceRate(100, 600, 12)
 CPU_THREAD = DeviceRate(0.04, 8, 8)
-"""Of one core: AVX2 in float32."""
+"""Operations per second of one core: AVX2 in float32."""
 
 THREADS_EXPONENT = 0.8
 """A second thread makes a stage 1.7 times as fast, not twice."""
@@ -68,7 +68,7 @@ DRIFT = 0.25
 """Replan when a correction has moved by more than this."""
 
 READ_GBS = 1.0
-"""Of a file that may have left the page cache: an estimate, for a plain NVMe disk."""
+"""Bytes per second from a file outside the page cache: an estimate, for a plain NVMe disk."""
 
 DeviceStage = tuple[str, str]
 """A kind of device and a stage."""

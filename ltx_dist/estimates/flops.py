@@ -9,7 +9,7 @@ from ltx_dist.estimates.parameters import Config, conv_parameters
 
 
 def denoise_flops(config: Config, tokens: int, text_tokens: int, passes: int) -> float:
-    """Of `passes` calls of an LTXVideoTransformer3DModel: with guidance a step is two.
+    """Operations of `passes` calls of an LTXVideoTransformer3DModel; a step with guidance is two.
 
     Of width d a block is 28 N d^2 of linear layers, 4 N^2 d of attention, and the text's keys, values and attention.
     """
@@ -27,14 +27,14 @@ def denoise_flops(config: Config, tokens: int, text_tokens: int, passes: int) ->
 
 
 def encode_text_flops(config: Config, text_tokens: int) -> float:
-    """Of one prompt through a T5EncoderModel; every prompt is padded to its `max_sequence_length`."""
+    """Operations of one prompt in a T5EncoderModel; every prompt is padded to its `max_sequence_length`."""
     width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
     linear = 4 * width * inner + 3 * width * config["d_ff"]
     return float(config["num_layers"] * (2 * text_tokens * linear + 4 * text_tokens**2 * inner))
 
 
 def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Of the decoder of an AutoencoderKLLTXVideo on latents of `frames` x `height` x `width`, undivided.
+    """Operations of an AutoencoderKLLTXVideo's decoder on latents of `frames` x `height` x `width`, untiled.
 
     All of it is convolutions, each of 2 x (inputs x outputs x kernel) at every place of its output.
     """

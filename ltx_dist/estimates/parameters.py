@@ -30,7 +30,7 @@ def quantized_bytes(num_parameters: int, storage: str) -> int:
 
 
 def transformer_parameters(config: Config) -> int:
-    """Of an LTXVideoTransformer3DModel."""
+    """Parameters of an LTXVideoTransformer3DModel."""
     width = config["num_attention_heads"] * config["attention_head_dim"]
     around = (
         _linear(config["in_channels"], width)
@@ -45,7 +45,7 @@ def transformer_parameters(config: Config) -> int:
 
 
 def transformer_block_parameters(config: Config) -> int:
-    """Of one of its blocks: what is on the device at a time when it is streamed, twice."""
+    """Parameters of one of its blocks. Two blocks are on the device at a time when it is streamed."""
     width, text = config["num_attention_heads"] * config["attention_head_dim"], config["cross_attention_dim"]
     self_attention = 4 * _linear(width, width) + 2 * width
     cross_attention = 2 * _linear(width, width) + 2 * _linear(text, width) + 2 * width
@@ -54,20 +54,20 @@ def transformer_block_parameters(config: Config) -> int:
 
 
 def text_encoder_parameters(config: Config) -> int:
-    """Of a T5EncoderModel with a gated feed-forward; the input embedding counts once, as it is stored."""
+    """Parameters of a T5EncoderModel with a gated feed-forward; the input embedding counts once, as it is stored."""
     width, block = config["d_model"], text_encoder_block_parameters(config)
     position_bias = config["relative_attention_num_buckets"] * config["num_heads"]
     return config["vocab_size"] * width + config["num_layers"] * block + position_bias + width
 
 
 def text_encoder_block_parameters(config: Config) -> int:
-    """Of one of its blocks, without the position bias that only the first one has."""
+    """Parameters of one of its blocks, without the position bias that only the first one has."""
     width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
     return 4 * width * inner + 3 * width * config["d_ff"] + 2 * width
 
 
 def text_encoder_kept_parameters(config: Config) -> int:
-    """Of a block's last layer (`wo`), whose outputs are too large for float16: there it stays in float32.
+    """Parameters of a block's last layer (`wo`). Its outputs are too large for float16, so it stays in float32.
 
     bitsandbytes does not quantise it either (`T5PreTrainedModel._keep_in_fp32_modules`); torchao does, so that what is
     planned for a CPU is a bound.
@@ -76,12 +76,12 @@ def text_encoder_kept_parameters(config: Config) -> int:
 
 
 def vae_parameters(config: Config) -> int:
-    """Of an AutoencoderKLLTXVideo with the two statistics that it stores beside its weights."""
+    """Parameters of an AutoencoderKLLTXVideo with the two statistics that it stores beside its weights."""
     return vae_encoder_parameters(config) + vae_decoder_parameters(config) + 2 * config["latent_channels"]
 
 
 def vae_encoder_parameters(config: Config) -> int:
-    """Of the encoder alone, which rendering from text never runs."""
+    """Parameters of the VAE's encoder, which rendering from text never runs."""
     channels: Sequence[int] = config["block_out_channels"]
     is_095 = config["down_block_types"][-1] == "LTXVideo095DownBlock3D"
     # Of the first kind the last block keeps its channels; of 0.9.5's each block has a downsampler to the next number.
@@ -98,7 +98,7 @@ def vae_encoder_parameters(config: Config) -> int:
 
 
 def vae_decoder_parameters(config: Config) -> int:
-    """Of the decoder alone."""
+    """Parameters of the VAE's decoder."""
     channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
     noisy, factors = config["decoder_inject_noise"][::-1], config["upsample_factor"][::-1]
     scaling, timed = config["decoder_spatio_temporal_scaling"][::-1], config["timestep_conditioning"]
@@ -127,7 +127,7 @@ def _timestep_embedder(width: int) -> int:
 
 
 def conv_parameters(inside: int, outside: int, kernel: int = 3) -> int:
-    """Of a convolution over time, height and width, with its bias."""
+    """Parameters of a convolution over time, height and width, with its bias."""
     return inside * outside * kernel**3 + outside
 
 

@@ -19,7 +19,7 @@ Config = Mapping[str, Any]
 
 
 def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int, prompts: int = 1) -> int:
-    """Of T5 at so many prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
+    """Bytes of T5 for so many prompts: 3 copies of position bias and mask, or the gated feed-forward's 4 tensors."""
     tokens = max_sequence_length
     bias = 3 * config["num_heads"] * tokens**2
     feed_forward = 4 * tokens * config["d_ff"]
@@ -29,9 +29,9 @@ def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: i
 def denoise_bytes(
     config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int, clips: int = 1
 ) -> int:
-    """Of the transformer at one step of so many clips like this, both prompts at once with guidance.
+    """Bytes of the transformer at one step of so many clips like this, with both prompts at once under guidance.
 
-    ratios: pixels and frames a latent.
+    ratios: pixels and frames per latent.
 
     In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is in
     the feed-forward: 2 tensors four times as wide and 6 of hidden states.
@@ -46,7 +46,7 @@ def denoise_bytes(
 
 
 def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED) -> int:
-    """Of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
+    """Bytes of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
 
     The peak is in the last block's norm, at full resolution: 2 tensors in the VAE's precision and 2 in float32, or in
     float32 itself 4 and a padded copy's 2 frames; beside them the tensor that came from the block before.

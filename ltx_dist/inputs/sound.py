@@ -27,7 +27,7 @@ _PAIRS = (
 
 
 def sound_settings(asked: Mapping[str, Any], row: Mapping[str, Any]) -> SoundSettings:
-    """Of the first pass; what is not set for the sound is as for the video, as in diffusers."""
+    """Settings of the first pass. The sound takes what it lacks from the video, as in diffusers."""
     of_video = dict(row) | {key: asked.get(key) for key in ("stg_scale", "modality_scale")}
     of_sound = {ours: of_video[its] if asked.get(ours) is None else asked[ours] for ours, its in _PAIRS}
     return SoundSettings(

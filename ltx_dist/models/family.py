@@ -37,7 +37,7 @@ Ratios = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What an operation is told beside the requests and their inputs.
+    """What an operation gets beside the requests and their inputs.
 
     stage: the row of the recipe, as one operation may run several stages.
     on_step: called with the number of denoising steps done, after each.

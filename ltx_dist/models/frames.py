@@ -11,8 +11,8 @@ import torch
 from ltx_dist.models.finite import check_finite
 
 GROUP_BYTES = 64 << 20
-"""Of a group's pixels in float32, in which they are rounded: 16 frames of 704x480. Frame by frame the device would wait
-for the host 121 times a clip; all at once they would take as much memory as decoding itself."""
+"""Bytes of a group's pixels in float32, in which they are rounded: 16 frames of 704x480. Frame by frame the device
+would wait for the host 121 times per clip; all at once they would take as much memory as decoding itself."""
 
 
 def frames_of(piece: torch.Tensor, processor: Any) -> Iterator[np.ndarray]:

@@ -184,7 +184,7 @@ def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, Hosted]], demand: Bat
 
 
 def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> int | None:
-    """Of the smallest host, for the copies of one worker's weights, as if all workers were on it."""
+    """Bytes of the smallest host for one worker's copies of weights, as if all workers were on it."""
     host = inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
     if host is None:
         return None

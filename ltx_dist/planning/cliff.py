@@ -1,4 +1,4 @@
-"""The cliff: a device that pages to the host's memory does not fail, it is a hundred times slower. It is said aloud.
+"""Warns of a device that pages to the host's memory: it does not fail, it gets a hundred times slower.
 
 An RTX 4090 took 2.5 hours for a clip of half a minute because the text encoder had stayed on it
 (github.com/Lightricks/LTX-Video/issues/41).
@@ -52,8 +52,8 @@ class CliffGuard:
         if peak is not None and capacity is not None and peak > capacity:
             return self._once(
                 worker, assignment.stage, "memory",
-                f"{where} held {peak / 1e9:.1f} GB of the device's {capacity / 1e9:.1f} GB: what is beyond is paged to "
-                f"the host, which is very slow; {REMEDY}",
+                f"{where} used {peak / 1e9:.1f} GB of {capacity / 1e9:.1f} GB device memory; the rest is paged to the "
+                f"host, which is very slow; {REMEDY}",
             )  # fmt: skip
         expected = self._expected(worker, completion)
         if report.seconds > max(WORTH_SAYING, TOO_SLOW * expected):

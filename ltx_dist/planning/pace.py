@@ -24,7 +24,7 @@ class Pace:
 
     @property
     def planned_seconds(self) -> float | None:
-        """Of the whole batch, from its first work; None without a plan."""
+        """Planned seconds of the whole batch, from its first work; None without a plan."""
         return self._planned_ends[-1] if self._planned_ends else None
 
     def eta(self, num_ended: int, last_ended: float, now: float) -> float | None:

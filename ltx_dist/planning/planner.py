@@ -131,7 +131,7 @@ def advice(best: Forecast) -> str:
         idlest = min(best.busy.get(worker.worker_id, 0.0) for worker in workers)
         if idlest < WELL_FILLED:
             return (
-                f"Too few clips to fill each device to the end (one is busy {idlest:.0%}): more would take no longer."
+                f"Too few clips to keep every device busy (one is busy {idlest:.0%}): more clips would take no longer."
             )
         return "All devices are busy to the end: only another or a faster device would shorten this batch."
     hosts = [worker for worker in workers if best.bound.by in worker.stages]

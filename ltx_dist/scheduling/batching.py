@@ -1,4 +1,4 @@
-"""Which requests may share a forward pass: those that are equal in all that the pass is told but prompts and seeds."""
+"""Which requests may share a forward pass: those that differ in prompts and seeds alone."""
 
 from __future__ import annotations
 

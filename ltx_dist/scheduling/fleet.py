@@ -201,7 +201,7 @@ class Fleet:
         return self._kind_of[worker.worker_id].rates[self._position[stage]]
 
     def total_rate(self, stage: str) -> float:
-        """Of all its workers together."""
+        """The rate of all workers of the stage together."""
         return self.capacity[self._position[stage]]
 
     def faster(self, worker: Worker, stage: str) -> Sequence[tuple[Kind, float]]:

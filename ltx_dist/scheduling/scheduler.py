@@ -97,7 +97,7 @@ class Scheduler:
 
     @property
     def remaining_work(self) -> float:
-        """Of all device stages, in the unit of the costs."""
+        """Work left in all device stages, in the unit of the costs."""
         return self._remaining.total
 
     def waiting(self) -> dict[str, tuple[str, ...]]:

@@ -73,7 +73,7 @@ class HostBuffers:
     copy of all of them.
 
     pin: page-locked. Where a large slab is refused smaller ones are tried, and where those are refused too the rest is
-    ordinary memory, which `report` is told once: WSL2 gives a process 1 GB or less of page-locked memory, however much
+    ordinary memory, which is reported once: WSL2 gives a process 1 GB or less of page-locked memory, however much
     the machine has.
     """
 

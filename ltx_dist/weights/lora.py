@@ -73,7 +73,7 @@ def _tensors(file: LoraFile, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def _alphas(file: LoraFile) -> dict[str, float] | None:
-    """Of all layers or of none, because diffusers gives those without one another's."""
+    """The alphas of all layers, or None: diffusers gives a layer without one that of another layer."""
     if all(layer.alpha is None for layer in file.layers.values()):
         return None
     return {

@@ -1,4 +1,4 @@
-"""How transformers is told to load the text encoder in fewer bits: the library is a different one on each device."""
+"""Configures transformers to load the text encoder in fewer bits, with a library that depends on the device."""
 
 from __future__ import annotations
 

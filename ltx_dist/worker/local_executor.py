@@ -1,7 +1,7 @@
 """Runs assignments in this process, one after the other. The plain path that Ray's results are compared to.
 
 What takes a worker down takes this process with it, and a stage that hangs can only be ended from outside: the next run
-goes on where this one was. Workers that are to be replaced need processes of their own, which is what Ray is for.
+resumes where this one was. Workers that are to be replaced need processes of their own, which is what Ray is for.
 Only host stages run beside it, in threads.
 """
 

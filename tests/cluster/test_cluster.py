@@ -180,7 +180,7 @@ def test_a_wrong_token_is_one_clear_line(cluster: Cluster, tmp_path: Path, check
     none = {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(tmp_path)}
     code, stdout, stderr = cluster.run(*command, **none)
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
-    assert "wants a token, and there is none; put the cluster's into ~/.ray/auth_token" in stderr
+    assert "requires an auth token, and none was found; put it into ~/.ray/auth_token" in stderr
 
 
 def test_a_job_that_is_not_there_is_told_of(cluster: Cluster):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ltx_dist.pipeline.request import RenderRequest
 
 UNSHIFTED = {"use_dynamic_shifting": False, "shift_terminal": None}
-"""Of a noise scheduler that takes given sigmas as they are; with another one they would be shifted once more."""
+"""Config of a noise scheduler that takes given sigmas as they are; any other would shift them again."""
 
 
 @dataclass(frozen=True, slots=True)

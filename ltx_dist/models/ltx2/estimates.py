@@ -106,7 +106,7 @@ def _pass_flops(configs: Mapping[str, Config], ratios: Ratios, request: RenderRe
 
 
 def transformer_flops(config: Config, video: int, sound: int, text: int, per_token: bool = False) -> float:
-    """Of one call of an LTX2VideoTransformer3DModel on so many tokens.
+    """Operations of one call of an LTX2VideoTransformer3DModel on so many tokens.
 
     A block attends within the video (width d) and within the sound (width e), from each to the text, and between the
     two at width e. per_token: with conditions the modulation is made for each token, not once.
@@ -128,7 +128,7 @@ def transformer_flops(config: Config, video: int, sound: int, text: int, per_tok
 
 
 def text_flops(config: Config, tokens: int) -> float:
-    """Of one prompt through Gemma's layers; every prompt is padded to its `max_sequence_length`."""
+    """Operations of one prompt through Gemma's layers; every prompt is padded to its `max_sequence_length`."""
     text = config["text_config"]
     width, heads, dim = text["hidden_size"], text["num_attention_heads"], text["head_dim"]
     linear = width * dim * (2 * heads + 2 * text["num_key_value_heads"]) + 3 * width * text["intermediate_size"]
@@ -136,7 +136,7 @@ def text_flops(config: Config, tokens: int) -> float:
 
 
 def connectors_flops(config: Config, tokens: int) -> float:
-    """Of one prompt through LTX2TextConnectors: its projections and both stacks."""
+    """Operations of one prompt through LTX2TextConnectors: its projections and both stacks."""
     states = config["caption_channels"] * config["text_proj_in_factor"]
     total = 0.0
     for kind in ("video", "audio"):
@@ -150,7 +150,7 @@ def connectors_flops(config: Config, tokens: int) -> float:
 
 
 def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Of the decoder of an AutoencoderKLLTX2Video on latents of `frames` x `height` x `width`, undivided."""
+    """Operations of an AutoencoderKLLTX2Video's decoder on latents of `frames` x `height` x `width`, undivided."""
     channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
     factors, scaling = config["upsample_factor"][::-1], config["decoder_spatio_temporal_scaling"][::-1]
     kinds = config["upsample_type"]
@@ -172,7 +172,7 @@ def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
 
 
 def encode_image_flops(config: Config, ratios: Ratios, request: RenderRequest) -> float:
-    """Of the encoder for every condition at the size of each pass that it is encoded for."""
+    """Operations of the encoder for every condition at the size of each pass that it is encoded for."""
     sizes = [(one.height, one.width) for one in passes(request)]
     return sum(
         _encode_flops(config, one.num_frames, height // config["patch_size"], width // config["patch_size"])
@@ -203,7 +203,7 @@ def _encode_flops(config: Config, frames: int, height: int, width: int) -> float
 
 
 def _upsample_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Of the spatial upsampler on latents of this shape: residual blocks before and after the doubling."""
+    """Operations of the spatial upsampler on latents of this shape: residual blocks before and after the doubling."""
     middle, blocks, volume = config["mid_channels"], config["num_blocks_per_stage"], frames * height * width
     before = _conv(config["in_channels"], middle) + 2 * blocks * _conv(middle, middle)
     doubling = 9 * middle * 4 * middle
@@ -288,14 +288,14 @@ STATES_HELD = {2: 4.5, 4: 4.36}
 
 
 def encode_text_bytes(connectors: Config, request: RenderRequest, element_bytes: int) -> int:
-    """Of the connectors on both prompts at once, which takes more than Gemma on one."""
+    """Bytes of the connectors on both prompts at once, which takes more than Gemma on one."""
     guided = any(one.guidance.is_classifier_free for one in passes(request))
     states = request.max_sequence_length * connectors["caption_channels"] * connectors["text_proj_in_factor"]
     return int((2 if guided else 1) * STATES_HELD[element_bytes] * states * element_bytes)
 
 
 BYTES_PER_ELEMENT = {2: 36.05, 4: 66.15}
-"""Of the transformer, by bytes of an element: of what it holds for an element of the video's hidden states."""
+"""Bytes of the transformer, by bytes per element: what it holds for an element of the video's hidden states."""
 
 MODULATION_BYTES = {("2.0", 2): 46.0, ("2.0", 4): 92.0, ("2.3", 2): 38.0, ("2.3", 4): 76.0}
 """What comes on top where each token has a noise level of its own; by kind of block."""
@@ -304,7 +304,7 @@ MODULATION_BYTES = {("2.0", 2): 46.0, ("2.0", 4): 92.0, ("2.3", 2): 38.0, ("2.3"
 def denoise_bytes(
     configs: Mapping[str, Config], ratios: Ratios, request: RenderRequest, settings: PassSettings, element_bytes: int
 ) -> int:
-    """Of the transformer at one step; with guidance by the negative prompt both rows are computed at once."""
+    """Bytes of the transformer at one step; with guidance by the negative prompt both rows are computed at once."""
     config = configs["transformer"]
     width = config["num_attention_heads"] * config["attention_head_dim"]
     per_element = BYTES_PER_ELEMENT[element_bytes]
@@ -318,19 +318,19 @@ def denoise_bytes(
 
 
 def upsample_bytes(upsampler: Config, ratios: Ratios, request: RenderRequest, element_bytes: int) -> int:
-    """Of the upsampler: four tensors of its output's size."""
+    """Bytes of the upsampler: four tensors of its output's size."""
     frames, height, width = latent_shape(request, (request.height, request.width), ratios)
     return int(4.05 * frames * height * width * upsampler["mid_channels"] * element_bytes)
 
 
 def encode_image_bytes(request: RenderRequest, element_bytes: int) -> int:
-    """Of the VAE's encoder at its largest condition, at the size of the last pass."""
+    """Bytes of the VAE's encoder at its largest condition, at the size of the last pass."""
     frames = max((one.num_frames for one in request.conditions), default=0)
     return request.height * request.width * element_bytes * (42 * frames + 49) if frames else 0
 
 
 SOUND_BYTES = {"LTX2Vocoder": 1_240_000, "LTX2VocoderWithBWE": 1_740_000}
-"""Of a vocoder in float32, per latent of sound, of which a second has 25."""
+"""Bytes of a vocoder in float32, per latent of sound, of which a second has 25."""
 
 TENSORS_HELD = {True: 5.36, False: 4.58}
 """How many tensors of full size the decoder holds at its last block: with residual upsampling (2.0), and without."""
@@ -339,7 +339,7 @@ TENSORS_HELD = {True: 5.36, False: 4.58}
 def decode_bytes(
     configs: Mapping[str, Config], request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED
 ) -> int:
-    """Of the VAE's decoder at one tile, and of decoded pixels that wait to be blended with it; or of the vocoder."""
+    """Bytes of the VAE's decoder at one tile, and of pixels that wait to be blended with it; or of the vocoder."""
     config = configs["vae"]
     frames, height, width = tile_shape(request, tiling)
     wide = config["decoder_block_out_channels"][0] // config["upsample_factor"][0]

@@ -36,7 +36,7 @@ def load_component(
 
 
 FOLDERS = {"vae_encoder": "vae"}
-"""Of components that have no folder of their name."""
+"""Folders of components that have none of their own name."""
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -1,4 +1,4 @@
-"""What a denoising pass is told, from a request: pure data under diffusers' names."""
+"""The arguments of a denoising pass, from a request: pure data under diffusers' names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Guidance:
         return 1 + self.is_classifier_free + stg + modality
 
     def arguments(self) -> dict[str, Any]:
-        """Of `__call__`."""
+        """Arguments of `__call__`."""
         numbers = {name: getattr(self, name) for name in self.__slots__}
         return numbers | {"spatio_temporal_guidance_blocks": list(self.spatio_temporal_guidance_blocks)}
 
@@ -56,7 +56,7 @@ class PassSettings:
 
     sigmas: the schedule, used as it is; None leaves it to the checkpoint's noise scheduler and num_inference_steps.
     noise_scale: how much of the start is noise: 1 for a pass that starts from nothing, as diffusers does without
-    latents whatever it is told; sigmas[0] for a second one.
+    latents whatever the argument; sigmas[0] for a second one.
     """
 
     height: int

@@ -36,7 +36,7 @@ class VideoVae:
         self.latents_mean, self.latents_std = _statistics(folder, "vae", device, dtype)
 
     def encode(self, latents: torch.Tensor) -> Any:
-        """Of a condition that another worker has encoded: what is given is what comes out."""
+        """The encoding of a condition that another worker has encoded: returns what it is given."""
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
 
 

@@ -35,7 +35,7 @@ class Denoise:
     ) -> list[Latents]:
         """Latents of each request on the CPU. Raises FloatingPointError where they are not finite.
 
-        All requests share the passes: they differ in prompts, seeds and nothing else that the transformer is told. Each
+        All requests share the passes: they differ in prompts and seeds, but in no other input of the transformer. Each
         has a CPU generator of its own, so the noise depends neither on the device nor on other clips. What a pass of
         several computes differs in the low bits from a pass of one: kernels choose their blocks by the size.
         """
