@@ -90,7 +90,9 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     if len(set(kinds.values())) == 1:
         return None
     todo = begun | {name: waiting[name] for name in some}
-    seconds_left = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in running.items()}
+    # A pass on a worker that joined or is gone since `workers` was made is left out: its requests count as waiting.
+    known = {assignment: since for assignment, since in running.items() if assignment.worker_id in there}
+    seconds_left = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in known.items()}
     placement = Placement(recipe, "what is left", tuple(there.values()), scheduler.max_queued)
     frozen = _FrozenCosts(costs, placement, todo)
     return _Rest(placement, list(some), seconds_left, todo, frozen, kinds, is_all=len(some) == len(waiting))
