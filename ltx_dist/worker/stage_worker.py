@@ -26,6 +26,7 @@ from ltx_dist.pipeline.worker import Worker
 from ltx_dist.weights.loading import DTYPES
 from ltx_dist.worker.components import Components
 from ltx_dist.worker.device import is_lost, is_shortage, memory_in_use, open_device, peak_bytes, reset_peak
+from ltx_dist.worker.first_calls import settle_kernels
 from ltx_dist.worker.host_stages import HostStages
 from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
 
@@ -72,6 +73,7 @@ class StageWorker:
         self._recipe = spec.family.recipe
         self._state = WorkerState(spec.worker.worker_id)
         self._set_threads()
+        settle_kernels()
         self._device = open_device(spec.worker)
         self._host = HostStages(spec.worker.host_slots)
         try:
