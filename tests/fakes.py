@@ -18,7 +18,7 @@ SECONDS = {E: 1.0, D: 10.0, V: 3.0, M: 1.0}
 VIDEO = EncodedVideo(b"mp4", 9, 64, 64, "frames", "mp4")
 NEVER = float("inf")
 
-PATIENCE = 20.0
+PATIENCE = 4.0
 """Virtual seconds of a wait in which nothing ends; real ones are shorter, and tests of hangs would have many turns."""
 
 Ending = Failure | None

@@ -21,6 +21,7 @@ from ltx_dist.cluster.ray_cluster import reserve, reserve_one
 from ltx_dist.cluster.ray_nodes import Nodes
 from ltx_dist.cluster.ray_postmortem import Home, Remains, examine, home
 from ltx_dist.engine.executor import Joined, Left, WorkerStartError
+from ltx_dist.engine.standstill import Standstill
 from ltx_dist.pipeline.work import Failure
 from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
@@ -69,6 +70,7 @@ class RayWorkers:
         self._was_any_up = False
         self._early: list[Joined | Left] = []
         self._refused: set[str] = set()
+        self._standstill = Standstill()
         for worker_id in self._specs:
             self.start(worker_id)
 
@@ -104,6 +106,7 @@ class RayWorkers:
 
     def poll(self) -> list[Joined | Left]:
         """What changed; waits for nothing. Raises WorkerStartError when a worker cannot start and none ever was up."""
+        self._grant(self._standstill.seconds())
         changes, self._early = [*self._early, *self._started(), *self._examined()], []
         if self._hire is not None:
             if self._refused and any(isinstance(change, Left) and not change.can_return for change in changes):
@@ -116,6 +119,13 @@ class RayWorkers:
                 elif gpu.node_id is not None:
                     self._refused.add(gpu.node_id)
         return changes
+
+    def _grant(self, seconds: float) -> None:
+        """Time that the driver stood still is no worker's: answers that came meanwhile are yet to be read."""
+        if seconds:
+            self._starting = {answer: (name, since + seconds) for answer, (name, since) in self._starting.items()}
+            for buried in self._buried.values():
+                buried.since += seconds
 
     def bury(self, worker_id: str, error: RayActorError | OutOfMemoryError) -> None:
         """A call found the worker dead. It leaves when it is known why, and that its process is gone."""

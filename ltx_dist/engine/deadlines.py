@@ -21,6 +21,9 @@ FACTOR = 5.0
 FIRST_SECONDS = 1800.0
 """While no median is known: one step of the largest model on a CPU stays below it."""
 
+NEWS_SECONDS = 30.0
+"""After the driver stood still nothing is called hung before this: what workers did meanwhile is yet to be heard."""
+
 KEPT = 31
 """The median of a stage is taken over so many of its latest times."""
 
@@ -39,13 +42,17 @@ class _Load:
 
 @dataclass(slots=True)
 class _Watch:
-    """since: it moved last. begun: its worker was up and had it. Both None until then."""
+    """since: it moved last. begun: its worker was up and had it. Both None until then.
+
+    is_timed: whether the time to its next move is known; not where the driver stood still meanwhile.
+    """
 
     load: _Load
     num_steps: int
     since: float | None
     begun: float | None
     step: int = 0
+    is_timed: bool = True
 
 
 class Deadlines:
@@ -97,9 +104,22 @@ class Deadlines:
                 watch.since = now  # 9.5 GB of T5 from a slow disk take longer than any median of encoding allows
             if state.step <= watch.step:
                 continue
-            if watch.step:  # the first step has the swap of weights in it
+            if watch.step and watch.is_timed:  # the first step has the swap of weights in it
                 self._seen[state.stage].append(((now - watch.since) / (state.step - watch.step), watch.load))
-            watch.step, watch.since = state.step, now
+            watch.step, watch.since, watch.is_timed = state.step, now, True
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The driver did nothing for so many seconds, up to now: it was stopped, or its machine was frozen.
+
+        That time counts for no assignment, and workers are heard again before any is called hung.
+        """
+        for assignment, watch in self._watched.items():
+            if watch.since is None or watch.begun is None:
+                continue
+            latest = now + NEWS_SECONDS - self._allowed(assignment.stage, watch.load)
+            watch.since = min(now, max(watch.since + seconds, latest))
+            watch.begun += seconds
+            watch.is_timed = False
 
     def under_way(self) -> Iterable[Assignment]:
         return self._watched.keys()

@@ -10,6 +10,7 @@ from typing import Protocol
 from ltx_dist.engine.deadlines import Deadlines
 from ltx_dist.engine.executor import Executor, Joined, Left
 from ltx_dist.engine.failures import FailurePolicy
+from ltx_dist.engine.standstill import Standstill
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult
@@ -87,6 +88,7 @@ class BatchLoop:
         self._policy = FailurePolicy()
         self._recipe = scheduler.recipe
         self._deadlines = Deadlines(self._recipe)
+        self._standstill = Standstill(clock)
         self._next_hang_look = 0.0
         self._order = OrderRevision()
         self._orders: Iterator[Sequence[str] | None] | None = None
@@ -226,6 +228,8 @@ class BatchLoop:
 
     def _end_hung_workers(self) -> None:
         now = self._clock()
+        if gap := self._standstill.seconds():
+            self._deadlines.stood_still(gap, now)
         if now < self._next_hang_look:
             return
         self._next_hang_look = now + HANG_LOOK_SECONDS

@@ -7,7 +7,7 @@ from dataclasses import replace
 from builders import RECIPE, D, E, V
 from fakes import make_request
 
-from ltx_dist.engine.deadlines import FIRST_SECONDS, LEAST_SECONDS, Deadlines
+from ltx_dist.engine.deadlines import FIRST_SECONDS, LEAST_SECONDS, NEWS_SECONDS, Deadlines
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport, WorkerState
 
 DENOISE = Assignment(("a",), D, "w0")
@@ -93,3 +93,38 @@ def test_reading_weights_between_turns_is_not_standing_still():
     assert deadlines.overdue(190.0 + LEAST_SECONDS) == [] and deadlines.overdue(191.0 + LEAST_SECONDS)
     deadlines.saw([reads], FIRST_SECONDS + 1)
     assert deadlines.overdue(FIRST_SECONDS + 1), "a read that never ends is one"
+
+
+def test_time_that_the_driver_stood_still_counts_for_no_assignment():
+    """Steps of 7 s; the driver is stopped for 100 s, in which its worker makes 14 of them."""
+    deadlines = Deadlines(RECIPE)
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    for number in range(1, 5):
+        deadlines.saw([step(number)], 7.0 * number)
+    deadlines.stood_still(100.0, 130.0)
+    deadlines.saw([step(4)], 130.0)  # what was heard before
+    assert deadlines.overdue(130.0) == []
+    deadlines.saw([step(19)], 133.0)
+    assert deadlines.overdue(133.0 + LEAST_SECONDS) == [] and deadlines.overdue(133.0 + LEAST_SECONDS + 1)
+
+
+def test_what_a_worker_did_while_the_driver_stood_still_is_not_timed():
+    deadlines = Deadlines(RECIPE)
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    for number in (1, 2):
+        deadlines.saw([step(number)], 40.0 * number)
+    deadlines.stood_still(400.0, 481.0)
+    deadlines.saw([step(7)], 482.0)
+    assert deadlines.overdue(482.0 + 5 * 40.0) == [] and deadlines.overdue(482.0 + 5 * 40.0 + 1)
+
+
+def test_a_worker_that_was_nearly_overdue_is_heard_first():
+    deadlines = Deadlines(RECIPE)
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    for number in (1, 2):
+        deadlines.saw([step(number)], 1.0 * number)
+    deadlines.stood_still(1000.0, 1061.0)  # 59 of its 60 s had passed
+    assert deadlines.overdue(1061.0 + NEWS_SECONDS) == [] and deadlines.overdue(1061.0 + NEWS_SECONDS + 1)

@@ -8,6 +8,7 @@ import pytest
 from builders import RECIPE, STAGES, D, E, M, V
 from fakes import VIDEO, FakeExecutor, make_request, replicated
 
+from ltx_dist.engine.deadlines import NEWS_SECONDS
 from ltx_dist.engine.loop import TICK_SECONDS, BatchLoop, WorkersLostError
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
@@ -258,3 +259,21 @@ def test_the_videos_are_not_kept():
     loop = make_loop(FakeExecutor(PINNED))
     list(loop.render(REQUESTS))
     assert all(completion.video is None for completion in loop.completions)
+
+
+def test_a_worker_is_not_called_hung_because_the_driver_was_stopped():
+    """Clip c hangs; a thousand seconds in which no turn was made are not held against it."""
+
+    def ending(assignment: Assignment) -> Failure | None:
+        return Failure.HANG if assignment.clips == "c" else None
+
+    executor = FakeExecutor(replicated(1), ending)
+    loop = make_loop(executor, replicated(1))
+    loop.begin(REQUESTS)
+    while not any(a.clips == "c" and a.stage == "encode_text" for a in executor.running):
+        loop.turn()
+    executor.now += 1000.0
+    resumed = executor.now
+    while not (failed := [c for c in loop.completions if c.failure]):
+        loop.turn()
+    assert failed[0].failure is Failure.HANG and failed[0].finished >= resumed + NEWS_SECONDS
