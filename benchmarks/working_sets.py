@@ -19,12 +19,13 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
+from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, denoised_tokens, encode_text_bytes
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 
@@ -110,6 +111,45 @@ def count_denoise(config: dict[str, Any], request: RenderRequest, dtype: torch.d
             )
 
         return peak_of(step)
+
+
+def count_conditioned(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype) -> int:
+    """Of a step with conditions, whose tokens have timesteps and places of their own."""
+    prompts = 1 + (request.guidance_scale > 1)
+    tokens = denoised_tokens(request, request.first_size, RATIOS)
+    with fake_tensors(dtype):
+        transformer: Any = diffusers.LTXVideoTransformer3DModel.from_config(config)
+
+        def step() -> Any:
+            return transformer(
+                torch.empty(prompts, tokens, config["in_channels"]),
+                torch.empty(prompts, request.max_sequence_length, config["caption_channels"]),
+                torch.empty(prompts, tokens, dtype=torch.float32),
+                torch.empty(prompts, request.max_sequence_length),
+                video_coords=torch.empty(prompts, 3, tokens, dtype=torch.float32),
+            )
+
+        return peak_of(step)
+
+
+def count_encode_image(config: dict[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> int:
+    """Of the VAE's encoder on frames, height and width in pixels, the pixels in float32 before it included."""
+    with fake_tensors(dtype):
+        vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
+        vae.decoder = None
+
+        def encode() -> Any:
+            pixels = torch.empty(1, 3, *shape, dtype=torch.float32)
+            return pixels, vae.encode(pixels.to(dtype)).latent_dist.parameters
+
+        return peak_of(encode)
+
+
+def count_upsample(config: dict[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> int:
+    """Of the upsampler on latents of so many frames, rows and columns."""
+    with fake_tensors(dtype):
+        upsampler: Any = LTXLatentUpsamplerModel(**config)
+        return peak_of(lambda: upsampler(torch.empty(1, config["in_channels"], *shape)))
 
 
 def count_decode(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype, tiling: DecodeTiling) -> int:

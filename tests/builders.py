@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from ltx_dist.estimates.costs import PredictedCosts, Work
 from ltx_dist.models.ltx_video.estimates import STAGE_RATES
 from ltx_dist.models.ltx_video.recipes import RECIPE as WHOLE_RECIPE
-from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.worker import Placement, Worker
 
-RECIPE = Recipe("text to video", tuple(stage for stage in WHOLE_RECIPE if not stage.only_with))
+RECIPE = WHOLE_RECIPE.always
 E, D, V, M = RECIPE.names
 """encode_text, denoise, decode, encode_video."""
 

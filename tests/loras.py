@@ -20,6 +20,30 @@ TOP_LAYERS = {
 }  # fmt: skip
 """All linear layers outside the blocks, and Lightricks' names for them."""
 
+LAYOUTS = {
+    "official trainer, diffusers": {"prefix": "transformer."},
+    "official trainer for ComfyUI": {"prefix": "diffusion_model."},
+    "all layers under official names": {"prefix": "diffusion_model.", "official": True},
+    "ComfyUI with down, up and alpha": {
+        "prefix": "diffusion_model.", "a": "lora_down.weight", "b": "lora_up.weight", "alpha": 2.0,
+    },
+    "diffusers with alpha": {"prefix": "transformer.", "alpha": 2.0},
+    "older diffusers": {"prefix": "transformer.", "a": "lora.down.weight", "b": "lora.up.weight"},
+    "no prefix": {"prefix": ""},
+    "peft": {"prefix": "base_model.model."},
+    "peft with an adapter's name": {
+        "prefix": "base_model.model.", "a": "lora_A.default.weight", "b": "lora_B.default.weight",
+    },
+    "a whole model's prefix": {"prefix": "model.diffusion_model."},
+    "kohya": {
+        "prefix": "lora_unet_", "a": "lora_down.weight", "b": "lora_up.weight", "alpha": 4.0, "underscores": True,
+    },
+    "kohya under official names": {
+        "prefix": "lora_unet_", "a": "lora_down.weight", "b": "lora_up.weight", "underscores": True, "official": True,
+    },
+}  # fmt: skip
+"""Arguments of `renamed`, by who writes so."""
+
 
 def make_lora(
     linears: dict[str, tuple[int, int]], layers: list[str] | None = None, rank: int = 4, seed: int = 0

@@ -6,11 +6,13 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import sentencepiece
 import torch
 import transformers
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from safetensors.torch import load_file, save_file
 
 LATENT_CHANNELS = 16
@@ -115,6 +117,24 @@ def save_overflowing(checkpoint: Path, folder: Path) -> Path:
     tensors["proj_out.bias"].fill_(float("inf"))
     save_file(tensors, weights)
     return folder
+
+
+def save_upscaler(folder: Path) -> Path:
+    """A spatial latent upscaler; the same bytes at every call."""
+    torch.manual_seed(3)
+    upsampler: Any = LTXLatentUpsamplerModel(in_channels=LATENT_CHANNELS, mid_channels=32, num_blocks_per_stage=1)
+    upsampler.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_official_upscaler(path: Path, **changes: object) -> Path:
+    """The same as an official file: its config in the metadata."""
+    torch.manual_seed(3)
+    config = {"in_channels": LATENT_CHANNELS, "mid_channels": 32, "num_blocks_per_stage": 1, "dims": 3}
+    upsampler: Any = LTXLatentUpsamplerModel(**config)
+    config |= {"_class_name": "LatentUpsampler", "spatial_upsample": True, "temporal_upsample": False} | changes
+    save_file(upsampler.state_dict(), path, {"config": json.dumps(config)})
+    return path
 
 
 def _random_vae(version: str) -> torch.nn.Module:

@@ -16,6 +16,7 @@ from ltx_dist.checkpoints.hub import (
     is_hub_name,
 )
 from ltx_dist.checkpoints.places import what_is_wrong
+from ltx_dist.pipeline.conditions import Lora
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -49,7 +50,8 @@ class Checkpoint:
     distilled: None where nothing in the checkpoint says.
     sources: components that are not in a folder of their name under `path`.
     generation: which of LTX-2's it is, by its flags; empty for LTX-Video.
-    text_encoder: where the text encoder was asked from, if not from the checkpoint; with the commit, as `name`.
+    text_encoder, upscaler: where these were asked from, if not from the checkpoint; with the commit, as `name`.
+    loras: all that the batch's clips have, each once; loaded with the transformer, all inactive.
     """
 
     name: str
@@ -68,10 +70,13 @@ class Checkpoint:
     sources: dict[str, Source] = field(default_factory=dict)
     text_encoder: str | None = None
     generation: str = ""
+    upscaler: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     def num_loaded(self) -> dict[str, int]:
-        """The elements that rendering from text loads of each component: of the VAE only the decoder."""
-        return self.num_parameters | {"vae": self.num_parameters["vae"] - self.num_encoder_parameters}
+        """The elements that each component loads: of the VAE `vae` is the decoder, `vae_encoder` the encoder."""
+        halves = {"vae": self.num_parameters["vae"] - self.num_encoder_parameters}
+        return self.num_parameters | halves | {"vae_encoder": self.num_encoder_parameters}
 
     def source(self, component: str) -> Source:
         """Where a component is: text_encoder, tokenizer, transformer, vae or scheduler."""
@@ -84,20 +89,24 @@ class Checkpoint:
         return source
 
 
-def open_checkpoint(name: str, text_encoder: str | None = None) -> Checkpoint:
+def open_checkpoint(name: str, text_encoder: str | None = None, upscaler: str | None = None) -> Checkpoint:
     """Look at `demo` (packaged), a folder in diffusers layout, an official .safetensors file or a name on the hub.
 
     text_encoder: a folder with T5 and its tokenizer (or a name on the hub), in place of the checkpoint's own; an
-    official file has none. What is on the hub and not in its cache on this machine is downloaded.
+    official file has none. upscaler: the latent upscaler of two passes, likewise. What is on the hub and not in its
+    cache on this machine is downloaded.
     Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
     """
     path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
     if _is_on_hub(name, path):
         name = _fetch_checked(name, CHECKPOINT_FILES, "model.checkpoint")
-    if text_encoder is not None:
-        encoder_name, encoder = _find_text_encoder(text_encoder)
-        return replace(_open(name, path, encoder), text_encoder=encoder_name)
-    return _open(name, path, None)
+    encoder_name, encoder = _find_text_encoder(text_encoder) if text_encoder is not None else (None, None)
+    checkpoint = replace(_open(name, path, encoder), text_encoder=encoder_name)
+    if upscaler is None:
+        return checkpoint
+    from ltx_dist.checkpoints.upscaler import with_upscaler
+
+    return with_upscaler(checkpoint, upscaler)
 
 
 def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
@@ -105,18 +114,19 @@ def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises ValueError where it is not here and not on the hub.
     """
+    asked = checkpoint.name, checkpoint.text_encoder, checkpoint.upscaler
     parts = dict.fromkeys((*PARTS, *checkpoint.weights))
     missing = [path for part in parts if not (path := _place(checkpoint.source(part))).exists()]
-    names = [name for name in (checkpoint.name, checkpoint.text_encoder) if name is not None]
+    names = [name for name in asked if name is not None]
     if any("@" in name and is_hub_name(name) for name in names):
         # Whether or not it is there: another worker may be downloading it, and only the hub's own locks tell.
         try:
-            return open_checkpoint(checkpoint.name, checkpoint.text_encoder)
+            return replace(open_checkpoint(*asked), loras=checkpoint.loras)
         except NotCachedError:
             if missing:
                 raise
     elif missing and checkpoint.name == "demo":
-        return open_checkpoint(checkpoint.name, checkpoint.text_encoder)
+        return replace(open_checkpoint(*asked), loras=checkpoint.loras)
     elif missing:
         raise ValueError(f"{missing[0]} is not on this machine; put the checkpoint at the same path on every one")
     return checkpoint

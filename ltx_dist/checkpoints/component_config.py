@@ -8,17 +8,27 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.strict_files import read_json
 
+HALVES = {"vae_encoder": "vae"}
+
 DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "vae": "vae-0.9.0"}
 """The first version's configs have the values that diffusers' and transformers' classes take for what is missing."""
 
 
 def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    """The config of any component. Configs of LTX-2, which is newer than its classes' defaults, leave nothing out."""
+    """Of any component; of either half of a VAE that of both, of a latent upsampler that is not there nothing.
+
+    Configs of LTX-2, which is newer than its classes' defaults, leave nothing out.
+    """
+    component = HALVES.get(component, component)
+    if component == "latent_upsampler" and component not in checkpoint.weights:
+        return {}
     source = checkpoint.source(component)
     if isinstance(source, InFile):
-        return read_config(source.config_name) | source.changes
+        # An official upscaler's config is all in its file.
+        return (read_config(source.config_name) if component in DEFAULTS else {}) | source.changes
     given = read_json(source / "config.json")
-    return given if checkpoint.generation else read_config(DEFAULTS[component]) | given
+    older = component in DEFAULTS and not checkpoint.generation
+    return read_config(DEFAULTS[component]) | given if older else given
 
 
 def noise_scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _component_digest(component: str, source: Source, cache: _DigestCache) -> str:
     if isinstance(source, InFile):
-        config = json.dumps(read_config(source.config_name) | source.changes, sort_keys=True)
+        # An official upscaler's config is all in its file, with no packaged one below it.
+        packaged = {} if component == "latent_upsampler" else read_config(source.config_name)
+        config = json.dumps(packaged | source.changes, sort_keys=True)
         weights = cache.sha256(source.file) if component != "scheduler" else ""
         return hashlib.sha256(f"{weights}\n{config}\n".encode()).hexdigest()
     if component not in ("scheduler", "tokenizer"):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.official_file import TRANSFORMER_PREFIX
 from ltx_dist.checkpoints.weight_files import Header, read_header, weight_files
+from ltx_dist.media.sources import open_media
+from ltx_dist.pipeline.request import RenderRequest
 
 Linears = Mapping[str, tuple[int, int]]
 """The linear layers of a transformer by diffusers' names: how many numbers go out, and how many in."""
@@ -113,6 +115,21 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     layers = {layer: _layer(parts, header, path, metadata, layer) for layer, parts in found.items()}
     num_parameters = sum(header.tensors[key].num_elements for one in layers.values() for key in (one.a, one.b))
     return LoraFile(path, layers, num_parameters)
+
+
+def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Checkpoint:
+    """The checkpoint with every LoRA that any of the requests has, each once, and their parameters."""
+    loras = {lora.sha256: replace(lora, weight=1.0) for request in requests for lora in request.loras}
+    if not loras:
+        return checkpoint
+    linears = linear_layers(checkpoint)
+    files = [read_lora(open_media(lora.place, lora.sha256).path, linears) for lora in loras.values()]
+    total = sum(file.num_parameters for file in files)
+    return replace(
+        checkpoint,
+        loras=tuple(loras.values()),
+        num_parameters=checkpoint.num_parameters | {"loras": total},
+    )
 
 
 def _split(key: str, by_underscores: Mapping[str, str], label: str) -> tuple[str, str]:

@@ -76,7 +76,11 @@ def prepare(prompts: str, config: RenderConfig, output: str) -> Submission:
     """
     _check_output(output)
     here = _is_here(config)
-    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder) if here else _stand_in(config)
+    checkpoint = (
+        open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
+        if here
+        else _stand_in(config)
+    )
     name, content, requests = _read(prompts, config, checkpoint, here)
     chosen = config.model_dump(mode="json", exclude_unset=True)
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)

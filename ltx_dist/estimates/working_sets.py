@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling
 
@@ -19,7 +20,7 @@ Config = Mapping[str, Any]
 
 
 def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int, prompts: int = 1) -> int:
-    """Bytes of T5 for so many prompts: 3 copies of position bias and mask, or the gated feed-forward's 4 tensors."""
+    """Of T5 at so many prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
     tokens = max_sequence_length
     bias = 3 * config["num_heads"] * tokens**2
     feed_forward = 4 * tokens * config["d_ff"]
@@ -29,24 +30,74 @@ def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: i
 def denoise_bytes(
     config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int, clips: int = 1
 ) -> int:
-    """Bytes of the transformer at one step of so many clips like this, with both prompts at once under guidance.
+    """Bytes of the transformer at one step of so many clips like this, with both prompts at once under guidance; of
+    clips in two passes the first. ratios: pixels and frames per latent."""
+    guided = request.guidance_scale > 1
+    return clips * _step_bytes(config, request, request.first_size, guided, ratios, element_bytes)
 
-    ratios: pixels and frames per latent.
 
-    In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is in
-    the feed-forward: 2 tensors four times as wide and 6 of hidden states.
+def refine_bytes(
+    config: Config, upsampler: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int
+) -> int:
+    """Bytes of the second pass: of the transformer at its size, or before it of the upsampler, which is never tiled.
+
+    The upsampler's peak is in a residual block after the pixels have spread: 4 tensors of its width.
     """
+    two, (spatial, temporal) = request.second_pass, ratios
+    assert isinstance(two, SecondPass), request.request_id
+    volume = ((request.num_frames - 1) // temporal + 1) * (two.height // spatial) * (two.width // spatial)
+    upsampling = 4 * element_bytes * upsampler["mid_channels"] * volume
+    guided = two.guidance_scale > 1
+    return max(upsampling, _step_bytes(config, request, request.decoded_size, guided, ratios, element_bytes))
+
+
+def denoised_tokens(request: RenderRequest, size: tuple[int, int], ratios: tuple[int, int]) -> int:
+    """Latents that a pass over `size` (height and width) works on: the clip's, and those of conditions that do not
+    begin it, which are added to them: of an image one frame, of a video two."""
     spatial, temporal = ratios
-    tokens = ((request.num_frames - 1) // temporal + 1) * (request.height // spatial) * (request.width // spatial)
+    extra = sum(2 if one.is_video else 1 for one in request.conditions if one.frame_index)
+    return ((request.num_frames - 1) // temporal + 1 + extra) * (size[0] // spatial) * (size[1] // spatial)
+
+
+def _step_bytes(
+    config: Config,
+    request: RenderRequest,
+    size: tuple[int, int],
+    guided: bool,
+    ratios: tuple[int, int],
+    element_bytes: int,
+) -> int:
+    """In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is
+    in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With conditions every token has a timestep
+    of its own, and the modulation, which is one row otherwise, 13 more tensors.
+    """
+    tokens = denoised_tokens(request, size, ratios)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     per_element = 5 * 4 + 6 * 2 if element_bytes == 2 else (2 * 4 + 6) * 4
+    if request.conditions:
+        per_element += 13 * element_bytes
     text = request.max_sequence_length * (config["caption_channels"] + width) * element_bytes
     latents = tokens * config["in_channels"] * element_bytes
-    return clips * (1 + request.do_classifier_free_guidance) * (tokens * width * per_element + text + latents)
+    return (1 + guided) * (tokens * width * per_element + text + latents)
+
+
+def encode_image_bytes(config: Config, request: RenderRequest, element_bytes: int) -> int:
+    """Bytes of the VAE's encoder at the largest of the clip's media, and of its pixels.
+
+    The peak is in the first block's norm, at a quarter of the height and width: 2 tensors in the VAE's precision and 2
+    in float32 and the residual, or in float32 5 and a padded copy's frames.
+    """
+    media = [*request.conditions, *([request.video] if request.video else [])]
+    frames = max((medium.num_frames for medium in media), default=0)
+    # Conditions are encoded at the second pass's size, too.
+    height, width = request.decoded_size if request.conditions else request.first_size
+    elements = config["block_out_channels"][0] * (height // config["patch_size"]) * (width // config["patch_size"])
+    per_frame = max(14 * frames, 22) if element_bytes == 2 else max(20 * frames + 16, 44)
+    return per_frame * elements + 3 * frames * height * width * (4 + element_bytes)
 
 
 def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED) -> int:
-    """Bytes of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
+    """Of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
 
     The peak is in the last block's norm, at full resolution: 2 tensors in the VAE's precision and 2 in float32, or in
     float32 itself 4 and a padded copy's 2 frames; beside them the tensor that came from the block before.
@@ -66,14 +117,16 @@ def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, til
         return int(largest)
     # In time the piece before waits until it is taken; in space the tiles before, to be blended.
     waiting = (tiling.tile_frames is not None) + (tiling.tile_size is not None)
-    return int(largest) + waiting * 3 * element_bytes * frames * request.height * request.width
+    full_height, full_width = request.decoded_size
+    return int(largest) + waiting * 3 * element_bytes * frames * full_height * full_width
 
 
 def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, int]:
     """Frames, height and width of the largest tile; diffusers adds a latent frame to a tile, for blending."""
     frames = request.num_frames if tiling.tile_frames is None else min(request.num_frames, tiling.tile_frames + 1)
-    size = tiling.tile_size or max(request.height, request.width)
-    return frames, min(request.height, size), min(request.width, size)
+    height, width = request.decoded_size
+    size = tiling.tile_size or max(height, width)
+    return frames, min(height, size), min(width, size)
 
 
 def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
@@ -88,7 +141,7 @@ def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
     shorter: list[int] = []
 
     def size(request: RenderRequest) -> tuple[int, int, int]:
-        sides = sorted((request.height, request.width), reverse=True)
+        sides = sorted(request.decoded_size, reverse=True)
         return request.num_frames, sides[0], sides[1]
 
     for request in sorted(requests, key=size, reverse=True):
@@ -109,7 +162,7 @@ def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int,
     """Decoded pixels, overlaps counted as often as they are decoded, over the clip's: 1.0 without tiling."""
     spatial, temporal = ratios
     frames = (request.num_frames - 1) // temporal + 1
-    height, width = request.height // spatial, request.width // spatial
+    height, width = (side // spatial for side in request.decoded_size)
     decoded = decoded_frames(frames, tiling.tile_frames, temporal)
     for side in (height, width):
         decoded *= decoded_side(side, tiling.tile_size, spatial)

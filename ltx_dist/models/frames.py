@@ -15,19 +15,22 @@ GROUP_BYTES = 64 << 20
 would wait for the host 121 times per clip; all at once they would take as much memory as decoding itself."""
 
 
-def frames_of(piece: torch.Tensor, processor: Any) -> Iterator[np.ndarray]:
+def frames_of(piece: torch.Tensor, processor: Any, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
     """(1, 3, frames, H, W) in [-1, 1] on the device -> frames of (H, W, 3) uint8 RGB on the host.
 
-    processor: diffusers' VideoProcessor. Rounded as diffusers rounds for `output_type="pil"`. Raises FloatingPointError
-    for pixels that are not finite, which would all become 0.
+    processor: diffusers' VideoProcessor. size: height and width to which other frames are scaled bilinearly, as
+    LTXMultiScalePipeline of github.com/Lightricks/LTX-Video does after a second pass. Rounded as diffusers rounds for
+    `output_type="pil"`. Raises FloatingPointError for pixels that are not finite, which would all become 0.
     """
     check_finite(piece, "the frames are", piece.dtype, "model.vae_precision")
     pixels = piece[0].transpose(0, 1)
     _, _, height, width = pixels.shape
     for group in pixels.split(max(1, GROUP_BYTES // (3 * 4 * height * width))):
-        images = processor.postprocess(group, output_type="pt")
+        images = processor.postprocess(group, output_type="pt").float()
+        if size is not None and size != (height, width):
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
         # Turned over on the device: on the host that takes 0.4 s a clip, with the interpreter's lock held.
-        yield from on_host((images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+        yield from on_host((images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
 
 
 def on_host(frames: torch.Tensor) -> np.ndarray:

@@ -49,7 +49,7 @@ def render_keys(
     document = {
         "key_version": KEY_VERSION,
         "request": _settings(request),
-        "checkpoint": dict(checkpoint_digest),
+        "checkpoint": _used(checkpoint_digest, request),
         "pipeline_class": pipeline_class,
         "precision": precision,
         "output": _output(output, request),
@@ -83,11 +83,22 @@ def latents_key(
     document = {
         "key_version": KEY_VERSION,
         "request": {name: value for name, value in _settings(request).items() if name not in DECODE_FIELDS},
-        "checkpoint": dict(checkpoint_digest),
+        "checkpoint": _used(checkpoint_digest, request),
         "pipeline_class": pipeline_class,
         "precision": precision,
-    } | _unless_default(replace(storage, vae="same"), batch_size)
+    } | _unless_default(storage if _uses_vae(request) else replace(storage, vae="same"), batch_size)
     return _sha256(document)
+
+
+def _uses_vae(request: RenderRequest) -> bool:
+    """Whether the latents depend on the VAE's precision: on its encoder, or on its statistics between two passes."""
+    return request.has_media or request.second_pass is not None
+
+
+def _used(checkpoint_digest: Mapping[str, str], request: RenderRequest) -> dict[str, str]:
+    """An upscaler is no part of a clip of one pass."""
+    without = () if request.second_pass is not None else ("latent_upsampler",)
+    return {part: digest for part, digest in checkpoint_digest.items() if part not in without}
 
 
 def _unless_default(storage: Storage = PLAIN, batch_size: int = 1) -> dict[str, object]:

@@ -8,7 +8,7 @@ stages, in order: whatever is made already, or not asked for, is left out.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from operator import attrgetter
@@ -98,16 +98,29 @@ class Recipe:
 
     @cached_property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """The device stages that run on the same components, in the order of the first of each."""
-        by_components: dict[tuple[str, ...], list[str]] = {}
+        """The device stages that share components, in the order of the first of each."""
+        groups: list[list[str]] = []
         for name in self.on_device:
-            by_components.setdefault(self[name].components, []).append(name)
-        return tuple(tuple(names) for names in by_components.values())
+            of = set(self[name].components)
+            shares = (group for group in groups if any(of.intersection(self[other].components) for other in group))
+            if (group := next(shares, None)) is None:
+                groups.append([name])
+            else:
+                group.append(name)
+        return tuple(map(tuple, groups))
 
     @cached_property
     def main(self) -> tuple[str, ...]:
         """The stages that usually take most of a clip's time, and those that run on the same components."""
         return max(self.groups, key=lambda group: max(self[name].share for name in group))
+
+    @cached_property
+    def always(self) -> Recipe:
+        """The chain of the stages that every request runs, as far as they read one another."""
+        kept = [stage for stage in self.stages if not stage.only_with]
+        names = {stage.name for stage in kept}
+        pruned = [replace(s, inputs=tuple(name for name in s.inputs if name in names)) for s in kept]
+        return Recipe(f"{self.name} from text", tuple(pruned))
 
     def of(self, request: object) -> tuple[str, ...]:
         """The stages that this request runs, in order."""

@@ -45,8 +45,15 @@ class RenderRequest:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the negative prompt is encoded and used at all (diffusers' own rule, which asks sound and video)."""
-        return self.guidance_scale > 1.0 or (self.sound is not None and self.sound.audio_guidance_scale > 1.0)
+        """Whether the negative prompt is encoded and used at all, in any pass (diffusers' own rule, which asks sound
+        and video)."""
+        guided = self.guidance_scale > 1.0 or (self.sound is not None and self.sound.audio_guidance_scale > 1.0)
+        return guided or (isinstance(self.second_pass, SecondPass) and self.second_pass.guidance_scale > 1.0)
+
+    @property
+    def company(self) -> str:
+        """Equal for requests that may share a pass, if all else is: one with media has it to itself."""
+        return self.request_id if self.has_media else ""
 
     @property
     def num_steps(self) -> int:

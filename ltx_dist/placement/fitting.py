@@ -90,6 +90,13 @@ class BatchDemand:
         default_factory=dict[tuple[str, DecodeTiling], int], repr=False, compare=False
     )
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The device stages that any of the batch's requests runs; all of the recipe without requests."""
+        recipe = self.models.recipe
+        run = {stage for shape in self.shapes for stage in recipe.of(shape)} if self.shapes else set(recipe.on_device)
+        return tuple(stage for stage in recipe.on_device if stage in run)
+
     def in_tiles(self, tiling: DecodeTiling) -> BatchDemand:
         """The same with this one tiling."""
         return replace(self, tilings=(tiling,))

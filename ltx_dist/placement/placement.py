@@ -60,10 +60,10 @@ def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hos
             return hosted_by_size(devices, recipe, stages, lambda device, some: _fits(wishes, device, some, demand))
         return hosted_by_layout(layout, len(devices), recipe, stages)
 
-    hosted = host(recipe.on_device if needed is None else needed)
+    hosted = host(demand.stages if needed is None else needed)
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
     # Tiles change the pixels, so they are those of the whole batch, whatever of it is done already.
-    tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(recipe.on_device), strict=True)), demand))
+    tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(demand.stages), strict=True)), demand))
     host_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
         worker_for(device, number, stages, wishes, tiled, threads, host_bytes)

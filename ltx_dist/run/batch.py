@@ -12,6 +12,7 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.component_config import noise_scheduler_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
@@ -179,7 +180,8 @@ class PlacedBatch:
         """What sidecars and `run.json` tell of the checkpoint: its name, with the commit of one on the hub."""
         checkpoint = self.batch.checkpoint
         record: dict[str, Any] = {"name": checkpoint.name, "sha256": self.digest}
-        return record if checkpoint.text_encoder is None else record | {"text_encoder": checkpoint.text_encoder}
+        others = {"text_encoder": checkpoint.text_encoder, "upscaler": checkpoint.upscaler}
+        return record | {name: where for name, where in others.items() if where is not None}
 
     def resolved_model(self) -> dict[str, str | None]:
         """What `model` must say for this very model to be used again, from wherever it is asked for."""
@@ -187,6 +189,7 @@ class PlacedBatch:
         return {
             "checkpoint": _from_anywhere(checkpoint.name),
             "text_encoder": None if checkpoint.text_encoder is None else _from_anywhere(checkpoint.text_encoder),
+            "upscaler": None if checkpoint.upscaler is None else _from_anywhere(checkpoint.upscaler),
             "version": self.batch.preset.version,
             "precision": self.precision,
         }
@@ -234,7 +237,7 @@ class PlacedBatch:
             self.precision,
             batch.mp4_settings,
             self.storage,
-            [tiling.of(request.height, request.width, request.num_frames, ratio) for tiling in tilings],
+            [tiling.of(*request.decoded_size, request.num_frames, ratio) for tiling in tilings],
             batch.config.denoise.batch_size,
         )
 
@@ -281,7 +284,7 @@ def _tilings_of(
 
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found."""
-    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
+    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
     if config.denoise.batch_size > 1 and noise_scheduler_config(checkpoint).get("stochastic_sampling"):
         raise ValueError(
             "denoise.batch_size: this checkpoint's noise scheduler draws noise in every step (stochastic_sampling), "
@@ -292,9 +295,9 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
     requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
     if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
-    if any((request.has_media and request.sound is None) or request.loras for request in requests):
-        raise ValueError(f"{prompts}: images, videos and LoRAs are not rendered yet; leave them out")
-    return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings))
+    if any(request.loras and request.sound is not None for request in requests):
+        raise ValueError(f"{prompts}: loras: are rendered with LTX-Video alone so far; leave them out")
+    return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))
 
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
@@ -307,11 +310,11 @@ def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
 
 
 def _shape(request: RenderRequest) -> tuple[object, ...]:
-    """What decides how much memory a request takes."""
-    guided = request.do_classifier_free_guidance
+    """What decides how much memory a request takes, and which stages it runs."""
+    guided = request.guidance_scale > 1, request.do_classifier_free_guidance
     size = request.height, request.width, request.num_frames, request.max_sequence_length, guided
-    conditions = tuple((one.frame_index, one.num_frames) for one in request.conditions)
-    return *size, request.second_pass, request.sound, conditions
+    conditions = tuple((one.is_video, one.frame_index, one.num_frames) for one in request.conditions)
+    return *size, request.second_pass, request.sound, request.video is not None, conditions
 
 
 def _from_anywhere(name: str) -> str:

@@ -37,7 +37,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     from ltx_dist.store.spool import Spool, spooled_requests
 
     config = read_settings(folder, [*overrides, KEEP])
-    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder)
+    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
     spool = folder / INTERNAL / "spool"
     requests = [kept_request(path, told, checkpoint) for path, told in spooled_requests(spool).items()]
     spooled = {request.request_id: request for request in requests}

@@ -113,16 +113,20 @@ class StageWorker:
         """One output of the stage per request, and a report; on any error Nones and a report with it.
 
         payloads: of each request in turn the outputs of the stage's inputs, in order; None where the request does not
-        run that stage, or where its output is on this worker. The output of a device stage that host stages follow
-        stays there: None is returned for it. Host stages may be called in another thread while a device stage runs.
+        run that stage, or where its output is on this worker. Those of stages that not every request runs may be left
+        out for all. The output of a device stage that host stages follow stays there: None is returned for it. Host
+        stages may be called in another thread while a device stage runs.
 
         This is the one place where a stage's errors are caught: a failed clip must not stop the others.
         """
         self._set_threads()
         spec = self._recipe[stage]
-        assert len(payloads) == len(requests) * len(spec.inputs), f"{stage} reads {spec.inputs} of each request"
+        names = spec.inputs
+        if len(payloads) < len(requests) * len(names):
+            names = self._recipe.always[stage].inputs
+        assert len(payloads) == len(requests) * len(names), f"{stage} reads {spec.inputs} of each request"
         given = iter(payloads)
-        inputs = [{name: payload for name in spec.inputs if (payload := next(given)) is not None} for _ in requests]
+        inputs = [{name: payload for name in names if (payload := next(given)) is not None} for _ in requests]
         if spec.runs_on == "host":
             return self._run_on_host(spec, requests, inputs)
         return self._run_on_device(spec, requests, inputs)
@@ -287,7 +291,7 @@ class StageWorker:
             spec.output,
             spec.storage,
             spec.worker.tiling.of(
-                request.height, request.width, request.num_frames, spec.checkpoint.temporal_compression_ratio
+                *request.decoded_size, request.num_frames, spec.checkpoint.temporal_compression_ratio
             ),
             spec.worker.batch_size,
         )

@@ -28,37 +28,13 @@ def test_the_linear_layers_are_those_of_the_transformer(linears: dict[str, tuple
     assert linears["transformer_blocks.0.ff.net.0.proj"] == (128, 32)
 
 
-LAYOUTS = {
-    "official trainer, diffusers": {"prefix": "transformer."},
-    "official trainer for ComfyUI": {"prefix": "diffusion_model."},
-    "all layers under official names": {"prefix": "diffusion_model.", "official": True},
-    "ComfyUI with down, up and alpha": {
-        "prefix": "diffusion_model.", "a": "lora_down.weight", "b": "lora_up.weight", "alpha": 2.0,
-    },
-    "diffusers with alpha": {"prefix": "transformer.", "alpha": 2.0},
-    "older diffusers": {"prefix": "transformer.", "a": "lora.down.weight", "b": "lora.up.weight"},
-    "no prefix": {"prefix": ""},
-    "peft": {"prefix": "base_model.model."},
-    "peft with an adapter's name": {
-        "prefix": "base_model.model.", "a": "lora_A.default.weight", "b": "lora_B.default.weight",
-    },
-    "a whole model's prefix": {"prefix": "model.diffusion_model."},
-    "kohya": {
-        "prefix": "lora_unet_", "a": "lora_down.weight", "b": "lora_up.weight", "alpha": 4.0, "underscores": True,
-    },
-    "kohya under official names": {
-        "prefix": "lora_unet_", "a": "lora_down.weight", "b": "lora_up.weight", "underscores": True, "official": True,
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", loras.LAYOUTS)
 def test_every_layout_is_found_whole(tmp_path: Path, linears: dict[str, tuple[int, int]], layout: str):
     tensors = loras.make_lora(linears)
-    file = read_lora(loras.save(tmp_path / "a.safetensors", loras.renamed(tensors, **LAYOUTS[layout])), linears)
+    file = read_lora(loras.save(tmp_path / "a.safetensors", loras.renamed(tensors, **loras.LAYOUTS[layout])), linears)
     assert set(file.layers) == set(linears)
     assert file.num_parameters == sum(tensor.numel() for tensor in tensors.values())
-    assert {(layer.rank, layer.alpha) for layer in file.layers.values()} == {(4, LAYOUTS[layout].get("alpha"))}
+    assert {(layer.rank, layer.alpha) for layer in file.layers.values()} == {(4, loras.LAYOUTS[layout].get("alpha"))}
 
 
 def test_ranks_may_differ(tmp_path: Path, linears: dict[str, tuple[int, int]]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from ltx_dist.estimates.parameters import (
     vae_encoder_parameters,
     vae_parameters,
 )
-from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
+from ltx_dist.estimates.working_sets import (
+    decode_bytes,
+    denoise_bytes,
+    encode_image_bytes,
+    encode_text_bytes,
+    refine_bytes,
+)
+from ltx_dist.pipeline.conditions import Condition, SecondPass
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -96,6 +104,56 @@ def test_working_set_of_denoising(name: str, guidance: float, element_bytes: int
     config, request = read_config(name), counted.example(480, 704, 121, guidance)
     expected = counted.count_denoise(config, request, DTYPES[element_bytes])
     assert denoise_bytes(config, request, (32, 8), element_bytes) == pytest.approx(expected, rel=TOLERANCE)
+
+
+PICTURE = Condition("/a.png", "")
+CLIP_OF_TWO = replace(
+    counted.example(704, 1216, 121, 1.0, 256),
+    second_pass=SecondPass(448, 800, 3, (909.4, 725.0, 421.9), 1.0, 1.0, 0.0, 0.15),
+)
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
+@pytest.mark.parametrize(
+    "conditions",
+    [(PICTURE,), (PICTURE, replace(PICTURE, frame_index=40)), (replace(PICTURE, is_video=True, frame_index=40),)],
+)
+def test_working_set_of_denoising_with_conditions(conditions: tuple[Condition, ...], element_bytes: int) -> None:
+    config = read_config("transformer-2b")
+    request = replace(counted.example(480, 704, 121), conditions=conditions)
+    expected = counted.count_conditioned(config, request, DTYPES[element_bytes])
+    assert denoise_bytes(config, request, (32, 8), element_bytes) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
+@pytest.mark.parametrize("frames", [1, 17, 97])
+@pytest.mark.parametrize("name", VAES)
+def test_working_set_of_encoding_media(name: str, frames: int, element_bytes: int) -> None:
+    config = read_config(name)
+    medium = replace(PICTURE, is_video=frames > 1, num_frames=frames)
+    request = replace(counted.example(512, 768, 97), conditions=(medium,))
+    expected = counted.count_encode_image(config, (frames, 512, 768), DTYPES[element_bytes])
+    assert 0.99 * expected <= encode_image_bytes(config, request, element_bytes) <= 1.3 * expected
+
+
+@pytest.mark.parametrize("element_bytes", DTYPES)
+def test_working_set_of_a_second_pass(element_bytes: int) -> None:
+    config, upscaler = (
+        read_config("transformer-2b"),
+        {"in_channels": 128, "mid_channels": 512, "num_blocks_per_stage": 4},
+    )
+    first = replace(CLIP_OF_TWO, second_pass=None, height=448, width=800)
+    assert denoise_bytes(config, CLIP_OF_TWO, (32, 8), element_bytes) == denoise_bytes(
+        config, first, (32, 8), element_bytes
+    )
+    second = replace(CLIP_OF_TWO, second_pass=None, height=896, width=1600)
+    largest = refine_bytes(config, upscaler, CLIP_OF_TWO, (32, 8), element_bytes)
+    assert largest == denoise_bytes(config, second, (32, 8), element_bytes)
+    assert decode_bytes(read_config("vae-0.9.5"), CLIP_OF_TWO, 2) == decode_bytes(read_config("vae-0.9.5"), second, 2)
+    narrow = config | {"num_attention_heads": 1, "attention_head_dim": 8}
+    expected = counted.count_upsample(upscaler, (16, 14, 25), DTYPES[element_bytes])
+    upsampling = refine_bytes(narrow, upscaler, CLIP_OF_TWO, (32, 8), element_bytes)
+    assert upsampling == pytest.approx(expected, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("element_bytes", DTYPES)

@@ -10,10 +10,10 @@ import hashlib
 import random
 
 import pytest
+from builders import RECIPE
 
 from ltx_dist.estimates.costs import PredictedCosts, Work
 from ltx_dist.models.ltx_video.estimates import STAGE_RATES
-from ltx_dist.models.ltx_video.recipes import RECIPE
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory

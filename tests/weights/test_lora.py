@@ -10,7 +10,6 @@ import loras
 import pytest
 import tiny
 import torch
-from test_lora_files import LAYOUTS
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.lora_files import LoraFile, linear_layers, read_lora
@@ -72,14 +71,14 @@ def read(path: Path, tensors: dict[str, Any], linears: dict[str, tuple[int, int]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", loras.LAYOUTS)
 def test_every_layout_gives_the_bits_of_diffusers(
     tmp_path: Path, checkpoint: Checkpoint, linears: dict[str, tuple[int, int]], layout: str, dtype: torch.dtype
 ):
     """alpha is diffusers' `weight`: it multiplies by alpha / rank either way."""
-    tensors, alpha = loras.make_lora(linears), LAYOUTS[layout].get("alpha", 4.0)
+    tensors, alpha = loras.make_lora(linears), loras.LAYOUTS[layout].get("alpha", 4.0)
     transformer = load(checkpoint, dtype)
-    file = read(tmp_path / "a.safetensors", loras.renamed(tensors, **LAYOUTS[layout]), linears)
+    file = read(tmp_path / "a.safetensors", loras.renamed(tensors, **loras.LAYOUTS[layout]), linears)
     add_loras(transformer, {"aa": file}, dtype)
     use_loras(transformer, [Lora("", "aa")])
     expected = forward(by_diffusers(checkpoint, dtype, {"a": alpha / 4}, tensors))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -14,6 +15,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
 from ltx_dist.models.frames import frames_of
 from ltx_dist.models.ltx_video.tiling import decode_in_tiles
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.payloads import DecodedClip, Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import DecodeTiling
@@ -36,9 +38,10 @@ class Decode:
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[DecodedClip]:
         """A clip per request, whose frames are decoded as they are taken."""
+        latents: list[Latents] = [given.get("refine") or given["denoise"] for given in inputs]
         return [
-            DecodedClip(self._frames(request, given["denoise"], context.tiling), given["denoise"].sha256())
-            for request, given in zip(requests, inputs, strict=True)
+            DecodedClip(self._frames(request, one, context.tiling), one.sha256())
+            for request, one in zip(requests, latents, strict=True)
         ]
 
     def _frames(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling) -> Iterator[np.ndarray]:
@@ -55,10 +58,11 @@ class Decode:
         timestep = None
         if vae.config.timestep_conditioning:
             samples, timestep = self._add_decode_noise(request, latents, samples)
+        samples = self._tone_mapped(request, samples)
         # The VAE of 0.9.1 draws noise from the global generator inside its decoder.
         torch.manual_seed(request.seed)
         for piece in decode_in_tiles(vae, samples.to(vae.dtype), timestep, tiling):
-            yield from frames_of(piece, self._processor)
+            yield from frames_of(piece, self._processor, (request.height, request.width))
 
     def _add_decode_noise(
         self, request: RenderRequest, latents: Latents, samples: torch.Tensor
@@ -72,3 +76,15 @@ class Decode:
         )[:, None, None, None, None]
         timestep = torch.tensor([request.decode_timestep], device=self._device, dtype=samples.dtype)
         return (1 - scale) * samples + scale * noise, timestep
+
+    def _tone_mapped(self, request: RenderRequest, samples: torch.Tensor) -> torch.Tensor:
+        """With highlights pressed down, where a second pass asks for it at its place in LTXMultiScalePipeline of
+        github.com/Lightricks/LTX-Video: on normalised latents, after the decode noise."""
+        two, vae = request.second_pass, self._vae
+        if not isinstance(two, SecondPass) or two.tone_map_at != "decode" or not two.tone_map_compression_ratio:
+            return samples
+        statistics = vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        pipeline: Any = diffusers.LTXLatentUpsamplePipeline
+        normalized = pipeline._normalize_latents(samples, *statistics)
+        mapped = pipeline.tone_map_latents(None, normalized, two.tone_map_compression_ratio)
+        return pipeline._denormalize_latents(mapped, *statistics)

@@ -7,7 +7,13 @@ from typing import Any
 
 from ltx_dist.estimates import working_sets
 from ltx_dist.estimates.costs import StageRate, Work
-from ltx_dist.estimates.flops import decode_flops, denoise_flops, encode_text_flops
+from ltx_dist.estimates.flops import (
+    decode_flops,
+    denoise_flops,
+    encode_image_flops,
+    encode_text_flops,
+    upsample_flops,
+)
 from ltx_dist.estimates.parameters import (
     BYTES_PER_PARAMETER,
     component_bytes,
@@ -17,6 +23,8 @@ from ltx_dist.estimates.parameters import (
     transformer_block_parameters,
 )
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
+from ltx_dist.estimates.working_sets import denoised_tokens
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Storage
 
@@ -24,7 +32,9 @@ Config = Mapping[str, Any]
 
 STAGE_RATES: Mapping[str, StageRate] = {
     "encode_text": StageRate(0.3, operations_per_byte=128),
+    "encode_image": StageRate(0.35),
     "denoise": StageRate(0.59),
+    "refine": StageRate(0.59),
     "decode": StageRate(0.35),
 }
 """0.59 is the 97 of 165 TFLOP/s that diffusers reaches on an RTX 4090 (github.com/sayakpaul/q8-ltx-video); the other
@@ -33,7 +43,9 @@ tokens are 2 x 128 operations for the 2 bytes of a weight."""
 
 MARGIN: Mapping[str, Mapping[Any, float]] = {
     "encode_text": {"cuda": 1.1, "cpu": 1.1},
+    "encode_image": {"cuda": 3.5, "cpu": 2.0},
     "denoise": {"cuda": 1.1, "cpu": 1.1},
+    "refine": {"cuda": 1.1, "cpu": 1.1},
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
 """What a device holds over the counted activations: the caching allocator's blocks, and workspaces of kernels.
@@ -48,18 +60,39 @@ weights and the counted 0.97 GB, so 1.1 is for fragments. CPU: oneDNN reorders a
 def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: RenderRequest) -> Work:
     """Operations of each device stage of a clip. ratios: the VAE's pixels and frames per latent.
 
-    The negative prompt is encoded once for all clips, so a clip has one prompt.
+    The negative prompt is encoded once for all clips, so a clip has one prompt; a medium of many clips once for each.
     """
     spatial, temporal = ratios
-    frames = (request.num_frames - 1) // temporal + 1
-    rows, columns = request.height // spatial, request.width // spatial
-    passes = request.num_inference_steps * (2 if request.do_classifier_free_guidance else 1)
-    tokens = request.max_sequence_length
+    frames, text = (request.num_frames - 1) // temporal + 1, request.max_sequence_length
+    rows, columns = (side // spatial for side in request.decoded_size)
+
+    def denoise(size: tuple[int, int], steps: int, guidance_scale: float) -> float:
+        passes = steps * (2 if guidance_scale > 1 else 1)
+        return denoise_flops(configs["transformer"], denoised_tokens(request, size, ratios), text, passes)
+
+    two = request.second_pass
+    refine = 0.0
+    if isinstance(two, SecondPass):
+        first = (side // spatial for side in request.first_size)
+        refine = upsample_flops(configs["latent_upsampler"], frames, *first)
+        refine += denoise(request.decoded_size, two.num_steps, two.guidance_scale)
     return (
-        encode_text_flops(configs["text_encoder"], tokens),
-        denoise_flops(configs["transformer"], frames * rows * columns, tokens, passes),
+        encode_text_flops(configs["text_encoder"], text),
+        _encode_media_flops(configs["vae"], request),
+        denoise(request.first_size, request.num_steps, request.guidance_scale),
+        refine,
         decode_flops(configs["vae"], frames, rows, columns),
     )
+
+
+def _encode_media_flops(config: Config, request: RenderRequest) -> float:
+    """Conditions are encoded at the size of each pass, the video that a clip begins as at the first one's."""
+    sizes = [request.first_size, *([request.decoded_size] if request.second_pass else [])]
+    of_conditions = sum(
+        encode_image_flops(config, one.num_frames, *size) for one in request.conditions for size in sizes
+    )
+    of_video = encode_image_flops(config, request.video.num_frames, *request.first_size) if request.video else 0.0
+    return of_conditions + of_video
 
 
 def weight_bytes(
@@ -86,14 +119,18 @@ def weight_bytes(
     else:  # a quantised layer is more than tensors: it does not pass through in blocks
         encoder = WeightBytes(total)
     num_layers, stored = transformer["num_layers"], storage.transformer
+    # They stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
+    loras = component_bytes(parameters.get("loras", 0), precision)
     return {
         "text_encoder": encoder,
         "transformer": WeightBytes(
-            blocked(parameters["transformer"], num_layers, in_transformer, 0, stored),
-            blocked(in_transformer, 1, in_transformer, 0, stored),
+            blocked(parameters["transformer"], num_layers, in_transformer, 0, stored) + loras,
+            blocked(in_transformer, 1, in_transformer, 0, stored) + loras // num_layers,
             num_layers,
         ),
+        "latent_upsampler": WeightBytes(component_bytes(parameters.get("latent_upsampler", 0), precision)),
         "vae": WeightBytes(component_bytes(parameters["vae"], storage.vae_precision(precision))),
+        "vae_encoder": WeightBytes(component_bytes(parameters.get("vae_encoder", 0), storage.vae_precision(precision))),
     }
 
 
@@ -117,6 +154,24 @@ def stage_memory(
             ),
             MARGIN["denoise"],
             "set model.transformer_storage=float8, or render fewer frames or pixels",
+        ),
+        "encode_image": StageMemory(
+            lambda request, tiling, together: working_sets.encode_image_bytes(
+                configs["vae"], request, vae_element_bytes
+            ),
+            MARGIN["encode_image"],
+            "take fewer frames of the videos (num_frames), or render fewer pixels",
+        ),
+        "refine": StageMemory(
+            lambda request, tiling, together: (
+                working_sets.refine_bytes(
+                    configs["transformer"], configs["latent_upsampler"], request, ratios, element_bytes
+                )
+                if request.second_pass
+                else 0
+            ),
+            MARGIN["refine"],
+            "set model.transformer_storage=float8, recipe: one_pass, or render fewer frames or pixels",
         ),
         "decode": StageMemory(
             lambda request, tiling, together: working_sets.decode_bytes(

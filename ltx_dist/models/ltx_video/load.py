@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.component_config import component_config
+from ltx_dist.checkpoints.lora_files import linear_layers, read_lora
 from ltx_dist.checkpoints.tokenizer_folder import require_size, require_tokenizer, tokenizer_class_name
-from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.checkpoints.upscaler import upscaler_config
 from ltx_dist.checkpoints.weight_files import weight_files
-from ltx_dist.models.ltx_video.decoder_weights import decoder_tensors
+from ltx_dist.media.sources import open_media
+from ltx_dist.models.ltx_video.vae_weights import load_half, statistics
+from ltx_dist.pipeline.conditions import Lora
 from ltx_dist.pipeline.storage import Storage
-from ltx_dist.weights.loading import CPU, DTYPES, complete, fill, load_model
+from ltx_dist.weights.loading import CPU, DTYPES, complete, fill, load_model, read_tensors
+from ltx_dist.weights.lora import add_loras
 from ltx_dist.weights.quantization import quantized
 
 
 def load_component(
     name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage, device: torch.device
 ) -> torch.nn.Module:
-    """`Family.load_component` of this family."""
+    """`Family.load_component` of this family. The VAE is loaded by halves: `vae_encoder`, and `vae`, its decoder."""
+    vae_dtype = dtype if storage.vae == "same" else DTYPES[storage.vae]
     match name:
         case "text_encoder":
             return load_text_encoder(checkpoint, dtype, storage.text_encoder, device)
         case "transformer":
-            return load_transformer(checkpoint, dtype, storage.transformer)
+            return load_transformer(checkpoint, dtype, storage.transformer, checkpoint.loras)
         case "vae":
-            return load_vae_decoder(checkpoint, dtype if storage.vae == "same" else DTYPES[storage.vae])
+            return load_vae_decoder(checkpoint, vae_dtype)
+        case "vae_encoder":
+            return load_half(checkpoint, "encoder", vae_dtype)
+        case "latent_upsampler":
+            return load_upsampler(checkpoint, dtype, vae_dtype)
     raise AssertionError(f"LTX-Video has no component {name}")
 
 
@@ -73,26 +84,39 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
-def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same") -> Any:
-    """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes."""
+def load_transformer(
+    checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same", loras: Sequence[Lora] = ()
+) -> Any:
+    """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes. LoRAs stay in `dtype`."""
     transformer: Any = load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
     if storage == "float8":
         transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    if loras:
+        linears = linear_layers(checkpoint)
+        files = {lora.sha256: open_media(lora.place, lora.sha256) for lora in loras}
+        read = {sha256: read_lora(file.path, linears, file.place) for sha256, file in files.items()}
+        add_loras(transformer, read, dtype)
     return transformer
 
 
 def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    """The VAE without its encoder, which is half of it and which rendering from text never runs.
+    """The VAE without its encoder, which is half of it and which rendering from text never runs."""
+    return load_half(checkpoint, "decoder", dtype)
+
+
+def load_upsampler(checkpoint: Checkpoint, dtype: torch.dtype, vae_dtype: torch.dtype) -> torch.nn.Module:
+    """The latent upsampler, with the VAE's statistics beside it: it works on latents that are not normalised.
 
     Raises ValueError when weights and config do not belong together.
     """
-    source = checkpoint.source("vae")
+    source = checkpoint.source("latent_upsampler")
     with torch.device("meta"):
-        if isinstance(source, InFile):
-            config = read_config(source.config_name) | source.changes
-            vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
-        else:
-            vae = diffusers.AutoencoderKLLTXVideo.from_config(diffusers.AutoencoderKLLTXVideo.load_config(source))
-    vae.encoder = None
-    fill(vae, decoder_tensors(source, dtype))
-    return vae.eval()
+        upsampler: Any = LTXLatentUpsamplerModel(**upscaler_config(source))
+    tensors: dict[str, torch.Tensor] = {}
+    for file in [source.file] if isinstance(source, InFile) else weight_files(source, "latent_upsampler"):
+        tensors |= read_tensors(file, lambda name: True, dtype)
+    fill(upsampler, tensors)
+    mean, std, upsampler.scaling_factor = statistics(checkpoint, vae_dtype)
+    upsampler.register_buffer("latents_mean", mean)
+    upsampler.register_buffer("latents_std", std)
+    return upsampler.eval()

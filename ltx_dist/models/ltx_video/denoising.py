@@ -1,0 +1,173 @@
+"""One pass of the transformer over latents, by diffusers' own pipelines: what `denoise` and `refine` share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.models.finite import check_finite
+from ltx_dist.models.ltx_video.stand_ins import NoPixels, empty_conditions
+from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.payloads import Conditioning
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
+from ltx_dist.weights.lora import use_loras
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The settings of one pass, named as in diffusers; sizes in pixels."""
+
+    height: int
+    width: int
+    num_inference_steps: int
+    timesteps: tuple[float, ...] | None
+    guidance_scale: float
+    guidance_rescale: float
+    image_cond_noise_scale: float
+    denoise_strength: float
+
+
+def first_pass(request: RenderRequest) -> Pass:
+    height, width = request.first_size
+    return Pass(
+        height, width, request.num_inference_steps, request.timesteps, request.guidance_scale, request.guidance_rescale,
+        request.image_cond_noise_scale, request.denoise_strength,
+    )  # fmt: skip
+
+
+def second_pass(request: RenderRequest) -> Pass:
+    """diffusers adds noise to latents only where a schedule begins in its middle: to timesteps of our own one is added
+    in front, with a strength that leaves it out."""
+    two = request.second_pass
+    assert two is not None, request.request_id
+    steps, timesteps, strength = two.num_inference_steps, two.timesteps, two.denoise_strength
+    if timesteps is not None:
+        steps, timesteps, strength = len(timesteps) + 1, (1000.0, *timesteps), 1 - 0.5 / (len(timesteps) + 1)
+    return Pass(
+        two.height, two.width, steps, timesteps, two.guidance_scale, two.guidance_rescale, two.image_cond_noise_scale,
+        strength,
+    )  # fmt: skip
+
+
+class Denoising:
+    """The transformer in a pipeline that has neither text encoder nor VAE, but what stands for one."""
+
+    def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self._transformer = transformer
+        self._device, self._dtype = device, dtype
+        self._pipeline_class = pipeline_class(checkpoint)
+        self._noise_scheduler = load_noise_scheduler(checkpoint)
+
+    def run(
+        self,
+        requests: Sequence[RenderRequest],
+        settings: Pass,
+        texts: Sequence[Conditioning],
+        generators: Sequence[torch.Generator],
+        on_step: Callable[[int], None],
+        vae: Any,
+        conditions: Sequence[Condition] = (),
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(requests, C, F, H, W) float32 on the CPU, normalised. `on_step` is called with the number of steps done.
+        Raises FloatingPointError where they are not finite.
+
+        vae: what stands for it, and for `conditions` has their posteriors. latents: (1, C, F, H, W) that noise is added
+        to, where `denoise_strength` is below 1. With either there is one request: diffusers would draw for all of them
+        from the first generator, or raise.
+        """
+        request = requests[0]
+        assert len(requests) == 1 or (not conditions and latents is None)
+        use_loras(self._transformer, request.loras)
+        pipeline = self._pipeline(vae, bool(conditions))
+        if pipeline.scheduler.config.get("stochastic_sampling"):
+            # Its noise of every step is drawn without our generators: the pipelines hand them to no scheduler.
+            torch.manual_seed(request.seed)
+
+        def report_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            on_step(step + 1)
+            return {}
+
+        (result,) = pipeline(
+            height=settings.height,
+            width=settings.width,
+            num_frames=request.num_frames,
+            frame_rate=request.frame_rate,
+            num_inference_steps=settings.num_inference_steps,
+            timesteps=None if settings.timesteps is None else list(settings.timesteps),
+            guidance_scale=settings.guidance_scale,
+            guidance_rescale=settings.guidance_rescale,
+            generator=list(generators),
+            prompt_embeds=self._stacked([text.prompt_embeds for text in texts]),
+            prompt_attention_mask=self._stacked([text.prompt_attention_mask for text in texts]),
+            negative_prompt_embeds=self._stacked([text.negative_prompt_embeds for text in texts]),
+            negative_prompt_attention_mask=self._stacked([text.negative_prompt_attention_mask for text in texts]),
+            output_type="latent",
+            return_dict=False,
+            callback_on_step_end=report_step,
+            callback_on_step_end_tensor_inputs=[],
+            **self._media(pipeline, settings, conditions, latents),
+        )
+        unpacked = _unpacked(pipeline, result, settings, request.num_frames).float().cpu()
+        check_finite(unpacked, "the latents are", self._dtype, "model.precision")
+        return unpacked
+
+    def _pipeline(self, vae: Any, has_conditions: bool) -> Any:
+        """A pipeline of its own for each call, because the noise scheduler keeps the step it is at."""
+        chosen = self._pipeline_class
+        if has_conditions and chosen is diffusers.LTXPipeline:
+            chosen = diffusers.LTXImageToVideoPipeline
+        pipeline: Any = chosen(
+            scheduler=copy.deepcopy(self._noise_scheduler),
+            vae=vae,
+            text_encoder=None,
+            tokenizer=None,
+            transformer=self._transformer,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        if has_conditions:
+            pipeline.video_processor = NoPixels()
+        return pipeline
+
+    @staticmethod
+    def _media(
+        pipeline: Any, settings: Pass, conditions: Sequence[Condition], latents: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """Arguments that only some of the pipelines have."""
+        if isinstance(pipeline, diffusers.LTXConditionPipeline):
+            return {
+                # An empty list would fail in the middle of the pipeline.
+                "conditions": empty_conditions(conditions) if conditions else None,
+                "image_cond_noise_scale": settings.image_cond_noise_scale,
+                "denoise_strength": settings.denoise_strength,
+                "latents": latents,
+            }
+        assert latents is None and settings.denoise_strength == 1, "only LTXConditionPipeline begins in the middle"
+        return {"image": ""} if conditions else {}
+
+    def _stacked(self, tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+        """On the device, one row per request; None without guidance."""
+        there = [tensor for tensor in tensors if tensor is not None]
+        assert len(there) in (0, len(tensors)), "guidance is on for all or for none"
+        return torch.cat(there).to(self._device) if there else None
+
+
+def _unpacked(pipeline: Any, latents: torch.Tensor, settings: Pass, num_frames: int) -> torch.Tensor:
+    """(requests, C, F, H, W): `LTXPipeline` returns patches in a row, `LTXConditionPipeline` this shape."""
+    if latents.ndim == 5:
+        return latents
+    return pipeline._unpack_latents(
+        latents,
+        (num_frames - 1) // pipeline.vae_temporal_compression_ratio + 1,
+        settings.height // pipeline.vae_spatial_compression_ratio,
+        settings.width // pipeline.vae_spatial_compression_ratio,
+        pipeline.transformer_spatial_patch_size,
+        pipeline.transformer_temporal_patch_size,
+    )

@@ -1,0 +1,75 @@
+"""What stands in diffusers' pipelines for a VAE that is elsewhere and has encoded all media already.
+
+The pipelines take it for theirs: they draw each posterior's sample where they draw it, with the clip's generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.pipeline.conditions import Condition
+
+
+class EncodedVae:
+    """Stands for a pipeline's VAE until decoding: geometry, statistics, and `encode` for what is encoded already."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        latents_mean: torch.Tensor,
+        latents_std: torch.Tensor,
+        scaling_factor: float = 1.0,
+    ) -> None:
+        self.spatial_compression_ratio = checkpoint.spatial_compression_ratio
+        self.temporal_compression_ratio = checkpoint.temporal_compression_ratio
+        self.dtype = latents_mean.dtype
+        self.latents_mean, self.latents_std = latents_mean, latents_std
+        self.config = SimpleNamespace(scaling_factor=scaling_factor)
+        self._device = device
+        self._waiting: list[torch.Tensor] = []
+
+    def expect(self, moments: Sequence[torch.Tensor]) -> None:
+        """The next calls of `encode` are for these, in this order."""
+        self._waiting = list(moments)
+
+    def encode(self, pixels: torch.Tensor) -> AutoencoderKLOutput:
+        """The posterior of the next of the media, whatever `pixels` are: C means and C equal log variances."""
+        moments = self._waiting.pop(0).to(self._device)
+        channels = moments.shape[1] - 1
+        return AutoencoderKLOutput(
+            latent_dist=DiagonalGaussianDistribution(
+                torch.cat([moments[:, :channels], moments[:, channels:].expand(-1, channels, -1, -1, -1)], dim=1)
+            )
+        )
+
+
+class NoPixels:
+    """Stands for a pipeline's video processor: empty tensors with as many frames as the pixels would have."""
+
+    def preprocess(self, image: Any, height: int, width: int) -> torch.Tensor:
+        return torch.empty(1, 1, 1, 1)
+
+    def preprocess_video(self, frames: Sequence[Any], height: int, width: int) -> torch.Tensor:
+        return torch.empty(1, 1, len(frames), 1, 1)
+
+
+def empty_conditions(conditions: Sequence[Condition]) -> list[LTXVideoCondition]:
+    """diffusers' conditions without their pixels: `NoPixels` counts the frames of what stands for a video."""
+    return [
+        LTXVideoCondition(
+            image=None if condition.is_video else "",
+            video=[None] * condition.num_frames if condition.is_video else None,
+            frame_index=condition.frame_index,
+            strength=condition.strength,
+        )
+        for condition in conditions
+    ]

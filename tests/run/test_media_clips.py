@@ -1,0 +1,227 @@
+"""A batch that mixes clips from text, from images and videos, of two passes and with LoRAs, rendered as users do it:
+every clip has the latents that diffusers' own pipelines make, in one process and on Ray, whatever ran beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import diffusers
+import loras
+import numpy as np
+import PIL.Image
+import pytest
+import tiny
+import torch
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from typer.testing import CliRunner, Result
+
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.checkpoints.lora_files import linear_layers
+from ltx_dist.cli import app
+from ltx_dist.media.video_in import read_frames
+
+SIZE = {"height": 64, "width": 96, "num_frames": 9}
+TWO = {"second_pass": {"timesteps": [909.4, 725.0], "downscale_factor": 0.5}, "height": 128, "width": 192}
+ROWS: list[dict[str, Any]] = [
+    {"name": "text"},
+    {"name": "image", "image": "a.png"},
+    {"name": "last", "conditions": [{"image": "b.png", "frame_index": -1, "strength": 0.8}]},
+    {"name": "prefix", "conditions": [{"video": "video.mp4"}], "image_cond_noise_scale": 0.0},
+    {"name": "edited", "video": "video.mp4", "denoise_strength": 0.67},
+    {"name": "two", **TWO},
+    {"name": "two-image", "image": "a.png", **TWO},
+    {"name": "styled", "loras": ["style.safetensors"]},
+    {"name": "mixed", "image": "a.png", "loras": [{"path": "other.safetensors", "weight": 0.5}, "style.safetensors"]},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, an upscaler, pictures, a video, LoRAs and the rows."""
+    folder = tmp_path_factory.mktemp("media")
+    tiny.save_checkpoint(folder / "model", "0.9.5", "LTXConditionPipeline")
+    tiny.save_official_upscaler(folder / "upscaler.safetensors")
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        PIL.Image.fromarray(random.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    with av.open(str(folder / "video.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(9):
+            pixels = np.kron(random.integers(0, 255, (8, 12, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    linears = linear_layers(open_checkpoint(str(folder / "model")))
+    loras.save(folder / "style.safetensors", loras.renamed(loras.make_lora(linears, seed=1), "diffusion_model."))
+    loras.save(folder / "other.safetensors", loras.renamed(loras.make_lora(linears, rank=2, seed=2), "transformer."))
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps({"prompt": f"clip {i}", **r}) for i, r in enumerate(ROWS)))
+    return folder
+
+
+def run(command: str, folder: Path, *arguments: str | Path, upscaler: bool = True) -> Result:
+    settings = {
+        "model.checkpoint": folder / "model", "defaults.height": 64, "defaults.width": 96, "defaults.num_frames": 9,
+        "defaults.num_inference_steps": 3, "placement.threads": 1, "output.preset": "ultrafast",
+    } | ({"model.upscaler": folder / "upscaler.safetensors"} if upscaler else {})  # fmt: skip
+    set_all = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return CliRunner().invoke(app, [command, str(folder / "rows.jsonl"), *map(str, arguments), *set_all])
+
+
+def sidecars(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["name"]: json.loads((out / f"{row['name']}.json").read_text()) for row in ROWS}
+
+
+@pytest.fixture(scope="module")
+def rendered(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("out")
+    result = run("render", folder, "-o", out)
+    assert result.exit_code == 0, result.output
+    return sidecars(out)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> dict[str, str]:
+    """sha256 of the latents that diffusers makes of each row."""
+    torch.set_num_threads(1)
+    pipeline: Any = diffusers.LTXConditionPipeline.from_pretrained(folder / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    # A user of diffusers whose files have these keys would have to rename them, too.
+    linears = linear_layers(open_checkpoint(str(folder / "model")))
+    for name, tensors in {
+        "style": loras.make_lora(linears, seed=1),
+        "other": loras.make_lora(linears, rank=2, seed=2),
+    }.items():
+        pipeline.load_lora_weights(loras.renamed(tensors, "transformer."), adapter_name=name)
+    upsampler: Any = LTXLatentUpsamplerModel(in_channels=tiny.LATENT_CHANNELS, mid_channels=32, num_blocks_per_stage=1)
+    with torch.device("cpu"):
+        from safetensors.torch import load_file
+
+        upsampler.load_state_dict(load_file(folder / "upscaler.safetensors"))
+    upsampling = diffusers.LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=upsampler.eval())
+    with torch.no_grad():
+        found = {row["name"]: monolith(pipeline, upsampling, folder, i, row) for i, row in enumerate(ROWS)}
+    return {name: hashlib.sha256(latents.contiguous().numpy()).hexdigest() for name, latents in found.items()}
+
+
+def monolith(pipeline: Any, upsampling: Any, folder: Path, position: int, row: dict[str, Any]) -> torch.Tensor:
+    generator = torch.Generator("cpu").manual_seed(position)
+    frames = list(read_frames(folder / "video.mp4", 0, 9))
+    conditions = [LTXVideoCondition(image=PIL.Image.open(folder / row["image"]))] if "image" in row else []
+    for one in row.get("conditions", ()):
+        image = PIL.Image.open(folder / one["image"]) if "image" in one else None
+        index = 8 if one.get("frame_index") == -1 else 0
+        video = None if image else frames
+        conditions.append(LTXVideoCondition(image, video, index, one.get("strength", 1.0)))
+    weights = {"styled": {"style": 1.0}, "mixed": {"other": 0.5, "style": 1.0}}.get(row["name"], {})
+    if weights:
+        pipeline.enable_lora()
+        pipeline.set_adapters(list(weights), list(weights.values()))
+    else:
+        pipeline.disable_lora()
+    latents = None
+    if "video" in row:
+        pixels = pipeline.video_processor.preprocess_video(frames, 64, 96)
+        latents = upsampling.prepare_latents(
+            pixels, dtype=torch.float32, device=torch.device("cpu"), generator=generator
+        )
+    shared = {
+        "prompt": f"clip {position}", "negative_prompt": "", "num_frames": 9, "frame_rate": 25.0,
+        "generator": generator,
+        "guidance_scale": 3.0, "image_cond_noise_scale": row.get("image_cond_noise_scale", 0.15),
+        "conditions": conditions or None, "output_type": "latent", "return_dict": False,
+    }  # fmt: skip
+    (made,) = pipeline(
+        height=64, width=96, num_inference_steps=3, latents=latents, denoise_strength=row.get("denoise_strength", 1.0),
+        **shared,
+    )  # fmt: skip
+    if "second_pass" in row:
+        (upsampled,) = upsampling(latents=made, adain_factor=1.0, output_type="latent", return_dict=False)
+        (made,) = pipeline(
+            height=128, width=192, latents=upsampled, timesteps=[1000.0, 909.4, 725.0], num_inference_steps=3,
+            denoise_strength=0.7, **shared,
+        )  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in ROWS])
+def test_a_clip_of_a_mixed_batch_is_that_of_diffusers(
+    rendered: dict[str, dict[str, Any]], expected: dict[str, str], name: str
+):
+    assert rendered[name]["latents_sha256"] == expected[name]
+
+
+def test_all_clips_differ(rendered: dict[str, dict[str, Any]]):
+    assert len({sidecar["frames_sha256"] for sidecar in rendered.values()}) == len(ROWS)
+
+
+def test_sidecars_hold_what_a_clip_was_made_from(rendered: dict[str, dict[str, Any]], folder: Path):
+    request = rendered["two-image"]["request"]
+    digest = hashlib.sha256((folder / "a.png").read_bytes()).hexdigest()
+    assert request["conditions"][0]["sha256"] == digest and request["conditions"][0]["place"] == str(folder / "a.png")
+    assert request["second_pass"]["timesteps"] == [909.4, 725.0] and request["second_pass"]["adain_factor"] == 1.0
+    assert rendered["mixed"]["request"]["loras"][0]["weight"] == 0.5
+    assert set(rendered["two"]["stages"]) >= {"encode_text", "denoise", "refine", "decode"}
+    assert "encode_image" in rendered["image"]["stages"] and "encode_image" not in rendered["text"]["stages"]
+    assert "latent_upsampler" in rendered["text"]["checkpoint"]["sha256"]
+
+
+def test_a_second_render_makes_nothing_again(folder: Path, tmp_path: Path):
+    assert run("render", folder, "-o", tmp_path / "out").exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.mp4")}
+    again = run("render", folder, "-o", tmp_path / "out")
+    assert again.exit_code == 0, again.output
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.mp4")} == before
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    shutil.copy(folder / "b.png", changed / "a.png")
+    assert run("render", changed, "-o", tmp_path / "out").exit_code == 0
+    after = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.mp4")}
+    made_again = {path.stem for path, time in before.items() if after[path.stem] != time}
+    assert made_again == {"image", "two-image", "mixed"}, "what a changed picture was in, and no more"
+
+
+def test_an_upscaler_is_no_part_of_clips_of_one_pass(rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path):
+    plain = tmp_path / "plain"
+    shutil.copytree(folder, plain)
+    (plain / "rows.jsonl").write_text(json.dumps({"prompt": "clip 0", "name": "text"}))
+    result = run("render", plain, "-o", tmp_path / "out", upscaler=False)
+    assert result.exit_code == 0, result.output
+    again = json.loads((tmp_path / "out" / "text.json").read_text())
+    assert again["render_key"] == rendered["text"]["render_key"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"placement.layout": "pinned", "placement.devices": 3},
+        {"placement.layout": "replicated", "placement.devices": 2},
+        {"placement.layout": "shared", "placement.residency": "time_sliced"},
+    ],
+    ids=str,
+)
+def test_layouts_give_the_same_clips(
+    rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path, settings: dict[str, Any]
+):
+    extra = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    result = run("render", folder, "-o", tmp_path / "out", *extra)
+    assert result.exit_code == 0, result.output
+    same = {name: sidecar["frames_sha256"] for name, sidecar in sidecars(tmp_path / "out").items()}
+    assert same == {name: sidecar["frames_sha256"] for name, sidecar in rendered.items()}
+
+
+def test_plan_shows_the_stages_and_opens_all_media(folder: Path, tmp_path: Path):
+    result = run("plan", folder)
+    assert result.exit_code == 0, result.output
+    assert "refine" in result.output and "encode_image" in result.output
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "a.png").write_bytes(b"no picture")
+    result = run("plan", broken)
+    assert result.exit_code == 2
+    assert result.output.count("not an image; use PNG") == 3
