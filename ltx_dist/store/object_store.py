@@ -1,8 +1,9 @@
 """The other side of an output that is a URL: clips are published into a local folder, and go from there to it.
 
 The mp4 first, then its sidecar, so that a sidecar over there has its mp4, as in a folder. What has arrived is removed
-here, but for the sidecars. A clip is taken for present without reading its mp4 if that has the size of which the
-sidecar speaks and was not written after the sidecar; where a store does not tell, the mp4 is read and hashed.
+here, but for the sidecars. A clip is taken for present without reading its mp4 if that has the size and the ETag of
+which the sidecar speaks. Where there is no ETag, it must not have been written after the sidecar; where a store tells
+neither, or the ETag is another, the mp4 is read and hashed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from fsspec.core import url_to_fs
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from ltx_dist.pipeline.work import Completion, RenderResult
-from ltx_dist.store.files import OutputError, clear_folder, make_folder, remove_file, write_atomically, write_mark
+from ltx_dist.store.files import (
+    OutputError,
+    clear_folder,
+    make_folder,
+    remove_file,
+    to_json,
+    write_atomically,
+    write_mark,
+)
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.publisher import RESERVED_NAMES
 
@@ -38,6 +47,11 @@ RUN_FILES = ("run.json", "trace.json", "index.html")
 
 WHEN = ("LastModified", "mtime", "updated", "last_modified", "created")
 """Under which of these a store says when a file was written: S3, local and GCS, GCS, Azure, memory."""
+
+
+ETAGS = ("md5Hash", "ETag", "etag")
+"""Under which of these a store says which content a file has: GCS, S3, Azure. Only compared with itself: it is the MD5
+in some stores, and changes without the content in others."""
 
 
 class Mirror:
@@ -78,6 +92,11 @@ class Mirror:
                 return False
             if "mp4_bytes" in sidecar and mp4["size"] != sidecar["mp4_bytes"]:
                 return False
+            if "mp4_bytes" in sidecar and "mp4_etag" in sidecar:
+                etag = _etag(mp4)
+                if etag is not None and etag == sidecar["mp4_etag"]:
+                    return True
+                return self._sha256(f"{name}.mp4") == sidecar["mp4_sha256"]
             written, described = _when(mp4), _when(known)
             if "mp4_bytes" in sidecar and written is not None and described is not None:
                 return written <= described
@@ -130,10 +149,13 @@ class Mirror:
         self._pool.shutdown(cancel_futures=True)
 
     def _send_clip(self, name: str) -> None:
-        mp4 = self._folder / f"{name}.mp4"
+        mp4, sidecar = self._folder / f"{name}.mp4", self._folder / f"{name}.json"
         if mp4.exists():
             self._send(mp4.name)
-        self._send(f"{name}.json")
+            if (etag := _etag(self._info(mp4.name))) is not None:
+                recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
+                write_atomically(sidecar, to_json(recorded | {"mp4_etag": etag}))
+        self._send(sidecar.name)
         if mp4.exists():
             write_mark(self._uploaded / mp4.name)
             remove_file(mp4)
@@ -141,6 +163,11 @@ class Mirror:
     def _send(self, name: str) -> None:
         content = (self._folder / name).read_bytes()
         self._retrying.copy()(self._file_system.pipe_file, f"{self._root}/{name}", content)
+
+    def _info(self, name: str) -> Mapping[str, Any]:
+        path = f"{self._root}/{name}"
+        self._file_system.invalidate_cache(self._root)
+        return self._retrying.copy()(self._file_system.info, path)
 
     def _fetch(self, name: str) -> bytes:
         return self._retrying.copy()(self._file_system.cat_file, f"{self._root}/{name}")
@@ -196,6 +223,10 @@ def _is_sidecar(name: str) -> bool:
 def _when(entry: Mapping[str, Any]) -> Any:
     """Comparable with that of another file of the same store; None where it does not tell."""
     return next((entry[key] for key in WHEN if entry.get(key) is not None), None)
+
+
+def _etag(entry: Mapping[str, Any]) -> str | None:
+    return next((str(entry[key]) for key in ETAGS if entry.get(key)), None)
 
 
 def _said(error: BaseException | None) -> str:
