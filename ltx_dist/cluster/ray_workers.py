@@ -183,14 +183,20 @@ class RayWorkers:
         return changes
 
     def _not_started(self, answer: Any, reason: str, error: RayError | None) -> Left:
-        """A worker that raises while none was ever up is the end: the weights or the device are not as they must be."""
+        """If none was ever up, the last worker that could not start is the end: the weights are not as they must be.
+
+        While others are still starting it is this worker's device that may be wrong, and they render without it.
+        """
         worker_id, _ = self._starting.pop(answer)
         ray.kill(self.actors.pop(worker_id))
         raised = "WorkerStartError: " in str(error)
         num_starts = self._num_starts[worker_id] = self._num_starts.get(worker_id, 0) + 1
-        if not self._was_any_up and (raised or num_starts >= MAX_STARTS):
+        is_first = not self._was_any_up
+        if is_first and not self._starting and (raised or num_starts >= MAX_STARTS):
             raise WorkerStartError(reason) from error
-        return Left(worker_id, Failure.QUEUED, reason, can_return=num_starts < MAX_STARTS)
+        # What its constructor said would be said again; only a process that died may do better.
+        can_return = num_starts < MAX_STARTS and not (is_first and raised)
+        return Left(worker_id, Failure.QUEUED, reason, can_return)
 
     def _examined(self) -> list[Left]:
         ready: list[Left] = []
