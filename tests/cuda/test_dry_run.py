@@ -75,7 +75,7 @@ def dry_run(
     guidance_scale: float = 3.0,
     guidance_rescale: float = 0.0,
 ) -> dict[str, Counter[str]]:
-    """Encode, denoise and decode some clips; by stage what passed between host and device. Raises where tensors do not fit."""
+    """What passed between host and device, by stage. Raises where tensors do not fit."""
     family, traffic = family_of(checkpoint), dict[str, Counter[str]]()
     uses_own = checkpoint.pipeline_class == "LTXConditionPipeline"
     requests = [
