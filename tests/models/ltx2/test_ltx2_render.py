@@ -22,6 +22,8 @@ from ltx_dist.cli import app
 from ltx_dist.cluster import ray_executor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.loras import LoraResolver
+from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.models.family import family_of
 from ltx_dist.models.ltx2.load import load_component
 from ltx_dist.pipeline.conditions import Condition
@@ -233,3 +235,10 @@ def test_a_run_that_was_killed_resumes_after_the_latents_that_are_kept(distilled
     assert set(again["stages"]) == left[last], "nothing before them runs again, but the text that the rest reads"
     for digest in ("frames_sha256", "audio_sha256", "mp4_sha256", "latents_sha256"):
         assert again[digest] == before[digest]
+
+
+def test_a_lora_is_refused_rather_than_left_out(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    resolver = LoraResolver(tmp_path, checkpoint)
+    assert resolver.resolve([]) == ()
+    with pytest.raises(ValueError, match="LoRAs are not supported for LTX-2 yet; leave them out"):
+        resolver.resolve([LoraRow(path="style.safetensors")])
