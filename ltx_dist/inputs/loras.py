@@ -24,7 +24,9 @@ class LoraResolver:
     def resolve(self, asked: Sequence[LoraRow], folder: Path | None = None) -> tuple[Lora, ...]:
         """In their order. Raises ValueError for one that is missing, of another model, or there twice."""
         if asked and self._checkpoint.generation:
-            raise ValueError("LoRAs are not supported for LTX-2 yet; leave them out, or merge them into the transformer")
+            raise ValueError(
+                "LoRAs are not supported for LTX-2 yet; leave them out, or merge them into the transformer"
+            )
         found = [self._find(one, folder or self._folder) for one in asked]
         seen: set[str] = set()
         for lora in found:

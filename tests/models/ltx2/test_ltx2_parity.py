@@ -85,7 +85,7 @@ def render_stages(
         run("decode", Decode, "vae", "audio_vae", "vocoder")
         clip = made["decode"]
         last = made.get("refine") or made["denoise"]
-        return np.stack(list(clip.frames)), clip.waveform, last.generator_state
+        return np.stack(list(clip.frames)), clip.sound.waveform, last.generator_state
 
 
 def check(path: Path, version: str, request: RenderRequest, dtype: torch.dtype) -> None:
