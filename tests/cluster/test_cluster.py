@@ -120,7 +120,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     assert code == 0 and f"{job_id}  RUNNING" in stdout
 
     again = cluster.start(*command)
-    assert "running already" in read_until(again, "following it")
+    assert "already running" in read_until(again, "following it")
     code, stdout, stderr = cluster.run("stop", job_id)
     assert code == 0 and f"{job_id}  STOPPED  exit code 75" in stdout, stderr
     stdout, stderr = again.communicate(timeout=240)
