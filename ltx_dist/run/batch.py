@@ -14,7 +14,7 @@ from ltx_dist.checkpoints.component_config import noise_scheduler_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
-from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.config import ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_row import max_tokens
@@ -285,6 +285,8 @@ def _tilings_of(
 def open_batch(prompts: str, config: RenderConfig) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found."""
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
+    if checkpoint.generation:
+        _refuse_what_ltx2_lacks(config.model)
     if config.denoise.batch_size > 1 and noise_scheduler_config(checkpoint).get("stochastic_sampling"):
         raise ValueError(
             "denoise.batch_size: this checkpoint's noise scheduler draws noise in every step (stochastic_sampling), "
@@ -298,6 +300,19 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
     if any(request.loras and request.sound is not None for request in requests):
         raise ValueError(f"{prompts}: loras: are rendered with LTX-Video alone so far; leave them out")
     return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))
+
+
+def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
+    """Raises ValueError for a setting of the model that LTX-2's loader would not heed."""
+    if model.text_encoder_quantization != "none":
+        raise ValueError(
+            "model.text_encoder_quantization: Gemma is loaded in the model's precision only, and streamed where it "
+            "does not fit; leave it out"
+        )
+    if model.vae_precision != "auto":
+        raise ValueError(
+            "model.vae_precision: the VAE of LTX-2 has the model's precision, and the sound float32; leave it out"
+        )
 
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:

@@ -13,7 +13,7 @@ from typing import Any
 from ltx_dist.estimates.costs import StageRate, Work
 from ltx_dist.estimates.parameters import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
-from ltx_dist.estimates.working_sets import tile_shape
+from ltx_dist.estimates.working_sets import largest_to_decode, tile_shape
 from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.request import RenderRequest
@@ -279,6 +279,8 @@ def stage_memory(
             lambda request, tiling, together: decode_bytes(configs, request, element, tiling),
             MARGIN["decode"],
             "leave decode.tile_size and decode.tile_frames at auto, or else render fewer pixels",
+            is_tiled=True,
+            largest=largest_to_decode,
         ),
     }
 
