@@ -21,11 +21,12 @@ def shared_settings(recipe: Recipe, request: RenderRequest) -> Hashable:
     """Equal for requests that may share passes.
 
     They may differ in `OWN` and in what only stages without shared passes depend on, and in nothing else: a setting
-    that requests get one day keeps apart those that differ in it.
+    that requests get one day keeps apart those that differ in it. Settings of shared passes may be properties.
     """
     in_passes = {name for stage in recipe if stage.shares_pass for name in stage.settings}
     after = {name for stage in recipe if not stage.shares_pass for name in stage.settings} - in_passes
-    return tuple(getattr(request, field.name) for field in fields(request) if field.name not in OWN | after)
+    names = {field.name for field in fields(request)} - OWN - after | in_passes - OWN
+    return tuple(getattr(request, name) for name in sorted(names))
 
 
 def batch_key(recipe: Recipe, requests: Iterable[RenderRequest]) -> BatchKey:

@@ -27,6 +27,7 @@ def test_every_operation_of_the_recipe_can_be_imported_and_every_component_is_de
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_stages_depend_on_settings_that_requests_have(family: Family) -> None:
     names = {field.name for field in fields(RenderRequest)}
+    names |= {name for name, value in vars(RenderRequest).items() if isinstance(value, property)}
     for stage in family.recipe:
         assert set(stage.settings) <= names, stage.name
         assert not stage.steps or hasattr(RenderRequest, stage.steps.split(".")[0]), stage.name
@@ -44,5 +45,7 @@ def test_the_blocks_of_a_component_are_those_that_it_is_streamed_in(tmp_path: Pa
     family = family_of(checkpoint)
     assert family.name == "ltx_video"
     for component in family.components:
+        if component.name not in checkpoint.sources and component.name == "latent_upsampler":
+            continue  # of another checkpoint
         module = family.load_component(component.name, checkpoint, torch.float32, PLAIN, torch.device("cpu"))
         assert not component.blocks or len(attrgetter(component.blocks)(module)) == 2

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.cli import app
 from ltx_dist.inputs.kept_request import kept_request
+from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass
 from ltx_dist.pipeline.keys import latents_key
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.sound import SoundSettings
 from ltx_dist.store.background_writer import BackgroundWriter
 from ltx_dist.store.files import OutputError
 from ltx_dist.store.spool import Spool, spooled_requests
@@ -160,6 +162,9 @@ def test_the_key_of_latents_covers_what_decides_them_and_nothing_else():
         "prompt": "other", "negative_prompt": "other", "height": 96, "width": 96, "num_frames": 17, "frame_rate": 24.0,
         "num_inference_steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.5, "seed": 4, "max_sequence_length": 64,
         "timesteps": (1000.0, 500.0), "decode_timestep": 0.1, "decode_noise_scale": 0.5, "request_id": "other",
+        "conditions": (Condition("/a.png", "1"),), "image_cond_noise_scale": 0.1, "video": Condition("/b.mp4", "2"),
+        "denoise_strength": 0.5, "second_pass": SecondPass(32, 32, 2, None, 0.5, 1.0, 0.0, 0.0),
+        "loras": (Lora("/c.safetensors", "3"),), "sound": SoundSettings(0.0, 1.0, 1.0, 0.0, 0.0, 1.0),
     }  # fmt: skip
     assert set(changed) == {field.name for field in fields(RenderRequest)}
     key = latents_key(REQUEST, {"vae": "1"}, "LTXPipeline", "float32")

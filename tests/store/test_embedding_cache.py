@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass
 from ltx_dist.pipeline.keys import embedding_keys
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.sound import SoundSettings
 from ltx_dist.store.embedding_cache import EmbeddingCache
 
 REQUEST = RenderRequest("clip", "a prompt", "bad", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
@@ -93,6 +95,9 @@ def test_all_that_decides_embeddings_is_in_the_key_and_nothing_else():
         "prompt": "other", "negative_prompt": "other", "height": 96, "width": 96, "num_frames": 17, "frame_rate": 24.0,
         "num_inference_steps": 3, "guidance_scale": 2.0, "guidance_rescale": 0.5, "seed": 4, "max_sequence_length": 64,
         "timesteps": (1000.0, 500.0), "decode_timestep": 0.1, "decode_noise_scale": 0.5, "request_id": "other",
+        "conditions": (Condition("/a.png", "1"),), "image_cond_noise_scale": 0.1, "video": Condition("/b.mp4", "2"),
+        "denoise_strength": 0.5, "second_pass": SecondPass(32, 32, 2, None, 0.5, 1.0, 0.0, 0.0),
+        "loras": (Lora("/c.safetensors", "3"),), "sound": SoundSettings(0.0, 1.0, 1.0, 0.0, 0.0, 1.0),
     }  # fmt: skip
     assert set(changed) == {field.name for field in fields(RenderRequest)}
     for name, value in changed.items():

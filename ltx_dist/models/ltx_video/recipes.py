@@ -13,7 +13,7 @@ RECIPE = Recipe(
             operation="encode_text",
             label=StageLabel("E", "encode", "the text encoder", "light-dark(#d98e04, #e9a734)"),
             components=("text_encoder",),
-            settings=("prompt", "negative_prompt", "do_classifier_free_guidance", "max_sequence_length"),
+            settings=("prompt", "negative_prompt", "guidance_scale", "second_pass", "max_sequence_length"),
             keeps="cache",
             shares_pass=True,
             share=0.02,
@@ -34,7 +34,7 @@ RECIPE = Recipe(
             components=("transformer",),
             inputs=("encode_text", "encode_image"),
             settings=(
-                "first_size", "num_frames", "frame_rate", "num_inference_steps", "timesteps", "guidance_scale",
+                "height", "width", "second_pass", "num_frames", "frame_rate", "num_inference_steps", "timesteps", "guidance_scale",
                 "guidance_rescale", "seed", "conditions", "image_cond_noise_scale", "video", "denoise_strength",
                 "loras", "company",
             ),
