@@ -21,6 +21,8 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.cli import app
 from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine.loop import BatchLoop
+from ltx_dist.models.family import FAMILIES
+from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
@@ -133,6 +135,11 @@ def test_what_the_pipeline_call_shares_must_be_equal(field: str):
     changed = replace(REQUESTS[0], **{field: "another"})
     own = field in OWN or field in ("decode_timestep", "decode_noise_scale")
     assert (shared_settings(RECIPE, changed) == shared_settings(RECIPE, REQUESTS[0])) == own
+
+
+def test_a_clip_with_media_has_its_pass_to_itself():
+    one, other = (replace(request, seed=3, conditions=(Condition("/a.png", "1"),)) for request in REQUESTS[:2])
+    assert shared_settings(FAMILIES[0].recipe, one) != shared_settings(FAMILIES[0].recipe, other)
 
 
 SIZES = [(64, 64), (64, 64), (64, 96), (64, 64), (64, 96), (64, 64), (64, 64)]

@@ -34,9 +34,9 @@ RECIPE = Recipe(
             components=("transformer",),
             inputs=("encode_text", "encode_image"),
             settings=(
-                "height", "width", "second_pass", "num_frames", "frame_rate", "num_inference_steps", "timesteps", "guidance_scale",
-                "guidance_rescale", "seed", "conditions", "image_cond_noise_scale", "video", "denoise_strength",
-                "loras", "company",
+                "height", "width", "second_pass", "num_frames", "frame_rate", "num_inference_steps", "timesteps",
+                "guidance_scale", "guidance_rescale", "seed", "conditions", "image_cond_noise_scale", "video",
+                "denoise_strength", "loras", "company",
             ),
             keeps="spool",
             shares_pass=True,
