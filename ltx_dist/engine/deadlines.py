@@ -60,7 +60,8 @@ class Deadlines:
     in a worker that starts or in one that reads weights between turns, within FIRST_SECONDS.
 
     A stage with steps moves with each of them; the others move when they end. A larger clip than those seen, and more
-    clips in a pass, are granted more, see `_Load`.
+    clips in a pass, are granted more, see `_Load`. The host stages of a worker stand still when its device stage holds
+    up the process, so they are judged only by the time until that stage last moved.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -129,11 +130,22 @@ class Deadlines:
         found: list[tuple[Assignment, str]] = []
         for assignment, watch in self._watched.items():
             allowed = self._allowed(assignment.stage, watch.load)
-            if watch.since is not None and now - watch.since > allowed:
+            if watch.since is not None and self._last_alive(assignment, now) - watch.since > allowed:
                 where = f", step {watch.step + 1} of {watch.num_steps}" if watch.num_steps else ""
                 waited = f"no progress for {now - watch.since:.0f} s (limit {allowed:.0f} s)"
                 found.append((assignment, f"hung in {assignment.stage} of {assignment.clips}{where}: {waited}"))
         return found
+
+    def _last_alive(self, assignment: Assignment, now: float) -> float:
+        """Until when the assignment's process was surely able to move it."""
+        if self._recipe[assignment.stage].runs_on == "device":
+            return now
+        beside = (
+            watch.since
+            for other, watch in self._watched.items()
+            if other.worker_id == assignment.worker_id and self._recipe[other.stage].runs_on == "device"
+        )
+        return min((since for since in beside if since is not None), default=now)
 
     def _num_steps(self, assignment: Assignment, request: RenderRequest) -> int:
         """The steps that the stage reports; 0 where it moves only when it ends."""

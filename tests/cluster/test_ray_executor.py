@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 import tiny
-from builders import RECIPE, D, E
+from builders import RECIPE, D, E, M
 from ray.exceptions import OutOfMemoryError
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -133,8 +133,10 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
         renderer = BatchLoop(Scheduler(REPLICATED), executor)
         results = list(renderer.render([make_request(index, num_inference_steps=8) for index in range(6)]))
         assert {result.status for result in results} == {"done"} and len(results) == 6
-        (lost,) = [completion for completion in renderer.completions if completion.failure]
-        assert (lost.failure, lost.assignment.clips) == (Failure.HANG, "clip-3")
+        lost = [completion for completion in renderer.completions if completion.failure]
+        assert [(c.assignment.clips, c.assignment.stage) for c in lost if c.failure is Failure.HANG] == [("clip-3", D)]
+        beside = {c.assignment.stage for c in lost if c.failure is not Failure.HANG}
+        assert beside <= {M}, "an mp4 that was made beside it is lost with its worker"
     finally:
         executor.shutdown()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders import RECIPE, D, E, V
+from builders import RECIPE, D, E, M, V
 from fakes import make_request
 
 from ltx_dist.engine.deadlines import FIRST_SECONDS, LEAST_SECONDS, NEWS_SECONDS, Deadlines
@@ -128,3 +128,18 @@ def test_a_worker_that_was_nearly_overdue_is_heard_first():
         deadlines.saw([step(number)], 1.0 * number)
     deadlines.stood_still(1000.0, 1061.0)  # 59 of its 60 s had passed
     assert deadlines.overdue(1061.0 + NEWS_SECONDS) == [] and deadlines.overdue(1061.0 + NEWS_SECONDS + 1)
+
+
+def test_a_host_stage_is_not_blamed_for_a_process_that_its_device_stage_holds_up():
+    deadlines = Deadlines(RECIPE)
+    deadlines.joined("w0", 0.0)
+    mp4, denoise = Assignment(("b",), M, "w0"), DENOISE
+    for stage in (mp4, denoise):
+        deadlines.begin(stage, [make_request("b")], 0.0)
+        deadlines.end(Completion(stage, 0.0, 1.0, StageReport(1.0)))
+        deadlines.begin(stage, [make_request("b")], 1.0)
+    assert [a for a, _ in deadlines.overdue(2 + LEAST_SECONDS)] == [denoise], "both stand still: one has hung"
+    deadlines.saw([step(1)], 1.5 + LEAST_SECONDS)
+    assert deadlines.overdue(1.5 + LEAST_SECONDS)[0][0] == mp4, "the device goes on without it"
+    deadlines.end(Completion(denoise, 0.0, 1.0, StageReport(1.0)))
+    assert [a for a, _ in deadlines.overdue(2 + LEAST_SECONDS)] == [mp4], "nothing is beside it"
