@@ -33,6 +33,7 @@ TIER_OF: dict[str, Tier] = {
     "planning": "fast",
     "placement": "fast",
     "estimates": "fast",
+    "estimates/test_flops.py": "model",
     "estimates/test_memory.py": "model",
     "inputs": "fast",
     "inputs/test_cut_off.py": "model",

@@ -148,7 +148,7 @@ def test_the_vae_in_its_own_precision_is_what_is_planned_and_loaded(checkpoint: 
     )
     before, after = planned_bytes(plain, "bfloat16"), planned_bytes(wider, "bfloat16")
     vae = load_vae_decoder(checkpoint, torch.float32)
-    assert after == before | {"vae": 2 * before["vae"]}
+    assert after == before | {part: 2 * before[part] for part in ("vae", "vae_encoder")}
     assert after["vae"] == sum(tensor.nbytes for tensor in vae.state_dict().values())
     decoding = [one.demand("bfloat16").working_set(V, UNTILED) for one in (plain, wider)]
     assert decoding[1] == decode_bytes(vae.config, REQUEST, 4) > decoding[0] == decode_bytes(vae.config, REQUEST, 2)

@@ -60,7 +60,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def spec(checkpoint: Checkpoint, family: Family, name: str = "cpu:0", **worker: Any) -> WorkerSpec:
-    made = Worker(name, family.recipe.on_device, "cpu", threads=1, **worker)
+    stages = tuple(stage for stage in family.recipe.on_device if stage in family.recipe.of(REQUEST))
+    made = Worker(name, stages, "cpu", threads=1, **worker)
     return WorkerSpec(made, checkpoint, {}, "float32", Mp4Settings(preset="ultrafast"), family_override=family)
 
 
