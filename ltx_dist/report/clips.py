@@ -29,7 +29,7 @@ class Clip:
     """One card. `status` is done, failed, or unknown for an mp4 or a sidecar that lacks its other half.
 
     url: of the mp4, relative to the page; None without one. seconds: of work, without loading and waiting. notes: what
-    else to know of it, one line each.
+    else to know of it, one line each. sampling_rate: of its sound; 0 without.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Clip:
     stages: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     mp4_sha256: str = ""
     notes: tuple[str, ...] = ()
+    sampling_rate: int = 0
 
 
 def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
@@ -68,6 +69,7 @@ def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
             request=dict(request),
             stages=stages,
             mp4_sha256=sidecar.get("mp4_sha256", ""),
+            sampling_rate=int(sidecar.get("sampling_rate", 0)),
             notes=tuple(
                 f"{field}: {text['tokens']} tokens, of which {text['limit']} are used"
                 for field, text in sidecar.get("cut_off", {}).items()
@@ -98,7 +100,8 @@ def _command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes
     of JSON. A setting of null is one not given.
     """
-    given = {key: value for key, value in request.items() if value is not None and key != "request_id"}
+    asked = _with_sound(request) if request.get("sound") else request
+    given = {key: value for key, value in asked.items() if value is not None and key != "request_id"}
     row = {"name": request["request_id"]} | {
         key: value for key, value in given.items() if key in Row.model_fields or value != _UNASKED.get(key)
     }
@@ -108,6 +111,26 @@ def _command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             text = value if isinstance(value, str) else json.dumps(value)
             command += f" --set {shlex.quote(f'{key}={text}')}"
     return command
+
+
+def _with_sound(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request of LTX-2 in the words of a row: its sound's settings side by side, its media by their places."""
+    row = {key: value for key, value in request.items() if key not in ("sound", "second_pass", "conditions")}
+    row |= {key: value for key, value in request["sound"].items() if value not in (None, [])}
+    if second := request.get("second_pass"):
+        row["second_pass"] = {
+            key: second[key] for key in ("sigmas", "adain_factor", "tone_map_compression_ratio", "audio")
+        }
+    else:
+        row["recipe"] = "one_pass"
+    if conditions := request.get("conditions"):
+        row["conditions"] = [
+            {"video" if one["is_video"] else "image": one["place"]}
+            | {key: one[key] for key in ("frame_index", "strength", "fit", "crf")}
+            | ({key: one[key] for key in ("start_frame", "num_frames")} if one["is_video"] else {})
+            for one in conditions
+        ]
+    return row
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

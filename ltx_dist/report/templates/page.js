@@ -52,12 +52,13 @@ for (const video of document.querySelectorAll("video")) {
   const screen = video.parentElement;
   screen.querySelector(".play").addEventListener("click", () => {
     video.controls = true;
+    video.muted = !("sound" in video.dataset); // asked for by a click, so it may be heard; "Play all" stays silent
     start(video);
     video.focus();
   });
   video.addEventListener("playing", () => screen.classList.add("playing"));
   video.addEventListener("pause", () => screen.classList.toggle("playing", video.controls));
-  video.addEventListener("emptied", () => { video.controls = false; screen.classList.remove("playing"); });
+  video.addEventListener("emptied", () => { video.controls = false; video.muted = true; screen.classList.remove("playing"); });
   watcher.observe(video);
 }
 playAll.addEventListener("click", () => {
