@@ -16,7 +16,7 @@ from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.inputs.config import ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
-from ltx_dist.inputs.preset import Preset
+from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import Family, family_of
@@ -291,6 +291,12 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
         raise ValueError(
             "denoise.batch_size: this checkpoint's noise scheduler draws noise in every step (stochastic_sampling), "
             "which would depend on the other clips of a pass; use 1"
+        )
+    if checkpoint.pipeline_class == TAKES_TIMESTEPS and noise_scheduler_config(checkpoint).get("stochastic_sampling"):
+        # diffusers 0.42 gives it the prediction with the sign of the other kind of step.
+        raise ValueError(
+            f"model.checkpoint: {checkpoint.name}: with stochastic_sampling LTXConditionPipeline renders noise; set it "
+            "to false in scheduler/scheduler_config.json, or name LTXPipeline in model_index.json"
         )
     preset = family_of(checkpoint).preset_for(config.model.version, checkpoint)
     warnings: list[str] = []

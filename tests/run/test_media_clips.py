@@ -225,3 +225,12 @@ def test_plan_shows_the_stages_and_opens_all_media(folder: Path, tmp_path: Path)
     result = run("plan", broken)
     assert result.exit_code == 2
     assert result.output.count("not an image; use PNG") == 3
+
+
+def test_noise_in_every_step_is_refused_where_diffusers_has_its_sign_wrong(folder: Path, tmp_path: Path):
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    config = changed / "model" / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"stochastic_sampling": True}))
+    result = run("plan", changed)
+    assert result.exit_code == 2 and "LTXConditionPipeline renders noise" in result.output
