@@ -7,9 +7,25 @@ import os
 from pathlib import Path
 
 
+def from_home(name: str, field: str) -> Path:
+    """The path with `~` and `~user` resolved. field: what the path was given as, for the ValueError if that fails."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        whose = "that user" if name.startswith("~") and name[1:2] not in ("", "/") else "this user"
+        raise ValueError(f"{field}: {name}: {whose} has no home folder; write the path out") from None
+
+
 def user_cache() -> Path:
-    """`LTX_DIST_CACHE`, or `ltx_dist` in the user's cache folder. It need not exist."""
+    """`LTX_DIST_CACHE`, or `ltx_dist` in the user's cache folder. It need not exist.
+
+    Raises ValueError where the user has no home folder and neither variable is set.
+    """
     if own := os.environ.get("LTX_DIST_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "ltx_dist"
+        return from_home(own, "LTX_DIST_CACHE")
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "ltx_dist"
+    try:
+        return Path.home() / ".cache" / "ltx_dist"
+    except RuntimeError:
+        raise ValueError("this user has no home folder to keep a cache in; set LTX_DIST_CACHE or HOME") from None

@@ -17,6 +17,7 @@ from ltx_dist.checkpoints.hub import (
 )
 from ltx_dist.checkpoints.places import what_is_wrong
 from ltx_dist.pipeline.conditions import Lora
+from ltx_dist.user_cache import from_home
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -97,7 +98,7 @@ def open_checkpoint(name: str, text_encoder: str | None = None, upscaler: str | 
     cache on this machine is downloaded.
     Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
     """
-    path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
+    path = DEMO_MODEL if name == "demo" else from_home(name, "model.checkpoint")
     if _is_on_hub(name, path):
         name = _fetch_checked(name, CHECKPOINT_FILES, "model.checkpoint")
     encoder_name, encoder = _find_text_encoder(text_encoder) if text_encoder is not None else (None, None)
@@ -184,7 +185,7 @@ def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
 
 def _find_text_encoder(name: str) -> tuple[str, Path]:
     """Its name, of one on the hub with the commit, and where it is."""
-    path = Path(name).expanduser()
+    path = from_home(name, "model.text_encoder")
     if "://" in name:
         raise ValueError(f"model.text_encoder: {name}: {what_is_wrong(name, path)}")
     if path.exists() or not is_hub_name(name):

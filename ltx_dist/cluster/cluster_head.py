@@ -21,16 +21,22 @@ def check_head(address: str) -> None:
     """Raises ValueError when no head answers at HOST:PORT, or does not let us in."""
     host, _, port = address.rpartition(":")
     if "//" in address or not host or not port.isdigit():
-        raise ValueError(
-            f"--address: {address!r} is not HOST:PORT of a cluster's head (its port is 6379 if not chosen); "
-            "an http:// address is for `ltx-dist submit`"
-        )
+        raise ValueError(f"{address!r} is not HOST:PORT of a cluster's head (port 6379 by default){_hint(address)}")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
     except OSError as error:
-        raise ValueError(f"--address: nothing answers at {address} ({error.strerror or error})") from None
+        raise ValueError(f"nothing answers at {address} ({error.strerror or error})") from None
     if not _lets_in(address, None) and not _lets_in(address, use_token(address)):
         raise refused(address)
+
+
+def _hint(address: str) -> str:
+    """What other addresses of a cluster are for, and what takes them."""
+    if address.startswith("ray://"):
+        return "; ray:// is the port of Ray's client, through which workers cannot be followed: give the head's own"
+    if address.startswith(("http://", "https://")):
+        return "; http:// is the job server, which `ltx-dist submit` takes"
+    return ""
 
 
 def _lets_in(address: str, token: str | None) -> bool:

@@ -43,17 +43,17 @@ def check_job_server(address: str, insecure: bool = False) -> JobServer:
     except ValueError:
         is_one = False
     if not is_one:
-        raise ValueError(f"--address: {address!r} is not that of a job server, such as http://localhost:8265")
+        raise ValueError(f"{address!r} is not that of a job server, such as http://localhost:8265")
     is_local = _is_loopback(str(url.hostname))
     if url.scheme == "http" and not is_local and not insecure:
         raise ValueError(
-            f"--address: {address} is plain http to another machine, and anyone on the way could take the token; use "
+            f"{address} is plain http to another machine, and anyone on the way could take the token; use "
             f"https, or {TUNNEL}, or --insecure where the network is yours alone"
         )
     wants_token = _wants_token(address)
     if not wants_token and not is_local:
         raise ValueError(
-            f"--address: {address} lets anyone run code there, without a token; start the cluster with "
+            f"{address} lets anyone run code there, without a token; start the cluster with "
             f"RAY_AUTH_MODE=token, or bind its dashboard to localhost and use {TUNNEL}"
         )
     if wants_token:
@@ -62,7 +62,7 @@ def check_job_server(address: str, insecure: bool = False) -> JobServer:
 
 
 def _wants_token(address: str) -> bool:
-    no_server = f"--address: what answers at {address} is no job server of Ray"
+    no_server = f"what answers at {address} is no job server of Ray"
     try:
         with urlopen(f"{address}/api/version", timeout=ANSWER_SECONDS) as answer:
             version = json.loads(answer.read(MAX_ANSWER_BYTES))
@@ -73,7 +73,7 @@ def _wants_token(address: str) -> bool:
         raise ValueError(f"{no_server} (status {error.code}); check the port") from None
     except OSError as error:
         reason = error.reason if isinstance(error, URLError) else error
-        raise ValueError(f"--address: nothing answers at {address} ({reason}); is the cluster up?") from None
+        raise ValueError(f"nothing answers at {address} ({reason}); is the cluster up?") from None
     except (HTTPException, ValueError):
         raise ValueError(f"{no_server}; check the port (its dashboard's, 8265 if not chosen)") from None
     if not isinstance(version, dict) or "ray_version" not in version:
@@ -86,5 +86,5 @@ def _is_loopback(host: str) -> bool:
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError as error:
-        raise ValueError(f"--address: no host {host} ({error})") from None
+        raise ValueError(f"no host {host} ({error})") from None
     return all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in found)

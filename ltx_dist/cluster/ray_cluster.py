@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ltx_dist.cluster.ray_start import why_not
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
@@ -51,9 +52,9 @@ def connect(address: str | None) -> Inventory:
     try:
         with _handlers_stay():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, RayError) as error:
-        where = "Ray did not start on this machine" if address is None else f"--address: cannot join {address}"
-        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, RayError) as error:
+        where = "Ray did not start on this machine" if address is None else f"cannot join {address}"
+        raise ValueError(f"{where}: {why_not(error)}") from None
     return _inventory()
 
 

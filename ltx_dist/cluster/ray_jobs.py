@@ -44,7 +44,7 @@ def connect(server: JobServer) -> JobSubmissionClient:
     except AuthenticationError:
         raise refused(server.address) from None
     except LOST as error:
-        raise ValueError(f"--address: {server.address}: {_first_line(error)}") from None
+        raise ValueError(f"{server.address}: {_first_line(error)}") from None
 
 
 def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:

@@ -1,4 +1,7 @@
-"""Prints Ray's version, or with an address what that cluster has, as JSON; run by `doctor` in a process of its own."""
+"""Prints Ray's version, or what the cluster has whose address and its giver are given, as JSON.
+
+`doctor` runs it in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from ltx_dist.cluster.cluster_head import check_head
+from ltx_dist.cluster.given_address import given_by
 from ltx_dist.cluster.job_server import check_job_server
 
 
@@ -47,6 +51,11 @@ def _size(memory_bytes: int | None) -> str:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(look_at(sys.argv[1] if len(sys.argv) > 1 else None)))
+        if len(sys.argv) > 1:
+            address, source = sys.argv[1:]
+            with given_by(source):
+                print(json.dumps(look_at(address)))
+        else:
+            print(json.dumps(look_at(None)))
     except ValueError as error:
         sys.exit(str(error).partition("\n")[0])

@@ -20,6 +20,7 @@ from ltx_dist.inputs.prompt_files import MAX_FILE_BYTES
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.user_cache import from_home
 
 CONFIG_FILE = "config.yaml"
 
@@ -107,7 +108,7 @@ def _is_here(config: RenderConfig) -> bool:
 
 
 def _is_file_here(field: str, name: str) -> bool:
-    path = Path(name).expanduser()
+    path = from_home(name, field)
     if path.is_absolute():
         return path.exists()
     if path.exists() or not is_hub_name(name):

@@ -12,7 +12,8 @@ def token_source() -> str | None:
         return "RAY_AUTH_TOKEN"
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return path
-    default = Path.home() / ".ray" / "auth_token"
+    # Ray itself raises where there is no home; nothing is found there in any case.
+    default = Path(os.path.expanduser("~")) / ".ray" / "auth_token"
     return str(default) if default.is_file() else None
 
 
@@ -24,7 +25,7 @@ def use_token(address: str) -> str:
     source = token_source()
     if source is None:
         raise ValueError(
-            f"--address: {address} requires an auth token, and none was found; put it into ~/.ray/auth_token "
+            f"{address} requires an auth token, and none was found; put it into ~/.ray/auth_token "
             "(on its head `ray get-auth-token` prints it)"
         )
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -33,12 +34,12 @@ def use_token(address: str) -> str:
     try:
         return Path(source).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--address: {address} requires an auth token, and {source} cannot be read: {error}") from None
+        raise ValueError(f"{address} requires an auth token, and {source} cannot be read: {error}") from None
 
 
 def refused(address: str) -> ValueError:
     """The error for a token that is not the cluster's."""
     return ValueError(
-        f"--address: {address} does not take the token from {token_source()}; put that of this cluster there "
+        f"{address} does not take the token from {token_source()}; put that of this cluster there "
         "(on its head `ray get-auth-token` prints it)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,7 @@ def doctor(
     from ltx_dist.doctor.finding import Status, examine
 
     counts = dict.fromkeys(Status, 0)
-    for finding in examine(_checks(config, set_ or [], output, address or os.environ.get("RAY_ADDRESS"))):
+    for finding in examine(_checks(config, set_ or [], output, address)):
         counts[finding.status] += 1
         print(clean_lines(_line(finding)), flush=True)
     print(f"{count(counts[Status.FAILURE], 'failure')}, {count(counts[Status.WARNING], 'warning')}")
@@ -49,6 +48,7 @@ def _line(finding: Finding) -> str:
 
 def _checks(path: Path | None, overrides: list[str], output: str, address: str | None) -> Iterator[Check]:
     """Yield the checks one by one, so that a module that cannot be imported fails only its own check."""
+    from ltx_dist.cluster.given_address import given_address
     from ltx_dist.doctor import cluster, machine, packages, storage
     from ltx_dist.doctor.finding import Check
 
@@ -63,8 +63,9 @@ def _checks(path: Path | None, overrides: list[str], output: str, address: str |
     yield Check("codecs", packages.check_codecs)
     yield Check("ray", packages.check_ray)
     yield Check("shared memory", machine.check_shared_memory)
-    if address:
-        yield Check("cluster", lambda: cluster.check_cluster(address))
+    joined, source = given_address(address)
+    if joined:
+        yield Check("cluster", lambda: cluster.check_cluster(joined, source))
     if settings.config is not None:
         model = settings.config.model
         yield Check("checkpoint", lambda: storage.check_checkpoint(model.checkpoint, model.text_encoder, model.version))

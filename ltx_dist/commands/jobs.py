@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 EXIT_STOPPED = 75
 
+SERVER_VARIABLE = "RAY_API_SERVER_ADDRESS"
+
 JobServerAddress = Annotated[
     str,
     typer.Option(
         "--address",
-        envvar="RAY_API_SERVER_ADDRESS",
+        envvar=SERVER_VARIABLE,
         help="The cluster's job server (its dashboard), such as http://localhost:8265 through an ssh tunnel.",
     ),
 ]
@@ -92,13 +94,16 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
 
 
 def _connect(address: str, insecure: bool) -> JobSubmissionClient:
+    from ltx_dist.cluster.given_address import OPTION, given_by
     from ltx_dist.cluster.job_server import check_job_server
 
     # Ray reads its token settings when it is first imported, so nothing may import it before this line.
-    server = check_job_server(address, insecure)
-    from ltx_dist.cluster.ray_jobs import connect
+    was_typed = any(word in (address, f"{OPTION}={address}") for word in sys.argv)
+    with given_by(OPTION if was_typed else SERVER_VARIABLE):
+        server = check_job_server(address, insecure)
+        from ltx_dist.cluster.ray_jobs import connect
 
-    return connect(server)
+        return connect(server)
 
 
 def _submit(client: JobSubmissionClient, submission: Submission) -> str:

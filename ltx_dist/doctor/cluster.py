@@ -9,10 +9,10 @@ from ltx_dist.doctor.packages import REINSTALL
 from ltx_dist.doctor.probe import ProbeError, probe
 
 
-def check_cluster(address: str) -> Iterator[Finding]:
+def check_cluster(address: str, source: str) -> Iterator[Finding]:
     """Yield what a cluster has. address: its head (HOST:PORT), as for `render`, or its job server (a URL)."""
     try:
-        found = probe("ltx_dist.cluster.ray_probe", address)
+        found = probe("ltx_dist.cluster.ray_probe", address, source)
     except ProbeError as error:
         what, _, remedy = str(error).partition("; ")
         missing = REINSTALL if what.startswith("ModuleNotFoundError") else ""

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 from ltx_dist.doctor.finding import Finding, failure, ok, warning
 from ltx_dist.doctor.probe import ProbeError, probe
@@ -112,5 +113,15 @@ def check_ray() -> Iterator[Finding]:
     elif mode == "token" and source is None:
         remedy = "put the cluster's token into ~/.ray/auth_token; `ray get-auth-token --generate` makes one"
         yield failure("ray", f"{found['version']}: RAY_AUTH_MODE=token, and there is no token", remedy)
+    elif source is None and not _can_make_token():
+        remedy = "set HOME to a folder that you can write to; one worker in this process still works"
+        yield failure("ray", f"{found['version']}: its token cannot be written to ~/.ray", remedy)
     else:
         yield ok("ray", f"{found['version']}, token {f'from {source}' if source else 'made when it is first needed'}")
+
+
+def _can_make_token() -> bool:
+    """Whether Ray could write `~/.ray/auth_token`, which it does at the first start of a cluster of its own."""
+    home = Path(os.path.expanduser("~"))
+    folder = home / ".ray" if (home / ".ray").is_dir() else home
+    return folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -32,6 +31,7 @@ from ltx_dist.planning.planner import Forecast, forecasts
 from ltx_dist.planning.simulator import Todo
 from ltx_dist.run.cost_store import component_configs, predicted_costs
 from ltx_dist.scheduling.batching import most_together
+from ltx_dist.user_cache import from_home
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ def _shape(request: RenderRequest) -> tuple[object, ...]:
 
 def _from_anywhere(name: str) -> str:
     """`demo` and names on the hub are the same in every folder; a path is not."""
-    path = Path(name).expanduser()
+    path = from_home(name, "model")
     return str(path.resolve()) if name != "demo" and path.exists() else name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from ltx_dist.inputs.config import CacheConfig
 from ltx_dist.messages import count
@@ -17,7 +16,7 @@ from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.output import Output
 from ltx_dist.store.spool import Spool
 from ltx_dist.store.spool_folder import spool_folder
-from ltx_dist.user_cache import user_cache
+from ltx_dist.user_cache import from_home, user_cache
 
 
 class Resumption:
@@ -134,7 +133,9 @@ def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[Render
 def _embedding_cache(config: CacheConfig) -> EmbeddingCache | None:
     if config.embeddings is None:
         return None
-    folder = user_cache() / "embeddings" if config.embeddings == "auto" else Path(config.embeddings).expanduser()
+    folder = (
+        user_cache() / "embeddings" if config.embeddings == "auto" else from_home(config.embeddings, "cache.embeddings")
+    )
     return EmbeddingCache(folder, int(config.embeddings_gb * 1e9))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from ltx_dist.cluster.cluster_head import check_head
+from ltx_dist.cluster.given_address import given_address, given_by
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.engine.failures import SystemicError
 from ltx_dist.engine.loop import WorkersLostError
@@ -68,7 +68,7 @@ def render_batch(
                 "leave either out"
             )
         inventory = replace(inventory, gpus=inventory.gpus[:1])
-    address = address or os.environ.get("RAY_ADDRESS")
+    address, source = given_address(address)
     try:
         with ExitStack() as held:
             stop = held.enter_context(stop_on_signals(batch.config.recovery.grace_seconds))
@@ -77,7 +77,7 @@ def render_batch(
                 out = out.locked(held.enter_context(folder_lock(out.folder)))
             if uses_ray:
                 stop.interrupts = False
-                inventory = held.enter_context(_cluster(address))
+                inventory = held.enter_context(_cluster(address, source))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, events))
     except OutputError as error:
         say(console, f"cannot write the output: {error}; {error.remedy}, then rerun the same command", "red")
@@ -213,12 +213,13 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[Inventory]:
-    if address is not None and address != "auto":
-        check_head(address)  # before Ray is imported: it may have to use a token
-    from ltx_dist.cluster import ray_cluster
+def _cluster(address: str | None, source: str) -> Iterator[Inventory]:
+    with given_by(source) if address is not None else nullcontext():
+        if address is not None and address != "auto":
+            check_head(address)  # before Ray is imported: it may have to use a token
+        from ltx_dist.cluster import ray_cluster
 
-    inventory = ray_cluster.connect(address)
+        inventory = ray_cluster.connect(address)
     try:
         yield inventory
     finally:

@@ -74,7 +74,7 @@ def test_packages_that_the_checks_themselves_need_may_be_missing(tmp_path: Path)
 
 def test_a_cluster_that_is_not_there_is_named():
     for address in ("127.0.0.1:1", "http://127.0.0.1:1"):
-        (finding,) = cluster.check_cluster(address)
+        (finding,) = cluster.check_cluster(address, "--address")
         assert finding.status is Status.FAILURE and f"nothing answers at {address}" in finding.text
 
 

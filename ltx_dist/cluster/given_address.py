@@ -1,0 +1,26 @@
+"""Which option or variable gave a cluster's address: errors about the address begin with its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OPTION, VARIABLE = "--address", "RAY_ADDRESS"
+
+
+def given_address(option: str | None) -> tuple[str | None, str]:
+    """The address of the cluster to join, None if there is none to join, and what gave it."""
+    if option:
+        return option, OPTION
+    return os.environ.get(VARIABLE) or None, VARIABLE
+
+
+@contextmanager
+def given_by(source: str) -> Iterator[None]:
+    """Have a ValueError about an address name what gave it, because nobody types a variable into the command."""
+    try:
+        yield
+    except ValueError as error:
+        remedy = f"; unset {VARIABLE} to render on this machine alone" if source == VARIABLE else ""
+        raise ValueError(f"{source}: {error}{remedy}") from None

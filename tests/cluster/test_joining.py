@@ -1,0 +1,130 @@
+"""Why a cluster cannot be started or joined: one line with what is wrong, what gave it, and what to do; exit 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ltx_dist.cluster.ray_start import why_not
+from ltx_dist.user_cache import from_home, user_cache
+
+SMALL = [word for one in ("device=cpu", "threads=1") for word in ("--set", f"placement.{one}")]
+
+
+def render(tmp_path: Path, *arguments: str, **environment: str | None) -> tuple[int, str]:
+    """Exit code and standard error of `render --executor ray` with these variables; None unsets one."""
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a red circle\n")
+    command = [sys.executable, "-m", "ltx_dist.cli", "render", str(prompts), "-o", str(tmp_path / "out"), *SMALL]
+    settings = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    done = subprocess.run(
+        [*command, *arguments], env=settings, capture_output=True, text=True, timeout=300, check=False
+    )
+    return done.returncode, done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (
+            "ray://head:10001",
+            "'ray://head:10001' is not HOST:PORT of a cluster's head (port 6379 by default); ray:// is",
+        ),
+        ("http://head:8265", "http:// is the job server, which `ltx-dist submit` takes"),
+        ("127.0.0.1:9", "nothing answers at 127.0.0.1:9"),
+    ],
+)
+def test_an_address_is_named_after_what_gave_it(tmp_path: Path, address: str, words: str):
+    code, errors = render(tmp_path, RAY_ADDRESS=address)
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert errors.startswith("ltx-dist: RAY_ADDRESS: ") and words in errors
+    assert errors.endswith("unset RAY_ADDRESS to render on this machine alone")
+    code, errors = render(tmp_path, "--address", address, RAY_ADDRESS="127.0.0.1:10")
+    assert code == 2 and errors.startswith("ltx-dist: --address: ") and words in errors and "RAY_ADDRESS" not in errors
+
+
+def test_both_versions_are_named_where_they_differ():
+    error = RuntimeError(
+        "Version mismatch: The cluster was started with:\n    Ray: 2.40.0\n    Python: 3.12.1\n"
+        "This process on Driver was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    assert why_not(error) == (
+        "it runs Ray 2.40.0 with Python 3.12.1, and this is Ray 2.60.0 with Python 3.11.7; "
+        "both sides need the same Ray and the same minor version of Python"
+    )
+
+
+@pytest.mark.ray
+def test_the_message_about_versions_is_rays_own(monkeypatch: pytest.MonkeyPatch):
+    from ray._private.utils import check_version_info
+
+    with pytest.raises(RuntimeError) as caught:
+        check_version_info({"ray_version": "2.40.0", "python_version": "3.12.1"}, "Driver")
+    assert why_not(caught.value).startswith("it runs Ray 2.40.0 with Python 3.12.1, and this is Ray ")
+
+
+@pytest.mark.ray
+def test_a_home_without_a_place_for_the_token_is_named(tmp_path: Path):
+    """A file where `.ray` would be: as little can be written as with `docker run --user 12345`, also by root."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".ray").write_text("")
+    code, errors = render(tmp_path, "--executor", "ray", HOME=str(home), RAY_AUTH_MODE=None)
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert errors.startswith(f"ltx-dist: Ray did not start on this machine: {home}/.ray")
+    assert errors.endswith("set HOME to a folder that you can write to")
+
+
+@pytest.mark.ray
+def test_a_place_for_rays_files_that_is_none_is_named(tmp_path: Path):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    code, errors = render(tmp_path, "--executor", "ray", RAY_TMPDIR=str(taken))
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert str(taken) in errors and errors.endswith("set RAY_TMPDIR to a folder that you can write to")
+
+
+@pytest.mark.ray
+def test_a_place_for_rays_files_with_a_long_path_is_named(tmp_path: Path):
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    code, errors = render(tmp_path, "--executor", "ray", TMPDIR=str(long), RAY_TMPDIR=None)
+    assert (code, len(errors.splitlines())) == (2, 1), errors
+    assert errors.endswith("would be too long; set RAY_TMPDIR to a short one, such as /tmp")
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME, and a user without an entry in /etc/passwd."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 1_234_567)
+
+
+def test_without_a_home_the_cache_asks_for_a_folder(homeless: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("LTX_DIST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(ValueError, match="no home folder to keep a cache in; set LTX_DIST_CACHE or HOME"):
+        user_cache()
+    monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
+    assert user_cache() == tmp_path
+
+
+def test_without_a_home_a_path_in_it_is_refused(homeless: None):
+    with pytest.raises(ValueError, match="model.checkpoint: ~/ltx: this user has no home folder; write the path out"):
+        from_home("~/ltx", "model.checkpoint")
+
+
+def test_a_path_in_the_home_of_nobody_is_refused():
+    with pytest.raises(ValueError, match="cache.embeddings: ~nobody-9/x: that user has no home folder"):
+        from_home("~nobody-9/x", "cache.embeddings")
+
+
+@pytest.mark.ray
+def test_without_a_home_ray_says_which_variable_is_missing():
+    assert why_not(RuntimeError("Could not determine home directory.")).endswith(
+        "set HOME to a folder that you can write to"
+    )
