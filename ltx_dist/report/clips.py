@@ -5,20 +5,17 @@ Sidecars may come from elsewhere: one that is not as ours are is a clip with a r
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.pipeline.recipe import Recipe
-from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.report.copied_command import copied_command
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.publisher import RESERVED_NAMES
@@ -64,12 +61,14 @@ def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
             status=("done" if url else "unknown") if done else "failed",
             url=url if done else None,
             error=("" if url else f"{mp4} is missing") if done else str(sidecar["error"]),
-            command=_command(request, sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}),
+            command=copied_command(
+                request, sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}
+            ),
             seconds=sum(_checked_seconds(report) for _, report in stages),
             request=dict(request),
             stages=stages,
             mp4_sha256=sidecar.get("mp4_sha256", ""),
-            sampling_rate=int(sidecar.get("sampling_rate", 0)),
+            sampling_rate=int(sidecar.get("sampling_rate") or 0),
             notes=tuple(
                 f"{field}: {text['tokens']} tokens, of which {text['limit']} are used"
                 for field, text in sidecar.get("cut_off", {}).items()
@@ -86,51 +85,6 @@ def _checked_seconds(report: Mapping[str, Any]) -> float:
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         raise ValueError(f"{seconds!r} are no seconds")
     return seconds
-
-
-_UNASKED: dict[str, Any] = {
-    field.name: json.loads(json.dumps(field.default)) for field in fields(RenderRequest) if field.default is not MISSING
-}
-"""Settings of a request that says nothing of them; there are some that a row cannot have."""
-
-
-def _command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What renders the clip again, for a POSIX shell: every setting of its request as a prompt file of one row.
-
-    settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes
-    of JSON. A setting of null is one not given.
-    """
-    asked = _with_sound(request) if request.get("sound") else request
-    given = {key: value for key, value in asked.items() if value is not None and key != "request_id"}
-    row = {"name": request["request_id"]} | {
-        key: value for key, value in given.items() if key in Row.model_fields or value != _UNASKED.get(key)
-    }
-    command = f"printf '%s\\n' {shlex.quote(json.dumps(row))} | ltx-dist render - -o again"
-    for key, value in settings.items():
-        if (key, value) != ("model.checkpoint", "demo"):
-            text = value if isinstance(value, str) else json.dumps(value)
-            command += f" --set {shlex.quote(f'{key}={text}')}"
-    return command
-
-
-def _with_sound(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A request of LTX-2 in the words of a row: its sound's settings side by side, its media by their places."""
-    row = {key: value for key, value in request.items() if key not in ("sound", "second_pass", "conditions")}
-    row |= {key: value for key, value in request["sound"].items() if value not in (None, [])}
-    if second := request.get("second_pass"):
-        row["second_pass"] = {
-            key: second[key] for key in ("sigmas", "adain_factor", "tone_map_compression_ratio", "audio")
-        }
-    else:
-        row["recipe"] = "one_pass"
-    if conditions := request.get("conditions"):
-        row["conditions"] = [
-            {"video" if one["is_video"] else "image": one["place"]}
-            | {key: one[key] for key in ("frame_index", "strength", "fit", "crf")}
-            | ({key: one[key] for key in ("start_frame", "num_frames")} if one["is_video"] else {})
-            for one in conditions
-        ]
-    return row
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ from typer.testing import CliRunner, Result
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.lora_files import linear_layers
 from ltx_dist.cli import app
+from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.media.video_in import read_frames
+from ltx_dist.report.copied_command import copied_command
+from ltx_dist.run.batch import open_batch
 
 SIZE = {"height": 64, "width": 96, "num_frames": 9}
 TWO = {"second_pass": {"timesteps": [909.4, 725.0], "downscale_factor": 0.5}, "height": 128, "width": 192}
@@ -169,6 +174,17 @@ def test_sidecars_hold_what_a_clip_was_made_from(rendered: dict[str, dict[str, A
     assert set(rendered["two"]["stages"]) >= {"encode_text", "denoise", "refine", "decode"}
     assert "encode_image" in rendered["image"]["stages"] and "encode_image" not in rendered["text"]["stages"]
     assert "latent_upsampler" in rendered["text"]["checkpoint"]["sha256"]
+
+
+def test_the_copied_commands_ask_for_the_same_clips(rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path):
+    """The rows of all commands give the requests, so the pixels, that the sidecars record."""
+    commands = [shlex.split(copied_command(one["request"], one["settings"])) for one in rendered.values()]
+    (tmp_path / "rows.jsonl").write_text("\n".join(command[2] for command in commands))
+    config = RenderConfig.model_validate(
+        {"model": {"checkpoint": str(folder / "model"), "upscaler": str(folder / "upscaler.safetensors")}}
+    )
+    again = open_batch(str(tmp_path / "rows.jsonl"), config).requests
+    assert [json.loads(json.dumps(asdict(one))) for one in again] == [one["request"] for one in rendered.values()]
 
 
 def test_a_second_render_makes_nothing_again(folder: Path, tmp_path: Path):

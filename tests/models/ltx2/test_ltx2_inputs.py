@@ -17,7 +17,7 @@ from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.models.ltx2.presets import PRESETS
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.report.clips import _command
+from ltx_dist.report.copied_command import copied_command
 from ltx_dist.run.batch import Batch, open_batch
 
 
@@ -119,7 +119,7 @@ def test_other_frames_name_the_nearest(folders, tmp_path: Path):
 
 
 def test_guidance_on_distilled_weights_warns_with_the_passes_of_a_step(folders, tmp_path: Path):
-    row = {"stg_scale": 1, "modality_scale": 3, "spatio_temporal_guidance_blocks": [1]}
+    row = {"stg_scale": 1, "audio_stg_scale": 1, "modality_scale": 3, "spatio_temporal_guidance_blocks": [1]}
     (warning,) = batch(folders["2.5"], tmp_path, row).warnings
     assert "a step of this clip takes 3 passes" in warning
 
@@ -159,7 +159,7 @@ def test_the_copied_command_asks_for_the_same_clip(folders, tmp_path: Path):
 
     for row in rows:
         request = request_of(folders["2.5"], tmp_path, name="clip", **row)
-        command = _command(json.loads(json.dumps(asdict(request))), {})
+        command = copied_command(json.loads(json.dumps(asdict(request))), {})
         again = json.loads(command.partition("printf '%s\\n' '")[2].partition("' | ")[0])
         assert batch(folders["2.5"], tmp_path, again).requests == (request,)
 

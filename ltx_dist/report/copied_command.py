@@ -1,0 +1,87 @@
+"""The command that renders a clip of the page again, from its sidecar alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.pipeline.request import RenderRequest
+
+_UNASKED: dict[str, Any] = {
+    field.name: json.loads(json.dumps(field.default)) for field in fields(RenderRequest) if field.default is not MISSING
+}
+"""Settings of a request that says nothing of them; there are some that a row cannot have."""
+
+_SECOND_PASS_OF_SOUND = ("sigmas", "adain_factor", "tone_map_compression_ratio", "audio")
+_SECOND_PASS = (
+    "guidance_scale", "guidance_rescale", "image_cond_noise_scale", "adain_factor", "tone_map_compression_ratio",
+    "tone_map_at",
+)  # fmt: skip
+
+
+def copied_command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """What renders the clip again, for a POSIX shell: every setting of its request as a prompt file of one row.
+
+    settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes
+    of JSON. A setting of null is one not given.
+    """
+    asked = _in_words_of_a_row(request, settings)
+    given = {key: value for key, value in asked.items() if value is not None and key != "request_id"}
+    row = {"name": request["request_id"]} | {
+        key: value for key, value in given.items() if key in Row.model_fields or value != _UNASKED.get(key)
+    }
+    command = f"printf '%s\\n' {shlex.quote(json.dumps(row))} | ltx-dist render - -o again"
+    for key, value in settings.items():
+        if (key, value) != ("model.checkpoint", "demo"):
+            text = value if isinstance(value, str) else json.dumps(value)
+            command += f" --set {shlex.quote(f'{key}={text}')}"
+    return command
+
+
+def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as a row asks for it: media and LoRAs by their places, the settings of sound side by side."""
+    row = dict(request)
+    sound, second, conditions = row.pop("sound", None), row.pop("second_pass", None), row.pop("conditions", None)
+    video, loras = row.pop("video", None), row.pop("loras", None)
+    if sound:
+        row |= {key: value for key, value in sound.items() if value not in (None, [])}
+    if second:
+        of_row = {key: second[key] for key in _SECOND_PASS_OF_SOUND} if sound else _second_pass(second, request)
+        row["second_pass"] = of_row
+    elif sound or settings.get("model.upscaler"):
+        row["recipe"] = "one_pass"
+    if conditions:
+        row["conditions"] = [_condition(one, bool(sound)) for one in conditions]
+    if video:
+        row |= {"video": video["place"], "fit": video["fit"]}
+    else:
+        row.pop("denoise_strength", None)
+    if loras or settings.get("model.loras"):
+        row["loras"] = [{"path": one["place"], "weight": one["weight"]} for one in loras or ()]
+    return row
+
+
+def _condition(one: Mapping[str, Any], with_sound: bool) -> dict[str, Any]:
+    row = {"video" if one["is_video"] else "image": one["place"]}
+    row |= {key: one[key] for key in ("frame_index", "strength", "fit")}
+    if one["is_video"]:
+        row |= {key: one[key] for key in ("start_frame", "num_frames")}
+    elif with_sound:
+        row["crf"] = one["crf"]
+    elif one["preprocess"] == "official":
+        row |= {key: one[key] for key in ("preprocess", "crf", "blur")}
+    return row
+
+
+def _second_pass(second: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes are rounded down when a row is read, so the factor is a hundredth of a pixel above the first pass's."""
+    row = {key: second[key] for key in _SECOND_PASS}
+    row["downscale_factor"] = min(
+        1.0, max((second[f"first_{side}"] + 0.01) / request[side] for side in ("height", "width"))
+    )
+    scheduled = ("timesteps",) if second["timesteps"] is not None else ("num_inference_steps", "denoise_strength")
+    return row | {key: second[key] for key in scheduled}
