@@ -209,7 +209,7 @@ def test_loading_and_waiting_are_drawn(browser: Browser, opened: Callable[..., P
     waits = "[...document.querySelectorAll('.lane > .wait')].map((wait) => wait.getBoundingClientRect().width > 300)"
     assert browser.run(waits) == [True, True], "a line where no bar hides it"
     legend = browser.run("document.querySelector('.legend').textContent")
-    assert all(word in legend for word in ("encode text", "denoise", "decode", "loading", "waiting")), legend
+    assert all(word in legend for word in ("encode", "denoise", "decode", "mp4", "loading", "waiting")), legend
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
