@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, field_validator
 
+from ltx_dist.inputs.clip_settings import defaults_fields
 from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.pipeline.request import MAX_SEED
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pinned", "shared", "replicated", "elastic"]
@@ -105,40 +107,19 @@ class PlacementConfig(_Section):
     )
 
 
-class DefaultsConfig(_Section):
+_OfRows = create_model("_OfRows", __base__=_Section, **defaults_fields())
+
+
+class DefaultsConfig(_OfRows):
     """Settings for requests whose row does not set them. What neither sets comes from the checkpoint's preset.
 
-    Names and meanings are diffusers'. `seed` is that of the batch: a request's own default is `seed` plus its position.
+    Names and meanings are those of rows. `seed` is that of the batch: a request's own default is `seed` plus its
+    position.
     """
 
-    negative_prompt: str | None = None
-    height: int | None = None
-    width: int | None = None
-    num_frames: int | None = None
-    frame_rate: float | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    guidance_rescale: float | None = None
-    decode_timestep: float | None = None
-    decode_noise_scale: float | None = None
-    max_sequence_length: int | None = None
-    timesteps: list[float] | None = None
-    stg_scale: float | None = None
-    modality_scale: float | None = None
-    audio_guidance_scale: float | None = None
-    audio_guidance_rescale: float | None = None
-    audio_stg_scale: float | None = None
-    audio_modality_scale: float | None = None
-    spatio_temporal_guidance_blocks: list[int] | None = None
-    sigmas: list[float] | None = None
-    image_cond_noise_scale: float | None = None
-    fit: str | None = None
-    preprocess: str | None = None
-    crf: int | None = None
-    blur: bool | None = None
-    recipe: str | None = None
-    second_pass: dict[str, Any] | None = None
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(
+        0, ge=0, le=MAX_SEED, description="seed of the first clip; each clip's own is this plus its position"
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

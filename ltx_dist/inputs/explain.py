@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -69,6 +71,30 @@ def _allowed(field: FieldInfo | None) -> str:
             if limit is not None:
                 limits.append(f"{word} {limit:g}" if abs(limit) < 1e6 else f"{word} {limit}")
     return f"; it must be {' and '.join(limits)}" if limits else ""
+
+
+def explain_within(model: type[BaseModel] | None, details: ErrorDetails) -> str:
+    """An error about a field of `model`, and where inside the field: `[0].frame_index: ...`."""
+    assert model is not None
+    field, known, name, where = None, model.model_fields, "", ""
+    for part in details["loc"]:
+        if isinstance(part, int):
+            where += f"[{part}]"
+            continue
+        known = model.model_fields if model is not None else {}
+        field, name = known.get(part), part
+        where += f".{part}" if where else part
+        model = _model_in(field.annotation) if field else None
+    message = explain(details, field, known, name)
+    inside = where.partition(str(details["loc"][0]))[2].removeprefix(".")
+    return f"{inside}: {message}" if inside else message
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that the values of a field are, or those of its list; None for plain ones."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:

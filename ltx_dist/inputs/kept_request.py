@@ -14,10 +14,11 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.prompt_row import check_row
 from ltx_dist.messages import printable, show
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.settings import declared
 
 FIELDS = frozenset(field.name for field in fields(RenderRequest))
 REQUIRED = frozenset(field.name for field in fields(RenderRequest) if field.default is MISSING)
-RESOLVED = ("conditions", "video", "second_pass", "loras", "sound")
+RESOLVED = tuple(f.name for f in fields(RenderRequest) if f.name not in {"request_id", *declared(RenderRequest)})
 """Fields that a row asks for in other words than a request has them in."""
 
 REMEDY = "not latents kept by ltx-dist; remove the file"

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.inputs.media_rows import OFFICIAL_CRF, ConditionRow
+from ltx_dist.inputs.media_rows import OFFICIAL_CRF, ConditionRow, Preparation
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.sound import IMAGE_CRF, latent_start
 from ltx_dist.media.checks import aspect_warning, frame_index_problem, frame_rate_warning, video_length_problem
 from ltx_dist.media.sources import MediaFile, open_media, resolve_place
 from ltx_dist.pipeline.conditions import Condition, steps_of
 
-FIELDS = ("image", "conditions", "video", "denoise_strength", "fit", "preprocess", "crf", "blur")
-"""The fields of a row that are about media."""
+_OF_ROW = tuple(Preparation.model_fields)
 
-_OF_ROW = ("fit", "preprocess", "crf", "blur")
+FIELDS = ("image", "conditions", "video", "denoise_strength", *_OF_ROW)
+"""The fields of a row that are about media."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+
+from ltx_dist.inputs.declared_fields import optional_fields
+from ltx_dist.pipeline.conditions import SecondPass
+from ltx_dist.pipeline.sound import SoundSecondPass
 
 Fit = Literal["crop", "stretch", "pad"]
 Preprocess = Literal["diffusers", "official"]
@@ -18,7 +22,29 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class ConditionRow(_Part):
+class Preparation(BaseModel):
+    """How images and videos are brought to the clip's shape; of a row, and of a single condition."""
+
+    fit: Fit | None = Field(
+        None,
+        description="how images and videos of another aspect ratio are fitted; `crop` if not set; diffusers uses "
+        "`stretch`",
+    )
+    preprocess: Preprocess | None = Field(
+        None,
+        description="how images are prepared: as in diffusers, which is the default, or slightly blurred and "
+        "compressed, as in Lightricks' own program",
+    )
+    crf: int | None = Field(
+        None,
+        ge=0,
+        le=51,
+        description="for `preprocess: official`: CRF of its compression as an H.264 frame; 29 if not set",
+    )
+    blur: bool | None = Field(None, description="for `preprocess: official`: blur before compression; true if not set")
+
+
+class ConditionRow(Preparation, _Part):
     """An image or a video that the clip shows from one of its frames on."""
 
     image: str | None = Field(None, min_length=1)
@@ -27,10 +53,6 @@ class ConditionRow(_Part):
     strength: float = Field(1.0, gt=0, le=1)
     start_frame: int = Field(0, ge=0)
     num_frames: int | None = Field(None, ge=1)
-    fit: Fit | None = None
-    preprocess: Preprocess | None = None
-    crf: int | None = Field(None, ge=0, le=51)
-    blur: bool | None = None
 
     @model_validator(mode="after")
     def _one_medium(self) -> ConditionRow:
@@ -55,39 +77,33 @@ class LoraRow(_Part):
         return self
 
 
-class SecondPassRow(_Part):
-    """Settings of the second pass in place of the preset's."""
+_OfSecondPasses = create_model(
+    "_OfSecondPasses", __base__=_Part, **(optional_fields(SecondPass) | optional_fields(SoundSecondPass))
+)
 
-    downscale_factor: float | None = Field(None, gt=0, le=1)
-    num_inference_steps: int | None = Field(None, ge=1, le=1000)
-    denoise_strength: float | None = Field(None, gt=0, lt=1)
-    timesteps: list[float] | None = None
-    sigmas: list[float] | None = None
-    audio: Literal["first", "second"] | None = None
-    guidance_scale: float | None = Field(None, ge=0)
-    guidance_rescale: float | None = Field(None, ge=0, le=1)
-    image_cond_noise_scale: float | None = Field(None, ge=0, le=1)
-    adain_factor: float | None = Field(None, ge=0, le=1)
-    tone_map_compression_ratio: float | None = Field(None, ge=0, le=1)
-    tone_map_at: Literal["upsample", "decode"] | None = None
+
+class SecondPassRow(_OfSecondPasses):
+    """Settings of the second pass in place of the preset's: those of either family."""
+
+    downscale_factor: float | None = Field(None, gt=0, le=1, description="first size as a share of the clip's")
 
     @field_validator("timesteps", "sigmas", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        return [float(one) if type(one) is int else one for one in value] if isinstance(value, (list, tuple)) else value
+        return tuple(float(n) if type(n) is int else n for n in value) if isinstance(value, (list, tuple)) else value
 
     @field_validator("timesteps")
     @classmethod
-    def _falling(cls, value: list[float]) -> list[float]:
+    def _falling(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or not all(1000 > one > later for one, later in pairwise((*value, 0.0))):
-            raise ValueError(f"{value} do not fall from below 1000 to above 0")
+            raise ValueError(f"{list(value)} do not fall from below 1000 to above 0")
         return value
 
     @field_validator("sigmas")
     @classmethod
-    def _falling_sigmas(cls, value: list[float]) -> list[float]:
+    def _falling_sigmas(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or not all(1 > one > later for one, later in pairwise((*value, 0.0))):
-            raise ValueError(f"{value} do not fall from below 1 to above 0")
+            raise ValueError(f"{list(value)} do not fall from below 1 to above 0")
         return value
 
     @model_validator(mode="after")

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-_OURS: Mapping[str, tuple[str, ...]] = {
-    "num_inference_steps": (
-        "steps", "num_steps", "step", "n_steps", "sampling_steps", "sample_steps", "inference_steps",
-        "num_sampling_steps", "denoising_steps", "infer_steps",
-    ),
-    "guidance_scale": ("cfg", "cfg_scale", "guidance", "scale", "guide_scale", "text_guidance_scale", "cfg_weight"),
-    "guidance_rescale": ("cfg_rescale", "rescale", "rescale_scale", "rescaling_scale"),
-    "frame_rate": ("fps", "force_fps", "output_fps", "framerate", "frames_per_second"),
-    "num_frames": (
-        "frames", "frame_count", "video_length", "length", "n_frames", "frame_num", "video_frames", "number_of_frames",
-        "duration", "seconds", "duration_seconds",
-    ),
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.settings import declared
+
+_OF_SEVERAL: Mapping[str, tuple[str, ...]] = {
     "height and width": ("resolution", "size", "dimensions", "image_size", "video_size", "aspect_ratio", "target_size"),
-    "height": ("h", "video_height", "image_height"),
-    "width": ("w", "video_width", "image_width"),
-    "prompt": (
-        "text", "caption", "description", "prompts", "prompt_en", "prompt_text", "text_prompt", "positive",
-        "positive_prompt", "refined_prompt", "long_caption", "input",
-    ),
-    "negative_prompt": (
-        "negative", "neg", "neg_prompt", "n_prompt", "negative_prompts", "negative_text", "uncond_prompt",
-    ),
     "name": ("id", "filename", "file_name", "file", "output", "output_name", "output_path", "title", "video_name"),
-    "seed": ("noise_seed", "random_seed", "seeds", "rng_seed", "generator"),
-    "max_sequence_length": ("max_length", "max_tokens", "max_prompt_length", "tokenizer_max_length"),
-    "decode_noise_scale": ("image_cond_noise_scale_decode", "decode_noise"),
-}  # fmt: skip
+}
+"""What stands for no single setting of a request, or for its name."""
+
+_OURS = {name: it.other_names for name, it in declared(RenderRequest).items()} | _OF_SEVERAL
 _OF_OTHERS = {name: ours for ours, names in _OURS.items() for name in names}
 
 _HOW: Mapping[str, str] = {

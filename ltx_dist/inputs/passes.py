@@ -9,6 +9,7 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.pipeline.conditions import SecondPass, steps_of
+from ltx_dist.pipeline.settings import declared
 
 _SCHEDULES = ({"timesteps"}, {"num_inference_steps", "denoise_strength"})
 
@@ -52,7 +53,8 @@ def has_two_passes(
 def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SecondPass:
     """settings: of the second pass, of all layers; row: the first pass's, which guidance and noise are taken from where
     `settings` have none. Raises ValueError for a schedule or a size that there is not."""
-    if of_sound := [key for key in ("sigmas", "audio") if settings.get(key) is not None]:
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if of_sound := [key for key in settings if key != "downscale_factor" and key not in declared(SecondPass)]:
         raise ValueError(f"{of_sound[0]}: is of LTX-2; leave it out")
     side = math.lcm(32, checkpoint.spatial_compression_ratio)
     factor = settings.get("downscale_factor", 0.5)
@@ -69,16 +71,10 @@ def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
         raise ValueError(
             f"denoise_strength: {strength:g} of {steps} steps runs none; use at least {1 / (steps or 1):.3g}"
         )
-    return SecondPass(
-        first_height=height,
-        first_width=width,
-        num_inference_steps=len(timesteps) if timesteps is not None else steps or 0,
-        timesteps=None if timesteps is None else tuple(timesteps),
-        denoise_strength=1.0 if timesteps is not None else strength or 0.0,
-        guidance_scale=settings.get("guidance_scale", row["guidance_scale"]),
-        guidance_rescale=settings.get("guidance_rescale", row["guidance_rescale"]),
-        image_cond_noise_scale=settings.get("image_cond_noise_scale", row["image_cond_noise_scale"]),
-        adain_factor=settings.get("adain_factor", 1.0),
-        tone_map_compression_ratio=settings.get("tone_map_compression_ratio", 0.0),
-        tone_map_at=settings.get("tone_map_at", "decode"),
-    )
+    if timesteps is not None:
+        schedule = {"num_inference_steps": len(timesteps), "timesteps": tuple(timesteps), "denoise_strength": 1.0}
+    else:
+        schedule = {"num_inference_steps": steps, "timesteps": None, "denoise_strength": strength}
+    own = {key: value for key, value in settings.items() if key != "downscale_factor"}
+    as_in_the_first = {key: row[key] for key in ("guidance_scale", "guidance_rescale", "image_cond_noise_scale")}
+    return SecondPass(height, width, **(as_in_the_first | own | schedule))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
+
+from ltx_dist.inputs.clip_settings import BatchSettings
 
 TAKES_TIMESTEPS = "LTXConditionPipeline"
 """LTXPipeline of diffusers 0.42 raises on `timesteps`, because it passes sigmas of its own beside them."""
@@ -23,38 +26,28 @@ class TwoPasses:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Defaults of one version, under diffusers' names. Sizes are pixels; frame_rate is frames a second.
+    """Defaults of one version: `settings` by the names that rows have for them.
 
-    timesteps: an explicit schedule, num_inference_steps long. decode_noise_scale None means decode_timestep's value, as
-    in diffusers. source: where the values are from. note: what of the source's settings is not done here.
-    stg_scale to sigmas: of LTX-2, whose presets set all of its guidance.
-    image_cond_noise_scale: diffusers' default and that of Lightricks' inference.py. two_passes: None where the version
-    is published with one.
-    Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a diffusers folder itself says.
+    source: where the values are from. note: what of the source's settings is not done here. two_passes: None where the
+    version is published with one. Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a
+    diffusers folder itself says.
     """
 
     version: str
-    height: int
-    width: int
-    num_frames: int
-    frame_rate: float
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_rescale: float
-    decode_timestep: float
-    decode_noise_scale: float | None
-    max_sequence_length: int
-    negative_prompt: str
+    settings: Mapping[str, Any]
     source: str
-    timesteps: tuple[float, ...] | None = None
     note: str = ""
-    image_cond_noise_scale: float = 0.15
     two_passes: TwoPasses | None = None
-    stg_scale: float | None = None
-    modality_scale: float | None = None
-    audio_guidance_scale: float | None = None
-    audio_guidance_rescale: float | None = None
-    audio_stg_scale: float | None = None
-    audio_modality_scale: float | None = None
-    spatio_temporal_guidance_blocks: tuple[int, ...] | None = None
-    sigmas: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        unknown = self.settings.keys() - BatchSettings.model_fields.keys()
+        assert not unknown, f"{self.version}: no such settings: {unknown}"
+
+
+def with_settings(preset: Preset, **settings: Any) -> Preset:
+    """The preset with these in place of its own; use `replace` for its other fields."""
+    return replace(preset, settings=MappingProxyType({**preset.settings, **settings}))
+
+
+def without_setting(preset: Preset, name: str) -> Preset:
+    return replace(preset, settings={key: value for key, value in preset.settings.items() if key != name})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.inputs.clip_settings import SOUND_FIELDS
 from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
@@ -18,11 +19,12 @@ from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pas
 from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import read_prompt_file
-from ltx_dist.inputs.prompt_row import MAX_SEED, SOUND_FIELDS, Row, check_row, overlaid
+from ltx_dist.inputs.prompt_row import Row, check_row
 from ltx_dist.inputs.rows import Doubt, Item, Problem
+from ltx_dist.inputs.schedules import overlaid
 from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
 from ltx_dist.messages import Mistakes, count, printable, show
-from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
 def read_prompts(
@@ -100,12 +102,9 @@ class _Resolver:
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._named = defaults.named
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
-        of_preset = {key: getattr(preset, key) for key in DefaultsConfig.model_fields if hasattr(preset, key)}
-        # None says something of the decode noise alone; of others that the model has no such setting.
-        of_preset = {key: value for key, value in of_preset.items() if value is not None or key == "decode_noise_scale"}
-        self._fallback = overlaid(of_preset, self._defaults)
+        self._fallback = overlaid(preset.settings, self._defaults)
         first = preset.two_passes.first if preset.two_passes else {}
-        self._fallback_of_two = overlaid(overlaid(of_preset, first), self._defaults)
+        self._fallback_of_two = overlaid(overlaid(preset.settings, first), self._defaults)
         self._wrong_fallback: dict[str, str] = {}
         self._line_of_name: dict[str, int] = {}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.pipeline.settings import declared
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings, latent_index
 
 IMAGE_CRF = {"2.0": 33, "2.3": 33, "2.5": 18}
@@ -30,13 +31,8 @@ def sound_settings(asked: Mapping[str, Any], row: Mapping[str, Any]) -> SoundSet
     """Settings of the first pass. The sound takes what it lacks from the video, as in diffusers."""
     of_video = dict(row) | {key: asked.get(key) for key in ("stg_scale", "modality_scale")}
     of_sound = {ours: of_video[its] if asked.get(ours) is None else asked[ours] for ours, its in _PAIRS}
-    return SoundSettings(
-        stg_scale=asked["stg_scale"],
-        modality_scale=asked["modality_scale"],
-        **of_sound,
-        spatio_temporal_guidance_blocks=tuple(asked.get("spatio_temporal_guidance_blocks") or ()),
-        sigmas=asked.get("sigmas"),
-    )
+    chosen = {key: value for key, value in (dict(asked) | of_sound).items() if value is not None}
+    return SoundSettings(**{key: chosen[key] for key in declared(SoundSettings) if key in chosen})
 
 
 def sound_problems(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> list[tuple[str, str]]:
@@ -86,7 +82,7 @@ def sound_warnings(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
 
 def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SoundSecondPass:
     """Raises ValueError for what LTX-2's second pass does not have, and for a size whose half is none."""
-    known = ("sigmas", "adain_factor", "tone_map_compression_ratio", "audio")
+    known = tuple(declared(SoundSecondPass))
     others = [key for key, value in settings.items() if value is not None and key not in known]
     if others:
         raise ValueError(f"{others[0]}: is of LTX-Video; for LTX-2 there are {', '.join(known)}")
@@ -98,14 +94,8 @@ def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], check
             below = row[name] - row[name] % side
             either = f"{below} or {below + side}" if below else f"{side}"
             raise ValueError(f"{name} {row[name]} is not a multiple of {side}, as two passes need; use {either}")
-    return SoundSecondPass(
-        first_height=row["height"] // 2,
-        first_width=row["width"] // 2,
-        sigmas=tuple(settings["sigmas"]),
-        adain_factor=settings.get("adain_factor") or 0.0,
-        tone_map_compression_ratio=settings.get("tone_map_compression_ratio") or 0.0,
-        audio=settings.get("audio") or "second",
-    )
+    given = {key: value for key, value in settings.items() if value is not None}
+    return SoundSecondPass(row["height"] // 2, row["width"] // 2, **(given | {"sigmas": tuple(given["sigmas"])}))
 
 
 def latent_start(frame_index: int, num_frames: int, temporal_ratio: int) -> tuple[int, str | None]:

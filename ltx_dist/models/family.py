@@ -74,8 +74,8 @@ class Family:
 
     pipeline_classes: the diffusers pipelines that its checkpoints name. operations: `module:class` by operation.
     loader: `module:function` that loads a component; see `load_component`.
-    preset_for: the preset that `model.version` names, ValueError if there is none. assumption: what is assumed of the
-        version where a checkpoint does not tell, in a sentence for people.
+    presets: by version. preset_for: the preset that `model.version` names, ValueError if there is none. assumption:
+        what is assumed of the version where a checkpoint does not tell, in a sentence for people.
     stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
         components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
         by the same, the precision and the storage. weight_bytes: of each component on the device, by the configs and
@@ -88,6 +88,7 @@ class Family:
     components: tuple[Component, ...]
     operations: Mapping[str, str]
     loader: str
+    presets: Mapping[str, Preset]
     preset_for: Callable[[str, Checkpoint], Preset]
     assumption: Callable[[Checkpoint], str | None]
     stage_rates: Mapping[str, StageRate]
@@ -121,6 +122,7 @@ FAMILIES = (
         components=ltx_video.COMPONENTS,
         operations=ltx_video.OPERATIONS,
         loader="ltx_dist.models.ltx_video.load:load_component",
+        presets=ltx_video_presets.PRESETS,
         preset_for=ltx_video_presets.preset_for,
         assumption=ltx_video_presets.assumption,
         stage_rates=ltx_video_estimates.STAGE_RATES,
@@ -135,6 +137,7 @@ FAMILIES = (
         components=ltx2.COMPONENTS,
         operations=ltx2.OPERATIONS,
         loader="ltx_dist.models.ltx2.load:load_component",
+        presets=ltx2_presets.PRESETS,
         preset_for=ltx2_presets.preset_for,
         assumption=ltx2_presets.assumption,
         stage_rates=ltx2_estimates.STAGE_RATES,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from ltx_dist.pipeline.settings import setting
+
+ADAIN = setting("how far each channel's statistics are brought back to those of the first pass", ge=0, le=1)
+TONE_MAP = setting("compression of highlights between the passes; 0 leaves them", ge=0, le=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +48,20 @@ class SecondPass:
 
     first_height: int
     first_width: int
-    num_inference_steps: int
-    timesteps: tuple[float, ...] | None
-    denoise_strength: float
-    guidance_scale: float
-    guidance_rescale: float
-    image_cond_noise_scale: float
-    adain_factor: float = 1.0
-    tone_map_compression_ratio: float = 0.0
-    tone_map_at: Literal["upsample", "decode"] = "decode"
+    num_inference_steps: int = field(metadata=setting("steps, of which a share runs", ge=1, le=1000))
+    timesteps: tuple[float, ...] | None = field(
+        metadata=setting("the schedule, in place of steps and a share of them; falling, from below 1000")
+    )
+    denoise_strength: float = field(metadata=setting("share of the steps that runs", gt=0, lt=1))
+    guidance_scale: float = field(metadata=setting("as in the first pass, whose value it has if not set", ge=0))
+    guidance_rescale: float = field(metadata=setting("like `guidance_scale`", ge=0, le=1))
+    image_cond_noise_scale: float = field(metadata=setting("like `guidance_scale`", ge=0, le=1))
+    adain_factor: float = field(default=1.0, metadata=ADAIN)
+    tone_map_compression_ratio: float = field(default=0.0, metadata=TONE_MAP)
+    tone_map_at: Literal["upsample", "decode"] = field(
+        default="decode",
+        metadata=setting("before the second pass as in diffusers, or before decoding as published"),
+    )
 
     @property
     def height(self) -> int:

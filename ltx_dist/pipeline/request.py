@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass, steps_of
+from ltx_dist.pipeline.settings import setting
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
+
+MAX_SEED = 2**63 - 1
+MAX_TOKENS = 1024
+"""Of Gemma, LTX-2's text encoder; T5 takes fewer (inputs/prompt_row.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +23,126 @@ class RenderRequest:
     `video`: what the clip begins as, in place of noise alone; of its steps only the last `denoise_strength` run.
     `second_pass`: None renders in one pass at full size. `loras`: in their order, which the low bits depend on.
     `sound`: of LTX-2.x, whose clips have some.
+
+    A field with `metadata=setting(...)` is set in the same words by rows. The others are what rows resolve to.
     """
 
     request_id: str
-    prompt: str
-    negative_prompt: str
-    height: int
-    width: int
-    num_frames: int
-    frame_rate: float
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_rescale: float
-    seed: int
-    decode_timestep: float
-    decode_noise_scale: float | None
-    max_sequence_length: int
-    timesteps: tuple[float, ...] | None = None
+    prompt: str = field(
+        metadata=setting(
+            "what the clip shows; at most 8 KiB, not empty, no control characters; line breaks become spaces",
+            only_rows=True,
+            other_names="text caption description prompts prompt_en prompt_text text_prompt positive positive_prompt "
+            "refined_prompt long_caption input",
+        )
+    )
+    negative_prompt: str = field(
+        metadata=setting(
+            "what the clip should not show; used if `guidance_scale` is above 1; like `prompt`, but may be empty",
+            other_names="negative neg neg_prompt n_prompt negative_prompts negative_text uncond_prompt",
+        )
+    )
+    # libx264 refuses to open above 16384 pixels a side (tried with PyAV 18.1: 16384 x 16 encodes, 16400 x 16 does not).
+    # An hour of frames is far beyond what any LTX-Video was trained for.
+    height: int = field(
+        metadata=setting(
+            "pixels; a multiple of 32 and of the VAE's ratio (32)",
+            ge=1,
+            le=16384,
+            other_names="h video_height image_height",
+        )
+    )
+    width: int = field(
+        metadata=setting("like `height`", ge=1, le=16384, other_names="w video_width image_width"),
+    )
+    num_frames: int = field(
+        metadata=setting(
+            "8k + 1 (given by the VAE's ratio; 4k + 1 for the demo model)",
+            ge=1,
+            le=100_000,
+            other_names="frames frame_count video_length length n_frames frame_num video_frames number_of_frames "
+            "duration seconds duration_seconds",
+        )
+    )
+    frame_rate: float = field(
+        metadata=setting(
+            "frames per second; also an input of the model",
+            gt=0,
+            le=240,
+            other_names="fps force_fps output_fps framerate frames_per_second",
+        )
+    )
+    num_inference_steps: int = field(
+        metadata=setting(
+            "denoising steps",
+            ge=1,
+            le=1000,
+            other_names="steps num_steps step n_steps sampling_steps sample_steps inference_steps num_sampling_steps "
+            "denoising_steps infer_steps",
+        )
+    )
+    guidance_scale: float = field(
+        metadata=setting(
+            "strength of guidance; at 1 or below guidance is off, and a clip takes half the time",
+            ge=0,
+            other_names="cfg cfg_scale guidance scale guide_scale text_guidance_scale cfg_weight",
+        )
+    )
+    guidance_rescale: float = field(
+        metadata=setting(
+            "reduces overexposure caused by guidance",
+            ge=0,
+            le=1,
+            other_names="cfg_rescale rescale rescale_scale rescaling_scale",
+        )
+    )
+    seed: int = field(
+        metadata=setting(
+            "seed of the clip's noise; if not set, `defaults.seed` + position, counted from 0",
+            ge=0,
+            le=MAX_SEED,
+            only_rows=True,
+            other_names="noise_seed random_seed seeds rng_seed generator",
+        )
+    )
+    decode_timestep: float = field(
+        metadata=setting("noise level given to the VAE, if the VAE takes one", ge=0, le=1),
+    )
+    decode_noise_scale: float | None = field(
+        metadata=setting(
+            "noise mixed in before decoding; if not set, equal to `decode_timestep`",
+            ge=0,
+            le=1,
+            other_names="image_cond_noise_scale_decode decode_noise",
+        )
+    )
+    max_sequence_length: int = field(
+        metadata=setting(
+            "maximum number of the text encoder's tokens (512 for T5); longer prompts are cut off",
+            ge=1,
+            le=MAX_TOKENS,
+            other_names="max_length max_tokens max_prompt_length tokenizer_max_length",
+        )
+    )
+    timesteps: tuple[float, ...] | None = field(
+        default=None,
+        metadata=setting(
+            "a schedule that replaces `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: falling "
+            "numbers, from at most 1000"
+        ),
+    )
     conditions: tuple[Condition, ...] = ()
-    image_cond_noise_scale: float = 0.15
+    image_cond_noise_scale: float = field(
+        default=0.15,
+        metadata=setting("noise on conditions of full strength; more noise gives more motion", ge=0, le=1),
+    )
     video: Condition | None = None
-    denoise_strength: float = 1.0
+    denoise_strength: float = field(
+        default=1.0,
+        metadata=setting(
+            "share of the schedule that runs over `video`; lower values keep more of it", gt=0, le=1, only_rows=True
+        ),
+    )
     second_pass: SecondPass | SoundSecondPass | None = None
     loras: tuple[Lora, ...] = ()
     sound: SoundSettings | None = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from ltx_dist.pipeline.conditions import ADAIN, TONE_MAP
+from ltx_dist.pipeline.settings import setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +18,30 @@ class SoundSettings:
     schedule of its own, num_inference_steps long and falling from at most 1; None leaves it to the noise scheduler.
     """
 
-    stg_scale: float
-    modality_scale: float
-    audio_guidance_scale: float
-    audio_guidance_rescale: float
-    audio_stg_scale: float
-    audio_modality_scale: float
-    spatio_temporal_guidance_blocks: tuple[int, ...] = ()
-    sigmas: tuple[float, ...] | None = None
+    stg_scale: float = field(
+        metadata=setting(
+            "LTX-2: spatio-temporal guidance of the video; 0 turns it off, and saves a pass a step",
+            ge=0,
+        )
+    )
+    modality_scale: float = field(
+        metadata=setting(
+            "LTX-2: how much video and sound are to fit; 1 turns it off, and saves a pass a step",
+            ge=0,
+        )
+    )
+    audio_guidance_scale: float = field(metadata=setting("LTX-2: `guidance_scale` of the sound", ge=0))
+    audio_guidance_rescale: float = field(metadata=setting("LTX-2: `guidance_rescale` of the sound", ge=0, le=1))
+    audio_stg_scale: float = field(metadata=setting("LTX-2: `stg_scale` of the sound", ge=0))
+    audio_modality_scale: float = field(metadata=setting("LTX-2: `modality_scale` of the sound", ge=0))
+    spatio_temporal_guidance_blocks: tuple[int, ...] = field(
+        default=(),
+        metadata=setting("LTX-2: blocks of the transformer that `stg_scale` and `audio_stg_scale` leave out"),
+    )
+    sigmas: tuple[float, ...] | None = field(
+        default=None,
+        metadata=setting("LTX-2: a schedule in place of `num_inference_steps`: falling, from at most 1; used as it is"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +56,10 @@ class SoundSecondPass:
 
     first_height: int
     first_width: int
-    sigmas: tuple[float, ...]
-    adain_factor: float = 0.0
-    tone_map_compression_ratio: float = 0.0
-    audio: Literal["first", "second"] = "second"
+    sigmas: tuple[float, ...] = field(metadata=setting("LTX-2: the schedule; falling, from below 1"))
+    adain_factor: float = field(default=0.0, metadata=ADAIN)
+    tone_map_compression_ratio: float = field(default=0.0, metadata=TONE_MAP)
+    audio: Literal["first", "second"] = field(default="second", metadata=setting("LTX-2: whose sound is kept"))
 
     @property
     def height(self) -> int:

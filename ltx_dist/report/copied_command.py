@@ -9,18 +9,18 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.settings import declared
+from ltx_dist.pipeline.sound import SoundSecondPass
 
 _UNASKED: dict[str, Any] = {
     field.name: json.loads(json.dumps(field.default)) for field in fields(RenderRequest) if field.default is not MISSING
 }
 """Settings of a request that says nothing of them; there are some that a row cannot have."""
 
-_SECOND_PASS_OF_SOUND = ("sigmas", "adain_factor", "tone_map_compression_ratio", "audio")
-_SECOND_PASS = (
-    "guidance_scale", "guidance_rescale", "image_cond_noise_scale", "adain_factor", "tone_map_compression_ratio",
-    "tone_map_at",
-)  # fmt: skip
+_SCHEDULE = ("num_inference_steps", "timesteps", "denoise_strength")
+_SECOND_PASS = [key for key in declared(SecondPass) if key not in _SCHEDULE]
 
 
 def copied_command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -50,7 +50,7 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
     if sound:
         row |= {key: value for key, value in sound.items() if value not in (None, [])}
     if second:
-        of_row = {key: second[key] for key in _SECOND_PASS_OF_SOUND} if sound else _second_pass(second, request)
+        of_row = {key: second[key] for key in declared(SoundSecondPass)} if sound else _second_pass(second, request)
         row["second_pass"] = of_row
     elif sound or settings.get("model.upscaler"):
         row["recipe"] = "one_pass"

@@ -97,7 +97,7 @@ def test_row_wins_over_defaults_over_preset() -> None:
     defaults = DefaultsConfig(height=64, width=96, seed=10, negative_prompt="blurry")
     (request,) = read("p.jsonl", '{"prompt": "a", "height": 128}', defaults)
     values = (request.height, request.width, request.seed, request.negative_prompt, request.num_frames)
-    assert values == (128, 96, 10, "blurry", PRESET.num_frames)
+    assert values == (128, 96, 10, "blurry", PRESET.settings["num_frames"])
 
 
 def test_frame_rate_is_always_a_float() -> None:
@@ -122,8 +122,8 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_lines() -> None:
         "p.csv:3: frame_rate: 'abc' is not a number; it must be above 0 and at most 240",
         "p.csv:3: name: 'OK' is taken by line 2 (case does not count); choose another",
         "p.csv:5: frame_rate: 0.0 is too small; it must be above 0 and at most 240",
-        "p.csv:5: name: 'con.x' cannot be a file on Windows; choose another",
         "p.csv:5: prompt: empty; write what the clip shows",
+        "p.csv:5: name: 'con.x' cannot be a file on Windows; choose another",
         "p.csv:6: 6 cells under 5 columns; quote text with a comma",
         "p.csv:6: height: '12.0' is not a whole number; write 12",
         "p.csv:6: name: 'run.mp4': leave the ending out; it is added",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.inputs.preset import Preset, TwoPasses
+from ltx_dist.inputs.preset import Preset, TwoPasses, with_settings, without_setting
 
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875)
 SECOND_SIGMAS = (0.909375, 0.725, 0.421875)
@@ -17,40 +17,47 @@ _DOCS = "docs/source/en/api/pipelines/ltx2.md of diffusers 0.42"
 # Sizes, length and guidance are the defaults of LTX2Pipeline.__call__ in diffusers 0.42.1, where all eight are on.
 _GUIDED = Preset(
     version="2.3",
-    height=512,
-    width=768,
-    num_frames=121,
-    frame_rate=24.0,
-    num_inference_steps=30,
-    guidance_scale=3.0,
-    guidance_rescale=0.7,
-    stg_scale=1.0,
-    modality_scale=3.0,
-    audio_guidance_scale=7.0,
-    audio_guidance_rescale=0.7,
-    audio_stg_scale=1.0,
-    audio_modality_scale=3.0,
-    spatio_temporal_guidance_blocks=(28,),
-    decode_timestep=0.0,
-    decode_noise_scale=None,
-    max_sequence_length=1024,
-    negative_prompt="",
+    settings={
+        "height": 512,
+        "width": 768,
+        "num_frames": 121,
+        "frame_rate": 24.0,
+        "num_inference_steps": 30,
+        "guidance_scale": 3.0,
+        "guidance_rescale": 0.7,
+        "stg_scale": 1.0,
+        "modality_scale": 3.0,
+        "audio_guidance_scale": 7.0,
+        "audio_guidance_rescale": 0.7,
+        "audio_stg_scale": 1.0,
+        "audio_modality_scale": 3.0,
+        "spatio_temporal_guidance_blocks": (28,),
+        "decode_timestep": 0.0,
+        "decode_noise_scale": None,
+        "max_sequence_length": 1024,
+        "negative_prompt": "",
+        "image_cond_noise_scale": 0.15,
+    },
     source="defaults of LTX2Pipeline.__call__ in diffusers 0.42.1",
 )
 
 _DISTILLED = replace(
-    _GUIDED,
-    num_inference_steps=len(DISTILLED_SIGMAS),
-    sigmas=DISTILLED_SIGMAS,
-    guidance_scale=1.0,
-    guidance_rescale=0.0,
-    stg_scale=0.0,
-    modality_scale=1.0,
-    audio_guidance_scale=1.0,
-    audio_guidance_rescale=0.0,
-    audio_stg_scale=0.0,
-    audio_modality_scale=1.0,
-    spatio_temporal_guidance_blocks=None,
+    without_setting(
+        with_settings(
+            _GUIDED,
+            num_inference_steps=len(DISTILLED_SIGMAS),
+            sigmas=DISTILLED_SIGMAS,
+            guidance_scale=1.0,
+            guidance_rescale=0.0,
+            stg_scale=0.0,
+            modality_scale=1.0,
+            audio_guidance_scale=1.0,
+            audio_guidance_rescale=0.0,
+            audio_stg_scale=0.0,
+            audio_modality_scale=1.0,
+        ),
+        "spatio_temporal_guidance_blocks",
+    ),
     source=f"{_CONSTANTS}; no guidance, as {_DOCS} has it; sizes of one pass: defaults of LTX2Pipeline.__call__",
     two_passes=TwoPasses(
         first={"height": 1024, "width": 1536},
@@ -59,14 +66,15 @@ _DISTILLED = replace(
     ),
 )
 
+_2_0 = without_setting(
+    with_settings(_GUIDED, num_inference_steps=40, stg_scale=0.0, audio_stg_scale=0.0),
+    "spatio_temporal_guidance_blocks",
+)
+
 _ROWS = (
     replace(
-        _GUIDED,
+        _2_0,
         version="2.0",
-        num_inference_steps=40,
-        stg_scale=0.0,
-        audio_stg_scale=0.0,
-        spatio_temporal_guidance_blocks=None,
         source=f"{_DOCS} for 40 steps; {_GUIDED.source}",
         note="stg_scale is off: the transformer of 2.0 has no perturbed attention, so that a pass would change nothing",
     ),

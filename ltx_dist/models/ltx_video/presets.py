@@ -9,34 +9,32 @@ from types import MappingProxyType
 
 from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint
 from ltx_dist.checkpoints.versions import ARCHITECTURES
-from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset, TwoPasses
+from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset, TwoPasses, with_settings, without_setting
 
 # The pipelines' own decode settings are 0.0, which looks soft; 0.05 and 0.025 are those of every published config. A
 # VAE without timestep conditioning ignores them, so they are right for both kinds.
 _GENERIC = Preset(
     version="generic",
-    height=512,
-    width=704,
-    num_frames=161,
-    frame_rate=25.0,
-    num_inference_steps=50,
-    guidance_scale=3.0,
-    guidance_rescale=0.0,
-    decode_timestep=0.05,
-    decode_noise_scale=0.025,
-    max_sequence_length=128,
-    negative_prompt="",
+    settings={
+        "height": 512,
+        "width": 704,
+        "num_frames": 161,
+        "frame_rate": 25.0,
+        "num_inference_steps": 50,
+        "guidance_scale": 3.0,
+        "guidance_rescale": 0.0,
+        "decode_timestep": 0.05,
+        "decode_noise_scale": 0.025,
+        "max_sequence_length": 128,
+        "negative_prompt": "",
+        "image_cond_noise_scale": 0.15,  # also the default of Lightricks' inference.py
+    },
     source="defaults of LTXPipeline.__call__ in diffusers 0.42",
 )
 
 _DEMO = replace(
-    _GENERIC,
+    with_settings(_GENERIC, height=128, width=128, num_frames=25, frame_rate=12.0, num_inference_steps=25),
     version="demo",
-    height=128,
-    width=128,
-    num_frames=25,
-    frame_rate=12.0,
-    num_inference_steps=25,
     source="what the packaged model was trained for",
 )
 
@@ -94,25 +92,20 @@ _TWO_DEV = TwoPasses(
 
 # 40 steps, guidance 3, 256 tokens, as trained.
 _2B = replace(
-    _GENERIC,
-    num_inference_steps=40,
-    max_sequence_length=256,
+    with_settings(_GENERIC, num_inference_steps=40, max_sequence_length=256),
     source=f"{_CONFIGS}/ltxv-2b-0.9.yaml; {_SIZES}",
     note=_NO_STG,
 )
 
 _2B_DISTILLED = replace(
-    _2B,
-    num_inference_steps=8,
-    guidance_scale=1.0,
+    with_settings(_2B, num_inference_steps=8, guidance_scale=1.0),
     source=f"{_CONFIGS}/ltxv-2b-0.9.6-distilled.yaml; {_SIZES}",
     note="made with fresh noise in each step, which a diffusers folder can ask for (stochastic_sampling in its "
     "scheduler's config); from a single file it is rendered without",
 )
 
 _13B_DEV = replace(
-    _2B,
-    num_inference_steps=30,
+    with_settings(_2B, num_inference_steps=30),
     source=f"{_CONFIGS_097}/ltxv-13b-0.9.7-dev.yaml; guidance and {_SIZES}",
     note=f"made with a guidance of its own in each step; {_NO_STG}; {_ONE_SCALE}",
     two_passes=_TWO_DEV,
@@ -120,10 +113,12 @@ _13B_DEV = replace(
 
 # The timesteps of the first pass, which ends at 0.725, and the last one of the second, x 1000.
 _DISTILLED = replace(
-    _2B,
-    num_inference_steps=8,
-    timesteps=(1000.0, 993.7, 987.5, 981.2, 975.0, 909.4, 725.0, 421.9),
-    guidance_scale=1.0,
+    with_settings(
+        _2B,
+        num_inference_steps=8,
+        timesteps=(1000.0, 993.7, 987.5, 981.2, 975.0, 909.4, 725.0, 421.9),
+        guidance_scale=1.0,
+    ),
     source=f"{_CONFIGS}/ltxv-13b-0.9.8-distilled.yaml, timesteps of both passes; {_SIZES}",
     note=_ONE_SCALE,
     two_passes=_TWO_DISTILLED,
@@ -175,9 +170,9 @@ def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
         raise ValueError(f"model.version: no preset {version!r}; use auto, {', '.join(PRESETS)}")
     preset = PRESETS[version]
     if preset is _GENERIC and checkpoint.pipeline_class == TAKES_TIMESTEPS:
-        return replace(preset, max_sequence_length=CONDITION_PIPELINE_TOKENS)
-    if preset.timesteps is not None and checkpoint.pipeline_class != TAKES_TIMESTEPS:
-        return replace(preset, timesteps=None)
+        return with_settings(preset, max_sequence_length=CONDITION_PIPELINE_TOKENS)
+    if "timesteps" in preset.settings and checkpoint.pipeline_class != TAKES_TIMESTEPS:
+        return without_setting(preset, "timesteps")
     return preset
 
 

@@ -59,9 +59,14 @@ def test_versions_are_told_apart_by_flags_whatever_the_folder_is_called(version:
 
 def test_presets_write_all_of_the_guidance_and_distilled_ones_take_one_pass_a_step(folders, tmp_path: Path):
     for name, preset in PRESETS.items():
-        numbers = [preset.guidance_scale, preset.guidance_rescale, preset.stg_scale, preset.modality_scale]
-        numbers += [preset.audio_guidance_scale, preset.audio_guidance_rescale]
-        numbers += [preset.audio_stg_scale, preset.audio_modality_scale]
+        numbers = [
+            preset.settings["guidance_scale"],
+            preset.settings["guidance_rescale"],
+            preset.settings["stg_scale"],
+            preset.settings["modality_scale"],
+        ]
+        numbers += [preset.settings["audio_guidance_scale"], preset.settings["audio_guidance_rescale"]]
+        numbers += [preset.settings["audio_stg_scale"], preset.settings["audio_modality_scale"]]
         assert None not in numbers, name
     distilled = request_of(folders["2.5"], tmp_path, spatio_temporal_guidance_blocks=[])
     assert [one.guidance.transformer_passes for one in passes(distilled)] == [1, 1]

@@ -72,17 +72,27 @@ def test_every_version_has_a_row_with_its_source_and_the_trained_number_of_token
     assert set(ARCHITECTURES) == set(PRESETS) - {"demo", "generic"}
     for version in ARCHITECTURES:
         preset = PRESETS[version]
-        assert (preset.max_sequence_length, preset.decode_timestep, preset.decode_noise_scale) == (256, 0.05, 0.025)
+        assert (
+            preset.settings["max_sequence_length"],
+            preset.settings["decode_timestep"],
+            preset.settings["decode_noise_scale"],
+        ) == (256, 0.05, 0.025)
         assert preset.source
         assert preset.note, "each was made with something that diffusers does not have"
-        assert preset.timesteps is None or len(preset.timesteps) == preset.num_inference_steps
-        assert (preset.guidance_scale == 1.0) == version.endswith("distilled")
+        assert (
+            "timesteps" not in preset.settings
+            or len(preset.settings["timesteps"]) == preset.settings["num_inference_steps"]
+        )
+        assert (preset.settings["guidance_scale"] == 1.0) == version.endswith("distilled")
 
 
 def test_timesteps_are_for_the_pipeline_that_takes_them() -> None:
     given = replace(PUBLISHED, pipeline_class="LTXConditionPipeline")
-    assert preset_for("0.9.8-2b-distilled", given).timesteps == PRESETS["0.9.8-2b-distilled"].timesteps
-    assert preset_for("0.9.8-2b-distilled", PUBLISHED).timesteps is None
+    assert (
+        preset_for("0.9.8-2b-distilled", given).settings["timesteps"]
+        == PRESETS["0.9.8-2b-distilled"].settings["timesteps"]
+    )
+    assert "timesteps" not in preset_for("0.9.8-2b-distilled", PUBLISHED).settings
 
 
 @pytest.mark.parametrize("field", ["spatial_compression_ratio", "temporal_compression_ratio", "latent_channels"])
@@ -113,8 +123,8 @@ def test_the_generic_row_is_what_the_pipeline_class_defaults_to(pipeline_class: 
     preset = preset_for("generic", replace(PUBLISHED, pipeline_class=pipeline_class))
     for field in DefaultsConfig.model_fields:
         own = ("seed", "negative_prompt", "decode_timestep", "decode_noise_scale")
-        if field not in own and hasattr(preset, field) and field in defaults:
-            assert getattr(preset, field) == defaults[field].default, field
+        if field not in own and field in preset.settings and field in defaults:
+            assert preset.settings[field] == defaults[field].default, field
 
 
 @pytest.mark.parametrize("version", PRESETS)
@@ -123,7 +133,7 @@ def test_every_row_makes_a_valid_request(version: str, tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_text("a red circle\n")
     (request,) = read_prompts(str(path), DefaultsConfig(), preset_for(version, checkpoint), checkpoint)
-    assert request.num_frames == PRESETS[version].num_frames
+    assert request.num_frames == PRESETS[version].settings["num_frames"]
 
 
 CONDITIONED = replace(PUBLISHED, pipeline_class="LTXConditionPipeline")
@@ -139,7 +149,7 @@ def one_request(tmp_path: Path, row: str, defaults: DefaultsConfig, checkpoint: 
 @pytest.mark.parametrize(
     ("row", "defaults", "steps", "timesteps"),
     [
-        ('{"prompt": "a"}', {}, 8, PRESETS["0.9.8-2b-distilled"].timesteps),
+        ('{"prompt": "a"}', {}, 8, PRESETS["0.9.8-2b-distilled"].settings["timesteps"]),
         ('{"prompt": "a", "num_inference_steps": 12}', {}, 12, None),
         ('{"prompt": "a"}', {"num_inference_steps": 12}, 12, None),
         ('{"prompt": "a", "timesteps": [1000, 500]}', {"num_inference_steps": 12}, 2, (1000.0, 500.0)),

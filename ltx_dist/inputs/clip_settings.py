@@ -1,0 +1,54 @@
+"""Fields of prompt rows and of `defaults.*`, made from the tables of pipeline/: a setting is declared there, once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from ltx_dist.inputs.declared_fields import loose, optional_fields
+from ltx_dist.inputs.media_rows import Preparation, SecondPassRow
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.settings import declared
+from ltx_dist.pipeline.sound import SoundSettings
+
+SOUND_FIELDS = tuple(declared(SoundSettings))
+"""What only rows of LTX-2 may have."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_OfRequests = create_model(
+    "_OfRequests",
+    __base__=_Strict,
+    **(optional_fields(RenderRequest, only_rows=False) | optional_fields(SoundSettings)),
+)
+
+
+class BatchSettings(Preparation, _OfRequests):
+    """What a row may set, and the config for all rows that do not."""
+
+    recipe: Literal["one_pass", "two_passes"] | None = Field(
+        None,
+        description="`two_passes`: denoise at a smaller size, double it with `model.upscaler`, and denoise again; if "
+        "not set and there is an upscaler, as the version was published",
+    )
+    second_pass: SecondPassRow | None = Field(
+        None,
+        description="settings that replace those of the preset: `downscale_factor`, "
+        + ", ".join(f"`{name}`" for name in SecondPassRow.model_fields if name != "downscale_factor"),
+    )
+
+
+RowSettings = create_model("RowSettings", __base__=BatchSettings, **optional_fields(RenderRequest, only_rows=True))
+"""The same with what only a row may set."""
+
+
+def defaults_fields() -> dict[str, Any]:
+    """Fields of `defaults.*`: what a batch may set, of these types and without limits.
+
+    Limits are checked with those of the rows, for which the checkpoint must be known.
+    """
+    return {name: (loose(field.annotation), None) for name, field in BatchSettings.model_fields.items()}
