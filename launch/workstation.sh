@@ -2,8 +2,8 @@
 # Renders a prompt file on the first N GPUs of this machine. Rerun the same command to resume.
 #
 #   launch/workstation.sh N PROMPTS OUT [options of `ltx-dist render`]
-#   launch/workstation.sh 2 prompts.csv out/clips -c configs/two-gpu.yaml
-#   launch/workstation.sh 1 prompts.txt out/demo -c configs/demo.yaml --set placement.layout=shared   # no GPU at all
+#   launch/workstation.sh 2 prompts.csv out/clips --profile two-gpu
+#   launch/workstation.sh 1 prompts.txt out/demo --profile demo --set placement.layout=shared   # no GPU at all
 #
 # Ends with the exit code of `ltx-dist render` (`ltx-dist --help` lists them). A test runs it, on a CPU.
 set -euo pipefail

@@ -11,23 +11,45 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist import __version__
-from ltx_dist.commands import doctor, folders, jobs
+from ltx_dist.commands import doctor, folders, jobs, reference
 from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
-from ltx_dist.commands.shared import Address, Config, Executor, ExecutorKind, Prompts, Set, bad_input, load
+from ltx_dist.commands.shared import (
+    Address,
+    Config,
+    Executor,
+    ExecutorKind,
+    Model,
+    Profile,
+    Prompts,
+    Set,
+    bad_input,
+    load,
+)
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
 
 
+EXAMPLES = """Examples:
+
+ltx-dist demo
+
+ltx-dist plan prompts.txt -m Lightricks/LTX-Video --profile rtx4090
+
+ltx-dist render prompts.txt -m Lightricks/LTX-Video --profile rtx4090 -o clips
+"""
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Render batches of prompts with LTX-Video on one or many GPUs. "
     "Exit codes: 0 all done, 1 internal error, 2 bad input, 3 some clips failed, 74 cannot write the output, "
     "75 stopped and resumable.",
+    epilog=EXAMPLES,
 )
+
+RENDER, LOOK, CLUSTER, SETUP = "Render", "Look at results", "Ray cluster", "Set up"
 
 Output = Annotated[
     str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; existing clips are kept.")
@@ -43,10 +65,12 @@ KeepLatents = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=RENDER)
 def render(
     prompts: Prompts,
     output: Output,
+    model: Model = None,
+    profile: Profile = None,
     config: Config = None,
     set_: Set = None,
     executor: Executor = ExecutorKind.AUTO,
@@ -64,10 +88,10 @@ def render(
             "recovery.exact=true": exact,
         }
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
-        sys.exit(_render(prompts, output, load(config, overrides), executor, address, json_events))
+        sys.exit(_render(prompts, output, load(config, overrides, profile, model), executor, address, json_events))
 
 
-@app.command()
+@app.command(rich_help_panel=RENDER)
 def demo(
     output: Output = "out/demo",
     config: Config = None,
@@ -89,14 +113,14 @@ def demo(
     sys.exit(exit_code)
 
 
-app.command()(decode)
-app.command()(folders.timeline)
-app.command()(folders.report)
-app.command()(folders.verify)
-
-
-@app.command()
-def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
+@app.command(rich_help_panel=RENDER)
+def plan(
+    prompts: Prompts,
+    model: Model = None,
+    profile: Profile = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
     """Show which worker would run what, and in which order. Loads no model and needs no GPU.
 
     To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
@@ -107,16 +131,20 @@ def plan(prompts: Prompts, config: Config = None, set_: Set = None) -> None:
         from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
 
-        batch = open_batch(prompts, load(config, set_ or []))
+        batch = open_batch(prompts, load(config, set_, profile, model))
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         print_plan(batch, inventory, printing_console())
 
 
-app.command()(doctor.doctor)
-app.command()(jobs.submit)
-app.command()(jobs.status)
-app.command()(jobs.stop)
+for panel, commands in (
+    (RENDER, (decode,)),
+    (LOOK, (folders.timeline, folders.report, folders.verify)),
+    (CLUSTER, (jobs.submit, jobs.status, jobs.stop)),
+    (SETUP, (doctor.doctor, reference.models, reference.config, reference.fields)),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 @app.callback(invoke_without_command=True)

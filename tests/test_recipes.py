@@ -47,7 +47,7 @@ def test_workstation_renders_and_goes_on(tmp_path: Path):
     script = scripts_beside(tmp_path / "root", "workstation.sh")
     (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
     small = "defaults.num_inference_steps=1 defaults.num_frames=9 defaults.height=64 defaults.width=64"
-    settings = ["-c", REPOSITORY / "configs/demo.yaml", "--set", "placement.layout=shared", "--executor", "local"]
+    settings = ["--profile", "demo", "--set", "placement.layout=shared", "--executor", "local"]
     settings += [part for setting in small.split() for part in ("--set", setting)]
     command = [script, "1", tmp_path / "prompts.txt", tmp_path / "out", *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

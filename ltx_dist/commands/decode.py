@@ -11,7 +11,8 @@ import typer
 from ltx_dist.commands.shared import Address, Executor, ExecutorKind, bad_input
 
 SetDecode = Annotated[
-    list[str] | None, typer.Option("--set", help="One value of decode.*, output.* or placement.*; see docs/prompts.md.")
+    list[str] | None,
+    typer.Option("--set", help="One value of decode.*, output.* or placement.*; `ltx-dist config` prints them."),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ltx_dist.commands.shared import Config, Set
+from ltx_dist.commands.shared import Config, Model, Profile, Set, load
 from ltx_dist.messages import clean_lines, count
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ MARKS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE"}
 
 
 def doctor(
+    model: Model = None,
+    profile: Profile = None,
     config: Config = None,
     set_: Set = None,
     output: Annotated[str, typer.Option("-o", "--output", help="The folder for the clips.")] = "out",
@@ -34,7 +36,7 @@ def doctor(
     from ltx_dist.doctor.finding import Status, examine
 
     counts = dict.fromkeys(Status, 0)
-    for finding in examine(_checks(config, set_ or [], output, address)):
+    for finding in examine(_checks(_Settings(config, set_, profile, model), output, address)):
         counts[finding.status] += 1
         print(clean_lines(_line(finding)), flush=True)
     print(f"{count(counts[Status.FAILURE], 'failure')}, {count(counts[Status.WARNING], 'warning')}")
@@ -46,13 +48,12 @@ def _line(finding: Finding) -> str:
     return f"{MARKS[finding.status.value]}  {finding.subject:<13}  {finding.text}{remedy}"
 
 
-def _checks(path: Path | None, overrides: list[str], output: str, address: str | None) -> Iterator[Check]:
+def _checks(settings: _Settings, output: str, address: str | None) -> Iterator[Check]:
     """Yield the checks one by one, so that a module that cannot be imported fails only its own check."""
     from ltx_dist.cluster.given_address import given_address
     from ltx_dist.doctor import cluster, machine, packages, storage
     from ltx_dist.doctor.finding import Check
 
-    settings = _Settings(path, overrides)
     yield Check("python", packages.check_python)
     yield Check("packages", packages.check_packages)
     yield Check("config", settings.check)
@@ -75,19 +76,18 @@ def _checks(path: Path | None, overrides: list[str], output: str, address: str |
 class _Settings:
     """Holds the config once its own check has read it; None if it has errors."""
 
-    def __init__(self, path: Path | None, overrides: list[str]) -> None:
-        self._path, self._overrides = path, overrides
+    def __init__(self, path: Path | None, overrides: list[str] | None, profile: str | None, model: str | None) -> None:
+        self._path, self._overrides, self._profile, self._model = path, overrides, profile, model
         self.config: RenderConfig | None = None
 
     def check(self) -> Iterator[Finding]:
         from ltx_dist.doctor.finding import failure, ok
-        from ltx_dist.inputs.config_file import load_config
 
         try:
-            self.config = load_config(self._path, self._overrides)
+            self.config = load(self._path, self._overrides, self._profile, self._model)
         except ValueError as error:
             for mistake in str(error).splitlines():
                 what, _, remedy = mistake.partition("; ")
-                yield failure("config", what, remedy or "correct it; docs/prompts.md has every key")
+                yield failure("config", what, remedy or "correct it; `ltx-dist config` prints every key")
         else:
-            yield ok("config", str(self._path) if self._path else "defaults")
+            yield ok("config", ", ".join(map(str, filter(None, (self._profile, self._path)))) or "defaults")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ltx_dist.commands.shared import Config, Prompts, Set, bad_input, load
+from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
 from ltx_dist.messages import clean, clean_lines
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def submit(
         str, typer.Option("-o", "--output", help="The folder for the clips, as the cluster's head sees it: absolute.")
     ],
     address: JobServerAddress,
+    model: Model = None,
+    profile: Profile = None,
     config: Config = None,
     set_: Set = None,
     wait: Annotated[bool, typer.Option(help="Follow the job and exit with its exit code.")] = True,
@@ -52,7 +54,7 @@ def submit(
     with bad_input():
         from ltx_dist.cluster.submission import prepare
 
-        submission = prepare(prompts, load(config, set_), output)
+        submission = prepare(prompts, load(config, set_, profile, model), output)
         client = _connect(address, insecure)
         submission_id = _submit(client, submission)
     if wait:

@@ -16,13 +16,49 @@ from ltx_dist.messages import Mistakes, clean_lines
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
 
+
+def complete_profile(incomplete: str) -> list[tuple[str, str]]:
+    """For the shell: the names of profiles, each with what it is for."""
+    from ltx_dist.inputs.profile import profiles, purpose
+
+    return [(name, purpose(path)) for name, path in profiles().items() if name.startswith(incomplete)]
+
+
+def complete_key(incomplete: str) -> list[tuple[str, str]]:
+    """For the shell: the keys of the config as `section.key=`, each with its meaning."""
+    from ltx_dist.inputs.reference import config_entries
+
+    keys = [(f"{section}.{one.name}=", one.meaning) for section, ones in config_entries().items() for one in ones]
+    return [(key, meaning) for key, meaning in keys if key.startswith(incomplete)]
+
+
 Prompts = Annotated[
     str, typer.Argument(help="A .txt, .csv, .jsonl, .json or .yaml file of prompts, or - for standard input.")
 ]
-Config = Annotated[Path | None, typer.Option("-c", "--config", help="A YAML config file; see configs/ for examples.")]
+Config = Annotated[
+    Path | None, typer.Option("-c", "--config", help="A YAML config file; `ltx-dist config > my.yaml` writes one.")
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="Settings for a kind of machine, such as rtx4090; -c and --set replace them. "
+        "`ltx-dist config --list` names all.",
+        autocompletion=complete_profile,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", help="Short for --set model.checkpoint=MODEL: a folder, a .safetensors file or owner/name."
+    ),
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="One config value, such as placement.layout=pinned; see docs/prompts.md."),
+    typer.Option(
+        "--set",
+        help="One config value, such as placement.layout=pinned; `ltx-dist config` prints every key.",
+        autocompletion=complete_key,
+    ),
 ]
 
 
@@ -43,11 +79,15 @@ Executor = Annotated[
 Address = Annotated[str | None, typer.Option(help="The address of a Ray cluster to join; RAY_ADDRESS by default.")]
 
 
-def load(path: Path | None, overrides: list[str] | None) -> RenderConfig:
+def load(
+    path: Path | None, overrides: list[str] | None, profile: str | None = None, model: str | None = None
+) -> RenderConfig:
     """The config. Raises ValueError with one line per mistake; warns of texts that ` #` cut off in the file."""
     from ltx_dist.inputs.config_file import cut_off_texts, load_config
+    from ltx_dist.inputs.profile import profile_path
 
-    config = load_config(path, overrides or [])
+    named = [] if model is None else [f"model.checkpoint={model}"]
+    config = load_config(path, [*named, *(overrides or [])], None if profile is None else profile_path(profile))
     for warning in cut_off_texts(path) if path else ():
         print(f"ltx-dist: warning: {clean_lines(warning)}", file=sys.stderr)
     return config

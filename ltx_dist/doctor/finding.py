@@ -51,6 +51,8 @@ def examine(checks: Iterable[Check]) -> Iterator[Finding]:
         try:
             yield from check.run()
         except ModuleNotFoundError as error:
-            yield failure(check.subject, f"the package {error.name} is missing", "install it: launch/setup.sh")
+            yield failure(
+                check.subject, f"the package {error.name} is missing", "install ltx-dist again, with its dependencies"
+            )
         except Exception as error:  # noqa: BLE001 (whatever it is, the other checks go on)
             yield failure(check.subject, f"cannot be checked: {type(error).__name__}: {error}", "see the message")

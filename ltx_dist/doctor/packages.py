@@ -11,7 +11,7 @@ from pathlib import Path
 from ltx_dist.doctor.finding import Finding, failure, ok, warning
 from ltx_dist.doctor.probe import ProbeError, probe
 
-REINSTALL = "install the pinned packages: `rm -f .venv/.installed*`, then launch/setup.sh"
+REINSTALL = "install ltx-dist again with `pip install --force-reinstall`, which brings the packages that it needs"
 
 CUDA_TORCH = "install a CUDA build of torch: `pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130`"
 

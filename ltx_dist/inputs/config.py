@@ -63,7 +63,7 @@ class ModelConfig(_Section):
     text_encoder_quantization: Literal["none", "int8", "int4"] = Field(
         "none",
         description="`int8` halves the memory of T5, `int4` quarters it (GPU only), with bitsandbytes on a GPU and "
-        "torchao on a CPU; needs `pip install '.[quantize]'` in the checkout.",
+        "torchao on a CPU, which are not installed by default.",
     )
 
 

@@ -21,22 +21,27 @@ from ltx_dist.strict_files import StrictLoader, read_text, yaml_errors
 MAX_CONFIG_BYTES = 1 << 20
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RenderConfig:
+def load_config(path: Path | None, overrides: Sequence[str] = (), profile: Path | None = None) -> RenderConfig:
     """The config of a YAML file with dotted overrides on top: `placement.layout=pinned`, or `model.checkpoint=/m/a #2`.
 
-    The value of an override is YAML, but that of a text is taken as it is; `null` is no text, where there may be none.
+    profile: another such file, whose keys those of `path` replace. The value of an override is YAML, but that of a text
+    is taken as it is; `null` is no text, where there may be none.
 
     Raises ValueError with a line for every error of the file and of the overrides.
     """
     problems: list[str] = []
     document: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    if path is not None:
+    for file in filter(None, (profile, path)):
         try:
-            document, origins = _read_config(path)
-            problems += _problems(document, origins, str(path))
+            sections, lines = _read_config(file)
+            problems += _problems(sections, lines, str(file))
         except ValueError as error:
             problems.append(str(error))
+            continue
+        if not problems:
+            document |= {section: {**document.get(section, {}), **keys} for section, keys in sections.items()}
+        origins |= lines
     for override in overrides:
         try:
             section, key, value = _parse_override(override)

@@ -32,6 +32,9 @@ from ltx_dist.store.files import (
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.publisher import RESERVED_NAMES
 
+REQUIREMENTS = {"s3": "s3fs>=2025.3", "gs": "gcsfs>=2025.3", "gcs": "gcsfs>=2025.3"}
+"""What reads these URLs: the extras `s3` and `gcs`."""
+
 UPLOADS = 4
 """At a time: one stream of a store carries some 50 MB/s, and clips are of a few MB."""
 
@@ -206,8 +209,8 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         file_system, root = url_to_fs(url)
     except ImportError as error:
-        extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
-        remedy = f"in the checkout: pip install '.[{extra}]'" if extra else str(error)
+        wanted = REQUIREMENTS.get(protocol)
+        remedy = f"pip install '{wanted}'" if wanted else str(error)
         raise ValueError(f"{url}: what reads {protocol}:// is not installed; {remedy}") from None
     except ValueError:
         raise ValueError(

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 import transformers
 
+REQUIREMENTS = {"bitsandbytes": "bitsandbytes>=0.46", "torchao": "torchao>=0.18,<0.19"}
+"""Those of the extra `quantize`."""
+
 
 def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Arguments of `from_pretrained`. Raises ValueError naming the extra that is not installed.
+    """Arguments of `from_pretrained`. Raises ValueError naming the library that is not installed.
 
     A GPU takes bitsandbytes (LLM.int8, or NF4 with its scales quantised once more); a CPU takes torchao's weights-only
     layers, which compute in `dtype`. GGUF would save nothing: transformers expands it as it loads.
@@ -18,8 +21,7 @@ def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> di
     library = "bitsandbytes" if device.type == "cuda" else "torchao"
     if find_spec(library) is None:
         raise ValueError(
-            f"model.text_encoder_quantization: {quantization} needs {library}; "
-            "in the checkout: pip install '.[quantize]'"
+            f"model.text_encoder_quantization: {quantization} needs {library}; pip install '{REQUIREMENTS[library]}'"
         )
     if device.type != "cuda":
         assert quantization == "int8", "refused before a worker is made: torchao keeps 4 bits in 8 on a CPU"

@@ -10,6 +10,7 @@ import pytest
 
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.config_file import cut_off_texts, load_config
+from ltx_dist.inputs.profile import profile_path, profiles
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,13 +26,13 @@ def errors(path: Path | None, *overrides: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", profiles().values(), ids=lambda path: path.name)
 def test_every_shipped_config_loads(path: Path) -> None:
     assert load_config(path) != RenderConfig()
 
 
 def test_the_demo_config_pins_three_cpu_workers() -> None:
-    placement = load_config(REPOSITORY / "configs/demo.yaml").placement
+    placement = load_config(profile_path("demo")).placement
     assert (placement.layout, placement.device, placement.devices, placement.threads) == ("pinned", "cpu", 3, 1)
 
 

@@ -1,4 +1,4 @@
-"""Every file in configs/ is loaded and planned, for a model of full size and the devices that it is for."""
+"""Every profile is loaded and planned, for a model of full size and the devices that it is for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
 from ltx_dist.inputs.config_file import load_config
+from ltx_dist.inputs.profile import profiles
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = list(profiles().values())
 NAMES = ["6gb", "cluster", "demo", "eight-gpu", "rtx4090", "three-gpu-pinned", "two-gpu"]
 
 
