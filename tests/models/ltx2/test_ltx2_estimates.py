@@ -131,7 +131,8 @@ def test_operations_of_both_halves_of_the_vae_and_of_the_upsampler(version: Any,
 
 
 def test_operations_of_the_text_encoder_and_the_connectors(version: Any) -> None:
-    connectors = ltx2.LTX2TextConnectors(**FULL[version]["connectors"] | {"rope_double_precision": False}).to(META)
+    with META:
+        connectors = ltx2.LTX2TextConnectors(**FULL[version]["connectors"] | {"rope_double_precision": False})
     states, mask = torch.empty(1, 1024, 3840 * 49, device=META), torch.empty(1, 1024, device=META, dtype=torch.int64)
     counted = _flops(lambda: connectors(states, mask))
     assert estimates.connectors_flops(connectors.config, 1024) == pytest.approx(counted, rel=0.05)
