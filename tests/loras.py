@@ -18,7 +18,17 @@ TOP_LAYERS = {
     "caption_projection.linear_1": "caption_projection.linear_1",
     "caption_projection.linear_2": "caption_projection.linear_2",
 }  # fmt: skip
-"""All linear layers outside the blocks, and Lightricks' names for them."""
+"""All linear layers of LTX-Video outside the blocks, and Lightricks' names for them."""
+
+TOP_LAYERS_OF_LTX2 = {
+    "audio_proj_in": "audio_patchify_proj",
+    "audio_time_embed.linear": "audio_adaln_single.linear",
+    "av_cross_attn_video_scale_shift.linear": "av_ca_video_scale_shift_adaln_single.linear",
+    "av_cross_attn_audio_v2a_gate.linear": "av_ca_v2a_gate_adaln_single.linear",
+    "prompt_adaln.linear": "prompt_adaln_single.linear",
+    "audio_prompt_adaln.linear": "audio_prompt_adaln_single.linear",
+}
+"""Some that LTX-2 has besides."""
 
 LAYOUTS = {
     "official trainer, diffusers": {"prefix": "transformer."},
@@ -66,7 +76,7 @@ def renamed(
     found: dict[str, torch.Tensor] = {}
     for key, tensor in tensors.items():
         layer, half = key.split(".lora_")
-        name = TOP_LAYERS.get(layer, layer) if official else layer
+        name = (TOP_LAYERS | TOP_LAYERS_OF_LTX2).get(layer, layer) if official else layer
         name = prefix + (name.replace(".", "_") if underscores else name)
         found[f"{name}.{a if half.startswith('A') else b}"] = tensor
         if alpha is not None:

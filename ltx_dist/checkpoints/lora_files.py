@@ -1,7 +1,7 @@
-"""LoRA files for LTX-Video in every layout that trainers write, read by their headers alone.
+"""LoRA files for LTX-Video and LTX-2 in every layout that trainers write, read by their headers alone.
 
 Loaders that take what they know and leave the rest apply a part of a LoRA, or nothing, with no more than a warning.
-Here every tensor of the file has its place in the transformer, or the file is refused with the reason.
+Here every tensor of the file has its place in the model, or the file is refused with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from ltx_dist.media.sources import open_media
 from ltx_dist.pipeline.request import RenderRequest
 
 Linears = Mapping[str, tuple[int, int]]
-"""The linear layers of a transformer by diffusers' names: how many numbers go out, and how many in."""
+"""The linear layers of a model by diffusers' names: how many numbers go out, and how many in. Names are those of the
+transformer; those of LTX-2's connectors begin with `connectors.`."""
+
+_CONNECTORS = "connectors."
 
 _PREFIXES = (
     "base_model.model.model.diffusion_model.", "base_model.model.transformer.", "base_model.model.",
@@ -33,8 +36,22 @@ _A = (".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight", ".lora.do
 _B = (".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight", ".lora.up.weight")
 _ALPHA = ".alpha"
 
-_OFFICIAL_NAMES = {"patchify_proj": "proj_in", "adaln_single": "time_embed"}
-"""The two modules with linear layers that Lightricks' code and diffusers call by other names."""
+_OFFICIAL_NAMES = {
+    "patchify_proj": "proj_in",
+    "adaln_single": "time_embed",
+    "audio_patchify_proj": "audio_proj_in",
+    "audio_adaln_single": "audio_time_embed",
+    "av_ca_video_scale_shift_adaln_single": "av_cross_attn_video_scale_shift",
+    "av_ca_audio_scale_shift_adaln_single": "av_cross_attn_audio_scale_shift",
+    "av_ca_a2v_gate_adaln_single": "av_cross_attn_video_a2v_gate",
+    "av_ca_v2a_gate_adaln_single": "av_cross_attn_audio_v2a_gate",
+    "prompt_adaln_single": "prompt_adaln",
+    "audio_prompt_adaln_single": "audio_prompt_adaln",
+}
+"""The modules with linear layers that Lightricks' code and diffusers call by other names."""
+
+_OFFICIAL_CONNECTORS = "text_embedding_projection."
+"""Lightricks' name for what feeds the connectors; its `aggregate_embed` is diffusers' `text_proj_in`."""
 
 _NOT_SUPPORTED = {
     r"\.(dora_scale|lora_magnitude_vector)": "DoRA (it also scales the weights); train or export it as plain LoRA",
@@ -49,7 +66,7 @@ _NOT_SUPPORTED = {
 """What else trainers write, by a pattern of its keys, and what to do about it."""
 
 _OTHER_MODELS = {
-    r"audio_|av_cross|video_to_audio": "LTX-2",
+    r"audio_|av_cross|av_ca_|video_to_audio|^text_embedding_projection|^connectors": "LTX-2",
     r"(^|[._])(double|single)_(transformer_)?blocks": "FLUX or HunyuanVideo",
     r"(^|[._])joint_(transformer_)?blocks": "Stable Diffusion 3",
     r"(^|[._])(down|up|mid|input|output)_blocks?[._]": "Stable Diffusion",
@@ -70,20 +87,35 @@ class LoraLayer:
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """layers: by the name of the transformer's linear layer. num_parameters: of all its A and B."""
+    """layers: by the name of the linear layer, as in Linears. num_parameters: of all A and B, by component."""
 
     path: Path
     layers: Mapping[str, LoraLayer]
-    num_parameters: int
+    num_parameters: Mapping[str, int]
+
+    def of(self, component: str) -> dict[str, LoraLayer]:
+        """The layers of a component, by their names in it."""
+        if component == "transformer":
+            return {name: layer for name, layer in self.layers.items() if not name.startswith(_CONNECTORS)}
+        prefix = f"{component}."
+        return {name.removeprefix(prefix): layer for name, layer in self.layers.items() if name.startswith(prefix)}
 
 
 def linear_layers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
-    """Those of the checkpoint's transformer, from the headers of its files."""
-    source = checkpoint.source("transformer")
+    """Those of the checkpoint's transformer and connectors, from the headers of their files."""
+    found = _linear_layers(checkpoint, "transformer")
+    if "connectors" in checkpoint.num_parameters:
+        connectors = _linear_layers(checkpoint, "connectors")
+        found |= {f"{_CONNECTORS}{name}": shape for name, shape in connectors.items()}
+    return found
+
+
+def _linear_layers(checkpoint: Checkpoint, component: str) -> dict[str, tuple[int, int]]:
+    source = checkpoint.source(component)
     if isinstance(source, InFile):
         shapes = {name: info.shape for name, info in read_header(source.file).tensors.items() if "vae" not in name}
     else:
-        headers = [read_header(file).tensors for file in weight_files(source, "transformer")]
+        headers = [read_header(file).tensors for file in weight_files(source, component)]
         shapes = {name: info.shape for tensors in headers for name, info in tensors.items()}
     return {
         _by_diffusers_name(name.removeprefix(TRANSFORMER_PREFIX).removesuffix(".weight")): (shape[0], shape[1])
@@ -93,7 +125,7 @@ def linear_layers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
 
 
 def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFile:
-    """The LoRA for a transformer with these linear layers. label: what to call the file in messages, if not its path.
+    """The LoRA for a model with these linear layers. label: what to call the file in messages, if not its path.
 
     Raises ValueError that names the first key that has no use and why: not a LoRA, one of a kind that is not supported,
     or for another model.
@@ -113,23 +145,39 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     _check_layers(header, found, linears, label)
     metadata = _peft_metadata(header, label)
     layers = {layer: _layer(parts, header, path, metadata, layer) for layer, parts in found.items()}
-    num_parameters = sum(header.tensors[key].num_elements for one in layers.values() for key in (one.a, one.b))
+    num_parameters = {"transformer": 0}
+    for name, one in layers.items():
+        component = "connectors" if name.startswith(_CONNECTORS) else "transformer"
+        elements = sum(header.tensors[key].num_elements for key in (one.a, one.b))
+        num_parameters[component] = num_parameters.get(component, 0) + elements
+    if not num_parameters["transformer"]:
+        raise ValueError(f"{label}: changes the connectors alone; use one that changes the transformer, too")
     return LoraFile(path, layers, num_parameters)
 
 
 def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Checkpoint:
-    """The checkpoint with every LoRA that any of the requests has, each once, and their parameters."""
-    loras = {lora.sha256: replace(lora, weight=1.0) for request in requests for lora in request.loras}
+    """The checkpoint with every LoRA that any of the requests has, each once, and their parameters: as
+    `COMPONENT.loras`."""
+    loras = {lora.sha256: replace(lora, weight=1.0) for request in requests for lora in request.all_loras}
     if not loras:
         return checkpoint
     linears = linear_layers(checkpoint)
     files = [read_lora(open_media(lora.place, lora.sha256).path, linears) for lora in loras.values()]
-    total = sum(file.num_parameters for file in files)
-    return replace(
-        checkpoint,
-        loras=tuple(loras.values()),
-        num_parameters=checkpoint.num_parameters | {"loras": total},
-    )
+    totals = {
+        f"{component}.loras": sum(file.num_parameters.get(component, 0) for file in files)
+        for component in ("transformer", "connectors")
+        if component in checkpoint.num_parameters
+    }
+    return replace(checkpoint, loras=tuple(loras.values()), num_parameters=checkpoint.num_parameters | totals)
+
+
+def read_loras(checkpoint: Checkpoint) -> dict[str, LoraFile]:
+    """The files of all its LoRAs, by their sha256. Raises ValueError where one is gone or has changed."""
+    linears = linear_layers(checkpoint) if checkpoint.loras else {}
+    return {
+        lora.sha256: read_lora(open_media(lora.place, lora.sha256).path, linears, lora.place)
+        for lora in checkpoint.loras
+    }
 
 
 def _split(key: str, by_underscores: Mapping[str, str], label: str) -> tuple[str, str]:
@@ -151,6 +199,8 @@ def _layer_name(name: str, by_underscores: Mapping[str, str]) -> str:
             for official, ours in _OFFICIAL_NAMES.items():
                 bare = re.sub(f"^{official}_", f"{ours}_", f"{bare}_")[:-1]
             return by_underscores.get(bare, bare)
+    if name.startswith(_OFFICIAL_CONNECTORS):
+        return _CONNECTORS + name.removeprefix(_OFFICIAL_CONNECTORS).replace("aggregate_embed", "text_proj_in")
     prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
     return _by_diffusers_name(name.removeprefix(prefix))
 

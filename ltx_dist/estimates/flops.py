@@ -60,7 +60,7 @@ def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
 
 
 def encode_image_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Of the encoder of an AutoencoderKLLTXVideo on `frames` of `height` x `width` pixels, undivided.
+    """Operations of the encoder of an AutoencoderKLLTXVideo on `frames` of `height` x `width` pixels, undivided.
 
     A video takes some 2.3 times what it takes to decode.
     """
@@ -93,7 +93,7 @@ _STRIDES = {"conv": (2, 2), "spatial": (1, 2), "temporal": (2, 1), "spatiotempor
 
 
 def upsample_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Of a spatial LTXLatentUpsamplerModel on latents of `frames` x `height` x `width`."""
+    """Operations of a spatial LTXLatentUpsamplerModel on latents of `frames` x `height` x `width`."""
     inside, wide, blocks = config["in_channels"], config["mid_channels"], 2 * config["num_blocks_per_stage"]
     volume = frames * height * width
     before = conv_parameters(inside, wide) + blocks * conv_parameters(wide, wide) + 4 * wide * wide * 9

@@ -97,7 +97,7 @@ def encode_image_bytes(config: Config, request: RenderRequest, element_bytes: in
 
 
 def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED) -> int:
-    """Of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
+    """Bytes of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
 
     The peak is in the last block's norm, at full resolution: 2 tensors in the VAE's precision and 2 in float32, or in
     float32 itself 4 and a padded copy's 2 frames; beside them the tensor that came from the block before.

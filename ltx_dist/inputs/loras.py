@@ -21,14 +21,13 @@ class LoraResolver:
         self._named = {one.name: one for one in named if one.name is not None}
         self._known: dict[str, Lora | str] = {}
 
-    def resolve(self, asked: Sequence[LoraRow], folder: Path | None = None) -> tuple[Lora, ...]:
-        """In their order. Raises ValueError for one that is missing, of another model, or there twice."""
-        if asked and self._checkpoint.generation:
-            raise ValueError(
-                "LoRAs are not supported for LTX-2 yet; leave them out, or merge them into the transformer"
-            )
+    def resolve(
+        self, asked: Sequence[LoraRow], folder: Path | None = None, beside: Sequence[Lora] = ()
+    ) -> tuple[Lora, ...]:
+        """In their order. beside: those that they are used together with. Raises ValueError for one that is missing, of
+        another model, or there twice."""
         found = [self._find(one, folder or self._folder) for one in asked]
-        seen: set[str] = set()
+        seen = {lora.sha256 for lora in beside}
         for lora in found:
             if lora.sha256 in seen:
                 raise ValueError(f"{lora.place}: given twice; add up the weights")

@@ -77,6 +77,12 @@ class LoraRow(_Part):
         return self
 
 
+def lora_rows(value: object) -> object:
+    """One path, or a list with paths in it, for mappings with a path."""
+    listed = [value] if isinstance(value, str) else value
+    return [{"path": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else value
+
+
 _OfSecondPasses = create_model(
     "_OfSecondPasses", __base__=_Part, **(optional_fields(SecondPass) | optional_fields(SoundSecondPass))
 )
@@ -86,6 +92,12 @@ class SecondPassRow(_OfSecondPasses):
     """Settings of the second pass in place of the preset's: those of either family."""
 
     downscale_factor: float | None = Field(None, gt=0, le=1, description="first size as a share of the clip's")
+    loras: list[LoraRow] | None = Field(None, description="LTX-2: LoRAs that only the second pass uses")
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _paths_alone(cls, value: object) -> object:
+        return lora_rows(value)
 
     @field_validator("timesteps", "sigmas", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS, RowSettings
 from ltx_dist.inputs.explain import explain_within
-from ltx_dist.inputs.media_rows import ConditionRow, LoraRow
+from ltx_dist.inputs.media_rows import ConditionRow, LoraRow, lora_rows
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.schedules import falling_numbers
 from ltx_dist.messages import show
@@ -136,9 +136,7 @@ class Row(RowSettings):
     @field_validator("loras", mode="before")
     @classmethod
     def _paths_alone(cls, value: object) -> object:
-        """One path, or a list with paths in it, for mappings with a path."""
-        listed = [value] if isinstance(value, str) else value
-        return [{"path": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else value
+        return lora_rows(value)
 
     @field_validator("negative_prompt", "prompt")
     @classmethod

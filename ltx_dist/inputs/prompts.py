@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
 from ltx_dist.inputs.media import MediaResolver
-from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.inputs.media_rows import LoraRow, lora_rows
 from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
 from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
@@ -154,7 +155,7 @@ class _Resolver:
         """Media, second pass and LoRAs, of a row whose fields are right by themselves and lose those that ask for
         them; or None after noting what is wrong."""
         asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, "recipe", "second_pass", "loras")}
-        media = row | asked
+        media, adds = row | asked, list[LoraRow]()
         extra = self._media.resolve(media)
         problems = self._media.problems
         self.doubts += [Doubt(item.line, f"{field}: {message}") for field, message in self._media.warnings]
@@ -169,6 +170,7 @@ class _Resolver:
                 )
                 make = sound_second_pass if self._checkpoint.generation else second_pass
                 extra["second_pass"] = make(settings, media, self._checkpoint)
+                adds = [LoraRow.model_validate(one) for one in lora_rows(settings.get("loras") or [])]
         except ValueError as error:
             problems.append(("second_pass", str(error)))
         try:
@@ -177,6 +179,8 @@ class _Resolver:
             extra["loras"] = self._loras.resolve(listed, Path() if of_config else None)
         except ValueError as error:
             problems.append(("model.loras" if asked["loras"] is None else "loras", str(error)))
+        else:
+            self._add_to_second_pass(item, adds, extra, problems)
         if self._checkpoint.generation:
             of_sound = {key: row.pop(key, None) for key in SOUND_FIELDS}
             problems += sound_problems(of_sound, media, self._checkpoint)
@@ -185,6 +189,19 @@ class _Resolver:
         for field, message in problems:
             self._note(item, f"{field}: {message}")
         return None if problems else extra
+
+    def _add_to_second_pass(
+        self, item: Item, loras: Sequence[LoraRow], extra: dict[str, Any], problems: list[tuple[str, str]]
+    ) -> None:
+        """LoRAs of the second pass alone. Paths of the config are relative to the working directory."""
+        if not loras:
+            return
+        of_row = isinstance(item.content, dict) and (item.content.get("second_pass") or {}).get("loras")
+        try:
+            found = self._loras.resolve(loras, None if of_row else Path(), beside=extra["loras"])
+            extra["second_pass"] = replace(extra["second_pass"], loras=found)
+        except ValueError as error:
+            problems.append(("second_pass", f"loras: {error}"))
 
     def fallback_problems(self) -> list[str]:
         """Problems of config and preset values that some row relied on, each once rather than per row."""

@@ -82,7 +82,7 @@ def sound_warnings(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
 
 def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SoundSecondPass:
     """Raises ValueError for what LTX-2's second pass does not have, and for a size whose half is none."""
-    known = tuple(declared(SoundSecondPass))
+    known = (*declared(SoundSecondPass), "loras")
     others = [key for key, value in settings.items() if value is not None and key not in known]
     if others:
         raise ValueError(f"{others[0]}: is of LTX-Video; for LTX-2 there are {', '.join(known)}")

@@ -52,18 +52,17 @@ class EncodedMedia:
 class ConnectedText:
     """A prompt as the connectors leave it, S = max_sequence_length: 12.6 MB for each row of LTX-2.3.
 
-    `pair`: of the negative prompt and the prompt, (2, S, 4096) for the video and (2, S, 2048) for the sound, made in
-    one pass, as diffusers does: in bfloat16 its second row is not what the prompt alone gives. `alone`: of the prompt,
-    (1, S, ...). Each is there if a denoising pass of the clip needs it. Masks are (rows, S), int64.
+    video: (rows, S, 4096); audio: (rows, S, 2048); mask: (rows, S) int64. One of each per distinct text. A pass with
+    guidance takes the negative prompt and the prompt in two rows, made together as in diffusers: in bfloat16 the second
+    row is not what the prompt alone gives. One without guidance takes the prompt. LoRAs may change the connectors.
+    of_pass: which of them each denoising pass takes.
     embeds_dtype: name of the text encoder's dtype, in which the transformer is fed.
     """
 
-    pair_video: torch.Tensor | None
-    pair_audio: torch.Tensor | None
-    pair_mask: torch.Tensor | None
-    alone_video: torch.Tensor | None
-    alone_audio: torch.Tensor | None
-    alone_mask: torch.Tensor | None
+    video: tuple[torch.Tensor, ...]
+    audio: tuple[torch.Tensor, ...]
+    mask: tuple[torch.Tensor, ...]
+    of_pass: tuple[int, ...]
     embeds_dtype: str
 
 

@@ -170,6 +170,12 @@ class RenderRequest:
         return bool(self.conditions) or self.video is not None
 
     @property
+    def all_loras(self) -> tuple[Lora, ...]:
+        """Those of the first pass, and those that the second adds."""
+        of_second = self.second_pass.loras if isinstance(self.second_pass, SoundSecondPass) else ()
+        return self.loras + of_second
+
+    @property
     def first_size(self) -> tuple[int, int]:
         """Height and width, in pixels, that the first pass denoises."""
         two = self.second_pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ltx_dist.pipeline.conditions import ADAIN, TONE_MAP
+from ltx_dist.pipeline.conditions import ADAIN, TONE_MAP, Lora
 from ltx_dist.pipeline.settings import setting
 
 
@@ -51,7 +51,7 @@ class SoundSecondPass:
     first_height, first_width: pixels of the first pass. sigmas: of the second; its first one is also how much of the
     start is noise. adain_factor: how far the statistics of each channel are brought back to the first pass's.
     tone_map_compression_ratio: 0 leaves highlights as they are. audio: whose sound is decoded: diffusers' examples take
-    the second pass's.
+    the second pass's. loras: used in this pass after those of the request.
     """
 
     first_height: int
@@ -60,6 +60,7 @@ class SoundSecondPass:
     adain_factor: float = field(default=0.0, metadata=ADAIN)
     tone_map_compression_ratio: float = field(default=0.0, metadata=TONE_MAP)
     audio: Literal["first", "second"] = field(default="second", metadata=setting("LTX-2: whose sound is kept"))
+    loras: tuple[Lora, ...] = ()
 
     @property
     def height(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -50,7 +50,7 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
     if sound:
         row |= {key: value for key, value in sound.items() if value not in (None, [])}
     if second:
-        of_row = {key: second[key] for key in declared(SoundSecondPass)} if sound else _second_pass(second, request)
+        of_row = _second_pass_of_sound(second) if sound else _second_pass(second, request)
         row["second_pass"] = of_row
     elif sound or settings.get("model.upscaler"):
         row["recipe"] = "one_pass"
@@ -61,8 +61,17 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
     else:
         row.pop("denoise_strength", None)
     if loras or settings.get("model.loras"):
-        row["loras"] = [{"path": one["place"], "weight": one["weight"]} for one in loras or ()]
+        row["loras"] = _loras(loras or ())
     return row
+
+
+def _loras(loras: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{"path": one["place"], "weight": one["weight"]} for one in loras]
+
+
+def _second_pass_of_sound(second: Mapping[str, Any]) -> dict[str, Any]:
+    loras = {"loras": _loras(second["loras"])} if second.get("loras") else {}
+    return {key: second[key] for key in declared(SoundSecondPass)} | loras
 
 
 def _condition(one: Mapping[str, Any], with_sound: bool) -> dict[str, Any]:

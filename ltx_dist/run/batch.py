@@ -303,8 +303,6 @@ def open_batch(prompts: str, config: RenderConfig) -> Batch:
     requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
     if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
-    if any(request.loras and request.sound is not None for request in requests):
-        raise ValueError(f"{prompts}: loras: are rendered with LTX-Video alone so far; leave them out")
     return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))
 
 

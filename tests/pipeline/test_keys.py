@@ -96,8 +96,16 @@ def test_every_field_of_what_a_clip_is_conditioned_on_changes_the_key_but_its_pl
         Lora: "loras",
     }
     value = getattr(of, field)
+    tuples = {"loras": (Lora("/a", "00"),)}
     changed = replace(
-        of, **{field: (8.5,) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1}
+        of,
+        **{
+            field: tuples.get(field, (8.5,))
+            if isinstance(value, tuple)
+            else f"{value}x"
+            if isinstance(value, str)
+            else value + 1
+        },
     )
     keys = [
         key(replace(REQUEST, **{names[type(of)]: (one,) if isinstance(of, Lora) else one})) for one in (of, changed)

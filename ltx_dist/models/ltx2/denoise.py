@@ -15,6 +15,7 @@ from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.models.ltx2.stand_ins import AudioVae, Connectors, FirstFrameVae, VideoVae
 from ltx_dist.pipeline.payloads import ConditionLatents, ConnectedText, SoundLatents
 from ltx_dist.pipeline.sound import latent_index
+from ltx_dist.weights.lora import use_loras
 
 if TYPE_CHECKING:
     from ltx_dist.checkpoints.checkpoint import Checkpoint
@@ -52,7 +53,7 @@ class Denoise:
         images: ConditionLatents | None = given.get("encode_image")
         return self._denoiser.denoise(
             request,
-            passes(request)[0],
+            0,
             given["encode_text"],
             () if images is None else images.first,
             torch.Generator("cpu").manual_seed(request.seed),
@@ -79,17 +80,21 @@ class Denoiser:
     def denoise(
         self,
         request: RenderRequest,
-        settings: PassSettings,
+        index: int,
         text: ConnectedText,
         encoded: Sequence[torch.Tensor],
         generator: torch.Generator,
         on_step: Callable[[int], None],
         start: Start | None = None,
     ) -> SoundLatents:
-        """Latents on the CPU. `encoded`: of each condition, for this pass. `on_step` gets the number of steps done.
+        """Latents on the CPU. index: of the pass. `encoded`: of each condition, for this pass.
+
+        `on_step` gets the number of steps done.
 
         `generator` is a CPU generator, so the noise does not depend on the device; it is advanced.
         """
+        settings = passes(request)[index]
+        use_loras(self._transformer, settings.loras)
         seen: list[torch.Tensor] = []
 
         def after_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +102,7 @@ class Denoiser:
             on_step(step + 1)
             return {}
 
-        pipeline, arguments = self._pipeline(request, settings, text, [latents.to(self._device) for latents in encoded])
+        pipeline, arguments = self._pipeline(request, index, text, [latents.to(self._device) for latents in encoded])
         if start is not None:
             arguments |= {"latents": start.latents, "audio_latents": start.audio_latents}
         # A conditioned pass draws its noise by noise_scale from nothing as well; the other two ignore it then.
@@ -138,13 +143,13 @@ class Denoiser:
         )
 
     def _pipeline(
-        self, request: RenderRequest, settings: PassSettings, text: ConnectedText, encoded: list[torch.Tensor]
+        self, request: RenderRequest, index: int, text: ConnectedText, encoded: list[torch.Tensor]
     ) -> tuple[Any, dict[str, Any]]:
         """The pipeline of the clip's kind, and what its call takes besides the common arguments.
 
         A new one each time: a noise scheduler keeps the step it is at.
         """
-        pipeline_class = pipeline_class_of(request)
+        settings, pipeline_class = passes(request)[index], pipeline_class_of(request)
         vae, arguments = self._vae, {}
         if pipeline_class is diffusers.LTX2ImageToVideoPipeline:
             vae = FirstFrameVae(self._checkpoint, self._device, self._dtype, encoded)
@@ -155,7 +160,7 @@ class Denoiser:
             audio_vae=self._audio_vae,
             text_encoder=None,
             tokenizer=None,
-            connectors=Connectors(self._connected(text, settings)),
+            connectors=Connectors(self._connected(text, index)),
             transformer=self._transformer,
             vocoder=None,
         )
@@ -176,13 +181,9 @@ class Denoiser:
             return scheduler
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(scheduler.config, **UNSHIFTED)
 
-    def _connected(
-        self, text: ConnectedText, settings: PassSettings
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        pair = (text.pair_video, text.pair_audio, text.pair_mask)
-        alone = (text.alone_video, text.alone_audio, text.alone_mask)
-        video, audio, mask = pair if settings.guidance.is_classifier_free else alone
-        assert video is not None and audio is not None and mask is not None, "encoded for other passes"
+    def _connected(self, text: ConnectedText, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        which = text.of_pass[index]
+        video, audio, mask = text.video[which], text.audio[which], text.mask[which]
         return video.to(self._device), audio.to(self._device), mask.to(self._device)
 
     def _unpacked(

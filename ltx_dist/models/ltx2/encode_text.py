@@ -16,10 +16,12 @@ import torch
 from ltx_dist.models.ltx2.load import load_tokenizer
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.pipeline.payloads import ConnectedText
+from ltx_dist.weights.lora import adapter_name, loaded_loras, use_loras
 
 if TYPE_CHECKING:
     from ltx_dist.checkpoints.checkpoint import Checkpoint
     from ltx_dist.models.family import StageContext
+    from ltx_dist.pipeline.conditions import Lora
     from ltx_dist.pipeline.request import RenderRequest
 
 CACHED_NEGATIVE_PROMPTS = 2
@@ -27,6 +29,7 @@ CACHED_NEGATIVE_PROMPTS = 2
 make of one cannot be kept in their place: they see the pair of prompts together."""
 
 States = tuple[torch.Tensor, torch.Tensor]
+Connected = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class EncodeText:
@@ -56,15 +59,24 @@ class EncodeText:
         return [self._run(request) for request in requests]
 
     def _run(self, request: RenderRequest) -> ConnectedText:
-        guided = {settings.guidance.is_classifier_free for settings in passes(request)}
         prompt = self._encode(request.prompt, request.max_sequence_length)
-        pair = alone = (None, None, None)
-        if True in guided:
-            negative = self._negative(request.negative_prompt, request.max_sequence_length)
-            pair = self._connect(torch.cat([negative[0], prompt[0]]), torch.cat([negative[1], prompt[1]]))
-        if False in guided:
-            alone = self._connect(*prompt)
-        return ConnectedText(*pair, *alone, embeds_dtype=str(prompt[0].dtype).removeprefix("torch."))
+        wanted = [(one.guidance.is_classifier_free, self._in_connectors(one.loras)) for one in passes(request)]
+        different = list(dict.fromkeys(wanted))
+        made = [self._text(request, prompt, guided, loras) for guided, loras in different]
+        video, audio, mask = zip(*made, strict=True)
+        of_pass = tuple(map(different.index, wanted))
+        return ConnectedText(video, audio, mask, of_pass, str(prompt[0].dtype).removeprefix("torch."))
+
+    def _in_connectors(self, loras: Sequence[Lora]) -> tuple[Lora, ...]:
+        """Those that change the connectors; most change the transformer alone."""
+        return tuple(lora for lora in loras if adapter_name(lora.sha256) in loaded_loras(self._connectors))
+
+    def _text(self, request: RenderRequest, prompt: States, guided: bool, loras: Sequence[Lora]) -> Connected:
+        use_loras(self._connectors, loras)
+        if not guided:
+            return self._connect(*prompt)
+        negative = self._negative(request.negative_prompt, request.max_sequence_length)
+        return self._connect(torch.cat([negative[0], prompt[0]]), torch.cat([negative[1], prompt[1]]))
 
     def _encode(self, text: str, max_sequence_length: int) -> States:
         """(1, S, layers x width) and (1, S) on the CPU."""
@@ -73,7 +85,7 @@ class EncodeText:
         )
         return states.cpu(), mask.cpu()
 
-    def _connect(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _connect(self, states: torch.Tensor, mask: torch.Tensor) -> Connected:
         made = self._connectors(
             states.to(self._device), mask.to(self._device), padding_side=self._pipeline.tokenizer.padding_side
         )

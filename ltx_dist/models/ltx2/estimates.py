@@ -225,12 +225,15 @@ def _resnet(inside: int, outside: int) -> int:
 def weight_bytes(
     configs: Mapping[str, Config], parameters: Mapping[str, int], precision: str, storage: Storage
 ) -> Mapping[str, WeightBytes]:
-    """The weights of each component on the device. parameters: how many elements each loads, and `NAME.block` of one of
-    its blocks, as the checkpoint's headers have them."""
+    """The weights of each component on the device. parameters: how many elements each loads, `NAME.block` of one of its
+    blocks, as the checkpoint's headers have them, and `NAME.loras` of what the batch's LoRAs add to it."""
+    loras = {name.removesuffix(".loras"): count for name, count in parameters.items() if name.endswith(".loras")}
     found = {
-        name: WeightBytes(component_bytes(count, "float32" if name in FLOAT32_PARTS else precision))
+        name: WeightBytes(
+            component_bytes(count + loras.get(name, 0), "float32" if name in FLOAT32_PARTS else precision)
+        )
         for name, count in parameters.items()
-        if not name.endswith(".block")
+        if "." not in name
     }
     num_layers = {
         "transformer": configs["transformer"]["num_layers"],
@@ -241,6 +244,8 @@ def weight_bytes(
         block = parameters[f"{name}.block"]
         kept, fewer = parameters[name] - count * block, stored[name] not in ("same", "none")
         of_block = quantized_bytes(block, stored[name]) if fewer else component_bytes(block, precision)
+        # LoRAs stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
+        of_block += component_bytes(loras.get(name, 0), precision) // count
         total = component_bytes(kept, precision) + count * of_block
         # A quantised layer of the text encoder is more than tensors: it does not pass through in blocks.
         streams = name == "transformer" or not fewer

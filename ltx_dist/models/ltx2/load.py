@@ -13,9 +13,11 @@ import transformers
 from diffusers.pipelines import ltx2
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.lora_files import read_loras
 from ltx_dist.checkpoints.weight_files import weight_files
 from ltx_dist.pipeline.storage import PLAIN, Storage
 from ltx_dist.weights.loading import CPU, complete, fill, read_tensors
+from ltx_dist.weights.lora import add_loras
 
 TEXT_ENCODERS = {
     "gemma3": transformers.Gemma3ForConditionalGeneration,
@@ -27,12 +29,20 @@ TEXT_ENCODERS = {
 def load_component(
     name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage = PLAIN, device: torch.device = CPU
 ) -> torch.nn.Module:
-    """The module that operations know by this name, on the CPU. Raises ValueError where weights and config differ.
+    """The module that operations know by this name, on the CPU, with the batch's LoRAs in it. Raises ValueError where
+    weights and config differ.
 
     The VAE is loaded by halves: `vae_encoder` and `vae`, its decoder. The sound's VAE, of which only the decoder is
     used, and the vocoder are in float32 whatever `dtype` is: in bfloat16 the vocoder of 2.3 is off by a third.
     """
-    return _LOADERS[name](checkpoint.folder(FOLDERS.get(name, name)), dtype, storage, device)
+    module = _LOADERS[name](checkpoint.folder(FOLDERS.get(name, name)), dtype, storage, device)
+    if name in WITH_LORAS:
+        add_loras(module, read_loras(checkpoint), dtype, name)
+    return module
+
+
+WITH_LORAS = ("transformer", "connectors")
+"""What a LoRA of LTX-2 changes."""
 
 
 FOLDERS = {"vae_encoder": "vae"}

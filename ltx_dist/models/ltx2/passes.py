@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ltx_dist.pipeline.conditions import Lora
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 
@@ -56,7 +57,7 @@ class PassSettings:
 
     sigmas: the schedule, used as it is; None leaves it to the checkpoint's noise scheduler and num_inference_steps.
     noise_scale: how much of the start is noise: 1 for a pass that starts from nothing, as diffusers does without
-    latents whatever the argument; sigmas[0] for a second one.
+    latents whatever the argument; sigmas[0] for a second one. loras: in their order.
     """
 
     height: int
@@ -65,6 +66,7 @@ class PassSettings:
     sigmas: tuple[float, ...] | None
     noise_scale: float
     guidance: Guidance
+    loras: tuple[Lora, ...] = ()
 
 
 def passes(request: RenderRequest) -> tuple[PassSettings, ...]:
@@ -78,6 +80,7 @@ def passes(request: RenderRequest) -> tuple[PassSettings, ...]:
         sigmas=request.sound.sigmas,
         noise_scale=1.0,
         guidance=_guidance(request.guidance_scale, request.guidance_rescale, request.sound),
+        loras=request.loras,
     )
     second = request.second_pass
     if second is None:
@@ -90,6 +93,7 @@ def passes(request: RenderRequest) -> tuple[PassSettings, ...]:
         sigmas=second.sigmas,
         noise_scale=second.sigmas[0],
         guidance=NO_GUIDANCE,
+        loras=request.all_loras,
     )
 
 

@@ -16,7 +16,9 @@ RECIPE = Recipe(
             operation="encode_text",
             label=StageLabel("E", "encode", "the text encoder", "light-dark(#d98e04, #e9a734)"),
             components=("text_encoder", "connectors"),
-            settings=("prompt", "negative_prompt", "guidance_scale", "sound", "second_pass", "max_sequence_length"),
+            settings=(
+                "prompt", "negative_prompt", "guidance_scale", "sound", "second_pass", "max_sequence_length", "loras",
+            ),
             share=0.05,
         ),
         StageSpec(
@@ -36,7 +38,7 @@ RECIPE = Recipe(
             inputs=("encode_text", "encode_image"),
             settings=(
                 "height", "width", "num_frames", "frame_rate", "num_inference_steps", "guidance_scale",
-                "guidance_rescale", "sound", "seed",
+                "guidance_rescale", "sound", "seed", "loras",
             ),
             keeps="spool",
             steps="num_inference_steps",

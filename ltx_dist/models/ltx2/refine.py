@@ -10,7 +10,6 @@ import diffusers
 import torch
 
 from ltx_dist.models.ltx2.denoise import Denoiser, Start
-from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.pipeline.payloads import ConditionLatents, SoundLatents
 from ltx_dist.pipeline.sound import SoundSecondPass
 
@@ -45,7 +44,7 @@ class Refine:
         generator.set_state(first.generator_state)
         refined = self._denoiser.denoise(
             request,
-            passes(request)[1],
+            1,
             given["encode_text"],
             () if images is None else images.second,
             generator,

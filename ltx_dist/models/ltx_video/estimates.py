@@ -120,7 +120,7 @@ def weight_bytes(
         encoder = WeightBytes(total)
     num_layers, stored = transformer["num_layers"], storage.transformer
     # They stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
-    loras = component_bytes(parameters.get("loras", 0), precision)
+    loras = component_bytes(parameters.get("transformer.loras", 0), precision)
     return {
         "text_encoder": encoder,
         "transformer": WeightBytes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,13 +14,11 @@ from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.component_config import component_config
-from ltx_dist.checkpoints.lora_files import linear_layers, read_lora
+from ltx_dist.checkpoints.lora_files import LoraFile, read_loras
 from ltx_dist.checkpoints.tokenizer_folder import require_size, require_tokenizer, tokenizer_class_name
 from ltx_dist.checkpoints.upscaler import upscaler_config
 from ltx_dist.checkpoints.weight_files import weight_files
-from ltx_dist.media.sources import open_media
 from ltx_dist.models.ltx_video.vae_weights import load_half, statistics
-from ltx_dist.pipeline.conditions import Lora
 from ltx_dist.pipeline.storage import Storage
 from ltx_dist.weights.loading import CPU, DTYPES, complete, fill, load_model, read_tensors
 from ltx_dist.weights.lora import add_loras
@@ -36,7 +34,7 @@ def load_component(
         case "text_encoder":
             return load_text_encoder(checkpoint, dtype, storage.text_encoder, device)
         case "transformer":
-            return load_transformer(checkpoint, dtype, storage.transformer, checkpoint.loras)
+            return load_transformer(checkpoint, dtype, storage.transformer, read_loras(checkpoint))
         case "vae":
             return load_vae_decoder(checkpoint, vae_dtype)
         case "vae_encoder":
@@ -85,17 +83,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def load_transformer(
-    checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same", loras: Sequence[Lora] = ()
+    checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same", loras: Mapping[str, LoraFile] | None = None
 ) -> Any:
     """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes. LoRAs stay in `dtype`."""
     transformer: Any = load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
     if storage == "float8":
         transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
-    if loras:
-        linears = linear_layers(checkpoint)
-        files = {lora.sha256: open_media(lora.place, lora.sha256) for lora in loras}
-        read = {sha256: read_lora(file.path, linears, file.place) for sha256, file in files.items()}
-        add_loras(transformer, read, dtype)
+    add_loras(transformer, loras or {}, dtype)
     return transformer
 
 

@@ -33,7 +33,7 @@ class Refine:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Latents]:
-        """The refined latents of each, on the CPU; the generator goes on where the first pass left it."""
+        """The refined latents of each, on the CPU; the generator continues where the first pass left it."""
         return [self._refine(request, given, context) for request, given in zip(requests, inputs, strict=True)]
 
     def _refine(self, request: RenderRequest, given: Mapping[str, Any], context: StageContext) -> Latents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from diffusers.pipelines import ltx2
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from safetensors.torch import load_file
 
 from ltx_dist.media.images import open_image
 from ltx_dist.media.video_in import read_frames
 from ltx_dist.models.ltx2.denoise import UNSHIFTED, pipeline_class_of
-from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.conditions import Condition, Lora
 from ltx_dist.pipeline.request import RenderRequest
 
 diffusers.utils.logging.disable_progress_bar()
@@ -36,6 +38,10 @@ def render(path: Path, request: RenderRequest, dtype: torch.dtype, cross_timeste
     for name in ("audio_vae", "vocoder"):
         of_sound = type(getattr(components, name)).from_pretrained(path / name, dtype=torch.float32)
         components.register_modules(**{name: of_sound})
+    for lora in request.all_loras:
+        tensors = {key: tensor.to(dtype) for key, tensor in load_file(lora.place).items()}
+        components.load_lora_weights(tensors, adapter_name=lora.sha256)
+    _use(components, request.loras)
     generator = torch.Generator("cpu").manual_seed(request.seed)
     sound = request.sound
     assert sound is not None
@@ -69,6 +75,7 @@ def render(path: Path, request: RenderRequest, dtype: torch.dtype, cross_timeste
         return_dict=False,
     )[0]  # fmt: skip
     _unshift(components)
+    _use(components, request.all_loras)
     video, audio = components(
         **common, **media, latents=upsampled, audio_latents=audio_latents, height=request.height, width=request.width,
         num_inference_steps=len(second.sigmas), sigmas=list(second.sigmas), noise_scale=second.sigmas[0],
@@ -79,6 +86,15 @@ def render(path: Path, request: RenderRequest, dtype: torch.dtype, cross_timeste
         with torch.no_grad():
             audio = components.vocoder(components.audio_vae.decode(audio_latents, return_dict=False)[0])
     return _oracle(video, audio, generator)
+
+
+def _use(pipeline: Any, loras: Sequence[Lora]) -> None:
+    """As a user of diffusers does it: on all components that have any of them."""
+    if loras:
+        pipeline.set_adapters([lora.sha256 for lora in loras], [lora.weight for lora in loras])
+        pipeline.enable_lora()
+    elif pipeline.get_list_adapters():
+        pipeline.disable_lora()
 
 
 def _media(request: RenderRequest) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import loras
 import PIL.Image
 import pytest
 import tiny_ltx2 as tiny
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.checkpoints.lora_files import linear_layers
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.models.ltx2.presets import PRESETS
@@ -159,14 +163,47 @@ def test_the_copied_command_asks_for_the_same_clip(folders, tmp_path: Path):
         {"conditions": [{"image": "picture.png"}, {"image": "picture.png", "frame_index": 9, "strength": 0.5}]},
         {"recipe": "one_pass", "height": 64, "width": 96},
         {"second_pass": {"audio": "first"}},
+        {"loras": ["style.safetensors"], "second_pass": {"loras": [{"path": "fast.safetensors", "weight": 0.5}]}},
     ]
-    from dataclasses import asdict
-
+    save_loras(folders["2.5"], tmp_path)
     for row in rows:
         request = request_of(folders["2.5"], tmp_path, name="clip", **row)
         command = copied_command(json.loads(json.dumps(asdict(request))), {})
         again = json.loads(command.partition("printf '%s\\n' '")[2].partition("' | ")[0])
         assert batch(folders["2.5"], tmp_path, again).requests == (request,)
+
+
+def save_loras(model: Path, folder: Path) -> None:
+    linears = linear_layers(open_checkpoint(str(model)))
+    for seed, name in enumerate(("style", "fast")):
+        tensors = loras.make_lora(linears, ["proj_in", "connectors.video_text_proj_in"], seed=seed)
+        loras.save(folder / f"{name}.safetensors", tensors)
+
+
+def test_loras_of_the_second_pass_are_used_beside_those_of_the_clip(folders, tmp_path: Path):
+    save_loras(folders["2.5"], tmp_path)
+    both = {"loras": ["style.safetensors"], "second_pass": {"loras": "fast.safetensors"}}
+    found = batch(folders["2.5"], tmp_path, both)
+    first, second = passes(found.requests[0])
+    assert [Path(lora.place).stem for lora in second.loras] == ["style", "fast"] and second.loras[:1] == first.loras
+    assert len(found.checkpoint.loras) == 2
+    assert found.checkpoint.num_parameters["connectors.loras"] > 0
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"loras": ["fast.safetensors"], "second_pass": {"loras": ["fast.safetensors"]}}, "fast.safetensors: given twice"),
+    ({"second_pass": {"loras": ["none.safetensors"]}}, "second_pass: loras: .*none.safetensors: no such file"),
+    ({"second_pass": {"loras": [{"weight": 1.0}]}}, "second_pass: loras"),
+])  # fmt: skip
+def test_loras_of_the_second_pass_that_cannot_be_used(row: dict[str, Any], message: str, folders, tmp_path: Path):
+    save_loras(folders["2.5"], tmp_path)
+    assert re.search(message, error(folders["2.5"], tmp_path, **row))
+
+
+def test_a_lora_of_the_connectors_alone_is_refused(folders, tmp_path: Path):
+    linears = linear_layers(open_checkpoint(str(folders["2.3"])))
+    loras.save(tmp_path / "a.safetensors", loras.make_lora(linears, ["connectors.video_text_proj_in"]))
+    assert "changes the connectors alone" in error(folders["2.3"], tmp_path, loras=["a.safetensors"])
 
 
 @pytest.mark.parametrize("setting", [{"text_encoder_quantization": "int8"}, {"vae_precision": "float32"}], ids=str)

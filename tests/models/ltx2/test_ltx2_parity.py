@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import loras
 import monolith_ltx2 as monolith
 import numpy as np
 import PIL.Image
@@ -18,13 +19,15 @@ import pytest
 import tiny_ltx2 as tiny
 import torch
 
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
+from ltx_dist.checkpoints.lora_files import linear_layers, with_loras
 from ltx_dist.models.ltx2.decode import Decode
 from ltx_dist.models.ltx2.denoise import Denoise
 from ltx_dist.models.ltx2.encode_image import EncodeImage
 from ltx_dist.models.ltx2.encode_text import EncodeText
 from ltx_dist.models.ltx2.load import load_component
 from ltx_dist.models.ltx2.refine import Refine
-from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.conditions import Condition, Lora
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 
@@ -63,7 +66,7 @@ def render_stages(
     path: Path, request: RenderRequest, dtype: torch.dtype, tiling: DecodeTiling = UNTILED
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """Frames, waveform and generator state of one stage after the other, each with its own components."""
-    checkpoint = tiny.checkpoint(path)
+    checkpoint = with_loras(open_checkpoint(str(path)), [request])
     steps: list[int] = []
     context = SimpleNamespace(on_step=steps.append, tiling=tiling)
     made: dict[str, Any] = {}
@@ -127,3 +130,33 @@ def test_from_keyframes_in_one_pass_and_in_two(folder: Path, version: str, dtype
     keyframes = (replace(first, crf=33), replace(second, frame_index=9, strength=0.8), replace(first, frame_index=-1))
     check(folder, version, tiny.make_request(conditions=keyframes), dtype)
     check(folder, version, tiny.two_passes(tiny.unguided(tiny.make_request(conditions=keyframes))), dtype)
+
+
+@pytest.fixture(scope="module")
+def two_loras(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lora, Lora]:
+    """One for the transformer alone and, in Lightricks' names, one for the connectors' projection, too."""
+    linears = linear_layers(open_checkpoint(str(folder)))
+    of_connectors = [name for name in linears if name.startswith("connectors.") and "text_proj_in" in name]
+    of_transformer = [name for name in linears if not name.startswith("connectors.")]
+    assert of_connectors and any("audio" in name for name in of_transformer)
+    style = loras.renamed(loras.make_lora(linears, of_transformer[::3], seed=1), "transformer.")
+    distilled = loras.renamed(loras.make_lora(linears, of_transformer, seed=2), "diffusion_model.", official=True)
+    for key, tensor in loras.make_lora(linears, of_connectors, seed=3).items():
+        official = key.removeprefix("connectors.").replace("text_proj_in", "aggregate_embed")
+        distilled[f"text_embedding_projection.{official}"] = tensor
+    found = []
+    for name, tensors in {"style": style, "distilled": distilled}.items():
+        path = loras.save(tmp_path_factory.mktemp("loras") / f"{name}.safetensors", tensors)
+        found.append(Lora(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), 0.5))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_loras_of_a_clip_and_of_its_second_pass(folder: Path, version: str, dtype: torch.dtype, two_loras):
+    style, distilled = two_loras
+    check(folder, version, tiny.two_passes(tiny.make_request(loras=(distilled,)), loras=(style,)), dtype)
+    both_unguided = tiny.two_passes(tiny.unguided(tiny.make_request()), loras=(distilled,))
+    check(folder, version, both_unguided, dtype)
+    frames, *_ = render_stages(folder, both_unguided, dtype)
+    plain, *_ = render_stages(folder, tiny.two_passes(tiny.unguided(tiny.make_request())), dtype)
+    assert not np.array_equal(frames, plain), "the LoRA of the second pass changes it"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import loras
 import monolith_ltx2 as monolith
 import numpy as np
 import PIL.Image
@@ -18,15 +19,14 @@ from typer.testing import CliRunner
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.checkpoints.lora_files import linear_layers, with_loras
 from ltx_dist.cli import app
 from ltx_dist.cluster import ray_executor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config import RenderConfig
-from ltx_dist.inputs.loras import LoraResolver
-from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.models.family import family_of
 from ltx_dist.models.ltx2.load import load_component
-from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.conditions import Condition, Lora
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import RenderResult
@@ -55,12 +55,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folder: Path) -> Checkpoint:
-    return open_checkpoint(str(folder))
+def checkpoint(folder: Path, requests: list[RenderRequest]) -> Checkpoint:
+    return with_loras(open_checkpoint(str(folder)), requests)
 
 
 @pytest.fixture(scope="module")
-def requests(tmp_path_factory: pytest.TempPathFactory) -> list[RenderRequest]:
+def requests(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RenderRequest]:
     """One of each kind, so that clips of other stages share a batch."""
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     noise = np.random.default_rng(0).integers(0, 255, (5, 8, 3), dtype=np.uint8)
@@ -69,9 +69,15 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> list[RenderRequest]:
     cut = replace(picture, fit="crop")  # as the pipeline of keyframes does itself
     keyframe = replace(cut, frame_index=9, strength=0.8)
     plain = tiny.make_request
+    linears = linear_layers(open_checkpoint(str(folder)))
+    tensors = {
+        name if "connectors." in name else f"transformer.{name}": a for name, a in loras.make_lora(linears).items()
+    }
+    file = loras.save(path.parent / "lora.safetensors", tensors)
+    lora = Lora(str(file), hashlib.sha256(file.read_bytes()).hexdigest(), 0.5)
     return [
         plain("guided"),
-        tiny.two_passes(tiny.unguided(plain("two-passes", seed=6))),
+        tiny.two_passes(tiny.unguided(plain("two-passes", seed=6)), loras=(lora,)),
         plain("first-frame", conditions=(picture,), seed=7),
         tiny.two_passes(tiny.unguided(plain("keyframes", conditions=(cut, keyframe), seed=8))),
     ]
@@ -235,10 +241,3 @@ def test_a_run_that_was_killed_resumes_after_the_latents_that_are_kept(distilled
     assert set(again["stages"]) == left[last], "nothing before them runs again, but the text that the rest reads"
     for digest in ("frames_sha256", "audio_sha256", "mp4_sha256", "latents_sha256"):
         assert again[digest] == before[digest]
-
-
-def test_a_lora_is_refused_rather_than_left_out(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    resolver = LoraResolver(tmp_path, checkpoint)
-    assert resolver.resolve([]) == ()
-    with pytest.raises(ValueError, match="LoRAs are not supported for LTX-2 yet; leave them out"):
-        resolver.resolve([LoraRow(path="style.safetensors")])
