@@ -13,16 +13,17 @@ from collections.abc import Callable
 from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.25
 
 ANSWER_SECONDS = 0.2
 """For a connection to be taken by the kernel, whatever the process behind it is doing."""
 
-GONE_LOOKS = 3
-"""Refused in a row: neither a raylet nor the head of a cluster that this run started comes back."""
+GONE_LOOKS = 2
+"""Refused in a row: neither a raylet nor the head of a cluster that this run started comes back, and Ray's C++ may end
+the process within seconds."""
 
-HEAD_LOOKS = 40
-"""Of a cluster that was joined: its head may be started again, which Ray awaits for 60 s. The slowest take 56 s."""
+HEAD_LOOKS = 100
+"""Of a cluster that was joined: its head may be started again, which Ray awaits for 60 s. These take 25 to 45 s."""
 
 
 class HeadWatch:
