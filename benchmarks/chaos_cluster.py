@@ -72,7 +72,11 @@ class Bench:
         """Exit code 75, before Ray's own, with the hint and a record; and the same command resumes."""
         code, seconds, said = ended
         last = said.splitlines()[-1]
-        assert code == EXIT_STOPPED and reason in last and "rerun the same command to resume" in last, (code, seconds, said[-3000:])
+        assert code == EXIT_STOPPED and reason in last and "rerun the same command to resume" in last, (
+            code,
+            seconds,
+            said[-3000:],
+        )
         assert seconds < RAYS_OWN_SECONDS, seconds
         told = record(self.root / name)
         assert told["exit_code"] == EXIT_STOPPED and told["done"] + told["remaining"] == NUM_CLIPS, told
