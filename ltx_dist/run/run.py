@@ -24,7 +24,7 @@ from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.session import Session, say
-from ltx_dist.run.signals import EXIT_STOPPED, stop_on_signals
+from ltx_dist.run.signals import EXIT_STOPPED, Stop, stop_on_signals
 from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
 from ltx_dist.store.kept_config import write_settings
 from ltx_dist.store.lock import folder_lock
@@ -77,7 +77,7 @@ def render_batch(
                 out = out.locked(held.enter_context(folder_lock(out.folder)))
             if uses_ray:
                 stop.interrupts = False
-                inventory = held.enter_context(_cluster(address, source))
+                inventory = held.enter_context(_cluster(address, source, stop))
             return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, events))
     except OutputError as error:
         say(console, f"cannot write the output: {error}; {error.remedy}, then rerun the same command", "red")
@@ -213,14 +213,17 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 
 @contextmanager
-def _cluster(address: str | None, source: str) -> Iterator[Inventory]:
+def _cluster(address: str | None, source: str, stop: Stop) -> Iterator[Inventory]:
     with given_by(source) if address is not None else nullcontext():
         if address is not None and address != "auto":
             check_head(address)  # before Ray is imported: it may have to use a token
         from ltx_dist.cluster import ray_cluster
 
         inventory = ray_cluster.connect(address)
+    from ltx_dist.cluster.head_watch import HeadWatch
+
     try:
-        yield inventory
+        with HeadWatch(stop.leave, is_ours=address is None):
+            yield inventory
     finally:
         ray_cluster.disconnect()

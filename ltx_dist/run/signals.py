@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -69,7 +69,8 @@ class Stop:
         if self.interrupts:
             raise KeyboardInterrupt
 
-    def _leave(self) -> None:
+    def leave(self, why: str = "") -> NoReturn:
+        """End the process now, from any thread, with what it started: 75, with `run.json` written by `last_words`."""
         with suppress(Exception):
             self.last_words()
         # A cluster of our own, of which the agents would stay for half a minute.
@@ -77,7 +78,7 @@ class Stop:
             with suppress(psutil.Error):
                 process.kill()
         show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
-        print(f"{show_cursor}stopped; rerun the same command to resume", flush=True)
+        print(f"{show_cursor}stopped{f': {why}' if why else ''}; rerun the same command to resume", flush=True)
         os._exit(EXIT_STOPPED)
 
 
@@ -119,7 +120,7 @@ def _watched(stop: Stop, seconds: float) -> Iterator[None]:
     Handlers run in that thread, and wait for the end of a call into C: `ray.init` has some of seconds. What arrived is
     written to a pipe at once, and read by a thread.
     """
-    timer = threading.Timer(seconds, stop._leave)
+    timer = threading.Timer(seconds, stop.leave)
     timer.daemon = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

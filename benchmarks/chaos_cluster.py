@@ -1,0 +1,186 @@
+"""Kill parts of the Ray cluster under a run, and hold up its driver: 75 with a hint, or the run continues.
+
+    python benchmarks/chaos_cluster.py [own-head own-node head node other-node stopped]
+
+`own-*`: a Ray that the command started itself. The others join a cluster of three nodes on this machine. After each the
+same command resumes, and its clips are those of a run in peace. Only processes that were started here are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from disturbed import is_publishing, record
+from forked import ROOT, digests, render_command, save_checkpoint, write_prompts
+from proofs import run_proofs
+from raylets import raylets
+
+from ltx_dist.engine.deadlines import LEAST_SECONDS
+from ltx_dist.run.signals import EXIT_STOPPED
+
+NUM_CLIPS = 12
+SETTINGS = ("defaults.num_inference_steps=60", "placement.layout=replicated", "placement.devices=2")
+PATIENCE_SECONDS = 240.0
+RAYS_OWN_SECONDS = 60.0
+"""After which Ray's C++ ends a driver whose head does not answer, with exit code 1."""
+
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "loading": lambda out: (out / "run.json").exists(),
+    "rendering": is_publishing,
+}
+
+
+class Bench:
+    def __init__(self, root: Path) -> None:
+        self.root, self.checkpoint = root, save_checkpoint(root / "checkpoint")
+        self.prompts = write_prompts(root / "prompts.jsonl", NUM_CLIPS)
+        assert self.start(root / "expected", "--executor", "local").wait(PATIENCE_SECONDS) == 0
+        self.expected = digests(root / "expected")
+
+    def start(self, out: Path, *more: str) -> subprocess.Popen[str]:
+        settings = (word for setting in SETTINGS for word in ("--set", setting))
+        command = render_command(self.prompts, out, self.checkpoint, *settings, *more)
+        return subprocess.Popen(
+            [sys.executable, "-m", "ltx_dist.cli", *command], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def disturb(self, name: str, more: list[str], moment: str, act: Callable[[int], None]) -> tuple[int, float, str]:
+        """Exit code, seconds from `act` (given the driver's pid) to the end, and what was printed."""
+        out = self.root / name
+        process = self.start(out, *more)
+        try:
+            until(lambda: process.poll() is not None or MOMENTS[moment](out))
+            assert process.poll() is None, f"over before {moment}: {process.communicate()[0]}"
+            act(process.pid)
+            acted = time.monotonic()
+            said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        finally:
+            process.kill()
+        assert "Traceback" not in said, said
+        return process.returncode, time.monotonic() - acted, said
+
+    def is_stopped(self, name: str, ended: tuple[int, float, str], reason: str) -> str:
+        """Exit code 75, before Ray's own, with the hint and a record; and the same command resumes."""
+        code, seconds, said = ended
+        last = said.splitlines()[-1]
+        assert code == EXIT_STOPPED and reason in last and "rerun the same command to resume" in last, (
+            code,
+            seconds,
+            said[-3000:],
+        )
+        assert seconds < RAYS_OWN_SECONDS, seconds
+        told = record(self.root / name)
+        assert told["exit_code"] == EXIT_STOPPED and told["done"] + told["remaining"] == NUM_CLIPS, told
+        self.resume(name)
+        return f"75 after {seconds:.0f} s with {told['done']} of {NUM_CLIPS} clips done, resumed with equal hashes"
+
+    def resume(self, name: str) -> None:
+        process = self.start(self.root / name, "--executor", "local")
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0 and digests(self.root / name) == self.expected, said
+
+
+def own(bench: Bench, part: str, reason: str) -> str:
+    """A part of the Ray that the command started is killed while workers load, and while clips are rendered."""
+    seen: list[str] = []
+    for moment in MOMENTS:
+
+        def act(driver: int) -> None:
+            victims = [one for one in psutil.Process(driver).children(recursive=True) if one.name() == part]
+            assert len(victims) == 1, victims
+            victims[0].kill()
+
+        name = f"own-{part}-{moment}"
+        ended = bench.disturb(name, ["--executor", "ray"], moment, act)
+        seen.append(f"{moment}: {bench.is_stopped(name, ended, reason)}")
+    return "; ".join(seen)
+
+
+def joined(bench: Bench, name: str, is_victim: Callable[[psutil.Process], bool]) -> tuple[int, float, str]:
+    """What becomes of a run on a cluster of three nodes, of which the processes meant are killed while it renders."""
+    with raylets(num_nodes=3) as cluster:
+
+        def act(driver: int) -> None:
+            below = psutil.Process().children(recursive=True)
+            victims = [one for one in below if one.name() in ("gcs_server", "raylet") and is_victim(one)]
+            assert victims, below
+            for victim in victims:
+                victim.kill()
+
+        return bench.disturb(name, ["--executor", "ray", "--address", cluster.head], "rendering", act)
+
+
+def is_of_the_driver(raylet: psutil.Process) -> bool:
+    """Of the nodes on one machine a driver joins the head's."""
+    return raylet.name() == "raylet" and "--head" in raylet.cmdline()
+
+
+def head(bench: Bench) -> str:
+    """The head of a cluster that was joined; it might be started again, for which Ray has a minute of patience."""
+    ended = joined(bench, "head", lambda one: one.name() == "gcs_server")
+    return bench.is_stopped("head", ended, "the cluster's head")
+
+
+def node(bench: Bench) -> str:
+    """The driver's own node of a cluster that was joined."""
+    ended = joined(bench, "node", is_of_the_driver)
+    return bench.is_stopped("node", ended, "Ray's node on this machine has ended")
+
+
+def other_nodes(bench: Bench) -> str:
+    """The nodes that the driver is not on: it continues on its own, or stops where that leaves it without a worker."""
+    code, seconds, said = joined(bench, "other", lambda one: one.name() == "raylet" and not is_of_the_driver(one))
+    assert code in (0, EXIT_STOPPED), (code, said)
+    if code == EXIT_STOPPED:
+        assert "rerun the same command to resume" in said, said
+        bench.resume("other")
+    assert digests(bench.root / "other") == bench.expected
+    return f"both other nodes killed: exit {code} after {seconds:.0f} s, equal hashes"
+
+
+def stopped_driver(bench: Bench) -> str:
+    """The driver stands still (SIGSTOP) longer than any hang limit; its workers are not called hung when it resumes."""
+    still = LEAST_SECONDS + 10
+
+    def act(driver: int) -> None:
+        os.kill(driver, signal.SIGSTOP)
+        time.sleep(still)
+        os.kill(driver, signal.SIGCONT)
+
+    code, _, said = bench.disturb("stopped", ["--executor", "ray"], "rendering", act)
+    assert code == 0 and digests(bench.root / "stopped") == bench.expected, said
+    failures = [event for event in record(bench.root / "stopped")["events"] if event.get("failure")]
+    assert not failures, failures
+    return f"stopped for {still:.0f} s: no worker ended, no clip charged, equal hashes"
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"the moment did not come within {PATIENCE_SECONDS:.0f} s"
+        time.sleep(0.02)
+
+
+PARTS: dict[str, Callable[[Bench], str]] = {
+    "own-head": lambda bench: own(bench, "gcs_server", "the cluster"),
+    "own-node": lambda bench: own(bench, "raylet", "Ray's node on this machine has ended"),
+    "head": head,
+    "node": node,
+    "other-node": other_nodes,
+    "stopped": stopped_driver,
+}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:
+        os.environ["LTX_DIST_CACHE"] = f"{folder}/cache"
+        run_proofs(PARTS, Bench(Path(folder)))
