@@ -28,8 +28,9 @@ def timeline(folder: Folder) -> None:
 
 
 def report(folder: Folder) -> None:
-    """Write the page (index.html) and the trace of a folder again, from run.json and the clips' sidecars."""
+    """Write the page (index.html), the table of clips and the trace again, from run.json and the clips' sidecars."""
     with bad_input(), _output(folder) as out:
+        from ltx_dist.report.metadata_file import write_metadata
         from ltx_dist.report.page import write_report
         from ltx_dist.report.trace import write_trace
 
@@ -37,6 +38,8 @@ def report(folder: Folder) -> None:
             raise ValueError(f"{folder}: no such folder")
         written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
         written.append(write_report(out.folder))
+        if (problem := write_metadata(out.folder)) is not None:
+            print(f"ltx-dist: warning: {clean_lines(problem)}", file=sys.stderr)
         if out.mirror:
             out.mirror.upload_run()
         for path in written:

@@ -43,7 +43,7 @@ RETRYING = Retrying(
 )
 """Half a minute of trouble passes; wrong credentials and a bucket that is not there do not."""
 
-RUN_FILES = ("run.json", "trace.json", "index.html")
+RUN_FILES = ("run.json", "metadata.jsonl", "trace.json", "index.html")
 
 WHEN = ("LastModified", "mtime", "updated", "last_modified", "created")
 """Under which of these a store says when a file was written: S3, local and GCS, GCS, Azure, memory."""
@@ -71,10 +71,10 @@ class Mirror:
         self._run_upload: Future[None] | None = None
 
     def pull(self) -> None:
-        """Learn what is there, and fetch every sidecar and run.json: what is there counts, not what is staged."""
+        """Learn what is there, and fetch every sidecar, run.json and metadata.jsonl: what is there counts, not what is staged."""
         with self._errors():
             self._listing = self._list()
-            wanted = [name for name in self._listing if _is_sidecar(name) or name == "run.json"]
+            wanted = [name for name in self._listing if _is_sidecar(name) or name in ("run.json", "metadata.jsonl")]
             for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
                 write_atomically(self._folder / name, content)
         make_folder(self._uploaded)
