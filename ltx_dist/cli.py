@@ -14,6 +14,7 @@ from ltx_dist import __version__
 from ltx_dist.commands import doctor, folders, jobs
 from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
+from ltx_dist.commands.export import export
 from ltx_dist.commands.shared import Address, Config, Executor, ExecutorKind, Prompts, Set, bad_input, load
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ app.command()(decode)
 app.command()(folders.timeline)
 app.command()(folders.report)
 app.command()(folders.verify)
+app.command()(export)
 
 
 @app.command()

@@ -134,6 +134,17 @@ def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, 
         return np.stack(frames), float(stream.average_rate), metadata
 
 
+def read_frames(video: str | Path | bytes) -> Iterator[np.ndarray]:
+    """The frames one by one, as `read_video` has them. Raises ValueError for what cannot be read as an mp4."""
+    reformatter = VideoReformatter()
+    try:
+        with _open(video) as container:
+            for picture in container.decode(container.streams.video[0]):
+                yield _to_rgb(picture, reformatter)
+    except (FFmpegError, IndexError) as error:
+        raise ValueError(f"the mp4 cannot be read: {error}") from error
+
+
 def check_video(
     mp4: bytes | BinaryIO,
     num_frames: int,

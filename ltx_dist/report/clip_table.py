@@ -78,3 +78,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def with_paths(rows: Sequence[Row], clips: Sequence[FinishedClip]) -> list[Row]:
+    """The same with the absolute path or URL of each mp4, for a table that lies elsewhere."""
+    return [{"path": clip.location} | row for row, clip in zip(rows, clips, strict=True)]

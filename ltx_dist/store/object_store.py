@@ -71,7 +71,7 @@ class Mirror:
         self._run_upload: Future[None] | None = None
 
     def pull(self) -> None:
-        """Learn what is there, and fetch every sidecar, run.json and metadata.jsonl: what is there counts, not what is staged."""
+        """Learn what is there, and fetch sidecars, run.json and the table: what is there counts, not what is staged."""
         with self._errors():
             self._listing = self._list()
             wanted = [name for name in self._listing if _is_sidecar(name) or name in ("run.json", "metadata.jsonl")]
