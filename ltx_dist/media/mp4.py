@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import sys
 import tempfile
@@ -40,6 +39,10 @@ MAX_DENOMINATOR = 1001
 """Largest denominator of a frame rate: broadcast rates are k / 1001 (30000/1001 is "29.97"); none has a larger one."""
 
 
+FORMAT_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands"})
+"""What FFmpeg shows as tags of every mp4, though it is the container's."""
+
+
 def exact_rate(frame_rate: float) -> Fraction:
     """Frames a second as the fraction a container stores: 24.0 -> 24, 29.97002997 -> 30000/1001."""
     return Fraction(frame_rate).limit_denominator(MAX_DENOMINATOR)
@@ -59,14 +62,14 @@ def encode_video(
 ) -> EncodedVideo:
     """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3).
 
-    Takes the frames one by one and keeps none. `metadata` is stored as JSON in the file's `comment`, for people;
-    `facts`, and the digests of the frames and of the sound, in its seal, for us.
+    Takes the frames one by one and keeps none. `metadata`: tags of the file by name, for people and programs; `facts`,
+    and the digests of the frames and of the sound, go into its seal, for us.
     """
     digest, count, rate = hashlib.sha256(), 0, exact_rate(frame_rate)
     with _scratch_file() as path:
-        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        options = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
         with av.open(path, "w", format="mp4", options=options) as container:
-            container.metadata["comment"] = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+            container.metadata.update(metadata)
             stream = container.add_stream("libx264", rate=rate, options=_x264_options(output))
             _describe(stream, height, width, output.threads)
             track = _sound_track(container, sound, num_frames, rate, output)
@@ -125,13 +128,13 @@ def _facts(sound: Sound) -> SoundFacts:
 
 
 def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
-    """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the metadata `encode_video` was given."""
+    """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the tags `encode_video` was given."""
     reformatter = VideoReformatter()
     with _open(video) as container:
         stream = container.streams.video[0]
         frames = [_to_rgb(picture, reformatter) for picture in container.decode(stream)]
-        metadata = json.loads(container.metadata.get("comment", "{}"))
-        return np.stack(frames), float(stream.average_rate), metadata
+        tags = {name: text for name, text in container.metadata.items() if name not in FORMAT_TAGS}
+        return np.stack(frames), float(stream.average_rate), tags
 
 
 def read_frames(video: str | Path | bytes) -> Iterator[np.ndarray]:

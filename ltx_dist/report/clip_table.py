@@ -32,8 +32,8 @@ def clip_table(clips: Iterable[FinishedClip]) -> list[Row]:
 def _row(clip: FinishedClip) -> Row:
     told, request = clip.sidecar, clip.request
     row: Row = {"file_name": f"{clip.name}.mp4", "name": clip.name, "prompt": request["prompt"]}
-    row |= {RENAMED.get(key, key): value for key, value in request.items() if key not in ("request_id", "meta")}
-    row |= {f"meta.{key}": value for key, value in _mapping(request.get("meta") or told.get("meta")).items()}
+    row |= {RENAMED.get(key, key): value for key, value in request.items() if key != "request_id"}
+    row |= {f"meta.{key}": value for key, value in _mapping(told.get("meta")).items()}
     row |= {key: told[key] for key in DIGESTS if key in told}
     checkpoint = _mapping(told.get("checkpoint"))
     row |= {"checkpoint": checkpoint.get("name"), "checkpoint_sha256": _mapping(checkpoint.get("sha256")) or None}
