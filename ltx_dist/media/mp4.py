@@ -21,6 +21,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from ltx_dist.media.poster import make_poster
 from ltx_dist.media.seal import sealed
 from ltx_dist.media.sound import SoundTrack, read_sound, sound_problems, until_the_end
 from ltx_dist.pipeline.payloads import EncodedVideo, Sound, SoundFacts
@@ -65,7 +66,7 @@ def encode_video(
     Takes the frames one by one and keeps none. `metadata`: tags of the file by name, for people and programs; `facts`,
     and the digests of the frames and of the sound, go into its seal, for us.
     """
-    digest, count, rate = hashlib.sha256(), 0, exact_rate(frame_rate)
+    digest, count, rate, poster = hashlib.sha256(), 0, exact_rate(frame_rate), None
     with _scratch_file() as path:
         options = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
         with av.open(path, "w", format="mp4", options=options) as container:
@@ -78,6 +79,8 @@ def encode_video(
                 assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
                 frame = np.ascontiguousarray(frame)
                 digest.update(frame)
+                if count == num_frames // 2:
+                    poster = make_poster(frame)
                 picture = _to_yuv(frame, reformatter)
                 picture.pts, picture.time_base = count, 1 / rate
                 container.mux(stream.encode(picture))
@@ -93,7 +96,8 @@ def encode_video(
             sealing |= {name: str(value) for name, value in asdict(heard).items()}
         mp4 = sealed(Path(path).read_bytes(), sealing)
     assert count == num_frames, f"{count} frames of {num_frames}"
-    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest(), heard)
+    mp4_sha256 = hashlib.sha256(mp4).hexdigest()
+    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), mp4_sha256, heard, poster)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Mirror:
         make_folder(self._uploaded)
         clear_folder(self._uploaded)
         for name in self._listing:
-            if name.endswith(".mp4"):
+            if name.endswith((".mp4", ".webp")):
                 write_mark(self._uploaded / name)
 
     def holds(self, name: str, render_key: str) -> bool:
@@ -149,7 +149,11 @@ class Mirror:
         self._pool.shutdown(cancel_futures=True)
 
     def _send_clip(self, name: str) -> None:
-        mp4, sidecar = self._folder / f"{name}.mp4", self._folder / f"{name}.json"
+        mp4, sidecar, poster = (self._folder / f"{name}{ending}" for ending in (".mp4", ".json", ".webp"))
+        if poster.exists():
+            self._send(poster.name)
+            write_mark(self._uploaded / poster.name)
+            remove_file(poster)
         if mp4.exists():
             self._send(mp4.name)
             if (etag := _etag(self._info(mp4.name))) is not None:
