@@ -14,6 +14,7 @@ from ltx_dist import __version__
 from ltx_dist.commands import doctor, folders, jobs, reference
 from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
+from ltx_dist.commands.export import export
 from ltx_dist.commands.shared import (
     Address,
     Config,
@@ -139,7 +140,7 @@ def plan(
 
 for panel, commands in (
     (RENDER, (decode,)),
-    (LOOK, (folders.timeline, folders.report, folders.verify)),
+    (LOOK, (folders.timeline, folders.report, folders.verify, export)),
     (CLUSTER, (jobs.submit, jobs.status, jobs.stop)),
     (SETUP, (doctor.doctor, reference.models, reference.config, reference.fields)),
 ):

@@ -57,14 +57,15 @@ def test_a_batch_becomes_a_folder_of_clips(prompts: Path, tmp_path: Path, checkp
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     assert names == [
-        "002-a-blue-square.json", "002-a-blue-square.mp4", "003-nothing.json", "003-nothing.mp4",
-        "index.html", "red.json", "red.mp4", "run.json", "trace.json",
+        "002-a-blue-square.json", "002-a-blue-square.mp4", "002-a-blue-square.webp",
+        "003-nothing.json", "003-nothing.mp4", "003-nothing.webp",
+        "index.html", "metadata.jsonl", "red.json", "red.mp4", "red.webp", "run.json", "trace.json",
     ]  # fmt: skip
-    frames, frame_rate, metadata = read_video(out / "002-a-blue-square.mp4")
+    frames, frame_rate, tags = read_video(out / "002-a-blue-square.mp4")
     assert frames.shape == (17, 64, 96, 3)
     sidecar = json.loads((out / "002-a-blue-square.json").read_text())
-    inside = json.loads(metadata["comment"])
-    assert inside["request"]["seed"] == sidecar["request"]["seed"] == 5
+    inside = json.loads(tags["comment"])
+    assert inside["seed"] == sidecar["request"]["seed"] == 5
     assert inside["render_key"] == sidecar["render_key"]
     assert frame_rate == sidecar["request"]["frame_rate"]
     record = json.loads((out / "run.json").read_text())

@@ -64,6 +64,8 @@ TIER_OF: dict[str, Tier] = {
     "store/test_publishing.py": "model",
     "report": "fast",
     "report/test_live_in_tmux.py": "system",
+    "report/export": "model",
+    "report/test_metadata_file.py": "model",
     "report/test_page.py": "system",
     "report/test_report.py": "model",
     "report/test_verify.py": "model",

@@ -23,13 +23,14 @@ Folder = Annotated[str, typer.Argument(help="The output of a run: a folder, or s
 
 def timeline(folder: Folder) -> None:
     """Print what each worker did when, in the last run into this folder."""
-    with bad_input(), _output(folder) as out:
+    with bad_input(), opened_output(folder) as out:
         print_timeline(out.folder)
 
 
 def report(folder: Folder) -> None:
-    """Write the page (index.html) and the trace of a folder again, from run.json and the clips' sidecars."""
-    with bad_input(), _output(folder) as out:
+    """Write the page (index.html), the table of clips and the trace again, from run.json and the clips' sidecars."""
+    with bad_input(), opened_output(folder) as out:
+        from ltx_dist.report.metadata_file import write_metadata
         from ltx_dist.report.page import write_report
         from ltx_dist.report.trace import write_trace
 
@@ -37,6 +38,8 @@ def report(folder: Folder) -> None:
             raise ValueError(f"{folder}: no such folder")
         written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
         written.append(write_report(out.folder))
+        if (problem := write_metadata(out.folder)) is not None:
+            print(f"ltx-dist: warning: {clean_lines(problem)}", file=sys.stderr)
         if out.mirror:
             out.mirror.upload_run()
         for path in written:
@@ -45,18 +48,11 @@ def report(folder: Folder) -> None:
 
 def verify(folder: Folder) -> None:
     """Check that every clip is intact, readable, and the file that was written. Exits with 3 if one is not."""
-    with bad_input(), _output(folder) as out:
+    with bad_input(), opened_output(folder) as out:
         from ltx_dist.report.verify import verify_folder
 
-        if out.mirror:
-            with TemporaryDirectory(prefix="ltx-dist-verify-") as fetched:
-                (Path(fetched) / ".ltx-dist").mkdir()
-                out.mirror.fetch_clips(Path(fetched))
-                if (out.folder / "run.json").exists():
-                    copy(out.folder / "run.json", fetched)
-                verdicts = list(verify_folder(Path(fetched)))
-        else:
-            verdicts = list(verify_folder(out.folder))
+        with fetched(out) as source:
+            verdicts = list(verify_folder(source))
     bad = [verdict for verdict in verdicts if verdict.problem is not None]
     for verdict in bad:
         print(clean(f"{verdict.name}: {verdict.problem}"))
@@ -90,7 +86,22 @@ def print_timeline(folder: Path) -> None:
 
 
 @contextmanager
-def _output(folder: str) -> Iterator[Output]:
+def fetched(out: Output) -> Iterator[Path]:
+    """The folder with all mp4s: of a URL a temporary one, into which they are fetched."""
+    if out.mirror is None:
+        yield out.folder
+        return
+    with TemporaryDirectory(prefix="ltx-dist-fetched-") as name:
+        folder = Path(name)
+        (folder / ".ltx-dist").mkdir()
+        out.mirror.fetch_clips(folder)
+        if (out.folder / "run.json").exists():
+            copy(out.folder / "run.json", folder)
+        yield folder
+
+
+@contextmanager
+def opened_output(folder: str) -> Iterator[Output]:
     """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder."""
     from ltx_dist.store.files import OutputError, output_errors
     from ltx_dist.store.lock import folder_lock

@@ -167,8 +167,12 @@ class DecodeConfig(_Section):
         return "off" if value is False else value
 
 
+OF_THE_FOLDER = frozenset({"poster"})
+"""Keys of `output` that change no byte of an mp4; all others do, and are part of the render key."""
+
+
 class OutputConfig(_Section):
-    """How frames become an mp4. Each of these changes the file's bytes, so each is part of the render key."""
+    """How frames become an mp4, and what lies beside it."""
 
     crf: int = Field(
         17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 is visually lossless."
@@ -186,6 +190,9 @@ class OutputConfig(_Section):
     pad_audio: bool = Field(
         True,
         description="Pad the sound with silence up to the end of the video; the models' sound ends some 0.03 s early.",
+    )
+    poster: bool = Field(
+        True, description="Write `NAME.webp` beside each clip: its middle frame, at most 320 pixels wide, some 10 kB."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from ltx_dist.media.poster import make_poster
 from ltx_dist.media.seal import sealed
 from ltx_dist.media.sound import SoundTrack, read_sound, sound_problems, until_the_end
 from ltx_dist.pipeline.payloads import EncodedVideo, Sound, SoundFacts
@@ -38,6 +38,10 @@ The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels 
 
 MAX_DENOMINATOR = 1001
 """Largest denominator of a frame rate: broadcast rates are k / 1001 (30000/1001 is "29.97"); none has a larger one."""
+
+
+FORMAT_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands"})
+"""What FFmpeg shows as tags of every mp4, though it is the container's."""
 
 
 def exact_rate(frame_rate: float) -> Fraction:
@@ -59,14 +63,14 @@ def encode_video(
 ) -> EncodedVideo:
     """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3).
 
-    Takes the frames one by one and keeps none. `metadata` is stored as JSON in the file's `comment`, for people;
-    `facts`, and the digests of the frames and of the sound, in its seal, for us.
+    Takes the frames one by one and keeps none. `metadata`: tags of the file by name, for people and programs; `facts`,
+    and the digests of the frames and of the sound, go into its seal, for us.
     """
-    digest, count, rate = hashlib.sha256(), 0, exact_rate(frame_rate)
+    digest, count, rate, poster = hashlib.sha256(), 0, exact_rate(frame_rate), None
     with _scratch_file() as path:
-        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        options = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
         with av.open(path, "w", format="mp4", options=options) as container:
-            container.metadata["comment"] = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+            container.metadata.update(metadata)
             stream = container.add_stream("libx264", rate=rate, options=_x264_options(output))
             _describe(stream, height, width, output.threads)
             track = _sound_track(container, sound, num_frames, rate, output)
@@ -75,6 +79,8 @@ def encode_video(
                 assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
                 frame = np.ascontiguousarray(frame)
                 digest.update(frame)
+                if count == num_frames // 2:
+                    poster = make_poster(frame)
                 picture = _to_yuv(frame, reformatter)
                 picture.pts, picture.time_base = count, 1 / rate
                 container.mux(stream.encode(picture))
@@ -90,7 +96,8 @@ def encode_video(
             sealing |= {name: str(value) for name, value in asdict(heard).items()}
         mp4 = sealed(Path(path).read_bytes(), sealing)
     assert count == num_frames, f"{count} frames of {num_frames}"
-    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), hashlib.sha256(mp4).hexdigest(), heard)
+    mp4_sha256 = hashlib.sha256(mp4).hexdigest()
+    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), mp4_sha256, heard, poster)
 
 
 @contextmanager
@@ -125,13 +132,24 @@ def _facts(sound: Sound) -> SoundFacts:
 
 
 def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
-    """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the metadata `encode_video` was given."""
+    """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the tags `encode_video` was given."""
     reformatter = VideoReformatter()
     with _open(video) as container:
         stream = container.streams.video[0]
         frames = [_to_rgb(picture, reformatter) for picture in container.decode(stream)]
-        metadata = json.loads(container.metadata.get("comment", "{}"))
-        return np.stack(frames), float(stream.average_rate), metadata
+        tags = {name: text for name, text in container.metadata.items() if name not in FORMAT_TAGS}
+        return np.stack(frames), float(stream.average_rate), tags
+
+
+def read_frames(video: str | Path | bytes) -> Iterator[np.ndarray]:
+    """The frames one by one, as `read_video` has them. Raises ValueError for what cannot be read as an mp4."""
+    reformatter = VideoReformatter()
+    try:
+        with _open(video) as container:
+            for picture in container.decode(container.streams.video[0]):
+                yield _to_rgb(picture, reformatter)
+    except (FFmpegError, IndexError) as error:
+        raise ValueError(f"the mp4 cannot be read: {error}") from error
 
 
 def check_video(

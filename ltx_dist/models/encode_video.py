@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.media.clip_tags import clip_tags
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.models.family import StageContext
 from ltx_dist.pipeline.payloads import DecodedClip, EncodedVideo
@@ -22,7 +21,8 @@ class EncodeVideo:
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
-    ) -> None: ...
+    ) -> None:
+        self._model = checkpoint.name
 
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
@@ -31,8 +31,7 @@ class EncodeVideo:
         (source,) = context.stage.inputs
         return [self._encode(request, given[source], context) for request, given in zip(requests, inputs, strict=True)]
 
-    @staticmethod
-    def _encode(request: RenderRequest, clip: DecodedClip, context: StageContext) -> EncodedVideo:
+    def _encode(self, request: RenderRequest, clip: DecodedClip, context: StageContext) -> EncodedVideo:
         key = context.render_key(request)
         return encode_video(
             clip.frames,
@@ -41,7 +40,7 @@ class EncodeVideo:
             num_frames=request.num_frames,
             frame_rate=request.frame_rate,
             output=context.mp4,
-            metadata={"title": request.prompt, "comment": json.dumps({"render_key": key, "request": asdict(request)})},
+            metadata=clip_tags(request, self._model, key),
             facts={"render_key": key, "latents_sha256": clip.latents_sha256},
             sound=clip.sound,
         )

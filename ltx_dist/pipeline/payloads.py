@@ -157,6 +157,7 @@ class EncodedVideo:
     """What the VAE worker hands on: a finished mp4 and the digest of the frames it was made from.
 
     frames_sha256 is over the uint8 RGB frames in T,H,W,3 order. sound: None for a clip of a model without.
+    poster: a small WebP of the middle frame.
     """
 
     mp4: bytes
@@ -166,6 +167,7 @@ class EncodedVideo:
     frames_sha256: str
     mp4_sha256: str
     sound: SoundFacts | None = None
+    poster: bytes | None = None
 
 
 StageOutput = Conditioning | ConnectedText | ConditionLatents | Latents | DecodedClip | EncodedVideo

@@ -66,6 +66,7 @@ class Mp4Settings:
 
     crf: x264's constant rate factor, 0 to 51; 0 is lossless. threads: fixed, because their number changes the bytes.
     audio: how the sound is stored, of a model that makes some. pad_audio: with silence, to the end of the video.
+    version: of how everything else about the file is made; raise it when equal frames and settings give other bytes.
     """
 
     crf: int = 17
@@ -73,3 +74,4 @@ class Mp4Settings:
     threads: int = 2
     audio: Literal["aac", "alac", "none"] = "aac"
     pad_audio: bool = True
+    version: int = 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from urllib.parse import quote
 
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.report.copied_command import copied_command
+from ltx_dist.store.clip_names import clip_names
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
-from ltx_dist.store.publisher import RESERVED_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,7 @@ class Clip:
 
 def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
     """Every clip of the folder, finished or failed, in the order of names (2 before 10)."""
-    names = {path.stem for path in folder.glob("*.mp4")} | {path.stem for path in folder.glob("*.json")}
-    return [_clip(folder, name, recipe) for name in sorted(names - RESERVED_NAMES, key=_natural)]
+    return [_clip(folder, name, recipe) for name in clip_names(folder)]
 
 
 def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
@@ -85,7 +83,3 @@ def _checked_seconds(report: Mapping[str, Any]) -> float:
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         raise ValueError(f"{seconds!r} are no seconds")
     return seconds
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]

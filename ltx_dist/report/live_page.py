@@ -1,10 +1,11 @@
-"""Writes `run.json`, the page and the trace together, while a run continues and at its end."""
+"""Writes `run.json`, the table of clips, the page and the trace together, while a run continues and at its end."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
 
+from ltx_dist.report.metadata_file import write_metadata
 from ltx_dist.report.page import write_report
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.report.trace import write_trace
@@ -37,13 +38,16 @@ class LivePage:
 
 
 def write_run(run: RunProgress, out: Output) -> None:
-    """Write `run.json` first; the others are made from it. Raises OSError, and OutputError if an upload fails."""
+    """Write `run.json`, and what is made from it. Raises OSError, and OutputError if an upload fails."""
     _write(run, out)
     if out.mirror:
         out.mirror.upload_run()
 
 
 def _write(run: RunProgress, out: Output) -> None:
+    problem = write_metadata(out.folder, out.held)
+    if problem is not None and problem not in run.warnings:
+        run.warnings.append(problem)
     run.write(out.folder, out.held)
     write_trace(out.folder, out.held)
     write_report(out.folder, out.held)

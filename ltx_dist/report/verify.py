@@ -13,6 +13,7 @@ from ltx_dist.media.mp4 import check_video
 from ltx_dist.media.seal import read_seal
 from ltx_dist.pipeline.payloads import SoundFacts
 from ltx_dist.report.run_record import read_run_record
+from ltx_dist.store.clip_names import clip_names
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.found import (
     BLOCK_BYTES,
@@ -23,7 +24,6 @@ from ltx_dist.store.found import (
     sha256_of,
     size_of,
 )
-from ltx_dist.store.publisher import RESERVED_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,7 @@ def verify_folder(folder: Path) -> Iterator[Verdict]:
     """
     if not (folder / INTERNAL).is_dir():
         raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o {folder}` makes one")
-    sidecars = {path.stem for path in folder.glob("*.json")} - RESERVED_NAMES
-    there = sidecars | {path.stem for path in folder.glob("*.mp4")}
+    there = set(clip_names(folder))
     for name in sorted(there | set(unfinished_clips(folder))):
         if name in there:
             yield _verdict(name, folder / f"{name}.mp4", folder / f"{name}.json")

@@ -13,7 +13,7 @@ from ltx_dist.checkpoints.component_config import noise_scheduler_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
-from ltx_dist.inputs.config import ModelConfig, RenderConfig
+from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.inputs.prompt_row import max_tokens
@@ -57,7 +57,7 @@ class Batch:
 
     @property
     def mp4_settings(self) -> Mp4Settings:
-        return Mp4Settings(**self.config.output.model_dump())
+        return Mp4Settings(**self.config.output.model_dump(exclude=set(OF_THE_FOLDER)))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ class PlacedBatch:
             f"{section}.{key}": value
             for section in ("model", "denoise", "output")
             for key, value in config[section].items()
-            if value != defaults[section][key]
+            if value != defaults[section][key] and not (section == "output" and key in OF_THE_FOLDER)
         }
         tiling = self.placement.tiling
         settings |= {f"model.{key}": value for key, value in self.resolved_model().items() if value is not None}

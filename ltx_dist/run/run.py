@@ -104,7 +104,8 @@ def _run(session: Session) -> int:
     """Find what remains to be done, and do it."""
     placed, out = session.placed, session.out
     with output_errors():
-        publisher = Publisher(out.folder, placed.checkpoint_record(), out.held, placed.sidecar_notes())
+        posters = placed.batch.config.output.poster
+        publisher = Publisher(out.folder, placed.checkpoint_record(), out.held, placed.sidecar_notes(), posters)
         if not placed.batch.decoded_again:  # else those that the latents were made with stay known
             write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
         if out.mirror:

@@ -46,7 +46,7 @@ RETRYING = Retrying(
 )
 """Half a minute of trouble passes; wrong credentials and a bucket that is not there do not."""
 
-RUN_FILES = ("run.json", "trace.json", "index.html")
+RUN_FILES = ("run.json", "metadata.jsonl", "trace.json", "index.html")
 
 WHEN = ("LastModified", "mtime", "updated", "last_modified", "created")
 """Under which of these a store says when a file was written: S3, local and GCS, GCS, Azure, memory."""
@@ -74,16 +74,16 @@ class Mirror:
         self._run_upload: Future[None] | None = None
 
     def pull(self) -> None:
-        """Learn what is there, and fetch every sidecar and run.json: what is there counts, not what is staged."""
+        """Learn what is there, and fetch sidecars, run.json and the table: what is there counts, not what is staged."""
         with self._errors():
             self._listing = self._list()
-            wanted = [name for name in self._listing if _is_sidecar(name) or name == "run.json"]
+            wanted = [name for name in self._listing if _is_sidecar(name) or name in ("run.json", "metadata.jsonl")]
             for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
                 write_atomically(self._folder / name, content)
         make_folder(self._uploaded)
         clear_folder(self._uploaded)
         for name in self._listing:
-            if name.endswith(".mp4"):
+            if name.endswith((".mp4", ".webp")):
                 write_mark(self._uploaded / name)
 
     def holds(self, name: str, render_key: str) -> bool:
@@ -152,7 +152,11 @@ class Mirror:
         self._pool.shutdown(cancel_futures=True)
 
     def _send_clip(self, name: str) -> None:
-        mp4, sidecar = self._folder / f"{name}.mp4", self._folder / f"{name}.json"
+        mp4, sidecar, poster = (self._folder / f"{name}{ending}" for ending in (".mp4", ".json", ".webp"))
+        if poster.exists():
+            self._send(poster.name)
+            write_mark(self._uploaded / poster.name)
+            remove_file(poster)
         if mp4.exists():
             self._send(mp4.name)
             if (etag := _etag(self._info(mp4.name))) is not None:

@@ -1,4 +1,5 @@
-"""Publishing into the output folder: `NAME.mp4`, and beside it `NAME.json` (the sidecar), the mp4 always first.
+"""Publishing into the output folder: `NAME.mp4`, and beside it `NAME.json` (the sidecar) after it, `NAME.webp` (the
+poster) before it.
 
 The mp4, with the render key in its seal, is the truth of a clip: a sidecar that is lost, or older than its mp4, is
 written again from it. One Publisher writes to a folder at a time; workers never do.
@@ -22,7 +23,16 @@ from ltx_dist.media.seal import claimed, read_seal
 from ltx_dist.pipeline.payloads import EncodedVideo, SoundFacts
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Completion, RenderResult
-from ltx_dist.store.files import INTERNAL, HeldFolder, clear_folder, make_folder, to_json, write_atomically, write_once
+from ltx_dist.store.files import (
+    INTERNAL,
+    HeldFolder,
+    clear_folder,
+    make_folder,
+    remove_file,
+    to_json,
+    write_atomically,
+    write_once,
+)
 from ltx_dist.store.found import (
     MAX_SIDECAR_BYTES,
     ForeignFileError,
@@ -40,6 +50,7 @@ class Publisher:
     """The one writer of an output folder.
 
     checkpoint: what the sidecars say of it, as JSON: its name and digests. notes: what else they say of single clips.
+    posters: whether clips get one.
     held: `folder` as this run has locked it; nothing is published into another that took its place.
     Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
     """
@@ -50,8 +61,9 @@ class Publisher:
         checkpoint: Mapping[str, Any],
         held: HeldFolder | None = None,
         notes: Mapping[str, Mapping[str, Any]] | None = None,
+        posters: bool = False,
     ) -> None:
-        self._folder, self._held = folder, held
+        self._folder, self._held, self._posters = folder, held, posters
         self._checkpoint, self._notes = dict(checkpoint), notes or {}
         self._scratch = folder / INTERNAL / "tmp"
         self._again: set[str] = set()
@@ -73,6 +85,7 @@ class Publisher:
             return True  # the clip that is there stays, and with it the record of how it was made
         if video is not None:
             _check(request, video)
+            self._put_poster(request, video.poster)
             is_first = request.request_id not in self._again
             if not write_once(
                 self._mp4(request),
@@ -87,10 +100,17 @@ class Publisher:
         self._again.discard(request.request_id)
         return True
 
+    def _put_poster(self, request: RenderRequest, poster: bytes | None) -> None:
+        """Before the mp4, so that none of an earlier clip outlives it."""
+        if self._posters and poster is not None:
+            write_atomically(self._poster(request), poster, self._scratch, self._held)
+        else:
+            remove_file(self._poster(request), self._held)
+
     def check_names(self, requests: Iterable[RenderRequest]) -> None:
         """Raises OSError where a folder has the name of a clip's file, before anything is rendered for it."""
         for request in requests:
-            for path in (self._mp4(request), self._json(request)):
+            for path in (self._mp4(request), self._json(request), self._poster(request)):
                 if path.is_dir() and not path.is_symlink():
                     raise IsADirectoryError(errno.EISDIR, "a folder where a file of a clip should be", str(path))
 
@@ -153,6 +173,9 @@ class Publisher:
 
     def _json(self, request: RenderRequest) -> Path:
         return self._folder / f"{request.request_id}.json"
+
+    def _poster(self, request: RenderRequest) -> Path:
+        return self._folder / f"{request.request_id}.webp"
 
     def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
         noted = content | self._notes.get(request.request_id, {})

@@ -75,7 +75,8 @@ def names(url: str) -> list[str]:
     return sorted(path.rpartition("/")[2] for path in store.ls(root, detail=False))
 
 
-CLIPS = ["001-one.json", "001-one.mp4", "002-two.json", "002-two.mp4"]
+CLIPS = ["001-one.json", "001-one.mp4", "001-one.webp", "002-two.json", "002-two.mp4", "002-two.webp"]
+RUN_FILES = ["index.html", "metadata.jsonl", "run.json", "trace.json"]
 
 
 @pytest.mark.parametrize("store", ["memory", "s3"])
@@ -85,7 +86,7 @@ def test_a_batch_goes_to_a_store_and_on_from_there(
     url = request.getfixturevalue(store)
     first = render(url, checkpoint)
     assert first.exit_code == 0, first.output
-    assert names(url) == [*CLIPS, "index.html", "run.json", "trace.json"]
+    assert names(url) == [*CLIPS, *RUN_FILES]
     files, root = fsspec.core.url_to_fs(url)
     assert b"<video data-src=" in files.cat_file(f"{root}/index.html"), "clips that are over there are on the page"
     assert not list(staging_folder(url).glob("*.mp4")), "what has arrived is removed here"
@@ -113,7 +114,7 @@ def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, check
     again = render(memory, checkpoint)
     assert again.exit_code == 0 and "already there" not in again.output, again.output
     assert files.cat_file(f"{root}/001-one.mp4") == whole
-    assert names(memory) == [*CLIPS, "index.html", "run.json", "trace.json"]
+    assert names(memory) == [*CLIPS, *RUN_FILES]
 
 
 def test_other_content_of_the_same_size_and_older_than_its_sidecar_is_noticed(

@@ -251,3 +251,19 @@ def test_a_name_that_is_taken_by_a_folder_leaves_nothing_behind(tmp_path: Path) 
     with pytest.raises(OSError):
         write_atomically(tmp_path / "clip.mp4", b"data")
     assert files(tmp_path) == set()
+
+
+def test_the_poster_is_that_of_the_mp4_beside_it(tmp_path: Path) -> None:
+    poster = tmp_path / "003-été.webp"
+    Publisher(tmp_path, CHECKPOINT, posters=True).publish(done(), "key-1")
+    assert poster.read_bytes() == video().poster
+    Publisher(tmp_path, CHECKPOINT, posters=True).publish(done(200), "key-2")
+    assert poster.read_bytes() == video(200).poster != video().poster
+    Publisher(tmp_path, CHECKPOINT, posters=False).publish(done(), "key-1")
+    assert not poster.exists(), "that of another clip would be wrong"
+
+
+def test_a_clip_that_fails_again_keeps_its_mp4_and_poster(tmp_path: Path) -> None:
+    Publisher(tmp_path, CHECKPOINT, posters=True).publish(done(), "key-1")
+    Publisher(tmp_path, CHECKPOINT, posters=True).publish(failed(), "key-2")
+    assert (tmp_path / "003-été.webp").read_bytes() == video().poster

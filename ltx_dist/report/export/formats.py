@@ -1,0 +1,40 @@
+"""The formats of `ltx-dist export`: one row each, and one module each that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from ltx_dist.report.finished_clips import FinishedClip
+
+Writer = Callable[[Sequence[FinishedClip], Path], None]
+"""Writes the clips to a path that is not there yet, with the format's ending; makes the folder itself.
+
+May raise OSError, and ValueError for clips that the format cannot hold, or a package that is not installed.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """module: its writer is `write` in there. endings: of the file that it writes; none for a folder. opens_mp4s: or
+    reads sidecars alone, so that nothing else is fetched from a bucket."""
+
+    module: str
+    endings: tuple[str, ...] = ()
+    opens_mp4s: bool = True
+
+    def writer(self) -> Writer:
+        return import_module(f"ltx_dist.report.export.{self.module}").write
+
+
+FORMATS = {
+    "hf": Format("hf"),
+    "webdataset": Format("webdataset"),
+    "parquet": Format("parquet", (".parquet",)),
+    "vbench": Format("vbench"),
+    "csv": Format("csv_file", (".csv",), opens_mp4s=False),
+    "frames": Format("frames"),
+    "sheet": Format("sheet", (".jpg", ".jpeg", ".png", ".webp")),
+}

@@ -1,0 +1,26 @@
+"""`frames`: a folder per clip with each frame as a PNG, `00000.png` and so on, as the mp4 decodes to RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ltx_dist.media.mp4 import read_frames
+from ltx_dist.report.finished_clips import FinishedClip
+
+COMPRESSION = 1
+"""zlib's fastest: six is a tenth smaller and takes three times as long."""
+
+
+def write(clips: Sequence[FinishedClip], place: Path) -> None:
+    place.mkdir()
+    for clip in clips:
+        folder = place / clip.name
+        folder.mkdir(parents=True)
+        try:
+            for number, frame in enumerate(read_frames(clip.mp4)):
+                Image.fromarray(frame).save(folder / f"{number:05d}.png", compress_level=COMPRESSION)
+        except ValueError as error:
+            raise ValueError(f"{clip.name}: {error}; `ltx-dist verify` says which clips are damaged") from None

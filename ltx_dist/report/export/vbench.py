@@ -1,0 +1,45 @@
+"""`vbench`: clips under the names that VBench looks for, `PROMPT-INDEX.mp4`, with an index per prompt from 0 on.
+
+https://github.com/Vchitect/VBench#video-sampling asks for five of each prompt.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltx_dist.messages import Mistakes, show
+from ltx_dist.report.export.destination import link_or_copy
+from ltx_dist.report.finished_clips import FinishedClip
+
+MAX_NAME_BYTES = 255
+"""Of a file's name, in nearly every file system."""
+
+
+def write(clips: Sequence[FinishedClip], place: Path) -> None:
+    """A prompt's clips are numbered by seed, then by name. Raises ValueError for prompts that can be no file's name."""
+    of_prompt: dict[str, list[FinishedClip]] = defaultdict(list)
+    for clip in clips:
+        of_prompt[clip.request["prompt"]].append(clip)
+    if wrong := [problem for prompt, found in of_prompt.items() if (problem := _problem(prompt, found[0].name))]:
+        raise Mistakes(wrong)
+    place.mkdir()
+    for prompt, found in of_prompt.items():
+        for index, clip in enumerate(sorted(found, key=_order)):
+            link_or_copy(clip.mp4, place / f"{prompt}-{index}.mp4")
+
+
+def _order(clip: FinishedClip) -> tuple[int, str]:
+    seed = clip.request.get("seed")
+    return (seed if isinstance(seed, int) else 0), clip.name
+
+
+def _problem(prompt: str, name: str) -> str | None:
+    if "/" in prompt or "\0" in prompt:
+        return f"{name}: its prompt {show(prompt)} has a /, so it can be no file's name, which VBench goes by"
+    if prompt.startswith("."):
+        return f"{name}: its prompt {show(prompt)} begins with a dot, so its file would be hidden"
+    if (size := len(f"{prompt}-0000.mp4".encode())) > MAX_NAME_BYTES:
+        return f"{name}: its prompt is too long for a file's name ({size} bytes; at most {MAX_NAME_BYTES})"
+    return None

@@ -1,0 +1,79 @@
+"""The finished clips of an output folder with what their sidecars tell, and those that are not finished, with why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.report.verify import unfinished_clips
+from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
+from ltx_dist.store.object_store import is_uploaded
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedClip:
+    """A clip whose mp4 is there.
+
+    mp4: where it lies, or lay until it was uploaded. location: its absolute path or URL, for others. sidecar: the JSON
+    of `NAME.json`.
+    """
+
+    name: str
+    mp4: Path
+    location: str
+    sidecar: Mapping[str, Any]
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        return self.sidecar["request"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A clip that is not finished: failed, not rendered yet, or without one of its files."""
+
+    name: str
+    reason: str
+
+
+def finished_clips(folder: Path, url: str | None = None) -> tuple[list[FinishedClip], list[LeftOut]]:
+    """Both kinds, in the order of names. An mp4 is taken for its clip's by its size; `ltx-dist verify` reads it.
+
+    url: of the output that `folder` stages for, or was fetched from.
+    """
+    root = url or str(folder.absolute())
+    finished: list[FinishedClip] = []
+    left_out: list[LeftOut] = []
+    names = clip_names(folder)
+    for name in names:
+        found = _read(folder, name, f"{root}/{name}.mp4")
+        if isinstance(found, FinishedClip):
+            finished.append(found)
+        else:
+            left_out.append(found)
+    missing = sorted(set(unfinished_clips(folder)) - set(names))
+    return finished, left_out + [LeftOut(name, "not rendered yet") for name in missing]
+
+
+def _read(folder: Path, name: str, location: str) -> FinishedClip | LeftOut:
+    mp4, sidecar = folder / f"{name}.mp4", folder / f"{name}.json"
+    try:
+        told = read_found_json(sidecar, MAX_SIDECAR_BYTES)
+        if told["status"] != "done":
+            return LeftOut(name, f"failed: {(str(told['error']).splitlines() or [''])[0]}")
+        if not isinstance(told["request"]["prompt"], str):
+            raise TypeError
+    except FileNotFoundError:
+        return LeftOut(name, f"{sidecar.name} is missing; rerunning the render command writes it again from the mp4")
+    except (ValueError, KeyError, TypeError, OSError):
+        return LeftOut(name, f"{sidecar.name} is damaged or not a sidecar")
+    if is_uploaded(folder, f"{name}.mp4"):
+        return FinishedClip(name, mp4, location, told)
+    if not mp4.is_file():
+        return LeftOut(name, f"{mp4.name} is missing")
+    if told.get("mp4_bytes", size := mp4.stat().st_size) != size:
+        return LeftOut(name, f"{mp4.name} is not the file that was published (its size differs)")
+    return FinishedClip(name, mp4, location, told)

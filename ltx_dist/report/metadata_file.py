@@ -1,0 +1,55 @@
+"""`metadata.jsonl`: one row per finished clip of a folder, as `datasets.load_dataset("videofolder", ...)` reads it.
+
+It is made from the sidecars, so it holds the clips of all runs into the folder, and can be written again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ltx_dist.report.clip_table import Row, clip_table
+from ltx_dist.report.finished_clips import finished_clips
+from ltx_dist.store.files import INTERNAL, HeldFolder, write_atomically
+from ltx_dist.store.found import MAX_RUN_BYTES, ForeignFileError, read_found
+
+NAME = "metadata.jsonl"
+
+
+def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
+    """Write the rows of all finished clips. May raise OSError.
+
+    Rows of clips whose mp4 is there but whose sidecar was lost stay as they are. Returns why nothing was written
+    where a file of that name is not ours, else None.
+    """
+    path, scratch = folder / NAME, folder / INTERNAL / "tmp"
+    earlier = _read_rows(path)
+    if earlier is None:
+        return f"{path}: not written by ltx-dist, so it is left as it is; rename it to get a table of the clips"
+    rows = clip_table(finished_clips(folder)[0])
+    known = {row["file_name"] for row in rows}
+    rows += [
+        row
+        for row in earlier
+        if row["file_name"] not in known
+        and (folder / row["file_name"]).is_file()
+        and not (folder / row["file_name"]).with_suffix(".json").exists()
+    ]
+    write_atomically(path, rows_as_json_lines(rows), scratch if scratch.is_dir() else None, held)
+    return None
+
+
+def rows_as_json_lines(rows: list[Row]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode(errors="replace")
+
+
+def _read_rows(path: Path) -> list[Row] | None:
+    """The rows that we wrote; none where there is no file; None where it is not ours."""
+    try:
+        rows = [json.loads(line) for line in read_found(path, MAX_RUN_BYTES).splitlines()]
+    except FileNotFoundError:
+        return []
+    except (ForeignFileError, ValueError, RecursionError):
+        return None
+    ours = all(isinstance(row, dict) and isinstance(row.get("file_name"), str) and "render_key" in row for row in rows)
+    return rows if ours else None

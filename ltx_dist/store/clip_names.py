@@ -1,0 +1,34 @@
+"""The names of the clips in an output folder, by its files: `storm`, or `coast/storm` for one in a folder of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ltx_dist.store.files import INTERNAL
+from ltx_dist.store.publisher import RESERVED_NAMES
+
+ENDINGS = (".mp4", ".json")
+"""Of a clip's files; of a failed clip there is the second alone."""
+
+
+def clip_names(folder: Path) -> list[str]:
+    """Every name with an mp4 or a sidecar, 2 before 10.
+
+    Links to folders, hidden folders, and folders in it that are the output of other runs are not entered.
+    """
+    names: set[str] = set()
+    for place, folders, files in os.walk(folder):
+        inside = Path(place).relative_to(folder).as_posix()
+        if inside != "." and (INTERNAL in folders or "run.json" in files):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        stems = {stem for stem, ending in map(os.path.splitext, files) if ending in ENDINGS} - RESERVED_NAMES
+        names |= {stem if inside == "." else f"{inside}/{stem}" for stem in stems}
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
