@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.report.copied_command import options_of, row_of
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
-from ltx_dist.store.object_store import uploaded_names
+from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.publisher import RESERVED_NAMES
 
 DIGESTS = ("frames_sha256", "audio_sha256", "mp4_sha256")
@@ -34,7 +34,8 @@ class Clip:
 
     url, poster: of the mp4 and its still picture, relative to the page; None without one.
     row: every setting but the name as a prompt file has it, by field, as JSON texts: numbers keep all their digits.
-    settings: of the config, by dotted key; options: the same for a command line.
+    settings: of the config, by dotted key, and what the prompt file says in `meta`, as JSON texts; options: those of
+    the config for a command line.
     stages: worker and seconds of work by stage. notes: what else to know of it, one line each.
     sampling_rate: of its sound; 0 without.
     """
@@ -56,27 +57,25 @@ class Clip:
 
 def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
     """Every clip of the folder, finished or failed, in the order of names (2 before 10)."""
-    files = {path.name for path in folder.iterdir() if path.suffix == ".json" or path.is_file()}
-    files |= uploaded_names(folder)
-    names = {Path(name).stem for name in files if name.endswith((".mp4", ".json"))} - RESERVED_NAMES
-    return [_clip(folder, name, files, recipe) for name in sorted(names, key=_natural)]
+    names = {path.stem for path in folder.glob("*.mp4")} | {path.stem for path in folder.glob("*.json")}
+    return [_clip(folder, name, recipe) for name in sorted(names - RESERVED_NAMES, key=_natural)]
 
 
-def _clip(folder: Path, name: str, files: Collection[str], recipe: Recipe) -> Clip:
-    mp4, webp = f"{name}.mp4", f"{name}.webp"
-    url = _url(mp4) if mp4 in files else None
+def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
+    url = _url_of(folder, f"{name}.mp4")
     try:
         sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
         request, done = sidecar["request"], sidecar["status"] == "done"
         settings = sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}
+        meta = {f"meta.{key}": value for key, value in (sidecar.get("meta") or {}).items()}
         return Clip(
             name=name,
             status=("done" if url else "unknown") if done else "failed",
             url=url if done else None,
-            poster=_url(webp) if done and webp in files else None,
-            error=("" if url else f"{mp4} is missing") if done else str(sidecar["error"]),
+            poster=_url_of(folder, f"{name}.webp") if done else None,
+            error=("" if url else f"{name}.mp4 is missing") if done else str(sidecar["error"]),
             row={key: json.dumps(value) for key, value in row_of(request, settings).items() if key != "name"},
-            settings={key: json.dumps(value) for key, value in settings.items()},
+            settings={key: json.dumps(value) for key, value in (settings | meta).items()},
             options=options_of(settings),
             stages={
                 stage: _worker_and_seconds(sidecar["stages"][stage])
@@ -97,8 +96,10 @@ def _clip(folder: Path, name: str, files: Collection[str], recipe: Recipe) -> Cl
         return Clip(name, "unknown", url, error=f"{name}.json is damaged or not a sidecar")
 
 
-def _url(name: str) -> str:
-    return quote(os.fsencode(name))
+def _url_of(folder: Path, name: str) -> str | None:
+    """Of a file of the folder, or of what was uploaded from it; None where there is no such file."""
+    there = (folder / name).is_file() or is_uploaded(folder, name)
+    return quote(os.fsencode(name)) if there else None
 
 
 def _worker_and_seconds(report: Mapping[str, Any]) -> tuple[str, float]:
@@ -110,12 +111,14 @@ def _worker_and_seconds(report: Mapping[str, Any]) -> tuple[str, float]:
 
 def _pictures(request: Mapping[str, Any], folder: Path) -> tuple[Picture, ...]:
     """Images and videos that the clip was made from, as far as they are files that still exist."""
+    asked = [(f"frame {one['frame_index']}", one) for one in request.get("conditions", ())]
+    asked += [(name, request[name]) for name in ("video", "reference") if request.get(name)]
     found: list[Picture] = []
-    for one in [*request.get("conditions", ()), *([request["video"]] if request.get("video") else [])]:
+    for name, one in asked:
         place = Path(one["place"])
         if place.is_absolute() and place.is_file():
-            of = "begins as" if one is request.get("video") else f"frame {one['frame_index']}"
-            found.append((f"{of}: {place.name}", _url(os.path.relpath(place, folder.resolve())), bool(one["is_video"])))
+            url = quote(os.fsencode(os.path.relpath(place, folder.resolve())))
+            found.append((f"{name}: {place.name}", url, bool(one["is_video"])))
     return tuple(found)
 
 

@@ -196,10 +196,9 @@ class Mirror:
             raise OutputError(f"{self.url}: {_said(error)}") from error
 
 
-def uploaded_names(folder: Path) -> set[str]:
-    """The files that a staging folder's output has; none for every folder that stages for none."""
-    uploaded = folder / ".ltx-dist" / "uploaded"
-    return {path.name for path in uploaded.iterdir()} if uploaded.is_dir() else set()
+def is_uploaded(folder: Path, name: str) -> bool:
+    """Whether a staging folder's output has the file; False for every folder that stages for none."""
+    return (folder / ".ltx-dist" / "uploaded" / name).exists()
 
 
 def _open(url: str) -> tuple[Any, str]:

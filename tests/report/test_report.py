@@ -154,6 +154,15 @@ def test_a_poster_is_used_where_it_is_there(tmp_path: Path) -> None:
     assert [clip.poster for clip in read_clips(folder, RECIPE)] == [None, "b.webp"]
 
 
+def test_what_the_prompt_file_says_in_meta_is_a_column(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, ["a"])
+    sidecar = json.loads((folder / "a.json").read_text())
+    (folder / "a.json").write_text(json.dumps(sidecar | {"meta": {"category": "sea"}}))
+    (clip,) = read_clips(folder, RECIPE)
+    assert clip.settings == {"model.checkpoint": '"/models/it\'s"', "meta.category": '"sea"'}
+    assert "sea" not in clip.options
+
+
 def test_what_a_clip_was_made_from_is_shown_while_it_is_there(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "out", ["a"])
     (tmp_path / "a lamp.png").write_bytes(b"a picture")

@@ -16,7 +16,8 @@ function commonRatio() {
   return Math.min(Math.max(ratio, 0.4), 1.4);
 }
 const ratio = commonRatio();
-const textHeight = 12 + 20 + ("prompt" in data.row ? 0 : 44) + (varying.some((key) => key !== "prompt") ? 26 : 6);
+const chipKeys = varying.filter((key) => key !== "prompt" && key !== "segments" && !key.startsWith("meta."));
+const textHeight = 12 + 20 + ("prompt" in data.row ? 0 : 44) + (chipKeys.length ? 26 : 6);
 
 function layOut() {
   if (cards.hidden) return;
@@ -90,9 +91,9 @@ function reason(clip) {
   return element("div", { className: "reason" }, element("b", { textContent: title }), element("pre", { textContent: clean(clip.error ?? "") }));
 }
 
-/** What this clip alone has: the settings in which clips differ. */
+/** What this clip alone has of the settings in which clips differ. */
 function ownChips(clip) {
-  const keys = varying.filter((key) => key !== "prompt" && (clip.row?.[key] ?? clip.settings?.[key]) !== undefined);
+  const keys = chipKeys.filter((key) => (clip.row?.[key] ?? clip.settings?.[key]) !== undefined);
   return keys.map((key) => element("span", { textContent: `${labelOf(key)} ${shorten(shown(key, textOf(clip, key)), 40)}` }));
 }
 function showMark(card, clip) {

@@ -47,7 +47,12 @@ function inWords(key, value) {
   return Object.entries(value).map(([name, one]) => `${labelOf(name)} ${inWords(name, one)}`).join(", ");
 }
 
-const promptOf = (clip) => (clip.row ? shown("prompt", textOf(clip, "prompt")) : "");
+/** What the clip shows; of a clip of several segments, one after the other. */
+function promptOf(clip) {
+  if (!clip.row) return "";
+  const prompt = textOf(clip, "prompt"), segments = parsed(textOf(clip, "segments") ?? "[]");
+  return prompt || !Array.isArray(segments) ? shown("prompt", prompt) : segments.map((one) => clean(one?.prompt)).join(" / ");
+}
 const secondsOf = (clip) => (clip.stages ?? []).reduce((sum, stage) => sum + (stage ? stage[1] : 0), 0);
 
 function sizeOf(clip) {
@@ -81,10 +86,12 @@ const varying = findVarying();
 /** The row of a prompt file that renders the clip again, as `json.dumps` writes it. */
 function rowOf(clip) {
   const fields = { name: JSON.stringify(clip.name), ...fieldsOf(clip) };
+  const meta = Object.entries(settingsOf(clip)).filter(([key]) => key.startsWith("meta."));
+  if (meta.length) fields.meta = `{${meta.map(([key, text]) => `${JSON.stringify(key.slice(5))}: ${text}`).join(", ")}}`;
   return `{${Object.entries(fields).map(([key, text]) => `${JSON.stringify(key)}: ${text}`).join(", ")}}`;
 }
 
-/** The same as `copied_command` of the package, but for the order of the fields. */
+/** The same as `copied_command` of the package, but for the order of the fields and `meta`, which changes no clip. */
 function commandOf(clip) {
   return `printf '%s\\n' '${rowOf(clip).replaceAll("'", `'"'"'`)}' | ltx-dist render - -o again${data.options[clip.options]}`;
 }

@@ -66,7 +66,7 @@ function describe(clip) {
   for (const id of ["copy-command", "copy-row", "copy-prompt", "clip-command", "open-json"]) byId(id).hidden = !clip.row;
   byId("open-mp4").hidden = !clip.url;
   byId("open-mp4").href = clip.url ?? "";
-  byId("open-json").href = `${encodeURIComponent(clip.name)}.json`;
+  byId("open-json").href = `${clip.name.split("/").map(encodeURIComponent).join("/")}.json`;
   hear(heard());
 }
 
@@ -143,4 +143,4 @@ for (const mark of ["star", "reject"]) byId(mark).addEventListener("click", () =
 document.addEventListener("marked", markButtons);
 copiesOnClick(byId("copy-command"), () => commandOf(current));
 copiesOnClick(byId("copy-row"), () => rowOf(current));
-copiesOnClick(byId("copy-prompt"), () => parsed(textOf(current, "prompt")));
+copiesOnClick(byId("copy-prompt"), () => promptOf(current));
