@@ -1,90 +1,81 @@
-"""The timeline of the page as data: one lane per device, one bar per completion, in percent of the makespan."""
+"""The timeline of the page as data: one lane per device, one bar per completion, in seconds of the makespan."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ltx_dist.messages import clean
 from ltx_dist.pipeline.recipe import Recipe
-from ltx_dist.pipeline.timeline import first_start, lane_of, lanes, makespan, went_wrong
+from ltx_dist.pipeline.timeline import first_start, lane_of, lanes, went_wrong
 from ltx_dist.pipeline.work import Completion
-from ltx_dist.report.tally import precise_duration
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One completion on a lane; `x`, `width` and `load` (before `x`) are percent of the makespan.
+class Bar(NamedTuple):
+    """One completion on a lane: a JSON list, which `timeline.js` reads by position.
 
-    name: of its first clip.
+    stage: its position in the recipe. start: in seconds from the first work. seconds: of work; load: of loading before
+    it. shade: 0 or 1, in turns. clips: positions among the clips that began. error: empty if all went well.
     """
 
-    name: str
-    stage: str
-    x: float
-    width: float
+    stage: int
+    start: float
+    seconds: float
     load: float
     shade: int
-    label: str
-    failed: bool
+    clips: list[int]
+    error: str
+
+
+class Lane(NamedTuple):
+    """A worker, or one of its host stages, and what it did, by start."""
+
+    name: str
+    busy: str
+    bars: list[Bar]
 
 
 def lanes_of(
     record: Mapping[str, Any], completions: Sequence[Completion], recipe: Recipe
-) -> tuple[list[tuple[Mapping[str, Any], list[Bar]]], dict[str, int]]:
-    """The workers of a run record, each with its bars, and the clips in the order in which they began."""
-    origin, total = first_start(completions), makespan(completions)
-    # Long ones first, so that short ones are drawn on top of them.
-    by_worker = {
-        worker: sorted(lane, key=lambda c: c.started - c.finished)
-        for worker, lane in lanes(completions, recipe).items()
-    }
+) -> tuple[list[Lane], list[str]]:
+    """The lanes of a run record, and the clips in the order in which they began."""
     began = list(dict.fromkeys(name for c in completions for name in c.assignment.request_ids))
     order = {name: position for position, name in enumerate(began)}
+    origin, by_worker = first_start(completions), lanes(completions, recipe)
+    shares = record["busy_share"]
     drawn = [
-        (worker, _bars(by_worker.get(worker["worker_id"], []), origin, total, recipe))
-        for worker in _lane_heads(record["workers"], by_worker, recipe)
+        Lane(
+            name,
+            f"{shares[name]:.0%} busy" if name in shares else "on its host",
+            _bars(by_worker.get(name, []), origin, order, recipe),
+        )
+        for name in _lane_names(record["workers"], by_worker, recipe)
     ]
-    return drawn, order
+    return drawn, began
 
 
-def _bars(lane: Sequence[Completion], origin: float, total: float, recipe: Recipe) -> list[Bar]:
+def _bars(lane: Sequence[Completion], origin: float, order: Mapping[str, int], recipe: Recipe) -> list[Bar]:
     """Clip by clip in two shades, counted in the lane: over all clips, every second lane would have but one."""
-    firsts = dict.fromkeys(c.assignment.request_ids[0] for c in sorted(lane, key=lambda c: c.started))
+    firsts = dict.fromkeys(c.assignment.request_ids[0] for c in lane)
     shades = {name: position % 2 for position, name in enumerate(firsts)}
-    return [_bar(c, origin, total, shades[c.assignment.request_ids[0]], recipe) for c in lane]
+    return [
+        Bar(
+            stage=recipe.position(c.assignment.stage),
+            start=round(c.started - origin, 4),
+            seconds=round(c.report.seconds, 4),
+            load=round(max(0.0, min(c.report.load_seconds, c.started - origin)), 4),
+            shade=shades[c.assignment.request_ids[0]],
+            clips=[order[name] for name in c.assignment.request_ids],
+            error=(c.error or "worker lost") if went_wrong(c) else "",
+        )
+        for c in lane
+    ]
 
 
-def _bar(completion: Completion, origin: float, total: float, shade: int, recipe: Recipe) -> Bar:
-    assignment, scale = completion.assignment, 100 / max(total, 1e-6)
-    first, *others = assignment.request_ids
-    x = (completion.started - origin) * scale
-    seconds, load = completion.report.seconds, completion.report.load_seconds
-    parts = [first, recipe[assignment.stage].label.verb, precise_duration(seconds)]
-    parts += [f"in one pass with {', '.join(others)}"] * bool(others)
-    parts += [f"loading {precise_duration(load)}"] * (load >= 0.005)
-    parts.append(f"from {precise_duration(completion.started - origin)} on {assignment.worker_id}")
-    parts += [clean(completion.error or "worker lost")] * went_wrong(completion)
-    return Bar(
-        name=first,
-        stage=assignment.stage,
-        x=round(x, 4),
-        width=round(seconds * scale, 4),
-        load=round(min(load * scale, x), 4),
-        shade=shade,
-        label=" · ".join(parts),
-        failed=went_wrong(completion),
-    )
-
-
-def _lane_heads(
-    workers: Sequence[Mapping[str, Any]], lane_names: Container[str], recipe: Recipe
-) -> Iterator[Mapping[str, Any]]:
+def _lane_names(workers: Sequence[Mapping[str, Any]], lane_names: Container[str], recipe: Recipe) -> Iterator[str]:
     """The workers, each followed by the lanes of its host stages where it ran some."""
     for worker in workers:
-        yield worker
+        yield worker["worker_id"]
         for stage in recipe:
             name = lane_of(worker["worker_id"], stage)
             if stage.runs_on == "host" and name in lane_names:
-                yield {**worker, "worker_id": name, "stages": [stage.name]}
+                yield name

@@ -1,10 +1,11 @@
-"""The clips of a folder, read from its files: what the page shows of each, and the command that renders it again.
+"""The clips of a folder, read from its files: what the page shows of each, and the row that renders it again.
 
 Sidecars may come from elsewhere: one that is not as ours are is a clip with a reason, never an error.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -14,30 +15,42 @@ from typing import Any
 from urllib.parse import quote
 
 from ltx_dist.pipeline.recipe import Recipe
-from ltx_dist.report.copied_command import copied_command
+from ltx_dist.report.copied_command import options_of, row_of
 from ltx_dist.store.clip_names import clip_names
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
+
+DIGESTS = ("frames_sha256", "audio_sha256", "mp4_sha256")
+"""Those of what one sees and hears; the sidecar has the others."""
+
+Picture = tuple[str, str, bool]
+"""What a clip was made from: a label, the file's URL relative to the page, and whether it is a video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One card. `status` is done, failed, or unknown for an mp4 or a sidecar that lacks its other half.
 
-    url: of the mp4, relative to the page; None without one. seconds: of work, without loading and waiting. notes: what
-    else to know of it, one line each. sampling_rate: of its sound; 0 without.
+    url, poster: of the mp4 and its still picture, relative to the page; None without one.
+    row: every setting but the name as a prompt file has it, by field, as JSON texts: numbers keep all their digits.
+    settings: of the config, by dotted key, and what the prompt file says in `meta`, as JSON texts; options: those of
+    the config for a command line.
+    stages: worker and seconds of work by stage. notes: what else to know of it, one line each.
+    sampling_rate: of its sound; 0 without.
     """
 
     name: str
     status: str
     url: str | None
+    poster: str | None = None
     error: str = ""
-    command: str = ""
-    seconds: float = 0.0
-    request: Mapping[str, Any] | None = None
-    stages: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    mp4_sha256: str = ""
+    row: Mapping[str, str] | None = None
+    settings: Mapping[str, str] | None = None
+    options: str = ""
+    stages: Mapping[str, tuple[str, float]] | None = None
+    digests: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     sampling_rate: int = 0
 
 
@@ -47,39 +60,61 @@ def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
 
 
 def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
-    mp4 = f"{name}.mp4"
-    there = (folder / mp4).is_file() or is_uploaded(folder, mp4)
-    url = quote(os.fsencode(mp4)) if there else None
+    url = _url_of(folder, f"{name}.mp4")
     try:
         sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
         request, done = sidecar["request"], sidecar["status"] == "done"
-        stages = tuple((stage, sidecar["stages"][stage]) for stage in recipe.names if stage in sidecar["stages"])
+        settings = sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}
+        meta = {f"meta.{key}": value for key, value in (sidecar.get("meta") or {}).items()}
         return Clip(
             name=name,
             status=("done" if url else "unknown") if done else "failed",
             url=url if done else None,
-            error=("" if url else f"{mp4} is missing") if done else str(sidecar["error"]),
-            command=copied_command(
-                request, sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}
-            ),
-            seconds=sum(_checked_seconds(report) for _, report in stages),
-            request=dict(request),
-            stages=stages,
-            mp4_sha256=sidecar.get("mp4_sha256", ""),
+            poster=_url_of(folder, f"{name}.webp") if done else None,
+            error=("" if url else f"{name}.mp4 is missing") if done else str(sidecar["error"]),
+            row={key: json.dumps(value) for key, value in row_of(request, settings).items() if key != "name"},
+            settings={key: json.dumps(value) for key, value in (settings | meta).items()},
+            options=options_of(settings),
+            stages={
+                stage: _worker_and_seconds(sidecar["stages"][stage])
+                for stage in recipe.names
+                if stage in sidecar["stages"]
+            },
+            digests={key: str(sidecar[key]) for key in DIGESTS if sidecar.get(key)},
             sampling_rate=int(sidecar.get("sampling_rate") or 0),
             notes=tuple(
                 f"{field}: {text['tokens']} tokens, of which {text['limit']} are used"
                 for field, text in sidecar.get("cut_off", {}).items()
             ),
+            pictures=_pictures(request, folder),
         )
     except FileNotFoundError:
-        return Clip(name, "unknown", url, f"{name}.json is missing")
+        return Clip(name, "unknown", url, error=f"{name}.json is missing")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
-        return Clip(name, "unknown", url, f"{name}.json is damaged or not a sidecar")
+        return Clip(name, "unknown", url, error=f"{name}.json is damaged or not a sidecar")
 
 
-def _checked_seconds(report: Mapping[str, Any]) -> float:
+def _url_of(folder: Path, name: str) -> str | None:
+    """Of a file of the folder, or of what was uploaded from it; None where there is no such file."""
+    there = (folder / name).is_file() or is_uploaded(folder, name)
+    return quote(os.fsencode(name)) if there else None
+
+
+def _worker_and_seconds(report: Mapping[str, Any]) -> tuple[str, float]:
     seconds = report["seconds"]
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         raise ValueError(f"{seconds!r} are no seconds")
-    return seconds
+    return str(report["worker"]), float(seconds)
+
+
+def _pictures(request: Mapping[str, Any], folder: Path) -> tuple[Picture, ...]:
+    """Images and videos that the clip was made from, as far as they are files that still exist."""
+    asked = [(f"frame {one['frame_index']}", one) for one in request.get("conditions", ())]
+    asked += [(name, request[name]) for name in ("video", "reference") if request.get(name)]
+    found: list[Picture] = []
+    for name, one in asked:
+        place = Path(one["place"])
+        if place.is_absolute() and place.is_file():
+            url = quote(os.fsencode(os.path.relpath(place, folder.resolve())))
+            found.append((f"{name}: {place.name}", url, bool(one["is_video"])))
+    return tuple(found)

@@ -19,27 +19,39 @@ _UNASKED: dict[str, Any] = {
 }
 """Settings of a request that says nothing of them; there are some that a row cannot have."""
 
+_FIELDS = frozenset(Row.model_fields)
+
 _SCHEDULE = ("num_inference_steps", "timesteps", "denoise_strength")
 _SECOND_PASS = [key for key in declared(SecondPass) if key not in _SCHEDULE]
 
 
 def copied_command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What renders the clip again, for a POSIX shell: every setting of its request as a prompt file of one row.
+    """The command that renders the clip again, for a POSIX shell: its row, piped to a `render` of the same settings.
 
     settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes
-    of JSON. A setting of null is one not given.
+    of JSON. `commandOf` in data.js puts the same together from the parts.
     """
+    row = json.dumps(row_of(request, settings))
+    return f"printf '%s\\n' {shlex.quote(row)} | ltx-dist render - -o again{options_of(settings)}"
+
+
+def row_of(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a request as a row of a prompt file. A setting of null is one not given."""
     asked = _in_words_of_a_row(request, settings)
     given = {key: value for key, value in asked.items() if value is not None and key != "request_id"}
-    row = {"name": request["request_id"]} | {
-        key: value for key, value in given.items() if key in Row.model_fields or value != _UNASKED.get(key)
+    return {"name": request["request_id"]} | {
+        key: value for key, value in given.items() if key in _FIELDS or value != _UNASKED.get(key)
     }
-    command = f"printf '%s\\n' {shlex.quote(json.dumps(row))} | ltx-dist render - -o again"
-    for key, value in settings.items():
-        if (key, value) != ("model.checkpoint", "demo"):
-            text = value if isinstance(value, str) else json.dumps(value)
-            command += f" --set {shlex.quote(f'{key}={text}')}"
-    return command
+
+
+def options_of(settings: Mapping[str, Any]) -> str:
+    """The settings as `--set` options, each after a space; the packaged model needs none."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return "".join(
+        f" --set {shlex.quote(f'{key}={text}')}"
+        for key, text in texts.items()
+        if (key, text) != ("model.checkpoint", "demo")
+    )
 
 
 def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

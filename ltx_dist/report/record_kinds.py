@@ -48,7 +48,7 @@ def _stage(stage: Any) -> None:
 
 
 def _worker(worker: Any) -> str:
-    _texts([worker["worker_id"], worker["device"], *_list(worker["stages"])])
+    _texts([worker["worker_id"], worker["device"], worker.get("device_name", ""), *_list(worker["stages"])])
     return worker["worker_id"]
 
 

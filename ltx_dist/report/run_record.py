@@ -206,7 +206,8 @@ def _stage_of(stage: StageSpec) -> dict[str, Any]:
 
 def worker_of(worker: Worker) -> dict[str, Any]:
     device = "cpu" if worker.device == "cpu" else f"{worker.device}:{worker.device_index}"
-    return {"worker_id": worker.worker_id, "stages": [str(stage) for stage in worker.stages], "device": device}
+    stages = [str(stage) for stage in worker.stages]
+    return {"worker_id": worker.worker_id, "stages": stages, "device": device, "device_name": worker.device_name}
 
 
 def event_of(completion: Completion) -> dict[str, Any]:

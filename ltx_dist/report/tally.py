@@ -80,7 +80,7 @@ class Tally:
         rate, eta = self.clips_an_hour(), self.eta()
         if self._began is not None and eta is None and self._pace.planned_seconds is not None:
             return f"{duration(self._pace.planned_seconds)} planned"
-        parts = [f"{_rate(rate)} clips/h"] if rate is not None else []
+        parts = [f"{rate_text(rate)} clips/h"] if rate is not None else []
         if eta is not None and self.ended < self.total:
             parts.append(f"{duration(eta)} left" if eta else "later than planned")
         return ", ".join(parts)
@@ -127,7 +127,8 @@ def waiting(queued: Mapping[str, int], recipe: Recipe) -> str:
     return "waiting: " + ", ".join(f"{number} {recipe[stage].label.verb}" for stage, number in queued.items())
 
 
-def _rate(clips_an_hour: float) -> str:
+def rate_text(clips_an_hour: float) -> str:
+    """Whole clips, or tenths where there are fewer than ten per hour."""
     return f"{clips_an_hour:.0f}" if clips_an_hour >= 9.95 else f"{clips_an_hour:.1f}"
 
 

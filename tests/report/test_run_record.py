@@ -46,8 +46,8 @@ def test_the_record_of_a_batch() -> None:
     }  # fmt: skip
     assert record["layout"] == "pinned"
     assert record["workers"] == [
-        {"worker_id": "gpu-0", "stages": ["encode_text", "decode"], "device": "cuda:0"},
-        {"worker_id": "gpu-1", "stages": ["denoise"], "device": "cuda:1"},
+        {"worker_id": "gpu-0", "stages": ["encode_text", "decode"], "device": "cuda:0", "device_name": "cpu"},
+        {"worker_id": "gpu-1", "stages": ["denoise"], "device": "cuda:1", "device_name": "cpu"},
     ]
     assert record["makespan_seconds"] == 8.0
     assert record["lower_bound_seconds"] == 7.0  # clip 001 alone; the failed denoise does not count

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import tiny
-from builders import RECIPE
 from typer.testing import CliRunner
 
 import ltx_dist
 from ltx_dist.cli import app
-from ltx_dist.report.clips import read_clips
+from ltx_dist.report.copied_command import copied_command
 
 ROW = {
     "prompt": "it's a \"red\" circle \\n", "name": "one", "seed": 11, "height": 64, "width": 96, "num_frames": 17,
@@ -43,7 +42,8 @@ def test_the_copied_command_makes_the_same_clip(
     options = [option for setting in [*given, *settings] for option in ("--set", setting)]
     done = CliRunner().invoke(app, ["render", "p.jsonl", "-o", "first", "--executor", "local", *options])
     assert done.exit_code == 0, done.output
-    (clip,) = read_clips(tmp_path / "first", RECIPE)
+    sidecar = json.loads((tmp_path / "first" / "one.json").read_text())
+    command = copied_command(sidecar["request"], sidecar["settings"])
 
     elsewhere, programs = tmp_path / "elsewhere", tmp_path / "bin"
     elsewhere.mkdir()
@@ -53,7 +53,7 @@ def test_the_copied_command_makes_the_same_clip(
     environment = os.environ | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(Path(ltx_dist.__file__).parents[1])
     }  # fmt: skip
-    again = subprocess.run(["sh", "-c", clip.command], cwd=elsewhere, env=environment, capture_output=True, text=True)
+    again = subprocess.run(["sh", "-c", command], cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr + again.stdout
     first, second = (
         json.loads((folder / "one.json").read_text()) for folder in (tmp_path / "first", elsewhere / "again")

@@ -1,0 +1,62 @@
+"""The line of facts at the head of the page: how many clips, of which model, on which devices, how fast."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from ltx_dist.messages import count
+from ltx_dist.report.clips import Clip
+from ltx_dist.report.tally import duration, rate_text
+
+
+def headline(record: Mapping[str, Any] | None, clips: Sequence[Clip], makespan_seconds: float) -> list[str]:
+    """The facts in order; those of a run need its record."""
+    if record is None:
+        return [count(len(clips), "clip"), *_model(None, clips)]
+    number = count(record["submitted"], "clip")
+    facts = [number if record["done"] == record["submitted"] else f"{record['done']} of {number}"]
+    facts += [*_model(record, clips), _devices(record["workers"])]
+    if makespan_seconds > 0:
+        ended = record["done"] - record.get("skipped", 0) + record["failed"]
+        facts += [duration(makespan_seconds), f"{rate_text(3600 * ended / makespan_seconds)} clips/h"]
+    if record.get("skipped"):
+        facts.append(f"{record['skipped']} there before")
+    return facts
+
+
+def _model(record: Mapping[str, Any] | None, clips: Sequence[Clip]) -> list[str]:
+    """Checkpoint, version and precision, as far as all clips agree."""
+    recorded = (record or {}).get("checkpoint")
+    name = recorded.get("name") if isinstance(recorded, Mapping) else None
+    settings = [clip.settings for clip in clips if clip.settings]
+    said = {
+        key: values.pop()
+        for key in ("model.checkpoint", "model.version", "model.precision")
+        if len(values := {str(json.loads(own.get(key, '""'))) for own in settings}) == 1
+    }
+    checkpoint = name if isinstance(name, str) else said.get("model.checkpoint", "")
+    model = PurePath(checkpoint).name if checkpoint.startswith("/") else checkpoint
+    version = said.get("model.version", "")
+    parts = [model, *([version] if version and version not in ("auto", model) else []), said.get("model.precision", "")]
+    return [", ".join(part for part in parts if part)] if model else []
+
+
+def _devices(workers: Sequence[Mapping[str, Any]]) -> str:
+    """`4 × NVIDIA GeForce RTX 4090`, or `3 CPU workers`, which share the cores of their hosts."""
+    names = Counter(_device(worker) for worker in workers)
+    return ", ".join(
+        count(number, f"{name} worker" if name == "CPU" else name) if name in ("CPU", "GPU") else f"{number} × {name}"
+        for name, number in names.items()
+    )
+
+
+def _device(worker: Mapping[str, Any]) -> str:
+    """Its model; of records of before models were written, only its kind."""
+    if worker["device"] == "cpu":
+        return "CPU"
+    name = worker.get("device_name", "cpu")
+    return "GPU" if name == "cpu" else name
