@@ -130,10 +130,8 @@ class Installed:
         assert "Open" in self.ltx_dist("demo", *SMALL, *ALONE)
         assert (self.here / "out" / "demo" / "index.html").is_file()
         assert "8 of 8 clips are intact" in self.ltx_dist("verify", "out/demo")
-        rendered = self.ltx_dist(
-            "render", "prompts.txt", "-m", "demo", "--profile", "demo", "-o", "clips", *SMALL, *ALONE
-        )
-        assert "1 done" in rendered, rendered
+        self.ltx_dist("render", "prompts.txt", "-m", "demo", "-o", "clips", *SMALL, *ALONE)
+        assert (self.here / "clips" / "001-a-red-circle.mp4").is_file()
         # 3 where something is missing on this machine, such as a place for Ray's token.
         checked = self.ltx_dist("doctor", "-m", "demo", exit_codes=(0, 3))
         assert "ok       checkpoint" in checked, checked
