@@ -122,17 +122,18 @@ def plan(
     config: Config = None,
     set_: Set = None,
 ) -> None:
-    """Show which worker would run what, and in which order. Loads no model and needs no GPU.
+    """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
     To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
     """
     with bad_input():
+        from ltx_dist.checkpoints.hub_headers import fetch_headers
         from ltx_dist.commands.console import printing_console
         from ltx_dist.commands.plan_table import print_plan
         from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
 
-        batch = open_batch(prompts, load(config, set_, profile, model))
+        batch = open_batch(prompts, load(config, set_, profile, model), fetch_headers)
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         print_plan(batch, inventory, printing_console())

@@ -18,12 +18,13 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 @dataclass
 class Hub:
-    """One repository with one commit. `asked`: every request, as `METHOD path`."""
+    """One repository with one commit. `asked`: every request, as `METHOD path`; num_bytes: of content sent."""
 
     repository: str
     folder: Path
     address: str = ""
     asked: list[str] = field(default_factory=list)
+    num_bytes: int = 0
 
     def files(self) -> dict[str, Path]:
         found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
@@ -70,12 +71,17 @@ def serve(repository: str, folder: Path) -> Iterator[Hub]:
             return self._send(b"", {"X-Error-Code": code}, 404)
 
         def _send(self, content: bytes, headers: dict[str, str], status: int = 200) -> None:
+            if status == 200 and (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))):
+                first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
+                headers = headers | {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+                content, status = content[first : last + 1], 206
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command == "GET":
+                hub.num_bytes += len(content)
                 self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

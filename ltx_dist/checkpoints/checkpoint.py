@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from ltx_dist.checkpoints.hub import (
     T5_FILES,
     TEXT_ENCODER_FILES,
     NotCachedError,
+    Snapshot,
     fetch_snapshot,
     is_hub_name,
 )
 from ltx_dist.checkpoints.places import what_is_wrong
 from ltx_dist.pipeline.conditions import Lora
 from ltx_dist.user_cache import from_home
+
+Fetch = Callable[[str, Sequence[str], str], Snapshot]
+"""`fetch_snapshot`, or what stands for it: a hub name, patterns of files, and the field to name in errors."""
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -90,24 +94,26 @@ class Checkpoint:
         return source
 
 
-def open_checkpoint(name: str, text_encoder: str | None = None, upscaler: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str, text_encoder: str | None = None, upscaler: str | None = None, fetch: Fetch = fetch_snapshot
+) -> Checkpoint:
     """Look at `demo` (packaged), a folder in diffusers layout, an official .safetensors file or a name on the hub.
 
     text_encoder: a folder with T5 and its tokenizer (or a name on the hub), in place of the checkpoint's own; an
     official file has none. upscaler: the latent upscaler of two passes, likewise. What is on the hub and not in its
-    cache on this machine is downloaded.
+    cache on this machine is downloaded. fetch: `fetch_headers` downloads no weights, for a look at the model alone.
     Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
     """
     path = DEMO_MODEL if name == "demo" else from_home(name, "model.checkpoint")
     if _is_on_hub(name, path):
         name = _fetch_checked(name, CHECKPOINT_FILES, "model.checkpoint")
-    encoder_name, encoder = _find_text_encoder(text_encoder) if text_encoder is not None else (None, None)
-    checkpoint = replace(_open(name, path, encoder), text_encoder=encoder_name)
+    encoder_name, encoder = _find_text_encoder(text_encoder, fetch) if text_encoder is not None else (None, None)
+    checkpoint = replace(_open(name, path, encoder, fetch), text_encoder=encoder_name)
     if upscaler is None:
         return checkpoint
     from ltx_dist.checkpoints.upscaler import with_upscaler
 
-    return with_upscaler(checkpoint, upscaler)
+    return with_upscaler(checkpoint, upscaler, fetch)
 
 
 def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
@@ -137,7 +143,7 @@ def _place(source: Source) -> Path:
     return source.file if isinstance(source, InFile) else source
 
 
-def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
+def _open(name: str, path: Path, encoder: Path | None, fetch: Fetch) -> Checkpoint:
     # Both make a Checkpoint, so they import this module.
     from ltx_dist.checkpoints.diffusers_folder import open_folder
     from ltx_dist.checkpoints.official_file import open_official_file
@@ -148,7 +154,7 @@ def _open(name: str, path: Path, encoder: Path | None) -> Checkpoint:
         return open_official_file(name, path, encoder)
     if _is_on_hub(name, path):
         files = CHECKPOINT_FILES if encoder is None else tuple(set(CHECKPOINT_FILES) - set(TEXT_ENCODER_FILES))
-        snapshot = fetch_snapshot(name, files, "model.checkpoint")
+        snapshot = fetch(name, files, "model.checkpoint")
         try:
             return open_folder(snapshot.name, snapshot.path, encoder)
         except ValueError as error:
@@ -183,12 +189,12 @@ def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
     return snapshot.name
 
 
-def _find_text_encoder(name: str) -> tuple[str, Path]:
+def _find_text_encoder(name: str, fetch: Fetch) -> tuple[str, Path]:
     """Its name, of one on the hub with the commit, and where it is."""
     path = from_home(name, "model.text_encoder")
     if "://" in name:
         raise ValueError(f"model.text_encoder: {name}: {what_is_wrong(name, path)}")
     if path.exists() or not is_hub_name(name):
         return name, path
-    snapshot = fetch_snapshot(_fetch_checked(name, T5_FILES, "model.text_encoder"), T5_FILES, "model.text_encoder")
+    snapshot = fetch(_fetch_checked(name, T5_FILES, "model.text_encoder"), T5_FILES, "model.text_encoder")
     return snapshot.name, snapshot.path

@@ -67,7 +67,8 @@ def fetch_snapshot(name: str, files: Sequence[str], field: str) -> Snapshot:
     except LocalEntryNotFoundError:
         raise NotCachedError(
             f"{field}: {name}: no such folder, not in the cache ({constants.HF_HUB_CACHE}), and the hub was not "
-            "reached; where there is network run `ltx-dist plan` with it and take the cache along, or give a folder"
+            f"reached; where there is network run `hf download {repository} --include '*/*' '*.json'` and take the "
+            "cache along, or give a folder"
         ) from None
     except HfHubHTTPError as error:
         said = str(error).strip().partition("\n")[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
+from ltx_dist.checkpoints.checkpoint import Checkpoint, Fetch, InFile, Source
 from ltx_dist.checkpoints.hub import fetch_snapshot, is_hub_name
 from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, weight_files
 from ltx_dist.strict_files import read_json
@@ -24,12 +24,12 @@ CONFIG_NAME = "latent_upsampler"
 FIELDS = ("in_channels", "mid_channels", "num_blocks_per_stage", "dims", "spatial_upsample", "temporal_upsample")
 
 
-def with_upscaler(checkpoint: Checkpoint, name: str) -> Checkpoint:
+def with_upscaler(checkpoint: Checkpoint, name: str, fetch: Fetch = fetch_snapshot) -> Checkpoint:
     """The checkpoint with this upscaler as its component `latent_upsampler`.
 
     Raises ValueError that names `model.upscaler` for what is none, or none for the checkpoint's latents.
     """
-    resolved, source = _find(name)
+    resolved, source = _find(name, fetch)
     config, tensors = _config(source, name), _tensors(source, name)
     if not config.get("spatial_upsample", True) or config.get("temporal_upsample", False):
         raise ValueError(f"model.upscaler: {name}: makes clips longer, not larger; give the spatial upscaler")
@@ -58,7 +58,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
     return {field: config[field] for field in FIELDS if field in config}
 
 
-def _find(name: str) -> tuple[str, Source]:
+def _find(name: str, fetch: Fetch) -> tuple[str, Source]:
     """Its name, of one on the hub with the commit, and where it is."""
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
@@ -69,7 +69,7 @@ def _find(name: str) -> tuple[str, Source]:
                 f"model.upscaler: {name}: holds the files of every version; download its "
                 "ltxv-spatial-upscaler-0.9.8.safetensors with `hf download`, and give the path"
             )
-        snapshot = fetch_snapshot(name, UPSCALER_FILES, "model.upscaler")
+        snapshot = fetch(name, UPSCALER_FILES, "model.upscaler")
         name, path = snapshot.name, snapshot.path
     for folder in (path / COMPONENT, path):
         if (folder / "config.json").is_file():

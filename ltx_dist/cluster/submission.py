@@ -109,7 +109,7 @@ def _is_here(config: RenderConfig) -> bool:
 
 def _is_file_here(field: str, name: str) -> bool:
     path = from_home(name, field)
-    if path.is_absolute():
+    if path.is_absolute() or PurePosixPath(name).is_absolute():  # Windows takes /models for a relative path
         return path.exists()
     if path.exists() or not is_hub_name(name):
         raise ValueError(f"{field}: {name} is relative, which means another file on the cluster; give its path there")

@@ -35,7 +35,7 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
         what, _, remedy = found["absent"].partition("; ")
         if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("", "0", "FALSE", "NO", "OFF"):
             what = what.replace("and the hub was not reached", "and `doctor` does not ask the hub")
-            yield warning("checkpoint", what, "check the name; `ltx-dist plan` or `render` downloads it")
+            yield warning("checkpoint", what, "check the name; `ltx-dist plan` looks at it, and `render` downloads it")
         else:
             yield failure("checkpoint", what, remedy)
     for mistake in found.get("wrong", ()):

@@ -6,6 +6,8 @@ import os
 import subprocess
 from dataclasses import replace
 
+import psutil
+
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits")
@@ -17,8 +19,13 @@ DESCRIBED = "GPU as described"
 
 def local_inventory() -> Inventory:
     """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Inventory(tuple(_visible(_query_gpus())), len(os.sched_getaffinity(0)), memory)
+    return Inventory(tuple(_visible(_query_gpus())), _usable_cores(), psutil.virtual_memory().total)
+
+
+def _usable_cores() -> int:
+    """Those that this process may run on; macOS does not tell, so all of them there."""
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:

@@ -8,9 +8,10 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, Fetch, open_checkpoint
 from ltx_dist.checkpoints.component_config import noise_scheduler_config
 from ltx_dist.checkpoints.digests import checkpoint_digest
+from ltx_dist.checkpoints.hub import fetch_snapshot
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
@@ -282,9 +283,12 @@ def _tilings_of(
     return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 
-def open_batch(prompts: str, config: RenderConfig) -> Batch:
-    """Read and check everything that a run needs. Raises ValueError with every mistake found."""
-    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
+def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
+    """Read and check everything that a run needs. Raises ValueError with every mistake found.
+
+    fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub is not downloaded.
+    """
+    checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler, fetch)
     if checkpoint.generation:
         _refuse_what_ltx2_lacks(config.model)
     if config.denoise.batch_size > 1 and noise_scheduler_config(checkpoint).get("stochastic_sampling"):

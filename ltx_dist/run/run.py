@@ -27,7 +27,7 @@ from ltx_dist.run.session import Session, say
 from ltx_dist.run.signals import EXIT_STOPPED, Stop, stop_on_signals
 from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
 from ltx_dist.store.kept_config import write_settings
-from ltx_dist.store.lock import folder_lock
+from ltx_dist.store.lock import check_platform, folder_lock
 from ltx_dist.store.output import Output
 from ltx_dist.store.publisher import Publisher
 from ltx_dist.store.spool_folder import drop_latents, spool_folder
@@ -59,6 +59,7 @@ def render_batch(
     Raises ValueError for what can still be wrong with the input now: an address, a device, a layout, or a folder
     that another run is writing to.
     """
+    check_platform()
     inventory = local_inventory()
     if kind == "local":
         wishes = batch.config.placement

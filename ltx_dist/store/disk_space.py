@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,8 +31,7 @@ def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, tem
 
 def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
     """A warning if so many bytes do not fit on the disk of `folder`, otherwise None. Raises OSError."""
-    system = os.statvfs(folder)
-    free = system.f_bavail * system.f_frsize
+    free = shutil.disk_usage(folder).free
     if mp4s + spool <= free:
         return None
     return (

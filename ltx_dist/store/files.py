@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -246,7 +247,7 @@ def _sync_folder(descriptor: int) -> None:
 
 def _room(path: Path) -> str:
     try:
-        system = os.statvfs(path.parent)
+        free = shutil.disk_usage(path.parent).free
     except OSError:
         return ""
-    return f", {system.f_bavail * system.f_frsize} free"
+    return f", {free} free"

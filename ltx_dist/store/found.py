@@ -28,6 +28,10 @@ MAX_RUN_BYTES = 1 << 30
 MAX_TENSOR_FILE_BYTES = 1 << 30
 """Bytes of the latents or embeddings of one clip: the largest take some hundred MB."""
 
+_FLAGS = os.O_RDONLY
+for _name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):  # Windows has the last of them alone
+    _FLAGS |= getattr(os, _name, 0)
+
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -43,7 +47,7 @@ def open_found(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
     """
     try:
         # Neither waits for a writer nor takes a terminal.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, _FLAGS)
     except OSError as error:
         if error.errno in ABSENT:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from ltx_dist.store.files import (
     INTERNAL,
@@ -33,13 +37,20 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUP
 MAX_HOLDER_BYTES = 4096
 
 
+def check_platform() -> None:
+    """Raises ValueError on Windows, which has neither the locks nor the signals that a run needs."""
+    if fcntl is None:
+        raise ValueError("Windows cannot write output folders; run this command in WSL2 (`wsl --install`)")
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[HeldFolder]:
     """Hold `folder` for this run; gives its identity. The operating system releases it when the process ends.
 
     Where a file system knows no locks, a file stands for one, and one of a process that is gone is taken over.
-    Raises ValueError naming the run that holds it; OSError when the folder cannot be written.
+    Raises ValueError naming the run that holds it, and on Windows; OSError when the folder cannot be written.
     """
+    check_platform()
     make_folder(folder / INTERNAL)
     with opened_folder(folder) as descriptor:
         held = HeldFolder.of(folder, descriptor)  # the descriptor stays open, so that no other folder gets this inode

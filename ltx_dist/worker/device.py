@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+import psutil
 import torch
 
 from ltx_dist.engine.executor import WorkerStartError
@@ -38,14 +36,10 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def memory_in_use(device: torch.device) -> int | None:
-    """Bytes allocated now; on a CPU those of this whole process, None where the system does not say."""
+    """Bytes allocated now; on a CPU those of this whole process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss
 
 
 SHORTAGES = (

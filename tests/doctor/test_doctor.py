@@ -115,7 +115,7 @@ def test_a_checkpoint_on_the_hub_is_looked_for_and_not_downloaded(tmp_path: Path
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     (finding,) = storage.check_checkpoint("nobody/nothing", None, "auto")
     assert finding.status is Status.WARNING and "not in the cache" in finding.text
-    assert "`ltx-dist plan` or `render` downloads it" in finding.remedy and not list(tmp_path.rglob("*.safetensors"))
+    assert "`render` downloads it" in finding.remedy and not list(tmp_path.rglob("*.safetensors"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (finding,) = storage.check_checkpoint("nobody/nothing", None, "auto")
     assert finding.status is Status.FAILURE and "take the cache along" in finding.remedy

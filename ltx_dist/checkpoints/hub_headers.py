@@ -1,0 +1,84 @@
+"""Looks at a model on the hub without downloading its weights: enough for `plan`, which loads none.
+
+Of each safetensors file only the header is asked for. A file with that header and a hole in place of the tensors stands
+for it, so everything that reads a folder's shapes reads this one too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ltx_dist.checkpoints.hub import Snapshot, fetch_snapshot
+from ltx_dist.user_cache import user_cache
+
+
+def fetch_headers(name: str, files: Sequence[str], field: str) -> Snapshot:
+    """The files of a hub name that match, those of weights by their headers alone unless the hub's cache has them all.
+
+    Nothing can be rendered from its folder. Where the hub is not reached, the cache's files, as of `fetch_snapshot`.
+    Raises ValueError that names the field.
+    """
+    small = fetch_snapshot(name, [file for file in files if not file.endswith(".safetensors")], field)
+    weights = _weights(small.name, files)
+    if all((small.path / file).exists() for file in weights) or os.name == "nt":  # where a hole takes its space
+        return fetch_snapshot(small.name, files, field)
+    folder = user_cache() / "headers" / small.name.replace("/", "--")
+    try:
+        for path in filter(Path.is_file, small.path.rglob("*")):
+            if path.suffix != ".safetensors":
+                _make_room(folder / path.relative_to(small.path))
+                shutil.copyfile(path, folder / path.relative_to(small.path))
+        for file in weights:
+            _write_with_a_hole(_header(small.name, file, field), folder / file)
+    except OSError as error:
+        raise ValueError(f"{field}: {name}: headers cannot be kept in {folder}: {error}; free space there") from None
+    return Snapshot(small.name, folder)
+
+
+def _weights(name: str, files: Sequence[str]) -> list[str]:
+    """The files of weights that the hub has and that match; none where it is not reached."""
+    from huggingface_hub import HfApi
+
+    repository, _, commit = name.partition("@")
+    try:
+        listed = HfApi().list_repo_files(repository, revision=commit)
+    except Exception:  # noqa: BLE001 (whatever it is, the cache is asked next, and says what it lacks)
+        return []
+    return [file for file in listed if file.endswith(".safetensors") and any(fnmatch(file, one) for one in files)]
+
+
+def _header(name: str, file: str, field: str) -> dict[str, object]:
+    """What a safetensors file begins with, by range requests."""
+    from huggingface_hub import HfApi
+
+    repository, _, commit = name.partition("@")
+    try:
+        found = HfApi().parse_safetensors_file_metadata(repository, file, revision=commit)
+    except Exception as error:  # noqa: BLE001 (of the hub, of the network, or of the file: it says which)
+        said = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{field}: {name}: the header of {file} cannot be read ({said}); try again") from None
+    tensors: dict[str, object] = {
+        key: {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": list(info.data_offsets)}
+        for key, info in found.tensors.items()
+    }
+    return ({"__metadata__": found.metadata} if found.metadata else {}) | tensors
+
+
+def _write_with_a_hole(header: dict[str, object], target: Path) -> None:
+    text = json.dumps(header).encode()
+    ends = [info["data_offsets"][1] for key, info in header.items() if key != "__metadata__"]  # type: ignore[index]
+    _make_room(target)
+    partial = target.with_suffix(".partial")
+    with partial.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        opened.truncate(opened.tell() + max(ends, default=0))
+    partial.replace(target)
+
+
+def _make_room(target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
