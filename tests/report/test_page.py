@@ -217,6 +217,7 @@ def test_the_grid_of_a_sweep_has_one_clock(browser: Browser, opened: Callable[..
 
 def test_a_page_of_a_run_loads_itself_again_and_is_as_it_was(browser: Browser, opened: Callable[..., Path]) -> None:
     folder = opened(names=[f"{n:03d}" for n in range(40)], exit_code=None, remaining=2)
+    assert browser.run("document.querySelector('.state').offsetLeft > document.querySelector('h1').offsetWidth")
     choose(browser, "#search", "prompt 0", "input")
     choose(browser, "#sort", "seconds")
     browser.run("scrollTo(0, 900)")
