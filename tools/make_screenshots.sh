@@ -7,20 +7,24 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'tmux -L shots kill-server 2>/dev/null || true; rm -rf "$work"' EXIT
 
-shoot() {  # URL PNG WIDTH HEIGHT, once every video in the window shows a picture
-  PYTHONPATH=.:tests .venv/bin/python - "$work/profile" "$@" <<'PYTHON'
+shoot() {  # URL PNG WIDTH HEIGHT [SCRIPT], once every clip in the window shows a picture
+  PYTHONPATH=.:tests/report .venv/bin/python - "$work/profile" "$@" <<'PYTHON'
 import base64, io, sys
 from pathlib import Path
 
 from PIL import Image
-from test_page import Browser  # the browser of the page's tests
+from browser import Browser  # that of the page's tests
 
-profile, url, png, width, height = sys.argv[1:]
+profile, url, png, width, height, *scripts = sys.argv[1:]
 browser = Browser(Path(profile))
 size = {"width": int(width), "height": int(height), "deviceScaleFactor": 1, "mobile": False}
 browser.call("Emulation.setDeviceMetricsOverride", **size)
+browser.call("Emulation.setScrollbarsHidden", hidden=True)
 browser.open(url)
-browser.until("[...document.querySelectorAll('video[src]')].every((video) => video.readyState >= 2)", seconds=60)
+for script in scripts:
+    browser.run(script)
+shown = "(screen) => screen.querySelector('img')?.complete || screen.querySelector('video')?.readyState >= 2"
+browser.until(f"[...document.querySelectorAll('.screen')].every({shown})", seconds=60)
 shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"])
 browser.close()
 # 256 colours are all that these pictures have, and a third of the bytes.
@@ -51,5 +55,7 @@ code = "<body style='margin:14px 18px;background:#0c0c0c'><pre style='font:14px/
 Path(sys.argv[2]).write_text(console.export_html(theme=MONOKAI, code_format=code, inline_styles=True))
 PYTHON
 shoot "file://$work/live.html" docs/images/live.png 980 310
-shoot "file://$work/demo/index.html" docs/images/page.png 1280 1000
+# As under a mouse, which this browser has none of; small cards leave room for the timeline.
+shoot "file://$work/demo/index.html" docs/images/page.png 1440 812 "byId('size').value = 140; layOut();
+  for (const marks of document.querySelectorAll('.marks')) marks.hidden = true"
 ls -l docs/images

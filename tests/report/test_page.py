@@ -6,14 +6,17 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from browser import CHROMIUM, Browser
+from PIL import Image
 from test_report import HOSTILE, make_folder
 
+from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.report.copied_command import copied_command
 from ltx_dist.report.page import write_report
 
@@ -92,6 +95,24 @@ def test_clips_play_under_the_hand_and_nothing_but_them_is_asked_for(
     assert len(asked) >= 4
     assert all(url.startswith("file:") for url in asked)
     assert {unquote(url).rpartition("/")[2] for url in asked} <= allowed
+
+
+def test_a_poster_stands_for_its_clip_until_it_plays(browser: Browser, opened: Callable[..., Path]) -> None:
+    def from_an_image(_: int, sidecar: dict[str, Any]) -> None:
+        sidecar["request"]["conditions"] = [asdict(Condition(str(poster), ""))]
+
+    folder = opened(names=["a", "b"])
+    poster = folder / "a.webp"
+    Image.new("RGB", (64, 64), "red").save(poster)
+    (folder / "b.webp").write_bytes(b"not a picture")
+    opened(from_an_image, names=["a", "b"])
+    kinds = "[...document.querySelectorAll('.screen')].map((s) => [...s.children].map((e) => e.className || e.tagName))"
+    browser.until(f'JSON.stringify({kinds}) === \'[["source","IMG"],["source","VIDEO"]]\'')
+    browser.point_at(".card")
+    browser.until("document.querySelector('.card video')?.currentTime > 0")
+    browser.point_at("h1")
+    browser.until(f'JSON.stringify({kinds}[0]) === \'["source","IMG"]\'')
+    assert browser.complaints() == []
 
 
 def test_search_facets_and_sort(browser: Browser, opened: Callable[..., Path]) -> None:
@@ -196,6 +217,7 @@ def test_the_grid_of_a_sweep_has_one_clock(browser: Browser, opened: Callable[..
 
 def test_a_page_of_a_run_loads_itself_again_and_is_as_it_was(browser: Browser, opened: Callable[..., Path]) -> None:
     folder = opened(names=[f"{n:03d}" for n in range(40)], exit_code=None, remaining=2)
+    assert browser.run("document.querySelector('.state').offsetLeft > document.querySelector('h1').offsetWidth")
     choose(browser, "#search", "prompt 0", "input")
     choose(browser, "#sort", "seconds")
     browser.run("scrollTo(0, 900)")

@@ -9,7 +9,7 @@ const BUILT_IN = {
   mark: { label: "Mark", of: (clip) => markOf(clip) ?? "none", words: (value) => ({ star: "starred", reject: "rejected", none: "unmarked", "not reject": "not rejected" })[value] },
 };
 const facetOf = (key) => BUILT_IN[key] ?? {
-  label: labelOf(key), of: (clip) => textOf(clip, key) ?? "", words: (value) => shorten(value === "" ? "none" : shown(key, value)),
+  label: labelOf(key) || "?", of: (clip) => textOf(clip, key) ?? "", words: (value) => shorten(value === "" ? "none" : shown(key, value)),
 };
 const shorten = (text, longest = 48) => (text.length > longest ? `${text.slice(0, longest - 1)}…` : text);
 
@@ -68,7 +68,7 @@ function addFacet(key, values) {
     else choice.facets[key] = select.value.slice(1);
     choose();
   });
-  byId("facets").append(element("label", {}, `${facet.label} `, select));
+  byId("facets").append(element("label", {}, facet.label[0].toUpperCase() + facet.label.slice(1), select));
 }
 function addFacets() {
   const states = Object.keys(STATUS).map((status) => [status, clips.filter((clip) => clip.status === status).length]);

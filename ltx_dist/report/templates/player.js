@@ -3,9 +3,18 @@ const isPlaying = (screen) => screen.classList.contains("playing");
 
 /** Show a still: the poster where there is one, else the first frame, of which a browser reads only a part. */
 function showStill(screen, clip) {
-  if (!clip.url || screen.firstElementChild) return;
-  if (clip.poster) screen.append(element("img", { src: clip.poster, alt: "", decoding: "async", onerror: () => { screen.replaceChildren(); showStill(screen, { ...clip, poster: null }); } }));
+  showSource(screen, clip);
+  if (!clip.url || screen.querySelector(":scope > :not(.source)")) return;
+  if (clip.poster) screen.append(element("img", { src: clip.poster, alt: "", decoding: "async", onerror: (event) => { event.target.remove(); showStill(screen, { ...clip, poster: null }); } }));
   else screen.append(videoOf(clip, "metadata"));
+}
+
+/** In a corner, the image that the clip was made from. */
+function showSource(screen, clip) {
+  const image = clip.pictures?.find(([, , isVideo]) => !isVideo);
+  if (!image || screen.querySelector(".source")) return;
+  const [label, url] = image;
+  screen.append(element("img", { className: "source", src: url, alt: clean(label), onerror: (event) => event.target.remove() }));
 }
 
 function videoOf(clip, preload) {
@@ -26,7 +35,7 @@ function stop(screen) {
   const video = screen.querySelector("video");
   if (!video) return;
   video.pause();
-  if (screen.querySelector("img")) release(screen, video);
+  if (screen.querySelector("img:not(.source)")) release(screen, video);
   else video.currentTime = 0.001;
 }
 

@@ -29,12 +29,15 @@ function drawSweep() {
     const key = cellKey(axes.across ? textOf(clip, axes.across) ?? "" : "", axes.down ? textOf(clip, axes.down) ?? "" : "");
     cells.set(key, [...(cells.get(key) ?? []), clip]);
   }
-  for (const screen of table.querySelectorAll(".screen")) unseen.unobserve(screen), release(screen);
+  for (const screen of table.querySelectorAll(".screen")) {
+    near.unobserve(screen);
+    release(screen);
+  };
   const head = element("tr", {}, element("td"), ...across.shown.map((text) => headOf("col", axes.across, text)));
   const rows = down.shown.map((text) =>
     element("tr", {}, headOf("row", axes.down, text), ...across.shown.map((other) => cellOf(cells.get(cellKey(other, text)) ?? []))));
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
-  for (const screen of table.querySelectorAll(".screen")) unseen.observe(screen);
+  for (const screen of table.querySelectorAll(".screen")) near.observe(screen);
   noteSweep(across, down);
 }
 const cellKey = (across, down) => JSON.stringify([across, down]);
@@ -68,7 +71,7 @@ function noteSweep(across, down) {
 }
 
 // Videos exist where the window is.
-const unseen = new IntersectionObserver((entries) => {
+const near = new IntersectionObserver((entries) => {
   for (const { target: screen, isIntersecting } of entries) {
     const clip = clipOf.get(screen.dataset.name);
     if (isIntersecting && clip.url && !screen.querySelector("video")) screen.append(videoOf(clip, "auto"));
