@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gpu_probes.probe import PROBES, Probe, append
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=("full", "tiny"), default="full")
     parser.add_argument("--budget-s", type=float, default=540.0)
     parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"))
+    parser.add_argument("--fork", action="store_true", help="import the libraries once; only for a CPU")
     parser.add_argument("--table", type=Path, help="print what a run has written as tables, and do nothing else")
     arguments = parser.parse_args()
     if arguments.table is not None:
@@ -54,11 +55,15 @@ def main() -> None:
         for probe in PROBES
         if arguments.command in (None, probe.command) and (not arguments.only or probe.name in arguments.only)
     ]
-    run_all(probes, arguments.scale, arguments.budget_s, arguments.out)
+    run_all(probes, arguments.scale, arguments.budget_s, arguments.out, arguments.fork)
 
 
-def run_all(probes: Sequence[Probe], scale: str, budget: float, out: Path) -> None:
+def run_all(probes: Sequence[Probe], scale: str, budget: float, out: Path, fork: bool = False) -> None:
     """One line on the console for each probe; all of its rows are in `out`."""
+    if fork:
+        from gpu_probes.forked import import_libraries
+
+        import_libraries()
     out.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + budget
     for probe in probes:
@@ -70,27 +75,21 @@ def run_all(probes: Sequence[Probe], scale: str, budget: float, out: Path) -> No
             )
             print(f"{probe.name:20} skipped: {left:.0f} s are left", flush=True)
             continue
-        ending = run_one(probe, scale, min(probe.limit(scale), left), out)
+        ending = run_one(probe, scale, min(probe.limit(scale), left), out, fork)
         append(out, {"probe": probe.name, **ending})
         print(f"{probe.name:20} {ending['ended']} in {ending['seconds']} s {ending.get('error', '')}", flush=True)
 
 
-def run_one(probe: Probe, scale: str, limit: float, out: Path) -> dict[str, Any]:
+def run_one(probe: Probe, scale: str, limit: float, out: Path, fork: bool = False) -> dict[str, Any]:
     """How it ended: done, failed with the last line that it wrote, or out of time; it and its children are gone."""
-    command = [sys.executable, "-m", "gpu_probes.probe", probe.name, scale, str(out.resolve())]
-    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **probe.environment}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment, start_new_session=True)
-        try:
-            code: int | None = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        if fork:
+            from gpu_probes.forked import run_forked
+
+            code = run_forked(probe, scale, limit, out.resolve(), said)
+        else:
+            code = run_apart(probe, scale, limit, out.resolve(), said)
         said.seek(0)
         lines = said.read().strip().splitlines() or [""]
     seconds = round(time.monotonic() - started, 1)
@@ -99,6 +98,22 @@ def run_one(probe: Probe, scale: str, limit: float, out: Path) -> dict[str, Any]
     if code != 0:
         return {"ended": "failed", "seconds": seconds, "code": code, "error": lines[-1][:300], "log": lines[-15:]}
     return {"ended": "done", "seconds": seconds}
+
+
+def run_apart(probe: Probe, scale: str, limit: float, out: Path, said: IO[str]) -> int | None:
+    """The exit code of the probe in an interpreter of its own; None where it was out of time."""
+    command = [sys.executable, "-m", "gpu_probes.probe", probe.name, scale, str(out)]
+    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **probe.environment}
+    process = subprocess.Popen(command, stdout=said, stderr=said, env=environment, start_new_session=True)
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from ltx_dist.messages import count
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
 from ltx_dist.pipeline.worker import Placement
+from ltx_dist.placement.host_plan import host_need
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import DESCRIBED
 from ltx_dist.planning.planner import Forecast, advice
@@ -120,6 +121,7 @@ def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
         "working set",
         "peak",
         "capacity",
+        "host memory",
         "threads",
         box=None,
         pad_edge=False,
@@ -135,6 +137,7 @@ def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
             f"{largest / 1e9:.3f} GB",
             f"{worker.peak_bytes / 1e9:.1f} GB",
             "-" if worker.capacity is None else f"{worker.capacity / 1e9:.1f} GB",
+            "-" if worker.device == "cpu" else f"{host_need(worker, demand).total / 1e9:.1f} GB",
             str(worker.threads or "-"),
         )
     return table

@@ -15,6 +15,9 @@ REINSTALL = "install ltx-dist again with `pip install --force-reinstall`, which 
 
 CUDA_TORCH = "install a CUDA build of torch: `pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130`"
 
+LOCKED_BYTES = 4 << 30
+"""A 2B transformer; WSL2 gives about 1 GB, however much the machine has."""
+
 BFLOAT16_CAPABILITY = (8, 0)
 """Ampere is the first with bfloat16 in its tensor cores (NVIDIA's CUDA C++ programming guide, compute capabilities)."""
 
@@ -74,7 +77,20 @@ def check_torch(num_gpus: int, wants_gpu: bool) -> Iterator[Finding]:
 def _check_capabilities(found: dict) -> Iterator[Finding]:
     for device in found["devices"]:
         if tuple(device["capability"]) < BFLOAT16_CAPABILITY:
-            yield warning("torch", f"{_named(device)} has no fast bfloat16", "set model.precision to float16")
+            yield warning(
+                "torch",
+                f"{_named(device)} has no fast bfloat16, and no attention kernel for it that saves memory",
+                "set model.precision to float32, which is streamed where it does not fit; float16 is not proven",
+            )
+    for device, check in zip(found["devices"], found.get("convolutions", []), strict=False):
+        yield _of_convolution(device["name"], check)
+    locked = found.get("locked_bytes")
+    if locked is not None and locked < LOCKED_BYTES:
+        yield warning(
+            "torch",
+            f"this machine gives {locked / 1e9:.1f} GB of page-locked memory: weights that take turns move slower",
+            "on WSL2 use cards that hold all components; in Docker, --ulimit memlock=-1",
+        )
     if not found.get("computes"):
         yield failure(
             "torch", "a matrix product on the GPU is wrong", "update the driver; if that is no help, the card"
@@ -125,3 +141,13 @@ def _can_make_token() -> bool:
     home = Path(os.path.expanduser("~"))
     folder = home / ".ray" if (home / ".ray").is_dir() else home
     return folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _of_convolution(name: str, check: dict) -> Finding:
+    """Known faults of cuDNN, with figures. Only what no rounding explains is a failure."""
+    if "error" in check:
+        return warning("convolution", f"{name}: could not be checked: {check['error']}", "see `nvidia-smi`")
+    if check["warning"] is None:
+        return ok("convolution", f"{name}: {check['figures']}")
+    what, _, remedy = check["warning"].rpartition("; ")
+    return (failure if check["is_wrong"] else warning)("convolution", f"{name}: {what}", remedy)

@@ -4,7 +4,34 @@ from __future__ import annotations
 
 import json
 
+import psutil
 import torch
+
+from ltx_dist.weights.self_check import check_convolution
+
+LOCK_PIECE, LOCK_ENOUGH = 256 << 20, 8 << 30
+"""What is asked for at a time, as weights are, and what is enough to know: T5 or most of a 2B transformer."""
+
+
+def lockable_bytes() -> int:
+    """How much page-locked memory this process gets, up to LOCK_ENOUGH and half of what is free now."""
+    enough = min(LOCK_ENOUGH, psutil.virtual_memory().available // 2)
+    held: list[torch.Tensor] = []
+    try:
+        while len(held) * LOCK_PIECE < enough:
+            held.append(torch.empty(LOCK_PIECE, dtype=torch.uint8, pin_memory=True))
+    except RuntimeError:
+        pass
+    return len(held) * LOCK_PIECE
+
+
+def convolution(device: torch.device) -> dict[str, object]:
+    """Figures of the check, and whether they are unusual or wrong."""
+    try:
+        check = check_convolution(device)
+    except RuntimeError as error:
+        return {"error": str(error).splitlines()[0]}
+    return {"figures": check.figures, "warning": check.warning, "is_wrong": check.is_wrong}
 
 
 def main() -> None:
@@ -22,6 +49,8 @@ def main() -> None:
     if devices:
         ones = torch.ones(256, 256, device="cuda")
         found["computes"] = bool((ones @ ones).sum().item() == 256.0**3)
+        found["convolutions"] = [convolution(torch.device("cuda", index)) for index in range(len(devices))]
+        found["locked_bytes"] = lockable_bytes()
     print(json.dumps(found))
 
 

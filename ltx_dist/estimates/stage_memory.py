@@ -16,6 +16,7 @@ class StageMemory:
 
     working_set: bytes for so many requests like this one in a pass, in these tiles, as counted on the real classes.
     margin: by device, what it holds over that: the caching allocator's blocks, and workspaces of kernels.
+    elements: of its largest tensor, where that may be too large for a device's kernels to index.
     remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: of requests,
         those of which one needs the most bytes, whatever the tiles.
     """
@@ -24,6 +25,7 @@ class StageMemory:
     margin: Mapping[Device, float]
     remedy: str
     is_tiled: bool = False
+    elements: Callable[[RenderRequest, DecodeTiling], int] | None = None
     largest: Callable[[Iterable[RenderRequest]], Sequence[RenderRequest]] = tuple
 
 

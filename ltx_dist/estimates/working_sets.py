@@ -121,6 +121,13 @@ def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, til
     return int(largest) + waiting * 3 * element_bytes * frames * full_height * full_width
 
 
+def decode_elements(config: Config, request: RenderRequest, tiling: DecodeTiling = UNTILED) -> int:
+    """Elements of the largest tensor of the VAE's decoder at one tile: the last block's, padded by two frames."""
+    frames, height, width = tile_shape(request, tiling)
+    channels = config["decoder_block_out_channels"][0] // config["upsample_factor"][0]
+    return channels * (frames + 2) * (height // config["patch_size"]) * (width // config["patch_size"])
+
+
 def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, int]:
     """Frames, height and width of the largest tile; diffusers adds a latent frame to a tile, for blending."""
     frames = request.num_frames if tiling.tile_frames is None else min(request.num_frames, tiling.tile_frames + 1)

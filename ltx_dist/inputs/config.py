@@ -52,8 +52,8 @@ class ModelConfig(_Section):
     )
     vae_precision: Literal["auto", Precision] = Field(
         "auto",
-        description="dtype of the VAE, as in `pipe.vae.to(...)`; `auto` is the same as `precision`. A CPU without "
-        "bfloat16 instructions decodes much faster in float32.",
+        description="dtype of the VAE, as in `pipe.vae.to(...)`; `auto` is `precision`, but float32 beside "
+        "float16. A CPU without bfloat16 instructions decodes much faster in float32.",
     )
     transformer_storage: Literal["same", "float8"] = Field(
         "same",

@@ -17,9 +17,20 @@ from ltx_dist.placement.tilings import TilingCosts
 
 Wish = Literal["auto", "resident", "time_sliced", "streamed"]
 
-DEVICE_RESERVE: Mapping[Device, int] = {"cuda": 1_000_000_000, "cpu": 800_000_000}
-"""Bytes that are gone before anything of ours: the CUDA context, cuBLAS and cuDNN (0.5 to 0.8 GB); on a CPU the
-process with torch, diffusers and transformers imported (0.6 GB)."""
+CUDA_CONTEXT = 600_000_000
+"""Bytes that a process takes of a GPU beside torch's allocator: the CUDA context, kernels, handles of cuBLAS and cuDNN
+(0.5 to 0.8 GB, published)."""
+
+DRIVER_RESERVE = 400_000_000
+"""Bytes of the board that no process gets: memory.total of `nvidia-smi` is 0.3 to 0.6 GB more than is usable."""
+
+DEVICE_RESERVE: Mapping[Device, int] = {"cuda": CUDA_CONTEXT + DRIVER_RESERVE, "cpu": 800_000_000}
+"""Bytes that are gone before anything of ours; on a CPU the process with torch, diffusers and transformers imported
+(0.6 GB)."""
+
+MAX_ELEMENTS = 2**31 - 1
+"""Of a tensor that cuDNN convolves; torch computes a larger one without it, in 27 times the memory (Convolution.cpp,
+`needs_64bit_indexing_no_split`)."""
 
 WAVE_OVERHEAD = 0.05
 """Swaps may take this share of the time of a wave."""
@@ -37,7 +48,7 @@ class Models:
 
     blocks: by component, how many equal blocks it can be streamed in, and block_bytes of one; absent for one that
         cannot. memory: by stage; a stage without needs nothing beside its weights. ratios: the VAE's pixels and frames
-        per latent.
+        per latent. cast: components that are stored in another dtype than they are loaded in.
     """
 
     recipe: Recipe
@@ -46,6 +57,7 @@ class Models:
     blocks: Mapping[str, int] = field(default_factory=dict[str, int])
     memory: Mapping[str, StageMemory] = field(default_factory=dict[str, StageMemory])
     ratios: tuple[int, int] = (32, 8)
+    cast: frozenset[str] = frozenset()
 
     def components(self, stages: Collection[str]) -> frozenset[str]:
         return frozenset(component for stage in stages for component in self.recipe[stage].components)
@@ -148,7 +160,7 @@ class BatchDemand:
 
     def _plans(self, device: Device, stages: Sequence[str], whole: int | None) -> Iterator[MemoryPlan]:
         """Every plan in order of cost. `whole`: what a stage must fit in not to be streamed."""
-        cost, tilings = TilingCosts(self.shapes, self.models.ratios), self.tilings
+        cost, tilings = TilingCosts(self.shapes, self.models.ratios), self._indexable(device, stages)
         reserve = DEVICE_RESERVE[device]
         for tiling in takewhile(lambda one: one == tilings[0] or cost(one) <= MAX_TILING_COST, tilings):
             largest = max(self._with_margin(device, stage, tiling) for stage in stages)
@@ -158,6 +170,18 @@ class BatchDemand:
             yield MemoryPlan("time_sliced", tiling, reserve + max(needs))
         for tiling in tilings:
             yield self._streamed(device, stages, tiling, None if whole is None else whole - reserve)
+
+    def _indexable(self, device: Device, stages: Sequence[str]) -> Sequence[DecodeTiling]:
+        """The tilings in which no tensor is too large for the device's kernels; the last one if all are."""
+        if device == "cpu":
+            return self.tilings
+        tilings = self.tilings
+        for memory in filter(None, map(self.models.memory.get, stages)):
+            if (count := memory.elements) is not None:
+                shapes = memory.largest(self.shapes)
+                fine = [one for one in tilings if all(count(shape, one) <= MAX_ELEMENTS for shape in shapes)]
+                tilings = fine or tilings[-1:]
+        return tilings
 
     def _streamed(self, device: Device, stages: Sequence[str], tiling: DecodeTiling, room: int | None) -> MemoryPlan:
         """Stages that need more than `room` stream what they can; the others keep their components whole."""

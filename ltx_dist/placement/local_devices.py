@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits")
+NVIDIA_SMI = (
+    "nvidia-smi", "--query-gpu=index,uuid,memory.total,mig.mode.current,name", "--format=csv,noheader,nounits",
+)  # fmt: skip
+
+ANSWER_SECONDS = 60.0
+"""Eight cards without persistence mode take 20 s and more."""
+
+MIG_SLICE = "MIG slice"
+"""`DeviceInfo.name` of a part of a GPU, whose memory nvidia-smi does not list here."""
 
 
 DESCRIBED = "GPU as described"
@@ -19,13 +28,41 @@ DESCRIBED = "GPU as described"
 
 def local_inventory() -> Inventory:
     """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory."""
-    return Inventory(tuple(_visible(_query_gpus())), _usable_cores(), psutil.virtual_memory().total)
+    return Inventory(tuple(_visible(_query_gpus())), _usable_cores(), host_memory_bytes())
 
 
 def _usable_cores() -> int:
     """Those that this process may run on; macOS does not tell, so all of them there."""
     process = psutil.Process()
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
+
+
+def host_memory_bytes(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may use: the host's, or the limit of its control group, as in a container.
+
+    root: where /proc and /sys are.
+    """
+    limits = [psutil.virtual_memory().total]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        name, base = ("memory.max", root / "sys/fs/cgroup")  # of version 2
+        if controllers:
+            if "memory" not in controllers.split(","):
+                continue
+            name, base = "memory.limit_in_bytes", base / "memory"
+        # Inside a container the path may be the host's, and its own group the one at the mount.
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(base) and (text := _read(folder / name).strip()).isdigit():
+                limits.append(int(text))
+    return min(limits)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:
@@ -41,13 +78,28 @@ def with_described(inventory: Inventory, device: str, devices: int | None, memor
 
 
 def _query_gpus() -> list[tuple[str, str, int | None, str]]:
-    """(index, uuid, bytes, name) of every GPU; none where there is no NVIDIA driver. Some do not tell their memory."""
+    """(index, uuid, bytes, name) of every GPU; none where there is no NVIDIA driver. Some do not tell their memory.
+
+    Of one that is cut into slices torch sees a slice and not the whole. Raises ValueError for a driver that hangs:
+    without GPUs the batch would take days on the CPU.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return []
     try:
-        listing = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=20, check=True).stdout
+        listing = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True).stdout
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"nvidia-smi does not answer within {ANSWER_SECONDS:.0f} s: restart the driver, or set "
+            "CUDA_VISIBLE_DEVICES to an empty text to render without GPUs"
+        ) from None
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.split(", ", 3) for line in listing.strip().splitlines()]
-    return [(index, uuid, int(size) * 2**20 if size.isdigit() else None, name) for index, uuid, size, name in rows]
+    found: list[tuple[str, str, int | None, str]] = []
+    for line in listing.strip().splitlines():
+        index, uuid, size, mig, name = line.split(", ", 4)
+        memory = int(size) * 2**20 if size.isdigit() else None
+        found.append((index, uuid, None, MIG_SLICE) if mig == "Enabled" else (index, uuid, memory, name))
+    return found
 
 
 def _visible(gpus: list[tuple[str, str, int | None, str]]) -> list[DeviceInfo]:
@@ -60,7 +112,7 @@ def _visible(gpus: list[tuple[str, str, int | None, str]]) -> list[DeviceInfo]:
         if whole is not None:
             devices.append(DeviceInfo(whole[3], whole[2], index=len(devices)))
         elif name.startswith("MIG-"):  # nvidia-smi lists no slices here
-            devices.append(DeviceInfo("MIG slice", None, index=len(devices)))
+            devices.append(DeviceInfo(MIG_SLICE, None, index=len(devices)))
         else:
             break
     return devices

@@ -10,6 +10,7 @@ from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.storage import DecodeTiling
 from ltx_dist.pipeline.worker import CPU, Device, Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Wish
+from ltx_dist.placement.host_plan import require_host_memory
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.layouts import PINNED_DEVICES, Hosted, by_use, hosted_by_layout, hosted_by_size
 
@@ -69,6 +70,7 @@ def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hos
         worker_for(device, number, stages, wishes, tiled, threads, host_bytes)
         for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
+    require_host_memory(workers, demand, _host_bytes(wishes, inventory))
     return Placement(recipe, layout, workers, _max_queued(wishes, recipe, workers))
 
 
@@ -138,7 +140,7 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
         count = (
             1 if wishes.layout == "shared" else wishes.devices or (PINNED_DEVICES if wishes.layout == "pinned" else 1)
         )
-        memory = inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
+        memory = _host_bytes(wishes, inventory)
         each = None if memory is None else memory // count
         return [DeviceInfo(CPU, each, index=index) for index in range(count)]
     found = len(inventory.gpus)
@@ -185,11 +187,16 @@ def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, Hosted]], demand: Bat
 
 def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> int | None:
     """Bytes of the smallest host for one worker's copies of weights, as if all workers were on it."""
-    host = inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
+    host = _host_bytes(wishes, inventory)
     if host is None:
         return None
     nodes = len({device.node_id for device in inventory.gpus}) or 1
     return int(HOST_SHARE * host) // max(1, -(-num_workers // nodes))
+
+
+def _host_bytes(wishes: Wishes, inventory: Inventory) -> int | None:
+    """Bytes of the smallest host, or fewer where that is wished for."""
+    return inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
 
 
 def with_changed(placement: Placement, changed: Worker, wishes: Wishes) -> Placement:

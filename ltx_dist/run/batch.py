@@ -14,6 +14,7 @@ from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.checkpoints.hub import fetch_snapshot
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
+from ltx_dist.estimates.parameters import component_bytes
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
@@ -106,9 +107,16 @@ class Batch:
         return "float32" if on_cpu else "bfloat16"
 
     def storage(self, precision: str) -> Storage:
-        """A VAE's precision that is the model's is none of its own: both ask for the same clips."""
+        """A VAE's precision that is the model's is none of its own: both ask for the same clips.
+
+        `auto` beside float16 is float32: nobody has shown that the VAE's values fit into float16. (LTX-2's VAE has the
+        model's precision always.)
+        """
         model = self.config.model
-        vae = "same" if model.vae_precision in ("auto", precision) else model.vae_precision
+        wished = model.vae_precision
+        if wished == "auto":
+            wished = "float32" if precision == "float16" and not self.checkpoint.generation else precision
+        vae = "same" if wished == precision else wished
         return Storage(model.transformer_storage, model.text_encoder_quantization, vae)
 
     def latents_key(self, request: RenderRequest, digest: Mapping[str, str], precision: str) -> str:
@@ -134,6 +142,7 @@ class Batch:
                 {name: found.num_blocks for name, found in streamed.items()},
                 family.stage_memory(configs, ratios, precision, storage),
                 ratios,
+                frozenset(name for name in weights if _is_cast(checkpoint, name, precision)),
             ),
             tuple(shapes.values()),
             tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),
@@ -330,6 +339,12 @@ def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
     encoders = {worker.device_name for worker in placement.workers if first in worker.stages}
     digest = checkpoint_digest(batch.checkpoint)
     return PlacedBatch(batch, inventory, placement, batch.precision(inventory), digest, "+".join(sorted(encoders)))
+
+
+def _is_cast(checkpoint: Checkpoint, component: str, precision: str) -> bool:
+    """Whether a component is stored in another dtype than it is loaded in, and so not mapped into memory but copied."""
+    stored, elements = checkpoint.weights.get(component), checkpoint.num_parameters.get(component)
+    return stored is not None and elements is not None and stored != component_bytes(elements, precision)
 
 
 def _shape(request: RenderRequest) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from ltx_dist.pipeline.recipe import StageSpec
 from ltx_dist.pipeline.storage import Storage
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.weights.flat import move_flat
+from ltx_dist.weights.host_memory import return_locked_memory
 from ltx_dist.weights.loading import DTYPES
 from ltx_dist.weights.residency import ResidentModule
 from ltx_dist.weights.streaming import StreamedModule
@@ -188,6 +189,7 @@ class Components:
         self._modules.pop(name, None)
         self._movers.pop(name, None)
         gc.collect()
+        return_locked_memory(self._device)
 
     def _fit_beside(self, stage: StageSpec) -> tuple[str, ...]:
         """The components of the next turn, where their weights fit beside this one's and what it computes with."""

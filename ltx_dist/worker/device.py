@@ -7,6 +7,8 @@ import torch
 
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.pipeline.worker import Worker
+from ltx_dist.placement.fitting import CUDA_CONTEXT
+from ltx_dist.weights.self_check import check_convolution
 
 
 def open_device(worker: Worker) -> torch.device:
@@ -21,7 +23,54 @@ def open_device(worker: Worker) -> torch.device:
             f"worker {worker.worker_id}: torch {torch.__version__} finds no GPU here; "
             "install a CUDA build of torch, or set placement.device=cpu"
         )
-    return torch.device("cuda", worker.device_index % torch.cuda.device_count())
+    device = torch.device("cuda", worker.device_index % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    keep_to(device, worker.capacity)
+    return device
+
+
+def notices_of_start(device: torch.device, worker: Worker) -> list[str]:
+    """Lines for people on what the device lacks, before anything is loaded.
+
+    Raises WorkerStartError when its 3D convolutions are wrong beyond any rounding: every clip would be noise.
+    """
+    if device.type == "cpu":
+        return []
+    lines = [line for line in (missing_memory(device, worker),) if line is not None]
+    try:
+        check = check_convolution(device)
+    except RuntimeError as error:  # too full a device for it: the stages have fallbacks for that
+        return [*lines, f"3D convolutions could not be checked: {str(error).splitlines()[0]}"]
+    if check.is_wrong:
+        raise WorkerStartError(f"worker {worker.worker_id}: {check.warning}")
+    return lines if check.warning is None else [*lines, check.warning]
+
+
+def keep_to(device: torch.device, capacity: int | None) -> None:
+    """Let torch take no more of the device than was planned with, less what CUDA and its libraries take beside it.
+
+    On Windows' driver, WSL2's too, a process that takes more is no error: memory is paged to the host, which makes
+    everything a hundred times slower. And `placement.memory_gb` may leave the rest to someone else.
+    """
+    if capacity is None:
+        return
+    _, total = torch.cuda.mem_get_info(device)
+    fraction = max(0.0, capacity - CUDA_CONTEXT) / total
+    torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), device)
+
+
+def missing_memory(device: torch.device, worker: Worker) -> str | None:
+    """What the plan counts on and others hold; None if all of it is free. Asked before anything is loaded."""
+    if device.type != "cuda" or not worker.peak_bytes:
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    needed = worker.peak_bytes - CUDA_CONTEXT  # that is taken already
+    if free >= needed:
+        return None
+    return (
+        f"the plan needs {needed / 1e9:.1f} GB of the device, and {free / 1e9:.1f} of {total / 1e9:.1f} GB are free; "
+        "`nvidia-smi` shows what holds the rest; end it, or set placement.memory_gb"
+    )
 
 
 def reset_peak(device: torch.device) -> None:

@@ -25,7 +25,15 @@ from ltx_dist.pipeline.work import StageReport, WorkerState
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.weights.loading import DTYPES
 from ltx_dist.worker.components import Components
-from ltx_dist.worker.device import is_lost, is_shortage, memory_in_use, open_device, peak_bytes, reset_peak
+from ltx_dist.worker.device import (
+    is_lost,
+    is_shortage,
+    memory_in_use,
+    notices_of_start,
+    open_device,
+    peak_bytes,
+    reset_peak,
+)
 from ltx_dist.worker.first_calls import settle_kernels
 from ltx_dist.worker.host_stages import HostStages
 from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
@@ -86,6 +94,8 @@ class StageWorker:
             for stage in self._recipe
             if stage.runs_on == "host"
         }
+        for line in notices_of_start(self._device, spec.worker):
+            self._components.report(line)
         self._shortages: Counter[tuple[str, Shape, str]] = Counter()
         if self._load_at_start() is not None:
             # Again, with the weights on the host: what is loaded by then leaves the device.

@@ -67,7 +67,7 @@ def fit_all(
         ("transformer-2b", 80, "resident", ()),
         ("transformer-2b", 24, "resident", ()),
         ("transformer-2b", 16, "time_sliced", ()),
-        ("transformer-2b", 6, "streamed", ("text_encoder",)),
+        ("transformer-2b", 6.4, "streamed", ("text_encoder",)),
         ("transformer-2b", 4, "streamed", ("text_encoder", "transformer")),
         ("transformer-13b", 80, "resident", ()),
         ("transformer-13b", 24, "streamed", ("transformer",)),
@@ -199,3 +199,23 @@ def test_equal_and_turned_requests_decide_once() -> None:
         )
     ]  # fmt: skip
     assert sorted(map(id, largest_to_decode(unlike))) == sorted(map(id, plain))
+
+
+@pytest.mark.parametrize("shape", [(1088, 1920, 161), (1088, 1920, 257)])
+def test_a_piece_that_cudnn_cannot_index_does_not_fit_whatever_the_memory(shape: tuple[int, int, int]) -> None:
+    """On 1 TB: torch would convolve it without cuDNN, in 27 times the memory."""
+    models, shapes = full_size(), (request(*shape),)
+    demand = BatchDemand(models, shapes, tuple(candidate_tilings("auto", "auto", shapes, RATIOS)))
+    elements = models.memory["decode"].elements
+    assert elements is not None and elements(shapes[0], UNTILED) > 2**31 - 1
+    plan = demand.plan_memory("cuda", 10**12, STAGES)
+    assert plan.tiling != UNTILED and elements(shapes[0], plan.tiling) <= 2**31 - 1
+    assert demand.plan_memory("cpu", 10**12, STAGES).tiling == UNTILED, "a CPU has no such limit"
+
+
+def test_the_largest_tensor_of_a_decode_is_counted_as_it_is() -> None:
+    models = full_size()
+    elements = models.memory["decode"].elements
+    assert elements is not None
+    assert elements(request(), UNTILED) == 128 * 123 * 120 * 176, "the last block's at 704x480x121, padded in time"
+    assert elements(request(), DecodeTiling(256, 32)) == 128 * 35 * 64 * 64

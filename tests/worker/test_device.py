@@ -1,11 +1,23 @@
-"""Which errors are a shortage of memory: real texts of torch, CUDA, cuDNN, cuBLAS and transformers."""
+"""Which errors are a shortage: real texts of torch, CUDA, cuDNN, cuBLAS, transformers; and how a device is opened."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ltx_dist.worker.device import FULL_BYTES, is_lost, is_shortage
+from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.pipeline.worker import Worker
+from ltx_dist.placement.fitting import CUDA_CONTEXT
+from ltx_dist.weights.self_check import ConvolutionCheck
+from ltx_dist.worker import device
+from ltx_dist.worker.device import (
+    FULL_BYTES,
+    is_lost,
+    is_shortage,
+    keep_to,
+    missing_memory,
+    notices_of_start,
+)
 
 CUDA = torch.device("cuda", 0)
 
@@ -74,3 +86,57 @@ def test_a_device_that_no_longer_answers_is_lost_and_not_full(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", raise_again)
     error = torch.AcceleratorError("CUDA error: device-side assert triggered")
     assert not is_shortage(error, CUDA) and is_lost(CUDA, error)
+
+
+def gpu(capacity: int | None, peak_bytes: int = 0) -> Worker:
+    return Worker("cuda:0", ("decode",), "cuda", capacity=capacity, peak_bytes=peak_bytes)
+
+
+def test_a_worker_takes_no_more_of_the_device_than_it_was_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (20 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: kept.append(share))
+    keep_to(CUDA, 12 * 10**9)
+    keep_to(CUDA, 30 * 10**9)
+    keep_to(CUDA, None)
+    assert kept == [(12 * 10**9 - CUDA_CONTEXT) / (24 * 10**9), 1.0]
+
+
+def test_memory_that_others_hold_is_named_before_the_first_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 10 * 10**9)
+    assert missing_memory(CUDA, gpu(24 * 10**9, 10 * 10**9)) is None
+    missing = missing_memory(CUDA, gpu(24 * 10**9, 20 * 10**9)) or ""
+    assert missing.startswith("the plan needs 19.4 GB of the device, and 10.0 of 24.0 GB are free; `nvidia-smi`")
+    assert missing_memory(torch.device("cpu"), gpu(24 * 10**9, 20 * 10**9)) is None
+
+
+@pytest.mark.parametrize(("error", "starts"), [(0.001, True), (0.1, True), (0.9, False), (float("nan"), False)])
+def test_only_a_card_that_is_wrong_beyond_rounding_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, error: float, starts: bool
+) -> None:
+    free(monkeypatch, 10**10)
+    monkeypatch.setattr(device, "check_convolution", lambda _: ConvolutionCheck(error, 1.0, 91002))
+    if not starts:
+        with pytest.raises(WorkerStartError, match=r"^worker cuda:0: 3D convolutions in bfloat16 differ .* 9\.10\.2"):
+            notices_of_start(CUDA, gpu(None))
+        return
+    (line,) = notices_of_start(CUDA, gpu(None))
+    assert "this version of cuDNN is known for wrong ones" in line
+
+
+def test_a_card_too_full_for_the_check_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: torch.device) -> ConvolutionCheck:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    free(monkeypatch, 10**10)
+    monkeypatch.setattr(device, "check_convolution", full)
+    assert notices_of_start(CUDA, gpu(None)) == [
+        "3D convolutions could not be checked: CUDA out of memory. Tried to allocate 20.00 MiB"
+    ]
+
+
+def test_a_right_card_with_free_memory_has_nothing_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 10**10)
+    monkeypatch.setattr(device, "check_convolution", lambda _: ConvolutionCheck(0.001, 1.0, 92000))
+    assert notices_of_start(CUDA, gpu(24 * 10**9, 10 * 10**9)) == []
+    assert notices_of_start(torch.device("cpu"), gpu(None)) == []

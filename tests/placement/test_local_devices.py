@@ -1,0 +1,89 @@
+"""The GPUs of a machine as nvidia-smi lists them, with a stand-in for it; and drivers that do not answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ltx_dist.placement import local_devices
+from ltx_dist.placement.local_devices import MIG_SLICE, local_inventory
+
+TWO = """0, GPU-aaaa, 24564, [N/A], NVIDIA GeForce RTX 4090
+1, GPU-bbbb, 81559, Disabled, NVIDIA H100 80GB HBM3"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in, to be written by the test."""
+    tool = tmp_path / "nvidia-smi"
+    tool.touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tool
+
+
+def lists(driver: Path, text: str) -> None:
+    driver.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+
+
+def found() -> list[tuple[str, int | None, int]]:
+    return [(gpu.name, gpu.memory_bytes, gpu.index) for gpu in local_inventory().gpus]
+
+
+def test_every_gpu_has_its_name_and_memory(driver: Path) -> None:
+    lists(driver, TWO)
+    assert found() == [
+        ("NVIDIA GeForce RTX 4090", 24564 * 2**20, 0),
+        ("NVIDIA H100 80GB HBM3", 81559 * 2**20, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        ("1", ["NVIDIA H100 80GB HBM3"]),
+        ("1,0", ["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090"]),
+        ("GPU-bb", ["NVIDIA H100 80GB HBM3"]),
+        ("0,7,1", ["NVIDIA GeForce RTX 4090"]),
+        ("MIG-cccc", [MIG_SLICE]),
+        ("", []),
+    ],
+)
+def test_those_that_are_visible_count(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str]
+) -> None:
+    lists(driver, TWO)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.name for gpu in local_inventory().gpus] == names
+
+
+def test_of_a_gpu_that_is_cut_into_slices_the_memory_is_unknown(driver: Path) -> None:
+    lists(driver, "0, GPU-aaaa, 81559, Enabled, NVIDIA H100 80GB HBM3")
+    assert found() == [(MIG_SLICE, None, 0)], "80 GB would be planned, and torch gets a slice of 10"
+
+
+def test_a_board_that_does_not_tell_its_memory(driver: Path) -> None:
+    lists(driver, "0, GPU-aaaa, [N/A], [N/A], NVIDIA GB10")
+    assert found() == [("NVIDIA GB10", None, 0)]
+
+
+def test_without_a_driver_there_are_no_gpus(driver: Path) -> None:
+    driver.unlink()
+    assert found() == []
+
+
+def test_a_driver_without_a_card_has_none(driver: Path) -> None:
+    driver.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate'\nexit 9\n")
+    assert found() == []
+
+
+def test_a_driver_that_hangs_is_an_error_and_not_a_machine_without_gpus(
+    driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_devices, "ANSWER_SECONDS", 0.5)
+    driver.write_text("#!/bin/sh\nexec sleep 600\n")
+    with pytest.raises(ValueError, match="^nvidia-smi does not answer within 0 s: restart the driver, or set CUDA_VIS"):
+        local_inventory()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert found() == []
