@@ -104,7 +104,8 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
         ("zzz.y=1", "unknown key; known are model, placement, defaults, denoise, decode, output, recovery, cache"),
         (
             "output=1",
-            "unknown key; known are output.crf, output.preset, output.threads, output.audio, output.pad_audio, output.poster",
+            "unknown key; known are output.crf, output.preset, output.threads, output.audio, output.pad_audio, "
+            "output.poster",
         ),
     ],
 )
