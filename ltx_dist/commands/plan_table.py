@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +22,9 @@ from ltx_dist.run.batch import Batch
 
 MAX_SHOWN = 12
 """Clips in the predicted timeline; the others follow in the same way."""
+
+MAX_KINDS_SHOWN = 4
+"""Lines on how often clips run the transformer."""
 
 MAX_DEVICES_SHOWN = 8
 """Busy shares in the table. For more devices it shows the smallest and the largest."""
@@ -54,6 +60,8 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
             f"Up to {most} clips of equal size and settings share a pass; the plan counts this in memory, not in time",
             highlight=False,
         )
+    for line in denoising_lines(batch.family.denoising(request) for request in batch.requests):
+        console.print(line, highlight=False)
     for stage, bound in best.placement.max_queued.items():
         console.print(
             f"At most {count(bound, 'clip')} {'waits' if bound == 1 else 'wait'} for {stage}", highlight=False
@@ -69,6 +77,18 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
     )
     if len(batch.requests) > MAX_SHOWN:
         console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
+
+
+def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:
+    """What the clips of a batch cost the transformer, one line per kind, the most frequent first.
+
+    clips: of each denoising pass of a clip its steps, and how often each of them runs the transformer.
+    """
+    return [
+        f"{count(many, 'clip')} with {sum(steps * calls for steps, calls in passes)} runs of the transformer"
+        f"{'' if many == 1 else ' each'}: " + " + ".join(f"{count(steps, 'step')} x {calls}" for steps, calls in passes)
+        for passes, many in Counter(clips).most_common(MAX_KINDS_SHOWN)
+    ]
 
 
 def _pieces(tiling: DecodeTiling) -> str:

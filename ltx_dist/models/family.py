@@ -78,7 +78,8 @@ class Family:
         what is assumed of the version where a checkpoint does not tell, in a sentence for people.
     stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
         components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
-        by the same, the precision and the storage. weight_bytes: of each component on the device, by the configs and
+        by the same, the precision and the storage. denoising: of each denoising pass of a request its steps, and how
+        often a step runs the transformer on a clip. weight_bytes: of each component on the device, by the configs and
         the number of its parameters.
     """
 
@@ -94,6 +95,7 @@ class Family:
     stage_rates: Mapping[str, StageRate]
     stage_work: Callable[[Mapping[str, Config], Ratios, RenderRequest], Work]
     stage_memory: Callable[[Mapping[str, Config], Ratios, str, Storage], Mapping[str, StageMemory]]
+    denoising: Callable[[RenderRequest], tuple[tuple[int, int], ...]]
     weight_bytes: Callable[[Mapping[str, Config], Mapping[str, int], str, Storage], Mapping[str, WeightBytes]]
 
     @cached_property
@@ -128,6 +130,7 @@ FAMILIES = (
         stage_rates=ltx_video_estimates.STAGE_RATES,
         stage_work=ltx_video_estimates.stage_work,
         stage_memory=ltx_video_estimates.stage_memory,
+        denoising=ltx_video_estimates.denoising,
         weight_bytes=ltx_video_estimates.weight_bytes,
     ),
     Family(
@@ -143,6 +146,7 @@ FAMILIES = (
         stage_rates=ltx2_estimates.STAGE_RATES,
         stage_work=ltx2_estimates.stage_work,
         stage_memory=ltx2_estimates.stage_memory,
+        denoising=ltx2_estimates.denoising,
         weight_bytes=ltx2_estimates.weight_bytes,
     ),
 )

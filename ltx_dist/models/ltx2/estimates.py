@@ -96,6 +96,11 @@ def _latent_frames(condition: Condition, ratios: Ratios) -> int:
     return (condition.num_frames - 1) // ratios[1] + 1
 
 
+def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
+    """Of each pass its steps, and how often a step runs the transformer on a clip: 4 times with all guidance on."""
+    return tuple((one.num_inference_steps, one.guidance.transformer_passes) for one in passes(request))
+
+
 def _pass_flops(configs: Mapping[str, Config], ratios: Ratios, request: RenderRequest, settings: PassSettings) -> float:
     calls = settings.num_inference_steps * settings.guidance.transformer_passes
     tokens = video_tokens(request, settings, ratios)

@@ -58,6 +58,14 @@ CPU: oneDNN reorders a convolution's input and output.
 """
 
 
+def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
+    """Of each pass its steps, and how often a step runs the transformer on a clip: with guidance, twice."""
+    passes = [(request.num_steps, request.guidance_scale)]
+    if isinstance(two := request.second_pass, SecondPass):
+        passes.append((two.num_steps, two.guidance_scale))
+    return tuple((steps, 2 if guidance_scale > 1 else 1) for steps, guidance_scale in passes)
+
+
 def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: RenderRequest) -> Work:
     """Operations of each device stage of a clip. ratios: the VAE's pixels and frames per latent.
 
@@ -67,20 +75,19 @@ def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: 
     frames, text = (request.num_frames - 1) // temporal + 1, request.max_sequence_length
     rows, columns = (side // spatial for side in request.decoded_size)
 
-    def denoise(size: tuple[int, int], steps: int, guidance_scale: float) -> float:
-        passes = steps * (2 if guidance_scale > 1 else 1)
-        return denoise_flops(configs["transformer"], denoised_tokens(request, size, ratios), text, passes)
+    def denoise(size: tuple[int, int], steps: int, calls: int) -> float:
+        return denoise_flops(configs["transformer"], denoised_tokens(request, size, ratios), text, steps * calls)
 
-    two = request.second_pass
+    first_pass, *second_pass = denoising(request)
     refine = 0.0
-    if isinstance(two, SecondPass):
+    for steps_and_calls in second_pass:
         first = (side // spatial for side in request.first_size)
         refine = upsample_flops(configs["latent_upsampler"], frames, *first)
-        refine += denoise(request.decoded_size, two.num_steps, two.guidance_scale)
+        refine += denoise(request.decoded_size, *steps_and_calls)
     return (
         encode_text_flops(configs["text_encoder"], text),
         _encode_media_flops(configs["vae"], request),
-        denoise(request.first_size, request.num_steps, request.guidance_scale),
+        denoise(request.first_size, *first_pass),
         refine,
         decode_flops(configs["vae"], frames, rows, columns),
     )

@@ -16,6 +16,7 @@ import tiny_ltx2 as tiny
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.lora_files import linear_layers
+from ltx_dist.commands.plan_table import denoising_lines
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.models.ltx2.presets import PRESETS
@@ -83,6 +84,17 @@ def test_presets_write_all_of_the_guidance_and_distilled_ones_take_one_pass_a_st
     assert guided.guidance.transformer_passes == 4 and guided.sigmas is None and guided.num_inference_steps == 30
     (oldest,) = passes(request_of(folders["2.0"], tmp_path))
     assert oldest.guidance.transformer_passes == 3, "STG is a pass that changes nothing there"
+
+
+def test_plan_says_how_often_clips_run_the_transformer(folders, tmp_path: Path):
+    row = {"recipe": "one_pass", "spatio_temporal_guidance_blocks": [1]}
+    clips = [batch(folders[version], tmp_path, row) for version in ("2.5", "2.3", "2.3")]
+    clips.append(batch(folders["2.5"], tmp_path, {}))
+    assert denoising_lines(one.family.denoising(one.requests[0]) for one in clips) == [
+        "2 clips with 120 runs of the transformer each: 30 steps x 4",
+        "1 clip with 8 runs of the transformer: 8 steps x 1",
+        "1 clip with 11 runs of the transformer: 8 steps x 1 + 3 steps x 1",
+    ]
 
 
 @pytest.mark.parametrize(
