@@ -5,7 +5,7 @@
 The real classes run on fake tensors. Each storage goes through a model of the allocator in
 `tests/cuda/caching_allocator.py`; a convolution in 16 bits takes copies of its input and output as workspace, as cuDNN
 does at most. `planned` is the formula of `working_sets.py` times the stage's margin on CUDA: it should be at least what
-is reserved, and at most 1.25 times that. A line that misses says so. `configs` plans every file in configs/ with every
+is reserved, and at most 1.25 times that. A line that misses says so. `configs` plans every profile with every
 version, and compares the peak of a device with its reserve, its weights, and the stage that reserves most.
 """
 
@@ -30,14 +30,13 @@ from sparse import save_sparse_checkpoint
 from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
 from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
 from ltx_dist.inputs.config_file import load_config
+from ltx_dist.inputs.profile import profiles
 from ltx_dist.models.ltx_video.estimates import MARGIN
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.placement.fitting import DEVICE_RESERVE
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.run.batch import open_batch
-
-ROOT = Path(__file__).parents[1]
 
 VERSIONS = (
     "0.9.5", "0.9.8-2b-distilled", "0.9.8-13b-dev", "0.9.8-13b-distilled", "0.9.0", "0.9.1", "0.9.6-dev",
@@ -100,14 +99,14 @@ def _named(shape: tuple[int, int, int]) -> str:
 
 
 def config_rows() -> Iterator[str]:
-    """One line of a table for each config and version, of the device that is planned with most."""
+    """One line of a table for each profile and version, of the device that is planned with most."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "prompts.txt").write_text("a red circle\n")
         for version in VERSIONS:
             checkpoint = save_sparse_checkpoint(root / version, version)
-            for path in sorted((ROOT / "configs").glob("*.yaml")):
-                if path.stem != "demo":
+            for name, path in profiles().items():
+                if name != "demo":
                     yield _config_row(path, version, [f"model.checkpoint={checkpoint}"], str(root / "prompts.txt"))
 
 
@@ -155,7 +154,7 @@ def _stage_reserved(stage: str, version: str, request: RenderRequest, tiling: De
 def main() -> None:
     stages = sys.argv[1:] or ["configs", "encode", "denoise", "decode"]
     if "configs" in stages:
-        print("| config | version | residency | reserved | planned | planned / reserved |\n|---|---|---|---|---|---|")
+        print("| profile | version | residency | reserved | planned | planned / reserved |\n|---|---|---|---|---|---|")
         for row in config_rows():
             print(row, flush=True)
     if stages == ["configs"]:
