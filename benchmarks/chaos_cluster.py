@@ -26,9 +26,9 @@ from raylets import raylets
 from ltx_dist.engine.deadlines import LEAST_SECONDS
 from ltx_dist.run.signals import EXIT_STOPPED
 
-NUM_CLIPS = 12
-SETTINGS = ("defaults.num_inference_steps=60", "placement.layout=replicated", "placement.devices=2")
-PATIENCE_SECONDS = 240.0
+NUM_CLIPS = 10
+SETTINGS = ("defaults.num_inference_steps=40", "placement.layout=replicated", "placement.devices=2")
+PATIENCE_SECONDS = 900.0
 RAYS_OWN_SECONDS = 60.0
 """After which Ray's C++ ends a driver whose head does not answer, with exit code 1."""
 

@@ -1,32 +1,49 @@
 """What torch's caching allocator reserves for each stage at full size, simulated, against what is planned for it.
 
-    python benchmarks/reserved.py [encode denoise decode]
+    python benchmarks/reserved.py [configs encode denoise decode]
 
 The real classes run on fake tensors. Each storage goes through a model of the allocator in
 `tests/cuda/caching_allocator.py`; a convolution in 16 bits takes copies of its input and output as workspace, as cuDNN
 does at most. `planned` is the formula of `working_sets.py` times the stage's margin on CUDA: it should be at least what
-is reserved, and at most 1.25 times that. A line that misses says so.
+is reserved, and at most 1.25 times that. A line that misses says so. `configs` plans every profile with every
+version, and compares the peak of a device with its reserve, its weights, and the stage that reserves most.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cuda"))
 import working_sets as counted
 from caching_allocator import Allocations, CachingAllocator, convolution_workspace
+from sparse import save_sparse_checkpoint
 
-from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
 from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
+from ltx_dist.inputs.config_file import load_config
+from ltx_dist.inputs.profile import profiles
 from ltx_dist.models.ltx_video.estimates import MARGIN
+from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
+from ltx_dist.placement.fitting import DEVICE_RESERVE
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.run.batch import open_batch
+
+VERSIONS = (
+    "0.9.5", "0.9.8-2b-distilled", "0.9.8-13b-dev", "0.9.8-13b-distilled", "0.9.0", "0.9.1", "0.9.6-dev",
+    "0.9.6-distilled", "0.9.7-13b-dev", "0.9.7-13b-distilled",
+)  # fmt: skip
+LARGE_GB = 80
+"""Of a card whose config names no size."""
 
 MOST = 1.25
 SHAPES = ((480, 704, 121), (704, 1216, 121), (512, 768, 97), (256, 256, 25))
@@ -81,8 +98,67 @@ def _named(shape: tuple[int, int, int]) -> str:
     return f"{shape[1]}x{shape[0]}x{shape[2]}"
 
 
+def config_rows() -> Iterator[str]:
+    """One line of a table for each profile and version, of the device that is planned with most."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "prompts.txt").write_text("a red circle\n")
+        for version in VERSIONS:
+            checkpoint = save_sparse_checkpoint(root / version, version)
+            for name, path in profiles().items():
+                if name != "demo":
+                    yield _config_row(path, version, [f"model.checkpoint={checkpoint}"], str(root / "prompts.txt"))
+
+
+def _config_row(path: Path, version: str, settings: list[str], prompts: str) -> str:
+    batch = open_batch(prompts, load_config(path, settings))
+    wishes = batch.config.placement
+    device = DeviceInfo("described", int((wishes.memory_gb or LARGE_GB) * 1e9))
+    placement = batch.placement(Inventory((device,) * (wishes.devices or 1), 16))
+    worker = max(placement.workers, key=lambda worker: worker.peak_bytes)
+    request, models = batch.requests[0], batch.demand(batch.precision(Inventory((device,), 16))).models
+    held, peaks = models.components(worker.stages), list[int]()
+    for stage in worker.stages:
+        if worker.residency != "resident":
+            held = models.components([stage])
+        weights = sum(models.streamed_bytes(name) if name in worker.streamed else models.weights[name] for name in held)
+        peaks.append(weights + _stage_reserved(stage, version, request, worker.tiling))
+    reserved_bytes = DEVICE_RESERVE["cuda"] + max(peaks)
+    ratio = worker.peak_bytes / reserved_bytes
+    missed = "" if 1 <= ratio <= MOST else " **missed**"
+    sizes = " | ".join(f"{size / 1e9:.2f}" for size in (reserved_bytes, worker.peak_bytes))
+    return f"| {path.stem} | {version} | {worker.residency} | {sizes} | {ratio:.2f}{missed} |"
+
+
+@cache
+def _reserved_of(stage: str, config: str, guided: bool, tiling: DecodeTiling, shape: tuple[int, int, int, int]) -> int:
+    request = counted.example(*shape[:3], 3.0 if guided else 1.0, shape[3])
+    count: Callable[[], Any] = partial(counted.count_decode, read_config(config), request, BF16, tiling)
+    if stage == "encode_text":
+        count = partial(counted.count_encode_text, read_config(config), shape[3], BF16)
+    if stage == "denoise":
+        count = partial(counted.count_denoise, read_config(config), request, BF16)
+    return reserved(count).peak_reserved
+
+
+def _stage_reserved(stage: str, version: str, request: RenderRequest, tiling: DecodeTiling) -> int:
+    architecture = ARCHITECTURES[version]
+    shape = request.height, request.width, request.num_frames, request.max_sequence_length
+    if stage == "encode_text":
+        return _reserved_of(stage, architecture.text_encoder, False, UNTILED, shape)
+    if stage == "denoise":
+        return _reserved_of(stage, architecture.transformer, request.guidance_scale > 1, UNTILED, shape)
+    return _reserved_of(stage, architecture.vae, False, tiling, shape)
+
+
 def main() -> None:
-    stages = sys.argv[1:] or ["encode", "denoise", "decode"]
+    stages = sys.argv[1:] or ["configs", "encode", "denoise", "decode"]
+    if "configs" in stages:
+        print("| profile | version | residency | reserved | planned | planned / reserved |\n|---|---|---|---|---|---|")
+        for row in config_rows():
+            print(row, flush=True)
+    if stages == ["configs"]:
+        return
     print("| stage | what | tensors | reserved | planned | planned / reserved |\n|---|---|---|---|---|---|")
     for stage, what, formula, count in rows(stages):
         allocator = reserved(count)

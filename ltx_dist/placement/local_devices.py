@@ -68,13 +68,14 @@ def _read(path: Path) -> str:
 def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:
     """For planning alone: where there are fewer GPUs than are asked for, as many of the memory that is asked for.
 
-    What a machine that is not here, or not bought yet, would do. The same inventory where nothing has to be made up.
+    What a machine that is not here, or not bought yet, would do; its host's memory is unknown. The same inventory where
+    nothing has to be made up.
     """
     if device != "cuda" or len(inventory.gpus) >= (devices or 1):
         return inventory
     memory = None if memory_gb is None else int(memory_gb * 1e9)
     gpus = tuple(DeviceInfo(DESCRIBED, memory, index=index) for index in range(devices or 1))
-    return replace(inventory, gpus=gpus)
+    return replace(inventory, gpus=gpus, host_memory_bytes=None)
 
 
 def _query_gpus() -> list[tuple[str, str, int | None, str]]:

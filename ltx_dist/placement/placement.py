@@ -195,7 +195,7 @@ def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> i
 
 
 def _host_bytes(wishes: Wishes, inventory: Inventory) -> int | None:
-    """Bytes of the smallest host, or fewer where that is wished for."""
+    """Bytes of the smallest host, or what is wished for in its place."""
     return inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
 
 
