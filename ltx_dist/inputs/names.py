@@ -6,7 +6,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from ltx_dist.inputs.explain import did_you_mean
@@ -77,10 +77,12 @@ def check_template(template: str) -> str:
     return template
 
 
-def names_by_template(
-    requests: Sequence[RenderRequest], template: str, meta: Mapping[str, Mapping[str, Any]]
-) -> dict[str, str]:
-    """The new name of each request, by the one that it has. meta: of those that have any, by that name too.
+Notes = dict[str, dict[str, Any]]
+"""What sidecars say of single clips, by name; `meta` is what the prompt file said beyond the settings."""
+
+
+def renamed(requests: Sequence[RenderRequest], notes: Notes, template: str) -> tuple[list[RenderRequest], Notes]:
+    """The same with the names that the template gives them.
 
     What a file name may not have becomes `-`. Raises ValueError with a line for every request whose name is taken,
     not usable, or lacks a value.
@@ -92,7 +94,7 @@ def names_by_template(
         old = request.request_id
         values = {field: getattr(request, field, None) for field in FIELDS} | {"index": index, "name": old}
         try:
-            name = usable_name(_filled(template, values, meta.get(old, {})))
+            name = usable_name(_filled(template, values, notes.get(old, {}).get("meta", {})))
             if (other := taken.setdefault(name.casefold(), (index, old)))[1] != old:
                 raise ValueError(
                     f"{show(name)} is the name of clip {other[0]} ({other[1]}) too; add {{index}} or {{seed}}"
@@ -102,7 +104,10 @@ def names_by_template(
             problems.append(f"output.name: clip {index} ({old}): {error}")
     if problems:
         raise Mistakes(problems)
-    return names
+    return (
+        [replace(request, request_id=names[request.request_id]) for request in requests],
+        {names[old]: note for old, note in notes.items()},
+    )
 
 
 def slug(text: str) -> str:

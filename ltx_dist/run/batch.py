@@ -17,7 +17,7 @@ from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.estimates.parameters import component_bytes
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
-from ltx_dist.inputs.names import names_by_template
+from ltx_dist.inputs.names import renamed
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
@@ -316,8 +316,7 @@ def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot
     warnings: list[str] = []
     requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
     if config.output.name is not None:
-        names = names_by_template(requests, config.output.name, {})
-        requests = [replace(request, request_id=names[request.request_id]) for request in requests]
+        requests, _ = renamed(requests, {}, config.output.name)
     if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
     return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))

@@ -10,14 +10,17 @@ import pytest
 from builders import make_request
 
 from ltx_dist.inputs.config_file import load_config
-from ltx_dist.inputs.names import check_template, names_by_template, slug, usable_name
+from ltx_dist.inputs.names import check_template, renamed, slug, usable_name
 
 STORM = make_request("storm", prompt="A lighthouse, in a *storm*!", seed=7, guidance_scale=3.0)
 DAWN = make_request("002-dawn", prompt="夜明けの灯台", seed=8, guidance_scale=3.5, decode_noise_scale=None)
 
 
 def names(template: str, *requests: Any, meta: dict[str, dict[str, Any]] | None = None) -> list[str]:
-    return list(names_by_template(requests or (STORM, DAWN), check_template(template), meta or {}).values())
+    notes = {name: {"meta": told} for name, told in (meta or {}).items()}
+    found, new_notes = renamed(requests or (STORM, DAWN), notes, check_template(template))
+    assert list(new_notes.values()) == list(notes.values()) and new_notes.keys() <= {one.request_id for one in found}
+    return [request.request_id for request in found]
 
 
 @pytest.mark.parametrize(
