@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, fi
 
 from ltx_dist.inputs.clip_settings import defaults_fields
 from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.inputs.names import check_template
 from ltx_dist.pipeline.request import MAX_SEED
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -167,7 +168,7 @@ class DecodeConfig(_Section):
         return "off" if value is False else value
 
 
-OF_THE_FOLDER = frozenset({"poster"})
+OF_THE_FOLDER = frozenset({"name", "poster"})
 """Keys of `output` that change no byte of an mp4; all others do, and are part of the render key."""
 
 
@@ -191,9 +192,21 @@ class OutputConfig(_Section):
         True,
         description="Pad the sound with silence up to the end of the video; the models' sound ends some 0.03 s early.",
     )
+    name: str | None = Field(
+        None,
+        min_length=1,
+        description="Template of the clips' names, such as `{index:04}-{prompt:.40}` or `{meta.group}/{name}`: any "
+        "field, `index` (position, from 1), `name` (as without a template), `meta.KEY`, with Python's formats; `/` "
+        "makes folders. The rows' own names if not set.",
+    )
     poster: bool = Field(
         True, description="Write `NAME.webp` beside each clip: its middle frame, at most 320 pixels wide, some 10 kB."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_template(cls, value: str | None) -> str | None:
+        return None if value is None else check_template(value)
 
 
 class RecoveryConfig(_Section):

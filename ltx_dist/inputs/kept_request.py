@@ -36,7 +36,7 @@ def kept_request(path: Path, text: str, checkpoint: Checkpoint) -> RenderRequest
     if not isinstance(told, dict) or not REQUIRED <= told.keys() <= FIELDS:
         raise ValueError(f"{path}: does not hold a whole request: {REMEDY}")
     name = told.pop("request_id")
-    if name != path.stem:
+    if not isinstance(name, str) or name.replace("/", "%2F") != path.stem:
         raise ValueError(f"{path}: request_id: {show(name)} is not the file's name: {REMEDY}")
     resolved = {key: _resolved(path, key, told.pop(key)) for key in RESOLVED if key in told}
     given = {key: value for key, value in told.items() if value is not None}

@@ -13,6 +13,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS, RowSettings
 from ltx_dist.inputs.explain import explain_within
 from ltx_dist.inputs.media_rows import ConditionRow, LoraRow, lora_rows
+from ltx_dist.inputs.names import usable_name
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.schedules import falling_numbers
 from ltx_dist.messages import show
@@ -24,10 +25,6 @@ MAX_PROMPT_BYTES = 8 << 10
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Unicode's categories Cc (control characters) and Cs (halves of surrogate pairs)."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_OWN_FILES = ("run", "index", "trace")  # run.json, index.html and trace.json lie beside the clips
-_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 class Row(RowSettings):
@@ -57,9 +54,10 @@ class Row(RowSettings):
     )
     name: str | None = Field(
         None,
-        description="the file name without its ending: 1 to 100 of `A-Z a-z 0-9 . _ -`, starting with a letter or "
-        "digit; unique, ignoring case; not `run`, `index`, `trace` or a Windows device, and not ending in `.mp4`, "
-        "`.json` or `.`; if not set, position and words: `001-a-lighthouse`",
+        description="the file name without its ending: letters and digits of any script, `.`, `_` and `-`, starting "
+        "with a letter or digit, at most 200 bytes; `coast/storm` is a clip in a folder; unique, ignoring case; not "
+        "`run`, `index`, `trace` or a Windows device, and not ending in `.mp4`, `.json` or `.`; if not set, position "
+        "and words: `001-a-lighthouse`; see also `output.name`",
     )
 
     @field_validator("height", "width")
@@ -158,15 +156,7 @@ class Row(RowSettings):
     @field_validator("name")
     @classmethod
     def _usable_as_file_name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise ValueError(f"{show(value)}: use 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit")
-        if value.casefold() in _OWN_FILES:
-            raise ValueError(f"{value!r} is the name of a file written beside the clips; choose another")
-        if value.casefold().endswith((".mp4", ".json")):
-            raise ValueError(f"{value!r}: leave the ending out; it is added")
-        if value.endswith(".") or value.casefold().partition(".")[0] in _WINDOWS_NAMES:
-            raise ValueError(f"{value!r} cannot be a file on Windows; choose another")
-        return value
+        return usable_name(value)
 
 
 def max_tokens(checkpoint: Checkpoint) -> int:

@@ -16,6 +16,7 @@ from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
 from ltx_dist.inputs.media import MediaResolver
 from ltx_dist.inputs.media_rows import LoraRow, lora_rows
+from ltx_dist.inputs.names import slug as slug_of
 from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
 from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
@@ -232,7 +233,11 @@ def _quoted(content: object) -> str:
 
 
 def _default_name(position: int, prompt: str) -> str:
-    """`001-a-red-circle`: the position counted from 1 and what is plain ASCII of the prompt's first words."""
+    """`001-a-red-circle`: the position counted from 1 and what is plain ASCII of the prompt's first words.
+
+    Of a prompt that has nothing in ASCII they stay in their own script.
+    """
     ascii_only = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[:40].rstrip("-")
-    return f"{position + 1:03d}-{slug}".rstrip("-")
+    words = slug or slug_of(prompt[:40])
+    return f"{position + 1:03d}-{words}".rstrip("-")

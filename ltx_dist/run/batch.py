@@ -17,6 +17,7 @@ from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.estimates.parameters import component_bytes
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
+from ltx_dist.inputs.names import renamed
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
@@ -314,6 +315,8 @@ def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot
     preset = family_of(checkpoint).preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
     requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
+    if config.output.name is not None:
+        requests, _ = renamed(requests, {}, config.output.name)
     if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
     return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))

@@ -127,11 +127,15 @@ def make_folder(path: Path, held: HeldFolder | None = None) -> None:
 def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) -> int:
     """A descriptor of a folder. Calls relative to it stay inside, whoever swaps a part of its path for a link.
 
-    From `.ltx-dist` on the path is ours: no link is followed there. What comes before it the user chose.
-    `held`: what the chosen part must be; it is compared once it is open, so that no rename comes between.
+    From the output folder on the path is ours: no link is followed there. What comes before it the user chose.
+    `held`: the output folder; it is compared once it is open, so that no rename comes between. Without it ours begins
+    at `.ltx-dist`.
     """
     parts = path.parts
-    num_chosen = len(parts) - 1 - parts[::-1].index(INTERNAL) if INTERNAL in parts else len(parts)
+    if held is not None and path.is_relative_to(held.path):
+        num_chosen = len(held.path.parts)
+    else:
+        num_chosen = len(parts) - 1 - parts[::-1].index(INTERNAL) if INTERNAL in parts else len(parts)
     chosen = Path(*parts[:num_chosen])
     if make and held is None:
         chosen.mkdir(parents=True, exist_ok=True)
@@ -147,6 +151,7 @@ def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) 
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=descriptor)
+                    _sync_folder(descriptor)
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
         except OSError as error:
             reason = error.strerror
@@ -187,6 +192,16 @@ def opened_folder(path: Path, held: HeldFolder | None = None) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def flat(name: str) -> str:
+    """A clip's name as that of one file, where ours lie side by side: `coast%2Fstorm`. No clip's name has a %."""
+    return name.replace("/", "%2F")
+
+
+def unflat(file_name: str) -> str:
+    """The name that `flat` was given."""
+    return file_name.replace("%2F", "/")
 
 
 def to_json(content: Any) -> bytes:

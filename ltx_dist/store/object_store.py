@@ -23,6 +23,7 @@ from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.store.files import (
     OutputError,
     clear_folder,
+    flat,
     make_folder,
     remove_file,
     to_json,
@@ -79,12 +80,13 @@ class Mirror:
             self._listing = self._list()
             wanted = [name for name in self._listing if _is_sidecar(name) or name in ("run.json", "metadata.jsonl")]
             for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
+                make_folder((self._folder / name).parent)
                 write_atomically(self._folder / name, content)
         make_folder(self._uploaded)
         clear_folder(self._uploaded)
         for name in self._listing:
             if name.endswith((".mp4", ".webp")):
-                write_mark(self._uploaded / name)
+                write_mark(self._uploaded / flat(name))
 
     def holds(self, name: str, render_key: str) -> bool:
         """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
@@ -134,6 +136,7 @@ class Mirror:
         with self._errors():
             wanted = [name for name in self._list() if _is_sidecar(name) or name.endswith(".mp4")]
             for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
 
     def finish(self) -> None:
@@ -154,39 +157,50 @@ class Mirror:
     def _send_clip(self, name: str) -> None:
         mp4, sidecar, poster = (self._folder / f"{name}{ending}" for ending in (".mp4", ".json", ".webp"))
         if poster.exists():
-            self._send(poster.name)
-            write_mark(self._uploaded / poster.name)
-            remove_file(poster)
+            self._send(f"{name}.webp")
+            self._is_over_there(f"{name}.webp")
         if mp4.exists():
-            self._send(mp4.name)
-            if (etag := _etag(self._info(mp4.name))) is not None:
+            self._send(f"{name}.mp4")
+            if (etag := _etag(self._info(f"{name}.mp4"))) is not None:
                 recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
                 write_atomically(sidecar, to_json(recorded | {"mp4_etag": etag}))
-        self._send(sidecar.name)
+        self._send(f"{name}.json")
         if mp4.exists():
-            write_mark(self._uploaded / mp4.name)
-            remove_file(mp4)
+            self._is_over_there(f"{name}.mp4")
+
+    def _is_over_there(self, name: str) -> None:
+        """Note it and remove the file here."""
+        write_mark(self._uploaded / flat(name))
+        remove_file(self._folder / name)
 
     def _send(self, name: str) -> None:
         content = (self._folder / name).read_bytes()
-        self._retrying.copy()(self._file_system.pipe_file, f"{self._root}/{name}", content)
+        path = f"{self._root}/{name}"
+        try:
+            self._retrying.copy()(self._file_system.pipe_file, path, content)
+        except FileNotFoundError:  # of the stores that have folders
+            self._file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._retrying.copy()(self._file_system.pipe_file, path, content)
 
     def _info(self, name: str) -> Mapping[str, Any]:
         path = f"{self._root}/{name}"
-        self._file_system.invalidate_cache(self._root)
+        self._file_system.invalidate_cache(path.rpartition("/")[0])
         return self._retrying.copy()(self._file_system.info, path)
 
     def _fetch(self, name: str) -> bytes:
         return self._retrying.copy()(self._file_system.cat_file, f"{self._root}/{name}")
 
     def _list(self) -> dict[str, Mapping[str, Any]]:
-        """Files by name; what is not there yet is empty."""
+        """Files by name, those of folders too, but not those of other outputs in them; none if nothing is there yet."""
         self._file_system.invalidate_cache()
         try:
-            entries = self._retrying.copy()(self._file_system.ls, self._root, detail=True)
+            entries = self._retrying.copy()(self._file_system.find, self._root, detail=True)
         except FileNotFoundError:
             return {}
-        return {entry["name"].rpartition("/")[2]: entry for entry in entries if entry["type"] == "file"}
+        root = f"{self._root.strip('/')}/"
+        files = {path.lstrip("/").removeprefix(root): entry for path, entry in entries.items()}
+        others = tuple(name.removesuffix("run.json") for name in files if name.endswith("/run.json"))
+        return {name: entry for name, entry in files.items() if not name.startswith((".", *others))}
 
     def _sha256(self, name: str) -> str:
         digest = hashlib.sha256()
@@ -205,7 +219,7 @@ class Mirror:
 
 def is_uploaded(folder: Path, name: str) -> bool:
     """Whether a staging folder's output has the file; False for every folder that stages for none."""
-    return (folder / ".ltx-dist" / "uploaded" / name).exists()
+    return (folder / ".ltx-dist" / "uploaded" / flat(name)).exists()
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -224,7 +238,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _is_sidecar(name: str) -> bool:
-    return name.endswith(".json") and name.removesuffix(".json") not in RESERVED_NAMES
+    return name.endswith(".json") and name.rpartition("/")[2].removesuffix(".json") not in RESERVED_NAMES
 
 
 def _when(entry: Mapping[str, Any]) -> Any:

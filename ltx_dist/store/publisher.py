@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ltx_dist import __version__
@@ -85,6 +85,7 @@ class Publisher:
             return True  # the clip that is there stays, and with it the record of how it was made
         if video is not None:
             _check(request, video)
+            self._make_folder(request)
             self._put_poster(request, video.poster)
             is_first = request.request_id not in self._again
             if not write_once(
@@ -96,9 +97,16 @@ class Publisher:
             ):
                 self.is_published(request, render_key)  # of another driver, which may not have written its sidecar
                 return False
+        else:
+            self._make_folder(request)
         self._record(request, _sidecar(result, render_key, self._checkpoint))
         self._again.discard(request.request_id)
         return True
+
+    def _make_folder(self, request: RenderRequest) -> None:
+        """The one that the clip's name asks for."""
+        if "/" in request.request_id:
+            make_folder(self._mp4(request).parent, self._held)
 
     def _put_poster(self, request: RenderRequest, poster: bytes | None) -> None:
         """Before the mp4, so that none of an earlier clip outlives it."""
@@ -107,12 +115,18 @@ class Publisher:
         else:
             remove_file(self._poster(request), self._held)
 
-    def check_names(self, requests: Iterable[RenderRequest]) -> None:
-        """Raises OSError where a folder has the name of a clip's file, before anything is rendered for it."""
+    def check_names(self, requests: Sequence[RenderRequest]) -> None:
+        """Raises OSError for what is in the way of a clip's files or of its folder, before anything is rendered."""
         for request in requests:
             for path in (self._mp4(request), self._json(request), self._poster(request)):
                 if path.is_dir() and not path.is_symlink():
                     raise IsADirectoryError(errno.EISDIR, "a folder where a file of a clip should be", str(path))
+        for name in {parent for request in requests for parent in PurePosixPath(request.request_id).parents}:
+            path = self._folder / name
+            if name != PurePosixPath() and (path.is_symlink() or (path.exists() and not path.is_dir())):
+                raise NotADirectoryError(errno.ENOTDIR, "a link or a file where a folder of clips should be", str(path))
+            if name != PurePosixPath() and ((path / INTERNAL).is_dir() or (path / "run.json").is_file()):
+                raise FileExistsError(errno.EEXIST, "the output folder of another run", str(path))
 
     def make_again(self, request: RenderRequest) -> None:
         """What is there now does not count, though its key may be right: the next one published replaces it."""
@@ -204,7 +218,8 @@ def _recorded(sidecar: Path) -> dict[str, Any]:
 
 
 def _assert_safe(name: str) -> None:
-    assert Path(name).name == name and name not in RESERVED_NAMES, name
+    parts = PurePosixPath(name).parts
+    assert "/".join(parts) == name and ".." not in parts and parts[-1] not in RESERVED_NAMES, name
 
 
 def _check(request: RenderRequest, video: EncodedVideo) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ltx_dist.pipeline.payloads import Latents, SoundLatents
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.store.files import HeldFolder, make_folder, remove_file, write_atomically
+from ltx_dist.store.files import HeldFolder, flat, make_folder, remove_file, unflat, write_atomically
 from ltx_dist.store.spool_folder import ENDING, list_spool
 from ltx_dist.store.tensor_file import holds, pack, read, read_facts
 
 
 class Spool:
-    """A folder of safetensors files, `NAME.safetensors`, each with its request and the key of what its latents were
-    made from.
+    """A folder of safetensors files, `NAME.safetensors` (a / in it as %2F), each with its request and the key of what
+    its latents were made from.
 
     Files are read back only under the same key, so a changed prompt or checkpoint never meets old latents. To stay
     within `limit_bytes`, files of requests that are not in `batch` go first, the oldest first; what still has no room
@@ -35,7 +35,7 @@ class Spool:
         self._folder, self._scratch, self._limit, self._held = folder, scratch, limit_bytes, held
         make_folder(folder, held)
         self._sizes = {entry.name: entry.size for entry in sorted(list_spool(folder, held), key=lambda one: one.mtime)}
-        self._strangers = [name for name in self._sizes if name.removesuffix(ENDING) not in batch]
+        self._strangers = [name for name in self._sizes if unflat(name.removesuffix(ENDING)) not in batch]
         self.num_refused = 0
 
     def keep(self, request: RenderRequest, key: str, latents: Latents) -> None:
@@ -81,7 +81,7 @@ class Spool:
         self._sizes.pop(name, None)
 
     def _path(self, request_id: str) -> Path:
-        return self._folder / f"{request_id}{ENDING}"
+        return self._folder / f"{flat(request_id)}{ENDING}"
 
 
 def spooled_requests(folder: Path) -> dict[Path, str]:

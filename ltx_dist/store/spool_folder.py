@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltx_dist.store.files import INTERNAL, HeldFolder, opened_folder, remove_file
+from ltx_dist.store.files import INTERNAL, HeldFolder, opened_folder, remove_file, unflat
 
 ENDING = ".safetensors"
 
@@ -20,6 +20,10 @@ class Spooled:
     name: str
     size: int
     mtime: float
+
+    @property
+    def request_id(self) -> str:
+        return unflat(self.name.removesuffix(ENDING))
 
 
 def spool_folder(output: Path) -> Path:
@@ -46,5 +50,5 @@ def list_spool(folder: Path, held: HeldFolder | None = None) -> list[Spooled]:
 def drop_latents(folder: Path, published: Collection[str], held: HeldFolder | None = None) -> None:
     """Remove the latents of these clips. Raises OSError as `list_spool` does."""
     for entry in list_spool(folder, held):
-        if entry.name.removesuffix(ENDING) in published:
+        if entry.request_id in published:
             remove_file(folder / entry.name, held)

@@ -102,11 +102,7 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
         ("model.checkpoint=", "empty; give a value, or leave it out"),
         ("model.text_encoder=", "empty; give a value, or leave it out"),
         ("zzz.y=1", "unknown key; known are model, placement, defaults, denoise, decode, output, recovery, cache"),
-        (
-            "output=1",
-            "unknown key; known are output.crf, output.preset, output.threads, output.audio, output.pad_audio, "
-            "output.poster",
-        ),
+        ("output=1", "unknown key; did you mean output.name?"),
     ],
 )
 def test_an_error_of_an_override_says_what(override: str, message: str) -> None:

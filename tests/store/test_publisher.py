@@ -23,6 +23,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 from ltx_dist.store.files import to_json, write_atomically
+from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.publisher import Publisher
 
 REQUEST = RenderRequest("003-été", 'a "red" circle\n圆', "", 64, 96, 9, 24.0, 8, 3.0, 0.0, 7, 0.0, None, 64)
@@ -205,7 +206,7 @@ def test_a_wrong_video_is_not_published(tmp_path: Path, wrong: RenderResult, mes
     assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize("request_id", ["run", "trace", "../up", "a/b"])
+@pytest.mark.parametrize("request_id", ["run", "trace", "../up", "/up", "a/../b", "a//b", "a/run"])
 def test_names_that_would_hit_other_files_are_our_own_mistake(tmp_path: Path, request_id: str) -> None:
     result = replace(failed(), request=replace(REQUEST, request_id=request_id))
     with pytest.raises(AssertionError):
@@ -267,3 +268,20 @@ def test_a_clip_that_fails_again_keeps_its_mp4_and_poster(tmp_path: Path) -> Non
     Publisher(tmp_path, CHECKPOINT, posters=True).publish(done(), "key-1")
     Publisher(tmp_path, CHECKPOINT, posters=True).publish(failed(), "key-2")
     assert (tmp_path / "003-été.webp").read_bytes() == video().poster
+
+
+def test_a_folder_of_clips_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with folder_lock(out) as held:
+        publisher = Publisher(out, CHECKPOINT, held)
+        for name in ("coast/a", "coast/b"):
+            assert publisher.publish(
+                replace(done(), request=replace(REQUEST, request_id=name), completions=()), "key-1"
+            )
+            assert (out / f"{name}.mp4").is_file() and (out / f"{name}.json").is_file()
+            (out / "coast").rename(tmp_path / name.replace("/", "-"))
+        (out / "coast").symlink_to(elsewhere)
+        with pytest.raises(OSError, match="a link or a file where a folder of ours should be"):
+            publisher.publish(replace(done(), request=replace(REQUEST, request_id="coast/c"), completions=()), "key-1")
+    assert not list(elsewhere.iterdir())

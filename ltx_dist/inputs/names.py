@@ -1,0 +1,147 @@
+"""Names of clips: which can be files everywhere, and the template of `output.name` that makes them."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from ltx_dist.inputs.explain import did_you_mean
+from ltx_dist.messages import Mistakes, show
+from ltx_dist.pipeline.request import RenderRequest
+
+MAX_PART_BYTES, MAX_BYTES = 200, 230
+"""Of one folder or file, and of a whole name: file systems end at 255 bytes, Windows at 260 characters with the path of
+the output, and our own files have endings."""
+
+OWN_FILES = ("run", "index", "trace")
+"""run.json, index.html and trace.json lie beside the clips."""
+
+ENDINGS = (".mp4", ".json", ".jsonl", ".webp", ".html")
+
+FIELDS = frozenset(
+    {"index", "name"}
+    | {one.name for one in fields(RenderRequest) if str(one.type) in ("str", "int", "float", "float | None")}
+    - {"request_id"}
+)
+"""What a template may have in braces, beside `meta.KEY`: what a request has that is a text or a number; the position of
+a clip in the batch, from 1; the row's name, or the one that it gets without a template."""
+
+_PART = re.compile(r"[^\W_][\w.-]*")
+"""Letters and digits of any script, and `.`, `_` and `-` from the second character on."""
+
+_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def usable_name(name: str) -> str:
+    """The name in its composed Unicode form (NFC). Raises ValueError where it cannot be a file in every output folder.
+
+    `coast/storm` is the clip `storm` in a folder `coast`.
+    """
+    name = unicodedata.normalize("NFC", name)
+    parts = name.split("/")
+    for part in parts:
+        _check_part(part, name)
+    if parts[-1].casefold() in OWN_FILES:
+        raise ValueError(f"{show(name)} is the name of a file written beside the clips; choose another")
+    if (size := len(name.encode())) > MAX_BYTES:
+        raise ValueError(f"{show(name)} is {size} bytes long; at most {MAX_BYTES} are allowed")
+    return name
+
+
+def _check_part(part: str, name: str) -> None:
+    if not _PART.fullmatch(part):
+        raise ValueError(
+            f"{show(name)}: use letters, digits, . _ - and begin with a letter or digit, also after a / (which makes a "
+            "folder)"
+        )
+    if part.casefold().endswith(ENDINGS):
+        raise ValueError(f"{show(name)}: leave the ending out; it is added")
+    if part.endswith(".") or part.casefold().partition(".")[0] in _WINDOWS_NAMES:
+        raise ValueError(f"{show(name)} cannot be a file on Windows; choose another")
+    if (size := len(part.encode())) > MAX_PART_BYTES:
+        raise ValueError(f"{show(name)} is {size} bytes long; at most {MAX_PART_BYTES} are allowed")
+
+
+def check_template(template: str) -> str:
+    """The template. Raises ValueError for an unknown field, and for text that can be part of no name."""
+    whole = ""
+    for literal, field, _ in _parts(template):
+        if field is not None and field not in FIELDS and not field.startswith("meta."):
+            raise ValueError(f"{{{field}}}: unknown field{did_you_mean(field, [*sorted(FIELDS), 'meta.KEY'])}")
+        whole += literal + ("x" if field is not None else "")
+    usable_name(whole)
+    return template
+
+
+Notes = dict[str, dict[str, Any]]
+"""What sidecars say of single clips, by name; `meta` is what the prompt file said beyond the settings."""
+
+
+def renamed(requests: Sequence[RenderRequest], notes: Notes, template: str) -> tuple[list[RenderRequest], Notes]:
+    """The same with the names that the template gives them.
+
+    What a file name may not have becomes `-`. Raises ValueError with a line for every request whose name is taken,
+    not usable, or lacks a value.
+    """
+    names: dict[str, str] = {}
+    taken: dict[str, tuple[int, str]] = {}
+    problems: list[str] = []
+    for index, request in enumerate(requests, 1):
+        old = request.request_id
+        values = {field: getattr(request, field, None) for field in FIELDS} | {"index": index, "name": old}
+        try:
+            name = usable_name(_filled(template, values, notes.get(old, {}).get("meta", {})))
+            if (other := taken.setdefault(name.casefold(), (index, old)))[1] != old:
+                raise ValueError(
+                    f"{show(name)} is the name of clip {other[0]} ({other[1]}) too; add {{index}} or {{seed}}"
+                )
+            names[old] = name
+        except ValueError as error:
+            problems.append(f"output.name: clip {index} ({old}): {error}")
+    if problems:
+        raise Mistakes(problems)
+    return (
+        [replace(request, request_id=names[request.request_id]) for request in requests],
+        {names[old]: note for old, note in notes.items()},
+    )
+
+
+def slug(text: str) -> str:
+    """What of a text can be in a file name: letters and digits of any script, `.` and `_`; `-` for all between."""
+    return re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", text)).strip("-._")
+
+
+def _filled(template: str, values: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    name = ""
+    for literal, field, form in _parts(template):
+        name += literal
+        if field is None:
+            continue
+        value = meta.get(field.removeprefix("meta.")) if field.startswith("meta.") else values[field]
+        if value is None:
+            raise ValueError(f"{{{field}}} is not set; set it in the row, or leave it out of the template")
+        try:
+            text = format(value, form or ("g" if isinstance(value, float) else ""))
+        except (ValueError, TypeError):
+            raise ValueError(f"{{{field}:{form}}}: {show(value)} cannot be written in this format") from None
+        kept = text if field == "name" else slug(text)
+        if not kept:
+            raise ValueError(f"{{{field}}}: nothing of {show(value)} can be in a file name; use {{index}}")
+        name += kept
+    return name
+
+
+def _parts(template: str) -> Iterator[tuple[str, str | None, str]]:
+    """Text, field and format, one after the other. Raises ValueError for braces that are not in pairs."""
+    try:
+        parts = [*string.Formatter().parse(template)]
+    except ValueError as error:
+        raise ValueError(f"{show(template)}: {error}; write fields as {{index}} or {{prompt:.40}}") from None
+    for literal, field, form, conversion in parts:
+        if conversion or (field is not None and not re.fullmatch(r"\w+(\.[^\[\]]+)?", field)) or "{" in (form or ""):
+            raise ValueError(f"{show(template)}: write fields as {{index}}, {{prompt:.40}} or {{meta.key}}")
+        yield literal, field, form or ""
