@@ -55,6 +55,7 @@ class BatchLoop:
 
     on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
     workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
+    keys: of a request's stages, which are sent along with its assignments.
     bounds: of the queues, asked when a worker joins or changes; on_worker_change is called before with a worker that
     holds its weights in another way than planned. reorder: better orders of what waits, asked when the present one
     is out of date; see `better_orders`.
@@ -65,6 +66,7 @@ class BatchLoop:
         scheduler: Scheduler,
         executor: Executor,
         resumption: KeptOutputs | None = None,
+        keys: Callable[[RenderRequest], Mapping[str, str]] | None = None,
         on_completion: Callable[[Completion], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
@@ -77,6 +79,7 @@ class BatchLoop:
         self._scheduler = scheduler
         self._executor = executor
         self._resumption = resumption
+        self._keys = keys
         self._on_completion = on_completion
         self._on_notice = on_notice
         self._is_stopped = is_stopped
@@ -306,7 +309,10 @@ class BatchLoop:
             else:
                 self._scheduler.retry(part, self._todo(request, from_disk=True))
         if requests:
-            assignment = replace(assignment, request_ids=tuple(request.request_id for request in requests))
+            names = tuple(request.request_id for request in requests)
+            assignment = replace(
+                assignment, request_ids=names, keys=tuple(map(self._keys, requests)) if self._keys else ()
+            )
             self._deadlines.begin(assignment, requests, self._clock())
             self._executor.submit(assignment, requests)
 

@@ -147,7 +147,7 @@ def test_clips_without_latents_are_named_and_stay(out: Path):
     [
         ("no latents", "none of 3 clips has latents that can be decoded: none were kept; render with --keep-latents"),
         ("no config", "no clips of `ltx-dist render` are here"),
-        ("other weights", "none were made with other weights; render them again"),
+        ("other weights", "they were made with other weights, or by an earlier version of ltx_dist; render them again"),
     ],
 )
 def test_what_cannot_be_decoded_is_told_with_the_remedy(out: Path, checkpoint: Path, damage: str, message: str):
