@@ -14,7 +14,7 @@ from ltx_dist.cluster.cluster_head import check_head
 from ltx_dist.cluster.given_address import given_address, given_by
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.engine.failures import SystemicError
-from ltx_dist.engine.loop import WorkersLostError
+from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import local_inventory
