@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ltx_dist.cli import app
 from ltx_dist.media.seal import sealed
 from ltx_dist.pipeline.keys import KEY_VERSION
 from ltx_dist.store.key_versions import outdated, why_again
@@ -45,3 +47,12 @@ def test_a_sidecar_without_its_clip_and_a_pipe_are_none_of_them(tmp_path: Path):
     os.mkfifo(tmp_path / "b.mp4")
     os.mkfifo(tmp_path / "c.json")
     assert outdated(tmp_path, ["a", "b", "c"]) == 0
+
+
+def test_plan_counts_them_where_the_clips_are_to_go(tmp_path: Path):
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    write(tmp_path, "001-a", OLD)
+    for more, expected in (([], False), (["-o", str(tmp_path)], True)):
+        result = CliRunner().invoke(app, ["plan", str(tmp_path / "prompts.txt"), *more])
+        assert result.exit_code == 0, result.output
+        assert ("1 clip made by an earlier version of ltx_dist" in result.output) == expected
