@@ -58,7 +58,7 @@ class Batch:
         self.results: list[RenderResult] = []
 
     def spec(self, worker: Worker) -> WorkerSpec:
-        return WorkerSpec(worker, self._checkpoint, {}, "float32", Mp4Settings())
+        return WorkerSpec(worker, self._checkpoint, "float32", Mp4Settings())
 
     def hire(self, gpu: DeviceInfo, num_workers: int) -> WorkerSpec:
         self.num_hired += 1

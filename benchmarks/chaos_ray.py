@@ -66,10 +66,10 @@ def has(requests: Sequence[RenderRequest], name: str) -> bool:
 class Saboteur(StageWorker):
     """Clip 7 kills any worker that denoises it."""
 
-    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
+    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()) -> Any:
         if stage == D and has(requests, "clip-007"):
             os._exit(139)
-        return super().run(stage, requests, *payloads)
+        return super().run(stage, requests, *payloads, keys=keys)
 
 
 BAD_WORKER = "cpu:1"
@@ -78,12 +78,12 @@ BAD_WORKER = "cpu:1"
 class BadSaboteur(Saboteur):
     """And the second worker dies of any clip. The others take their time: it is to be started again and again."""
 
-    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
+    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()) -> Any:
         if stage == D:
             if self._spec.worker.worker_id == BAD_WORKER:
                 os._exit(139)
             time.sleep(4)
-        return super().run(stage, requests, *payloads)
+        return super().run(stage, requests, *payloads, keys=keys)
 
 
 def poison(bench: Bench) -> str:
@@ -209,12 +209,12 @@ class Hanging(StageWorker):
 
     marker = ""
 
-    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> Any:
+    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()) -> Any:
         if stage == D and has(requests, "clip-003") and not os.path.exists(self.marker):
             Path(self.marker).write_text(f"{os.getpid()} {time.time()}")
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             ctypes.PyDLL(None).pause()
-        return super().run(stage, requests, *payloads)
+        return super().run(stage, requests, *payloads, keys=keys)
 
 
 def hang(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:

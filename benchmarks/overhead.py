@@ -28,8 +28,8 @@ from ltx_dist.placement.local_devices import local_inventory
 from ltx_dist.run.batch import Batch, PlacedBatch, open_batch, place_batch
 from ltx_dist.run.resumption import Resumption
 from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.store.publisher import Publisher
-from ltx_dist.store.spool import Spool
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.stage_worker import WorkerSpec
 
@@ -45,11 +45,12 @@ def ours(placed: PlacedBatch, executor: LocalExecutor, folder: Path) -> float:
     started = time.perf_counter()
     publisher = Publisher(folder, {"name": "demo", "sha256": placed.digest})
     internal = folder / ".ltx-dist"
-    resumption = Resumption(Spool(internal / "spool", internal / "tmp", limit_bytes=10**9), placed.latents_key)
-    renderer = BatchLoop(Scheduler(placed.placement), executor, resumption=resumption)
+    spool = ArtifactStore(internal / "spool", internal / "tmp", limit_bytes=10**9)
+    resumption = Resumption(placed.placement.recipe, placed.keys.of, spool)
+    renderer = BatchLoop(Scheduler(placed.placement), executor, resumption, placed.keys.of)
     for result in renderer.render(placed.batch.requests):
         assert result.status == "done", result.error
-        publisher.publish(result, placed.render_key(result.request))
+        publisher.publish(result, placed.keys.render_key(result.request))
     resumption.close()
     return time.perf_counter() - started
 
@@ -77,7 +78,7 @@ def main() -> None:
         batch = make_batch(Path(temporary), arguments.clips, arguments.threads)
         placed = place_batch(batch, local_inventory())
         (worker,) = placed.placement.workers
-        spec = WorkerSpec(worker, batch.checkpoint, placed.digest, placed.precision, batch.config.output)
+        spec = WorkerSpec(worker, batch.checkpoint, placed.precision, batch.config.output)
         executor = LocalExecutor([spec])
         pipeline = load_pipeline(str(batch.checkpoint.path))
         render_clip(pipeline, batch.requests[0], batch.config)  # the first calls set up kernels

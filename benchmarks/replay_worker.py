@@ -77,7 +77,9 @@ class ReplayWorker:
         self._slowness = seconds_on(spec.worker, spec.slower, (1.0, 1.0, 1.0))
         self._loaded: str | None = None
 
-    def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any) -> tuple[Any, StageReport]:
+    def run(
+        self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()
+    ) -> tuple[Any, StageReport]:
         (request,) = requests
         encode, denoise, decode, faster = map(float, request.prompt.split())
         position = STAGES.index(stage)

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     placed = Worker("cpu:0", SHARED, "cpu", threads=1, batch_size=max(BATCH_SIZES))
-    worker = StageWorker(WorkerSpec(placed, open_checkpoint("demo"), {}, "float32", Mp4Settings()))
+    worker = StageWorker(WorkerSpec(placed, open_checkpoint("demo"), "float32", Mp4Settings()))
     print(f"demo model, float32, one thread, torch {torch.__version__}, 8 steps, guidance 3")
     for height, width, num_frames in SIZES:
         print(f"{width}x{height}x{num_frames}")

@@ -55,6 +55,9 @@ RENDER, LOOK, CLUSTER, SETUP = "Render", "Look at results", "Ray cluster", "Set 
 Output = Annotated[
     str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; existing clips are kept.")
 ]
+PlannedOutput = Annotated[
+    Path | None, typer.Option("-o", "--output", help="The folder that the clips are to go to, if it exists already.")
+]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
 Exact = Annotated[
     bool,
@@ -117,6 +120,7 @@ def demo(
 @app.command(rich_help_panel=RENDER)
 def plan(
     prompts: Prompts,
+    output: PlannedOutput = None,
     model: Model = None,
     profile: Profile = None,
     config: Config = None,
@@ -124,6 +128,7 @@ def plan(
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
+    With -o it also says how many clips of that folder an earlier version made, which are rendered again.
     To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
     """
     with bad_input():
@@ -132,11 +137,15 @@ def plan(
         from ltx_dist.commands.plan_table import print_plan
         from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
+        from ltx_dist.store.key_versions import outdated, why_again
 
         batch = open_batch(prompts, load(config, set_, profile, model), fetch_headers)
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
-        print_plan(batch, inventory, printing_console())
+        console = printing_console()
+        print_plan(batch, inventory, console)
+        if output is not None and (number := outdated(output, batch.names)):
+            console.print(why_again(number), highlight=False, markup=False, soft_wrap=True)
 
 
 for panel, commands in (

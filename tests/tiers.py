@@ -56,7 +56,7 @@ TIER_OF: dict[str, Tier] = {
     "worker": "model",
     "store": "fast",
     "store/test_disk_space.py": "model",
-    "store/test_embedding_cache.py": "model",
+    "store/test_artifacts.py": "model",
     "store/test_fail_points.py": "model",
     "store/test_foreign_files.py": "system",
     "store/test_links.py": "model",

@@ -97,7 +97,7 @@ def _rendered(
     (worker,) = forecast.placement.workers
     if short < 1.0 and worker.capacity is not None:
         worker = replace(worker, capacity=int(short * worker.peak_bytes))
-    spec = WorkerSpec(worker, checkpoint, {}, precision, batch.mp4_settings, batch.storage(precision))
+    spec = WorkerSpec(worker, checkpoint, precision, batch.mp4_settings, batch.storage(precision))
     started = time.perf_counter()
     executor = LocalExecutor([spec])
     start_s = time.perf_counter() - started

@@ -48,7 +48,7 @@ def worker_of(scale: Scale, checkpoint: Any, residency: str, **fields: Any) -> A
     storage = fields.pop("storage", Storage())
     kind = scale.device.type
     worker = Worker(f"{kind}:0", STAGES, kind, residency=residency, streamed=streamed, **fields)
-    return StageWorker(WorkerSpec(worker, checkpoint, {}, scale.precision, Mp4Settings(preset="ultrafast"), storage))
+    return StageWorker(WorkerSpec(worker, checkpoint, scale.precision, Mp4Settings(preset="ultrafast"), storage))
 
 
 def ours(worker: Any, requests: Sequence[Any]) -> Rendered:

@@ -83,7 +83,7 @@ class RayExecutor:
         inputs = self._outputs.inputs(assignment.stage, requests)
         group = {"concurrency_group": "host"} if self._recipe[assignment.stage].runs_on == "host" else {}
         run = actor.run.options(num_returns=len(requests) + 1, **group)
-        *outputs, report = run.remote(assignment.stage, requests, *inputs)
+        *outputs, report = run.remote(assignment.stage, requests, *inputs, keys=assignment.keys)
         self._calls[report] = _Call(assignment, requests, outputs, self._now())
 
     def wait(self, timeout: float) -> list[Completion]:

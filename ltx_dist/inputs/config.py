@@ -241,14 +241,14 @@ class CacheConfig(_Section):
     embeddings: str | None = Field(
         "auto",
         min_length=1,
-        description="Folder for text embeddings: a batch whose prompts are all in it needs no text encoder. `auto` is "
-        "a folder in the user's cache; null disables it.",
+        description="Folder for encoded prompts and images: a batch whose prompts are all in it needs no text encoder. "
+        "`auto` is a folder in the user's cache; null disables it.",
     )
     embeddings_gb: float = Field(
         5.0,
         gt=0,
-        description="Disk space in GB for text embeddings, some 2 MB per prompt. The least recently used are removed "
-        "first.",
+        description="Disk space in GB for encoded prompts and images: 2 to 4 MB per prompt of LTX-Video, 13 to 25 MB "
+        "of LTX-2. The least recently used are removed first.",
     )
 
 

@@ -9,6 +9,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.media.clip_tags import clip_tags
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.models.family import StageContext
+from ltx_dist.pipeline.keys import KEY_VERSION
 from ltx_dist.pipeline.payloads import DecodedClip, EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
 
@@ -41,6 +42,6 @@ class EncodeVideo:
             frame_rate=request.frame_rate,
             output=context.mp4,
             metadata=clip_tags(request, self._model, key),
-            facts={"render_key": key, "latents_sha256": clip.latents_sha256},
+            facts={"render_key": key, "key_version": str(KEY_VERSION), "latents_sha256": clip.latents_sha256},
             sound=clip.sound,
         )

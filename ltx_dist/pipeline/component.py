@@ -13,6 +13,7 @@ class Component:
         device one block after the other. Empty where it cannot.
     has_tiles: its stage can work in smaller tiles.
     is_transformer: its linear layers can be kept in float8.
+    part: the part of the checkpoint that its weights are in, where that has another name.
     has_config: the checkpoint holds a config.json of it, from which its cost is estimated.
     """
 
@@ -20,4 +21,5 @@ class Component:
     blocks: str = ""
     has_tiles: bool = False
     is_transformer: bool = False
+    part: str = ""
     has_config: bool = True

@@ -1,171 +1,177 @@
-"""What a clip is made of, as one digest: equal keys mean equal pixels and equal mp4 bytes, so a clip can be reused."""
+"""What a stage makes of a request, as one digest: equal keys mean equal outputs, so an output can be used again.
+
+    key(stage) = sha256(operation, settings, weights and files that it reads, how they are stored, keys of its inputs)
+
+The key of a clip is that of its last stage. What cannot change an output is in no key: names, layout, workers, order,
+recovery. Keys are computed in the driver alone and sent along with the work.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import cast
 
+from ltx_dist.pipeline.recipe import Recipe, StageSpec
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Raise it when a change of this package gives other pixels or other mp4 bytes for the same settings."""
 
+NO_KEYS: Mapping[str, str] = {}
 
-def render_key(
-    request: RenderRequest,
-    checkpoint_digest: Mapping[str, str],
-    pipeline_class: str,
-    precision: str,
-    output: Mp4Settings,
-    storage: Storage = PLAIN,
-    tiling: DecodeTiling = UNTILED,
-    batch_size: int = 1,
-) -> str:
-    """sha256 hex of everything that decides the clip and of nothing else: not its name, layout, workers or order.
 
-    precision: the dtype of the weights as resolved, never `auto`; the tiling as well. batch_size: how many clips may
-    share a pass. Above 1 it depends on the run which do, so equal keys then mean clips that are equal but for low bits.
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What all requests of a batch are made with, beside their own settings.
+
+    part_of: the part of the checkpoint that a component's weights are in, where that has another name. digest: of each
+    part of the checkpoint, by name. ratios: pixels and frames per latent. precision: the dtype of the weights as
+    resolved, never `auto`. batch_size: how many clips may share a pass; above 1 it depends on the run which do, so
+    equal keys then mean outputs that are equal but for low bits.
     Libraries and devices, whose low bits differ, are the caller's to record beside the key.
     """
-    (key,) = render_keys(request, checkpoint_digest, pipeline_class, precision, output, storage, [tiling], batch_size)
-    return key
+
+    recipe: Recipe
+    digest: Mapping[str, str]
+    pipeline_class: str
+    ratios: tuple[int, int]
+    precision: str
+    storage: Storage = PLAIN
+    mp4: Mp4Settings = field(default_factory=Mp4Settings)
+    batch_size: int = 1
+    part_of: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def render_keys(
-    request: RenderRequest,
-    checkpoint_digest: Mapping[str, str],
-    pipeline_class: str,
-    precision: str,
-    output: Mp4Settings,
-    storage: Storage,
-    tilings: Iterable[DecodeTiling],
-    batch_size: int,
-) -> Iterator[str]:
-    """`render_key` for one tiling after the other, of which there may be hundreds: the rest is written down once."""
-    document = {
+def stage_keys(
+    making: Making, request: RenderRequest, tiling: DecodeTiling = UNTILED, known: Mapping[str, str] = NO_KEYS
+) -> dict[str, str]:
+    """The key of each stage that the request runs, in order: sha256 hex.
+
+    tiling: in which pieces this clip is decoded, as resolved. known: keys that need not be computed.
+    """
+    keys: dict[str, str] = {}
+    wanted = making.recipe.of(request)
+    for name in wanted:
+        if name in known:
+            keys[name] = known[name]
+            continue
+        stage = making.recipe[name]
+        document = _making(making, stage, request, tiling) | {
+            "settings": _settings(stage, request),
+            "inputs": {given: keys[given] for given in making.recipe.reads(name, wanted)},
+        }
+        keys[name] = digest_of(document)
+    return keys
+
+
+def render_key(keys: Mapping[str, str]) -> str:
+    """The key of the clip, of the keys of its stages in order."""
+    *_, last = keys.values()
+    return last
+
+
+class BatchKeys:
+    """The keys of a batch's requests, each computed once.
+
+    tiling: in which pieces clips are decoded; those that are no larger than a piece are not cut.
+    """
+
+    def __init__(self, making: Making, tiling: DecodeTiling) -> None:
+        self._making, self._tiling = making, tiling
+        self._keys: dict[str, Mapping[str, str]] = {}
+
+    def of(self, request: RenderRequest) -> Mapping[str, str]:
+        """By stage, in order. A name stands for one request."""
+        keys = self._keys.get(request.request_id)
+        if keys is None:
+            keys = self._keys[request.request_id] = stage_keys(self._making, request, self._cut(request, self._tiling))
+        return keys
+
+    def render_key(self, request: RenderRequest) -> str:
+        return render_key(self.of(request))
+
+    def in_tilings(self, request: RenderRequest, tilings: Iterable[DecodeTiling]) -> Iterator[str]:
+        """The clip's key in these tiles, one after the other, of which there may be hundreds."""
+        recipe = self._making.recipe
+        first = min(recipe.position(stage.name) for stage in recipe if "tiling" in stage.run_settings)
+        known = {name: key for name, key in self.of(request).items() if recipe.position(name) < first}
+        for tiling in tilings:
+            yield render_key(stage_keys(self._making, request, self._cut(request, tiling), known))
+
+    def _cut(self, request: RenderRequest, tiling: DecodeTiling) -> DecodeTiling:
+        _, frames = self._making.ratios
+        return tiling.of(*request.decoded_size, request.num_frames, frames)
+
+
+def digest_of(document: Mapping[str, object]) -> str:
+    """sha256 hex of what JSON can hold, whatever the order of its keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _making(making: Making, stage: StageSpec, request: RenderRequest, tiling: DecodeTiling) -> dict[str, object]:
+    """All that decides the stage's output but the request's settings and what earlier stages made.
+
+    What is at a neutral default is left out, so that keys outlive a setting that is added.
+    """
+    parts = {*(making.part_of.get(name, name) for name in stage.components), *stage.files}
+    document: dict[str, object] = {
         "key_version": KEY_VERSION,
-        "request": _settings(request),
-        "checkpoint": _used(checkpoint_digest, request),
-        "pipeline_class": pipeline_class,
-        "precision": precision,
-        "output": _output(output, request),
-    } | _unless_default(storage, batch_size=batch_size)
-    plain, gap = _canonical(document), _canonical({"tiling": None})[1:-1]
-    before, _, after = _canonical(document | {"tiling": None}).rpartition(gap)
-    for tiling in tilings:
-        cut = before + _canonical({"tiling": asdict(tiling)})[1:-1] + after
-        yield hashlib.sha256((plain if tiling == UNTILED else cut).encode("ascii")).hexdigest()
+        "operation": stage.operation,
+        "pipeline_class": making.pipeline_class,
+        "ratios": making.ratios,
+        "precision": making.precision,
+        "digests": {part: making.digest[part] for part in parts if part in making.digest},
+    }
+    storage = {name: how for name, how in _changed(making.storage).items() if name in parts}
+    document |= {"storage": storage} if storage else {}
+    if stage.shares_with(request) and making.batch_size > 1:
+        document["batch_size"] = making.batch_size
+    if "tiling" in stage.run_settings and tiling != UNTILED:
+        document["tiling"] = asdict(tiling)
+    if "mp4" in stage.run_settings:
+        document["mp4"] = _mp4(making.mp4, request)
+    return document
 
 
-def _output(output: Mp4Settings, request: RenderRequest) -> dict[str, object]:
+def _mp4(mp4: Mp4Settings, request: RenderRequest) -> dict[str, object]:
     """How sound is stored is a setting of clips that have some."""
     of_sound = () if request.sound is not None else ("audio", "pad_audio")
-    return {name: value for name, value in asdict(output).items() if name not in of_sound}
+    return {name: value for name, value in asdict(mp4).items() if name not in of_sound}
 
 
-DECODE_FIELDS = frozenset({"decode_timestep", "decode_noise_scale"})
-"""The settings that do not decide the latents: these outlive a change of them."""
+def _changed(storage: Storage) -> dict[str, str]:
+    return {name: how for name, how in asdict(storage).items() if how != getattr(PLAIN, name)}
 
 
-def latents_key(
-    request: RenderRequest,
-    checkpoint_digest: Mapping[str, str],
-    pipeline_class: str,
-    precision: str,
-    storage: Storage = PLAIN,
-    batch_size: int = 1,
-) -> str:
-    """sha256 hex of everything that decides the latents and of nothing else: not how they are decoded."""
-    document = {
-        "key_version": KEY_VERSION,
-        "request": {name: value for name, value in _settings(request).items() if name not in DECODE_FIELDS},
-        "checkpoint": _used(checkpoint_digest, request),
-        "pipeline_class": pipeline_class,
-        "precision": precision,
-    } | _unless_default(storage if _uses_vae(request) else replace(storage, vae="same"), batch_size)
-    return _sha256(document)
+def _settings(stage: StageSpec, request: RenderRequest) -> dict[str, object]:
+    """What the stage reads of the request; 25 and 25.0 frames a second are one setting.
 
-
-def _uses_vae(request: RenderRequest) -> bool:
-    """Whether the latents depend on the VAE's precision: on its encoder, or on its statistics between two passes."""
-    return request.has_media or request.second_pass is not None
-
-
-def _used(checkpoint_digest: Mapping[str, str], request: RenderRequest) -> dict[str, str]:
-    """An upscaler is no part of a clip of one pass."""
-    without = () if request.second_pass is not None else ("latent_upsampler",)
-    return {part: digest for part, digest in checkpoint_digest.items() if part not in without}
-
-
-def _unless_default(storage: Storage = PLAIN, batch_size: int = 1) -> dict[str, object]:
-    """Nothing for what clips were made with before these settings existed, so that they keep their keys."""
-    document: dict[str, object] = {} if storage.vae == "same" else {"vae_precision": storage.vae}
-    bits = {"transformer": storage.transformer, "text_encoder": storage.text_encoder}
-    if bits != {"transformer": PLAIN.transformer, "text_encoder": PLAIN.text_encoder}:
-        document |= {"storage": bits}
-    return document if batch_size == 1 else document | {"batch_size": batch_size}
-
-
-def embedding_keys(
-    request: RenderRequest,
-    checkpoint_digest: Mapping[str, str],
-    pipeline_class: str,
-    precision: str,
-    quantization: str,
-    device: str,
-    versions: Mapping[str, str],
-    batch_size: int = 1,
-) -> tuple[str, ...]:
-    """For the prompt and, with guidance, the negative prompt: sha256 hex of all that decides its text embeddings.
-
-    pipeline_class: it tells whether T5 gets the attention mask. precision, quantization: of the text encoder's weights.
-    device: the model of the one that encodes, and versions: of the libraries that do; both change the low bits, and a
-    rendered clip must not tell whether its prompt was in a cache.
+    A field at its default is left out: requests had none of those once, and clips rendered then keep their keys.
     """
-    texts = [request.prompt, *([request.negative_prompt] if request.do_classifier_free_guidance else [])]
-    around = {
-        "key_version": KEY_VERSION,
-        "max_sequence_length": request.max_sequence_length,
-        "checkpoint": {part: checkpoint_digest[part] for part in ("text_encoder", "tokenizer")},
-        "pipeline_class": pipeline_class,
-        "precision": precision,
-        "quantization": quantization,
-        "device": device,
-        "versions": dict(versions),
-    } | _unless_default(batch_size=batch_size)
-    return tuple(_sha256({**around, "text": text}) for text in texts)
+    found: dict[str, object] = {}
+    for name in stage.settings:
+        value = getattr(request, name)
+        declared = FIELDS.get(name)
+        if declared is None or value != declared[1]:
+            found[name] = _plain(value, "" if declared is None else declared[0])
+    return found
 
 
-def _sha256(document: dict[str, object]) -> str:
-    return hashlib.sha256(_canonical(document).encode("ascii")).hexdigest()
-
-
-def _canonical(document: Mapping[str, object]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _settings(request: RenderRequest) -> dict[str, object]:
-    """The request without its name; 25 and 25.0 frames a second are one setting.
-
-    A field with its default is no setting: requests had none of those once, and clips rendered then keep their keys.
-    Where media and LoRAs lie does not matter; their digests do.
-    """
-    return {
-        field.name: _plain(getattr(request, field.name), str(field.type))
-        for field in fields(request)
-        if field.name != "request_id" and getattr(request, field.name) != field.default
-    }
+FIELDS = {one.name: (str(one.type), one.default) for one in fields(RenderRequest)}
+"""Declared type and default of each field of a request; its properties have neither."""
 
 
 def _plain(value: object, declared: str) -> object:
-    """As JSON has it: dataclasses without their `place`; numbers as floats where floats are declared."""
+    """As JSON has it: dataclasses without their `place`, as where media and LoRAs lie does not matter; numbers as
+    floats where floats are declared."""
     if is_dataclass(value) and not isinstance(value, type):
-        named = [field for field in fields(value) if field.name != "place"]
-        return {field.name: _plain(getattr(value, field.name), str(field.type)) for field in named}
+        named = [one for one in fields(value) if one.name != "place"]
+        return {one.name: _plain(getattr(value, one.name), str(one.type)) for one in named}
     if isinstance(value, tuple):
         items = cast("tuple[object, ...]", value)
         return [_plain(item, declared.removeprefix("tuple[")) for item in items]

@@ -34,12 +34,15 @@ class StageSpec:
     operation: which class of the model family runs it. Two stages may share one.
     components: weights that it needs on the device, by diffusers' names; () on the host.
     inputs: names of the earlier stages whose outputs it reads.
-    settings: fields of the request that it depends on beyond those of its inputs. Its key, which requests may share a
-        pass, and what a later `decode` may change all follow from this.
+    files: parts of the checkpoint that it reads beside the weights of its components, such as `scheduler`.
+    settings: fields and properties of the request that it depends on beyond those of its inputs. Its key, which
+        requests may share a pass, and what a later `decode` may change all follow from this.
+    run_settings: what it depends on that is the same for all requests of a run: `tiling`, `mp4`.
     runs_on: `host` stages run beside the device, on the host of the worker that ran the stage before.
     keeps: what becomes of its output: `spool` keeps it until the clip is published, so that a rerun resumes after it;
         `cache` keeps it for later batches.
     shares_pass: several requests with equal settings may share one forward pass.
+    alone_with: the request's attribute with which it has a pass to itself all the same.
     steps: the request's attribute that counts its denoising steps, each of which it reports; empty if it has none.
     only_with: the request's attribute without which the stage is left out; empty if every request runs it.
     replaces: the earlier stage whose output this one's takes the place of, for stages that name both as inputs: such a
@@ -52,14 +55,21 @@ class StageSpec:
     label: StageLabel
     components: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    run_settings: tuple[str, ...] = ()
     runs_on: Literal["device", "host"] = "device"
     keeps: Literal["nothing", "spool", "cache"] = "nothing"
     shares_pass: bool = False
+    alone_with: str = ""
     steps: str = ""
     only_with: str = ""
     replaces: str = ""
     share: float = 0.0
+
+    def shares_with(self, request: object) -> bool:
+        """Whether the request may share a pass with others."""
+        return self.shares_pass and not (self.alone_with and attrgetter(self.alone_with)(request))
 
 
 @dataclass(frozen=True)

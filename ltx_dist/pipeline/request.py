@@ -155,9 +155,9 @@ class RenderRequest:
         return guided or (isinstance(self.second_pass, SecondPass) and self.second_pass.guidance_scale > 1.0)
 
     @property
-    def company(self) -> str:
-        """Equal for requests that may share a pass, if all else is: one with media has it to itself."""
-        return self.request_id if self.has_media else ""
+    def used_negative_prompt(self) -> str | None:
+        """The negative prompt; None where no pass is guided by it."""
+        return self.negative_prompt if self.do_classifier_free_guidance else None
 
     @property
     def num_steps(self) -> int:
@@ -174,6 +174,11 @@ class RenderRequest:
         """Those of the first pass, and those that the second adds."""
         of_second = self.second_pass.loras if isinstance(self.second_pass, SoundSecondPass) else ()
         return self.loras + of_second
+
+    @property
+    def loras_of_passes(self) -> tuple[tuple[Lora, ...], ...]:
+        """Those of each denoising pass, in order."""
+        return (self.loras,) if self.second_pass is None else (self.loras, self.all_loras)
 
     @property
     def first_size(self) -> tuple[int, int]:

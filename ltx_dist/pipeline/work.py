@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -14,17 +15,19 @@ from ltx_dist.pipeline.request import RenderRequest
 class Assignment:
     """One stage on one worker, in one pass: of one request, or of several alike that share it.
 
-    The unit the scheduler decides and an executor runs.
+    The unit the scheduler decides and an executor runs. keys: of each request, the keys of its stages; the batch loop
+    adds them, and they tell no two assignments apart.
     """
 
     request_ids: tuple[str, ...]
     stage: str
     worker_id: str
+    keys: tuple[Mapping[str, str], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def parts(self) -> tuple[Assignment, ...]:
         """One assignment per request, for passes whose requests end differently."""
-        return tuple(replace(self, request_ids=(request_id,)) for request_id in self.request_ids)
+        return tuple(replace(self, request_ids=(request_id,), keys=()) for request_id in self.request_ids)
 
     @property
     def clips(self) -> str:

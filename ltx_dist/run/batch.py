@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import Family, family_of
-from ltx_dist.pipeline.keys import embedding_keys, latents_key, render_keys
+from ltx_dist.pipeline.keys import BatchKeys, Making, digest_of
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import DecodeTiling, Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Placement, Worker
@@ -120,10 +120,20 @@ class Batch:
         vae = "same" if wished == precision else wished
         return Storage(model.transformer_storage, model.text_encoder_quantization, vae)
 
-    def latents_key(self, request: RenderRequest, digest: Mapping[str, str], precision: str) -> str:
-        """What kept latents must have been made with to be decoded."""
-        storage, batch_size = self.storage(precision), self.config.denoise.batch_size
-        return latents_key(request, digest, self.checkpoint.pipeline_class, precision, storage, batch_size)
+    def making(self, digest: Mapping[str, str], precision: str) -> Making:
+        """What the keys of all its requests have in common."""
+        checkpoint, family = self.checkpoint, self.family
+        return Making(
+            family.recipe,
+            digest,
+            checkpoint.pipeline_class,
+            (checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio),
+            precision,
+            self.storage(precision),
+            self.mp4_settings,
+            self.config.denoise.batch_size,
+            {component.name: component.part for component in family.components if component.part},
+        )
 
     def demand(self, precision: str) -> BatchDemand:
         """What the batch asks of its devices. Raises ValueError for a tile that is none."""
@@ -161,7 +171,8 @@ class Batch:
 class PlacedBatch:
     """A batch on the devices that were found. `digest` is the checkpoint's, by component.
 
-    encoder_device: the model of the devices that encode text, in a placement of all stages.
+    keys: of each request's stages. made_on: of each device stage the models and threads of the devices that run it, in
+    a placement of all stages.
     """
 
     batch: Batch
@@ -169,7 +180,8 @@ class PlacedBatch:
     placement: Placement
     precision: str
     digest: dict[str, str]
-    encoder_device: str
+    keys: BatchKeys
+    made_on: Mapping[str, str]
 
     @property
     def storage(self) -> Storage:
@@ -233,56 +245,31 @@ class PlacedBatch:
             {} if (threads := self.batch.config.placement.threads) is None else {"placement.threads": threads}
         )
 
-    def render_key(self, request: RenderRequest) -> str:
-        """What a clip of this run is made with."""
-        (key,) = self.render_keys(request, [self.placement.tiling])
-        return key
-
-    def render_keys(self, request: RenderRequest, tilings: Iterable[DecodeTiling]) -> Iterator[str]:
-        """The same in these tiles, one after the other."""
-        batch, ratio = self.batch, self.batch.checkpoint.temporal_compression_ratio
-        return render_keys(
-            request,
-            self.digest,
-            batch.checkpoint.pipeline_class,
-            self.precision,
-            batch.mp4_settings,
-            self.storage,
-            [tiling.of(*request.decoded_size, request.num_frames, ratio) for tiling in tilings],
-            batch.config.denoise.batch_size,
-        )
-
     def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
         """What a published clip must have been made with to be kept, where `found` is what it says of itself.
 
         `auto` leaves the tiles to us, and which they are depends on the whole batch and the devices. So a clip that was
         made in others, on another machine or before a larger clip was added, is as good.
         """
-        planned, batch = self.render_key(request), self.batch
+        planned, batch = self.keys.render_key(request), self.batch
         if found is None or found == planned:
             return planned
         ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
         shape = replace(request, request_id="", prompt="", negative_prompt="", seed=0)
         tilings = _tilings_of(shape, batch.config.decode.tile_size, batch.config.decode.tile_frames, ratios)
-        return found if found in self.render_keys(request, tilings) else planned
+        return found if found in self.keys.in_tilings(request, tilings) else planned
 
-    def latents_key(self, request: RenderRequest) -> str:
-        """What kept latents must have been made with to be decoded."""
-        return self.batch.latents_key(request, self.digest, self.precision)
+    def cache_keys(self, request: RenderRequest) -> dict[str, str]:
+        """By stage what an output in a cache that other batches use must have been made with.
 
-    def embedding_keys(self, request: RenderRequest) -> tuple[str, ...]:
-        """What cached embeddings must have been made with, for the prompt and with guidance the negative prompt."""
-        batch = self.batch
-        return embedding_keys(
-            request,
-            self.digest,
-            batch.checkpoint.pipeline_class,
-            precision=self.precision,
-            quantization=self.storage.text_encoder,
-            device=self.encoder_device,
-            versions=_encoder_versions(),
-            batch_size=batch.config.denoise.batch_size,
-        )
+        Devices and libraries change the low bits, and a clip must not tell whether its prompt was in a cache.
+        """
+        keys, versions = self.keys.of(request), _library_versions()
+        return {
+            stage: digest_of({"key": keys[stage], "made_on": self.made_on[stage], "versions": versions})
+            for stage in keys
+            if self.batch.family.recipe[stage].keeps == "cache"
+        }
 
 
 @cache
@@ -337,11 +324,19 @@ def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
     """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
-    placement = batch.placement(inventory)
-    first = batch.family.recipe.on_device[0]
-    encoders = {worker.device_name for worker in placement.workers if first in worker.stages}
+    placement, precision = batch.placement(inventory), batch.precision(inventory)
     digest = checkpoint_digest(batch.checkpoint)
-    return PlacedBatch(batch, inventory, placement, batch.precision(inventory), digest, "+".join(sorted(encoders)))
+    keys = BatchKeys(batch.making(digest, precision), placement.tiling)
+    made_on = {
+        stage: "+".join(sorted({_device(worker) for worker in placement.workers if stage in worker.stages}))
+        for stage in placement.recipe.on_device
+    }
+    return PlacedBatch(batch, inventory, placement, precision, digest, keys, made_on)
+
+
+def _device(worker: Worker) -> str:
+    """What of a worker changes the low bits of what it makes."""
+    return worker.device_name if worker.device != "cpu" else f"{worker.device_name}, {worker.threads} threads"
 
 
 def _is_cast(checkpoint: Checkpoint, component: str, precision: str) -> bool:
@@ -368,6 +363,6 @@ def _from_anywhere(name: str) -> str:
 
 
 @cache
-def _encoder_versions() -> dict[str, str]:
-    """Versions of the libraries that make embeddings, read from their metadata without an import."""
+def _library_versions() -> dict[str, str]:
+    """Versions of the libraries that compute what stages make, read from their metadata without an import."""
     return {name: version(name) for name in ("torch", "transformers", "diffusers")}

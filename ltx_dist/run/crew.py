@@ -47,7 +47,6 @@ class Crew:
         return WorkerSpec(
             worker,
             batch.checkpoint,
-            self._placed.digest,
             self._placed.precision,
             batch.mp4_settings,
             self._placed.storage,

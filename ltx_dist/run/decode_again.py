@@ -9,8 +9,11 @@ from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.inputs.kept_request import kept_request
 from ltx_dist.models.family import family_of
+from ltx_dist.pipeline.keys import Making, stage_keys
+from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.run.batch import Batch
+from ltx_dist.store.artifact_folder import spool_folder
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.kept_config import read_settings
 
@@ -25,8 +28,8 @@ KEEP = "recovery.keep_latents=true"
 def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     """The clips of a folder whose latents are there, with the settings they were rendered with but for `overrides`.
 
-    Raises ValueError for an override of anything that decides the latents, for a file that is not as `Spool` writes
-    them, and when not one clip has any.
+    Raises ValueError for an override of anything that decides the latents, for a file that is not as `Resumption`
+    writes them, and when not one clip has any.
     """
     for override in overrides:
         if not override.startswith(MAY_CHANGE):
@@ -34,27 +37,36 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
                 f"--set {override}: not a setting of decoding; these are {NAMED}: anything else needs the clips "
                 f"rendered again"
             )
-    from ltx_dist.store.spool import Spool, spooled_requests
+    from ltx_dist.store.artifacts import ArtifactStore, saved_requests
 
     config = read_settings(folder, [*overrides, KEEP])
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
-    spool = folder / INTERNAL / "spool"
-    requests = [kept_request(path, told, checkpoint) for path, told in spooled_requests(spool).items()]
+    spool = spool_folder(folder)
+    requests = [kept_request(path, told, checkpoint) for path, told in saved_requests(spool).items()]
     spooled = {request.request_id: request for request in requests}
     names = _names(folder) or tuple(spooled)
     batch = Batch(config, checkpoint, family_of(checkpoint).preset_for(config.model.version, checkpoint), (), names)
-    digest, precision = checkpoint_digest(checkpoint), config.model.precision
-    found = Spool(spool, folder / INTERNAL / "tmp", 0)
+    making = batch.making(checkpoint_digest(checkpoint), config.model.precision)
+    found = ArtifactStore(spool, folder / INTERNAL / "tmp", 0)
     kept = tuple(
         request
         for name in names
-        if (request := spooled.get(name)) is not None
-        and found.holds(name, batch.latents_key(request, digest, precision))
+        if (request := spooled.get(name)) is not None and found.holds(name, _latents_key(making, request))
     )
     if not kept:
-        remedy = "made with other weights; render them again" if spooled else "kept; render with --keep-latents"
-        raise ValueError(f"{folder}: none of {len(names)} clips has latents that can be decoded: none were {remedy}")
+        why = (
+            "they were made with other weights, or by an earlier version of ltx_dist; render them again"
+            if spooled
+            else "none were kept; render with --keep-latents"
+        )
+        raise ValueError(f"{folder}: none of {len(names)} clips has latents that can be decoded: {why}")
     return Batch(config, checkpoint, batch.preset, kept, names)
+
+
+def _latents_key(making: Making, request: RenderRequest) -> str:
+    """Of what is decoded: the last output that is kept until a clip is published."""
+    keys = stage_keys(making, request)
+    return [key for stage, key in keys.items() if making.recipe[stage].keeps == "spool"][-1]
 
 
 def _names(folder: Path) -> tuple[str, ...]:

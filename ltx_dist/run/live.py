@@ -52,6 +52,7 @@ def render_requests(
             Scheduler(placed.placement, costs, batch_key(placed.placement.recipe, placed.batch.requests)),
             executor,
             resumption,
+            keys=placed.keys.of,
             on_completion=watchers.stage_ended,
             on_notice=session.note,
             is_stopped=lambda: session.stop.is_asked,
@@ -67,7 +68,7 @@ def render_requests(
         page = LivePage()
 
         def publish(result: RenderResult) -> None:
-            published = _publish(publisher, result, placed.render_key(result.request))
+            published = _publish(publisher, result, placed.keys.render_key(result.request))
             run.count(published)
             run.placement = crew.placement
             if published.status == "done":

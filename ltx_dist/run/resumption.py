@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 
 from ltx_dist.inputs.config import CacheConfig
 from ltx_dist.messages import count
-from ltx_dist.pipeline.payloads import Conditioning, Latents, StageOutput
-from ltx_dist.pipeline.recipe import Recipe, StageSpec
+from ltx_dist.pipeline.payloads import StageOutput
+from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.run.batch import PlacedBatch
+from ltx_dist.store.artifact_folder import spool_folder
+from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.store.background_writer import BackgroundWriter
-from ltx_dist.store.embedding_cache import EmbeddingCache
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.output import Output
-from ltx_dist.store.spool import Spool
-from ltx_dist.store.spool_folder import spool_folder
 from ltx_dist.user_cache import from_home, user_cache
+
+KeysOf = Callable[[RenderRequest], Mapping[str, str]]
+"""The keys of a request's stages, by stage."""
 
 
 class Resumption:
-    """The latest output known of each request, and the keeping of those that are made now.
+    """The outputs known of each request, and the keeping of those that are made now.
 
-    Latents are kept until their clip is published, or with keep_latents for good, so that clips can be decoded again
-    with other settings. Embeddings are shared by all batches; embeddings None: there is no cache for them.
+    Of stages that the recipe keeps in the spool, the latest output of each clip is kept under the clip's name until it
+    is published, or with keep_latents for good, so that it can be decoded again with other settings. Of those that it
+    keeps in the cache, each is kept under its key, for every request and every later batch; cache None: there is none.
+    cache_keys: of the stages kept in the cache; unlike the others they tell the devices and libraries that made the
+    outputs, so that no clip shows whether its prompt was in a cache.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        spool: Spool,
-        latents_key: Callable[[RenderRequest], str],
+        keys: KeysOf,
+        spool: ArtifactStore,
         keep_latents: bool = False,
-        embeddings: EmbeddingCache | None = None,
-        embedding_keys: Callable[[RenderRequest], tuple[str, ...]] | None = None,
+        cache: ArtifactStore | None = None,
+        cache_keys: KeysOf | None = None,
     ) -> None:
-        self._recipe = recipe
-        self._spool, self._latents_key, self._keep_latents = spool, latents_key, keep_latents
-        self._embeddings, self._embedding_keys = embeddings, embedding_keys
+        self._recipe, self._keys = recipe, keys
+        self._spool, self._keep_latents = spool, keep_latents
+        self._cache, self._cache_keys = cache, cache_keys or keys
+        self._cache_problem: str | None = None
         self._spool_writer = BackgroundWriter("spool")
         # Of its own, so that a burst of prompts takes no latents' place in the queue.
-        self._cache_writer = BackgroundWriter("embeddings")
+        self._cache_writer = BackgroundWriter("cache")
 
     def made(self, request: RenderRequest) -> frozenset[str]:
         """The stages whose outputs are there, made with the request's settings."""
-        wanted = self._recipe.of(request)
-        made = {
-            name
-            for name in self._kept("spool")
-            if name in wanted and self._spool.holds(request.request_id, self._spool_key(request, name))
-        }
-        cached = self._kept("cache")
-        if cached and self._embeddings is not None and self._embeddings.holds(self._keys(request)):
-            made.update(cached)
-        return frozenset(made)
+        return frozenset(name for name in self._recipe.of(request) if self._holds(request, name))
 
     def todo(self, requests: Sequence[RenderRequest]) -> dict[str, tuple[str, ...]]:
         """The stages that each of these still has to run."""
@@ -64,28 +64,19 @@ class Resumption:
 
         `made` then does not find it any more.
         """
-        if self._recipe[stage].keeps == "cache":
-            assert self._embeddings is not None
-            return self._embeddings.load(self._keys(request))
-        return self._spool.load(request.request_id, self._spool_key(request, stage))
+        store, name, key = self._place(request, stage)
+        return None if store is None else store.load(name, key)
 
     def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
         """Write down what a request's stage just made, if it is of any use later, without waiting for it."""
-        keeps = self._recipe[stage].keeps
-        if keeps == "spool":
-            key = self._spool_key(request, stage)
-            self._spool_writer.keep(fetch, lambda output: self._spool.keep(request, key, _latents(output)))
-        elif keeps == "cache" and (cache := self._embeddings) is not None:
-            keys = self._keys(request)
-            if not cache.holds(keys):
-                self._cache_writer.keep(fetch, lambda output: cache.keep(keys, _conditioning(output)))
-
-    def _spool_key(self, request: RenderRequest, stage: str) -> str:
-        """One file per clip holds its latest latents; those that replace others have a key of their own."""
-        return spool_key(self._latents_key(request), self._recipe[stage])
-
-    def _kept(self, retention: str) -> list[str]:
-        return [stage.name for stage in self._recipe if stage.keeps == retention]
+        store, name, key = self._place(request, stage)
+        if store is None:
+            return
+        if store is self._spool:
+            told = {"request": json.dumps(asdict(request))}
+            self._spool_writer.keep(fetch, lambda output: store.keep(name, key, output, told))
+        elif self._cache_problem is None and not store.holds(name, key):
+            self._cache_writer.keep(fetch, partial(self._keep_in_cache, store, name, key))
 
     def forget(self, request: RenderRequest) -> None:
         """The clip is published: nothing of it needs to be resumed."""
@@ -99,18 +90,34 @@ class Resumption:
         notes = []
         if refused := self._spool.num_refused:
             notes.append(f"latents of {count(refused, 'clip')} did not fit in recovery.spool_gb")
-        if self._embeddings is not None and (problem := self._embeddings.problem):
-            notes.append(f"text embeddings could not be kept for later ({problem}); see cache.embeddings")
+        if self._cache_problem is not None:
+            notes.append(
+                f"encoded prompts and images could not be kept for later ({self._cache_problem}); see cache.embeddings"
+            )
         return notes
 
-    def _keys(self, request: RenderRequest) -> tuple[str, ...]:
-        assert self._embedding_keys is not None
-        return self._embedding_keys(request)
+    def _holds(self, request: RenderRequest, stage: str) -> bool:
+        store, name, key = self._place(request, stage)
+        return store is not None and store.holds(name, key)
 
+    def _place(self, request: RenderRequest, stage: str) -> tuple[ArtifactStore | None, str, str]:
+        """Where the stage's output is kept: the store, the name in it, and the key. No store: it is not kept."""
+        match self._recipe[stage].keeps:
+            case "spool":
+                return self._spool, request.request_id, self._keys(request)[stage]
+            case "cache":
+                key = self._cache_keys(request)[stage]
+                return self._cache, key, key
+            case _:
+                return None, "", ""
 
-def spool_key(latents_key: str, stage: StageSpec) -> str:
-    """What the latents that a stage makes of a request are kept under."""
-    return f"{latents_key} {stage.name}" if stage.replaces else latents_key
+    def _keep_in_cache(self, cache: ArtifactStore, name: str, key: str, output: StageOutput) -> None:
+        """A folder that cannot be written is no clip's failure: nothing more is written there."""
+        if self._cache_problem is None and not cache.holds(name, key):
+            try:
+                cache.keep(name, key, output)
+            except OSError as error:
+                self._cache_problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[RenderRequest]) -> Resumption:
@@ -119,31 +126,21 @@ def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[Render
     kept = placed.batch.requests if config.recovery.keep_latents else remaining
     limit = int(config.recovery.spool_gb * 1e9)
     names = {request.request_id for request in kept}
-    spool = Spool(spool_folder(out.folder), out.folder / INTERNAL / "tmp", limit, names, out.held)
+    spool = ArtifactStore(spool_folder(out.folder), out.folder / INTERNAL / "tmp", limit, names, out.held)
     return Resumption(
         placed.batch.family.recipe,
+        placed.keys.of,
         spool,
-        placed.latents_key,
         config.recovery.keep_latents,
-        _embedding_cache(config.cache),
-        placed.embedding_keys,
+        _cache(config.cache),
+        placed.cache_keys,
     )
 
 
-def _embedding_cache(config: CacheConfig) -> EmbeddingCache | None:
+def _cache(config: CacheConfig) -> ArtifactStore | None:
     if config.embeddings is None:
         return None
     folder = (
         user_cache() / "embeddings" if config.embeddings == "auto" else from_home(config.embeddings, "cache.embeddings")
     )
-    return EmbeddingCache(folder, int(config.embeddings_gb * 1e9))
-
-
-def _latents(output: StageOutput) -> Latents:
-    assert isinstance(output, Latents), output
-    return output
-
-
-def _conditioning(output: StageOutput) -> Conditioning:
-    assert isinstance(output, Conditioning), output
-    return output
+    return ArtifactStore(folder, folder / "tmp", int(config.embeddings_gb * 1e9), is_shared=True)

@@ -14,7 +14,7 @@ from ltx_dist.cluster.cluster_head import check_head
 from ltx_dist.cluster.given_address import given_address, given_by
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.engine.failures import SystemicError
-from ltx_dist.engine.loop import WorkersLostError
+from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import local_inventory
@@ -25,12 +25,12 @@ from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.session import Session, say
 from ltx_dist.run.signals import EXIT_STOPPED, Stop, stop_on_signals
+from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder
 from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
 from ltx_dist.store.kept_config import write_settings
 from ltx_dist.store.lock import check_platform, folder_lock
 from ltx_dist.store.output import Output
 from ltx_dist.store.publisher import Publisher
-from ltx_dist.store.spool_folder import drop_latents, spool_folder
 
 if TYPE_CHECKING:
     from ltx_dist.run.resumption import Resumption
@@ -206,7 +206,7 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
     elif not kept.exists():
         # A run that was killed after it had published a clip, and before it had removed its latents, left them.
         published = {request.request_id for request in placed.batch.requests} - {r.request_id for r in remaining}
-        drop_latents(spool_folder(out.folder), published, out.held)
+        drop_artifacts(spool_folder(out.folder), published, out.held)
     if not remaining:
         return None
     from ltx_dist.run.resumption import open_resumption

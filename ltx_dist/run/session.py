@@ -14,6 +14,7 @@ from ltx_dist.report.event_log import EventLog
 from ltx_dist.run.batch import PlacedBatch
 from ltx_dist.run.signals import Stop
 from ltx_dist.store.disk_space import latents_bytes, mp4_bytes, shortage, spool_peak
+from ltx_dist.store.key_versions import outdated, why_again
 from ltx_dist.store.output import Output
 
 MAX_NAMED = 20
@@ -51,7 +52,10 @@ class Session:
             self.note(f"skipped {count(len(left_out), 'clip')} without kept latents: {names}")
         if num_there := len(batch.requests) - len(remaining):
             say(self.console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
-        if num_replaced := sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining):
+        if num_outdated := outdated(self.out.folder, (request.request_id for request in remaining)):
+            self.note(why_again(num_outdated))
+        there = sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining)
+        if num_replaced := there - num_outdated:
             self.note(f"existing clips with other settings or damage, which will be replaced: {num_replaced}")
 
     def warn_of_shortage(self, remaining: Sequence[RenderRequest]) -> None:

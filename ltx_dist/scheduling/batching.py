@@ -11,7 +11,7 @@ from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.scheduling.queues import BatchKey
 
-OWN = frozenset({"request_id", "prompt", "negative_prompt", "seed"})
+OWN = frozenset({"request_id", "prompt", "negative_prompt", "used_negative_prompt", "seed"})
 """What each request of a pass has for itself: a name, a row of embeddings and a generator."""
 
 Shape = TypeVar("Shape", bound=Hashable)
@@ -22,7 +22,10 @@ def shared_settings(recipe: Recipe, request: RenderRequest) -> Hashable:
 
     They may differ in `OWN` and in what only stages without shared passes depend on, and in nothing else: a setting
     that requests get one day keeps apart those that differ in it. Settings of shared passes may be properties.
+    A request that a stage runs alone shares none.
     """
+    if any(stage.shares_pass and not stage.shares_with(request) for stage in recipe):
+        return request.request_id
     in_passes = {name for stage in recipe if stage.shares_pass for name in stage.settings}
     after = {name for stage in recipe if not stage.shares_pass for name in stage.settings} - in_passes
     names = {field.name for field in fields(request)} - OWN - after | in_passes - OWN

@@ -20,6 +20,7 @@ from typing import Any
 from ltx_dist import __version__
 from ltx_dist.media.mp4 import check_video
 from ltx_dist.media.seal import claimed, read_seal
+from ltx_dist.pipeline.keys import KEY_VERSION
 from ltx_dist.pipeline.payloads import EncodedVideo, SoundFacts
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Completion, RenderResult
@@ -233,6 +234,7 @@ def _sidecar(result: RenderResult, render_key: str, checkpoint: dict[str, Any]) 
         "status": result.status,
         "request": asdict(result.request),
         "render_key": render_key,
+        "key_version": KEY_VERSION,
         "checkpoint": checkpoint,
         "versions": _versions(),
         "stages": {str(c.assignment.stage): _stage(c) for c in result.completions},  # of a retried stage the last
@@ -251,6 +253,7 @@ def _sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: 
         "status": "done",
         "request": asdict(request),
         "render_key": facts["render_key"],
+        "key_version": KEY_VERSION,  # as the key is one of ours
         "checkpoint": checkpoint,
         "versions": {},
         "stages": {},

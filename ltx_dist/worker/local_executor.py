@@ -52,7 +52,7 @@ class LocalExecutor:
             self._ended.append(Completion(assignment, now, now, report, Failure.QUEUED))
         elif self._recipe[assignment.stage].runs_on == "host":
             worker, inputs = self._workers[assignment.worker_id], self._outputs.inputs(assignment.stage, requests)
-            future = self._threads.submit(worker.run, assignment.stage, requests, *inputs)
+            future = self._threads.submit(worker.run, assignment.stage, requests, *inputs, keys=assignment.keys)
             self._on_host[future] = _Call(assignment, requests), time.monotonic() - self._epoch
         else:
             self._submitted.append(_Call(assignment, requests))
@@ -75,7 +75,8 @@ class LocalExecutor:
         worker = self._workers[call.assignment.worker_id]
         started = time.monotonic() - self._epoch
         inputs = self._outputs.inputs(call.assignment.stage, call.requests)
-        return self._complete(call, started, worker.run(call.assignment.stage, call.requests, *inputs))
+        result = worker.run(call.assignment.stage, call.requests, *inputs, keys=call.assignment.keys)
+        return self._complete(call, started, result)
 
     def _ended_on_host(self, timeout: float) -> list[Completion]:
         done, _ = wait(self._on_host, timeout, FIRST_COMPLETED)

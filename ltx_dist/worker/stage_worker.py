@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,14 +14,14 @@ import torch
 from ltx_dist.checkpoints.checkpoint import Checkpoint, on_this_machine
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.models.family import Family, StageContext, family_of
-from ltx_dist.pipeline.keys import render_key
 from ltx_dist.pipeline.payloads import DecodedClip, Latents, StageOutput
 from ltx_dist.pipeline.recipe import StageSpec
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Mp4Settings, Storage
+from ltx_dist.pipeline.storage import PLAIN, Mp4Settings, Storage
 from ltx_dist.pipeline.work import StageReport, WorkerState
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.weights.loading import DTYPES
+from ltx_dist.worker.attempts import Attempts
 from ltx_dist.worker.components import Components
 from ltx_dist.worker.device import (
     is_lost,
@@ -35,16 +33,11 @@ from ltx_dist.worker.device import (
     reset_peak,
 )
 from ltx_dist.worker.first_calls import settle_kernels
-from ltx_dist.worker.host_stages import HostStages
-from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
+from ltx_dist.worker.host_operations import HostOperations
+from ltx_dist.worker.oom_fallbacks import Fallback
+from ltx_dist.worker.stage_call import StageCall
 
 OnStep = Callable[[int], None]
-
-Shape = tuple[int, int, int, int]
-"""Requests in a pass, height, width and frames."""
-
-Inputs = Mapping[str, StageOutput]
-"""What earlier stages made for a request, by stage name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,6 @@ class WorkerSpec:
 
     worker: Worker
     checkpoint: Checkpoint
-    checkpoint_digest: dict[str, str]
     precision: str
     output: Mp4Settings
     storage: Storage = PLAIN
@@ -83,20 +75,20 @@ class StageWorker:
         self._set_threads()
         settle_kernels()
         self._device = open_device(spec.worker)
-        self._host = HostStages(spec.worker.host_slots)
         try:
             checkpoint = on_this_machine(spec.checkpoint)
         except ValueError as error:
             raise WorkerStartError(f"worker {spec.worker.worker_id}: {error}") from error
         self._components = Components(spec.family, spec.worker, checkpoint, spec.precision, spec.storage, self._device)
-        self._host_operations = {
+        on_host = {
             stage.name: spec.family.operation(stage.operation)({}, checkpoint, self._device, DTYPES[spec.precision])
             for stage in self._recipe
             if stage.runs_on == "host"
         }
+        self._host = HostOperations(self._recipe, on_host, spec.output, spec.worker.host_slots)
+        self._attempts = Attempts(spec.family.traits, spec.worker.tiling, spec.exact)
         for line in notices_of_start(self._device, spec.worker):
             self._components.report(line)
-        self._shortages: Counter[tuple[str, Shape, str]] = Counter()
         if self._load_at_start() is not None:
             # Again, with the weights on the host: what is loaded by then leaves the device.
             self._components.take_turns("there is no room on the device for all components")
@@ -118,43 +110,38 @@ class StageWorker:
         return None
 
     def run(
-        self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None
+        self,
+        stage: str,
+        requests: Sequence[RenderRequest],
+        *payloads: StageOutput | None,
+        keys: Sequence[Mapping[str, str]] = (),
     ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
         """One output of the stage per request, and a report; on any error Nones and a report with it.
 
         payloads: of each request in turn the outputs of the stage's inputs, in order; None where the request does not
         run that stage, or where its output is on this worker. Those of stages that not every request runs may be left
-        out for all. The output of a device stage that host stages follow stays there: None is returned for it. Host
+        out for all. keys: of each request the keys of its stages, of which the last goes into its mp4; a worker makes
+        none itself. The output of a device stage that host stages follow stays there: None is returned for it. Host
         stages may be called in another thread while a device stage runs.
 
         This is the one place where a stage's errors are caught: a failed clip must not stop the others.
         """
         self._set_threads()
-        spec = self._recipe[stage]
-        names = spec.inputs
-        if len(payloads) < len(requests) * len(names):
-            names = self._recipe.always[stage].inputs
-        assert len(payloads) == len(requests) * len(names), f"{stage} reads {spec.inputs} of each request"
-        given = iter(payloads)
-        inputs = [{name: payload for name in names if (payload := next(given)) is not None} for _ in requests]
-        if spec.runs_on == "host":
-            return self._run_on_host(spec, requests, inputs)
-        return self._run_on_device(spec, requests, inputs)
+        call = StageCall.of(self._recipe, stage, requests, payloads, keys)
+        return self._run_on_host(call) if call.stage.runs_on == "host" else self._run_on_device(call)
 
-    def _run_on_device(
-        self, stage: StageSpec, requests: Sequence[RenderRequest], inputs: Sequence[Inputs]
-    ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
-        self._state = WorkerState(self._spec.worker.worker_id, stage.name, _names(requests))
+    def _run_on_device(self, call: StageCall) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
+        self._state = WorkerState(self._spec.worker.worker_id, call.stage.name, call.names)
         arrived = started = time.perf_counter()
-        outputs: Sequence[StageOutput | None] = [None] * len(requests)
+        outputs: Sequence[StageOutput | None] = [None] * len(call.requests)
         digests: tuple[str, ...] = ()
         error, fallback = None, Fallback(tiling=self._spec.worker.tiling)
         try:
             with torch.inference_mode():
-                shortage = self._bring(stage)
+                shortage = self._bring(call.stage)
                 reset_peak(self._device)
                 started = time.perf_counter()
-                outputs, digests, fallback = self._run_with_fallbacks(stage, requests, inputs, shortage)
+                outputs, digests, fallback = self._run_with_fallbacks(call, shortage)
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = caught
@@ -174,16 +161,12 @@ class StageWorker:
             notices=self._components.notices(),
         )
 
-    def _run_on_host(
-        self, stage: StageSpec, requests: Sequence[RenderRequest], inputs: Sequence[Inputs]
-    ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
+    def _run_on_host(self, call: StageCall) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
         started = time.perf_counter()
-        outputs: list[StageOutput | None] = [None] * len(requests)
+        outputs: Sequence[StageOutput | None] = [None] * len(call.requests)
         error = None
         try:
-            outputs = [
-                self._host_output(stage, request, given) for request, given in zip(requests, inputs, strict=True)
-            ]
+            outputs = self._host.run(call)
         except Exception as caught:
             traceback.print_exc(file=sys.stderr)
             error = _describe(caught)
@@ -212,27 +195,24 @@ class StageWorker:
             self._state = replace(self._state, is_loading=False)
 
     def _run_with_fallbacks(
-        self,
-        stage: StageSpec,
-        requests: Sequence[RenderRequest],
-        inputs: Sequence[Inputs],
-        shortage: RuntimeError | None,
+        self, call: StageCall, shortage: RuntimeError | None
     ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], Fallback]:
         """Outputs, digests of latents and the attempt that made them; raises the last attempt's error.
 
-        shortage: of bringing the weights, so that the attempt as planned is over. What clips of a shape needed twice is
-        what the next one begins with.
+        shortage: of bringing the weights, so that the attempt as planned is over.
         """
-        for fallback in self._attempts(stage, requests, is_short=shortage is not None):
+        for fallback in self._attempts.of(call, is_short=shortage is not None):
             try:
                 if fallback.name is not None:
-                    names = ", ".join(_names(requests))
                     if shortage is not None:
-                        print(f"{names}: out of memory in {stage.name}; retrying: {fallback.name}", file=sys.stderr)
-                    self._components.prepare(stage, fallback)
-                self._components.store_for(stage, fallback)
-                outputs = self._run_stage(stage, requests, inputs, fallback)
-                self._shortages[stage.name, _shape(requests), fallback.name or ""] += 1
+                        names = ", ".join(call.names)
+                        print(
+                            f"{names}: out of memory in {call.stage.name}; retrying: {fallback.name}", file=sys.stderr
+                        )
+                    self._components.prepare(call.stage, fallback)
+                self._components.store_for(call.stage, fallback)
+                outputs = self._run_stage(call, fallback)
+                self._attempts.worked(call, fallback)
                 return *outputs, fallback
             except RuntimeError as error:
                 if not is_shortage(error, self._device):
@@ -242,76 +222,17 @@ class StageWorker:
         assert shortage is not None
         raise shortage
 
-    def _attempts(self, stage: StageSpec, requests: Sequence[RenderRequest], is_short: bool) -> Sequence[Fallback]:
-        traits = [self._spec.family.traits[name] for name in stage.components]
-        attempts = fallbacks(traits, self._spec.worker.tiling, self._spec.exact, len(requests) > 1)
-        needed = [self._shortages[stage.name, _shape(requests), attempt.name or ""] >= 2 for attempt in attempts]
-        first = next((number for number, often in enumerate(needed) if often and number), 0)
-        return attempts[max(first, is_short) :]
-
-    def _run_stage(
-        self,
-        stage: StageSpec,
-        requests: Sequence[RenderRequest],
-        inputs: Sequence[Inputs],
-        fallback: Fallback,
-    ) -> tuple[Sequence[StageOutput | None], tuple[str, ...]]:
-        context = self._context(stage, self._on_step(stage, requests), fallback.tiling)
-        outputs = self._ready(stage).run(requests, inputs, context)
+    def _run_stage(self, call: StageCall, fallback: Fallback) -> tuple[Sequence[StageOutput | None], tuple[str, ...]]:
+        context = StageContext(call.stage, self._on_step(call), fallback.tiling, self._spec.output, call.render_key)
+        outputs = self._ready(call.stage).run(call.requests, call.inputs, context)
         digests = tuple(filter(None, map(_latents_sha256, outputs)))
-        if not (following := self._recipe.host_stages_after(stage.name)):
-            return outputs, digests
-        for request, given, output in zip(requests, inputs, outputs, strict=True):
-            self._begin_on_host(self._recipe[following[0]], request, given, output, stage.name)
-        return [None] * len(requests), digests
+        return [None] * len(outputs) if self._host.begin(call, outputs) else outputs, digests
 
-    def _begin_on_host(
-        self, first: StageSpec, request: RenderRequest, inputs: Inputs, output: StageOutput, made_by: str
-    ) -> None:
-        """Begin the host stage that follows; what the device stage made stays on this worker."""
-
-        def run(fed: StageOutput) -> StageOutput:
-            return self._run_host_operation(first, request, {**inputs, made_by: fed})
-
-        self._host.begin(request.request_id, first.name, output, run)
-
-    def _host_output(self, stage: StageSpec, request: RenderRequest, inputs: Inputs) -> StageOutput:
-        """Wait for a host stage that has begun, or run it here."""
-        if self._host.has_begun(request.request_id, stage.name):
-            return self._host.result(request.request_id, stage.name)
-        return self._run_host_operation(stage, request, inputs)
-
-    def _run_host_operation(self, stage: StageSpec, request: RenderRequest, outputs: Inputs) -> StageOutput:
-        inputs = {name: outputs[name] for name in stage.inputs if name in outputs}
-        (output,) = self._host_operations[stage.name].run([request], [inputs], self._context(stage))
-        return output
-
-    def _context(
-        self, stage: StageSpec, on_step: OnStep = lambda step: None, tiling: DecodeTiling = UNTILED
-    ) -> StageContext:
-        return StageContext(stage, on_step, tiling, self._spec.output, self._render_key)
-
-    def _render_key(self, request: RenderRequest) -> str:
-        spec = self._spec
-        return render_key(
-            request,
-            spec.checkpoint_digest,
-            spec.checkpoint.pipeline_class,
-            spec.precision,
-            spec.output,
-            spec.storage,
-            spec.worker.tiling.of(
-                *request.decoded_size, request.num_frames, spec.checkpoint.temporal_compression_ratio
-            ),
-            spec.worker.batch_size,
-        )
-
-    def _on_step(self, stage: StageSpec, requests: Sequence[RenderRequest]) -> OnStep:
-        worker_id, names = self._spec.worker.worker_id, _names(requests)
-        num_steps: int = attrgetter(stage.steps)(requests[0]) if stage.steps else 0
+    def _on_step(self, call: StageCall) -> OnStep:
+        worker_id, names, num_steps = self._spec.worker.worker_id, call.names, call.num_steps
 
         def on_step(step: int) -> None:
-            self._state = WorkerState(worker_id, stage.name, names, step, num_steps)
+            self._state = WorkerState(worker_id, call.stage.name, names, step, num_steps)
 
         return on_step
 
@@ -319,16 +240,6 @@ class StageWorker:
         # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.
         if self._spec.worker.threads is not None:
             torch.set_num_threads(self._spec.worker.threads)
-
-
-def _shape(requests: Sequence[RenderRequest]) -> Shape:
-    """What decides how much memory a pass takes, as far as requests tell."""
-    one = requests[0]
-    return len(requests), one.height, one.width, one.num_frames
-
-
-def _names(requests: Sequence[RenderRequest]) -> tuple[str, ...]:
-    return tuple(request.request_id for request in requests)
 
 
 def _latents_sha256(output: StageOutput) -> str:

@@ -59,7 +59,7 @@ def make_request(index: int, num_inference_steps: int = 2) -> RenderRequest:
 def make_executor(
     checkpoint: Checkpoint, placement: Placement = REPLICATED, worker_class: type[StageWorker] = StageWorker
 ) -> RayExecutor:
-    specs = [WorkerSpec(w, checkpoint, {}, "float32", Mp4Settings()) for w in placement.workers]
+    specs = [WorkerSpec(w, checkpoint, "float32", Mp4Settings()) for w in placement.workers]
     return RayExecutor(specs, worker_class)
 
 
@@ -121,12 +121,14 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
     class Hanging(StageWorker):
         """The first denoising of clip-3 never returns: a C call that holds the interpreter's lock, deaf to signals."""
 
-        def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
+        def run(
+            self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None, keys: Any = ()
+        ) -> Any:
             if stage == D and requests[0].request_id == "clip-3" and not marker.exists():
                 marker.touch()
                 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 ctypes.PyDLL(None).pause()
-            return super().run(stage, requests, *payloads)
+            return super().run(stage, requests, *payloads, keys=keys)
 
     executor = make_executor(checkpoint, worker_class=Hanging)
     try:
@@ -157,11 +159,13 @@ def test_a_worker_that_rays_memory_monitor_ends_is_replaced(ray_cluster, checkpo
     marker = tmp_path / "struck"
 
     class Struck(StageWorker):
-        def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None) -> Any:
+        def run(
+            self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None, keys: Any = ()
+        ) -> Any:
             if stage == D and requests[0].request_id == "clip-2" and not marker.exists():
                 marker.touch()
                 raise OutOfMemoryError("the node was running low on memory")
-            return super().run(stage, requests, *payloads)
+            return super().run(stage, requests, *payloads, keys=keys)
 
     executor = make_executor(checkpoint, worker_class=Struck)
     renderer = BatchLoop(Scheduler(REPLICATED), executor)

@@ -24,7 +24,8 @@ from ltx_dist.engine.failures import (
     FailurePolicy,
     SystemicError,
 )
-from ltx_dist.engine.loop import BatchLoop, WorkersLostError
+from ltx_dist.engine.loop import BatchLoop
+from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.order_search import better_orders

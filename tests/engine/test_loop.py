@@ -9,7 +9,8 @@ from builders import RECIPE, STAGES, D, E, M, V
 from fakes import VIDEO, FakeExecutor, make_request, replicated
 
 from ltx_dist.engine.deadlines import NEWS_SECONDS
-from ltx_dist.engine.loop import TICK_SECONDS, BatchLoop, WorkersLostError
+from ltx_dist.engine.loop import TICK_SECONDS, BatchLoop
+from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.timeline import makespan, overlaps

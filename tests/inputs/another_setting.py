@@ -26,8 +26,8 @@ from ltx_dist.inputs.prompts import read_prompts  # noqa: E402
 from ltx_dist.inputs.reference import config_entries, row_entries  # noqa: E402
 from ltx_dist.models.ltx_video.presets import PRESETS  # noqa: E402
 from ltx_dist.models.ltx_video.recipes import RECIPE  # noqa: E402
-from ltx_dist.pipeline.keys import render_key  # noqa: E402
-from ltx_dist.pipeline.storage import Mp4Settings  # noqa: E402
+from ltx_dist.pipeline.keys import Making, stage_keys  # noqa: E402
+from ltx_dist.pipeline.recipe import Recipe  # noqa: E402
 from ltx_dist.scheduling.batching import shared_settings  # noqa: E402
 
 CHECKPOINT = Checkpoint("x", Path(), "LTXConditionPipeline", 32, 8, True, 128, weights={}, num_parameters={})
@@ -61,11 +61,17 @@ assert entry in config_entries()["defaults"]
 as_before = request.RenderRequest.__base__(
     **{name: getattr(plain, name) for name in plain.__match_args__ if name != "motion"}
 )
-keys = [
-    render_key(one, {}, "LTXConditionPipeline", "float32", Mp4Settings())
-    for one in (as_before, plain, from_row, from_config)
+stages = [
+    replace(stage, settings=(*stage.settings, "motion")) if stage.name == "denoise" else stage for stage in RECIPE
 ]
-assert keys[0] == keys[1] != keys[2] == keys[3], "older clips keep their keys"
+wider = Recipe("LTX-Video with motion", tuple(stages))
+before, *after = [
+    stage_keys(Making(recipe, {}, "LTXConditionPipeline", (32, 8), "float32"), one)
+    for recipe, one in ((RECIPE, as_before), (wider, plain), (wider, from_row), (wider, from_config))
+]
+assert before == after[0], "older clips keep their keys"
+assert after[1] == after[2] and after[1]["encode_text"] == before["encode_text"]
+assert {stage for stage in before if before[stage] != after[1][stage]} == {"denoise", "decode", "encode_video"}
 shared = [shared_settings(RECIPE, replace(one, request_id="")) for one in (plain, from_row, from_config)]
 assert shared[0] != shared[1] == shared[2], "clips that differ in it share no pass"
 print("known everywhere")

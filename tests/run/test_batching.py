@@ -31,6 +31,8 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.batching import OWN, batch_key, shared_settings
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.oom_fallbacks import Fallback
+from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 TOLERANCE = 1e-4
@@ -65,7 +67,7 @@ def worker(checkpoint: Checkpoint) -> StageWorker:
 
 
 def spec(checkpoint: Checkpoint, worker: Worker) -> WorkerSpec:
-    return WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(preset="ultrafast"))
+    return WorkerSpec(worker, checkpoint, "float32", Mp4Settings(preset="ultrafast"))
 
 
 def latents(worker: StageWorker, requests: Sequence[RenderRequest]) -> list[Latents]:
@@ -183,10 +185,10 @@ def test_actors_share_passes_as_well(ray_cluster: None, checkpoint: Checkpoint):
 class Short(StageWorker):
     """A worker whose device has no memory for more than one clip at a time."""
 
-    def _run_stage(self, stage: Any, requests: Sequence[RenderRequest], inputs: Any, fallback: Any) -> Any:
-        if len(requests) > 1 and stage.name == D:
+    def _run_stage(self, call: StageCall, fallback: Fallback) -> Any:
+        if len(call.requests) > 1 and call.stage.name == D:
             raise torch.OutOfMemoryError("injected")
-        return super()._run_stage(stage, requests, inputs, fallback)
+        return super()._run_stage(call, fallback)
 
 
 def test_without_memory_for_all_they_go_one_by_one(checkpoint: Checkpoint):

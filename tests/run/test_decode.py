@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from ltx_dist.cli import app
 from ltx_dist.models.ltx_video import load as loading
 from ltx_dist.models.ltx_video.decode import Decode
+from ltx_dist.pipeline.keys import KEY_VERSION
 from ltx_dist.report.verify import verify_folder
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.tensor_file import pack, read_facts
@@ -147,7 +148,7 @@ def test_clips_without_latents_are_named_and_stay(out: Path):
     [
         ("no latents", "none of 3 clips has latents that can be decoded: none were kept; render with --keep-latents"),
         ("no config", "no clips of `ltx-dist render` are here"),
-        ("other weights", "none were made with other weights; render them again"),
+        ("other weights", "they were made with other weights, or by an earlier version of ltx_dist; render them again"),
     ],
 )
 def test_what_cannot_be_decoded_is_told_with_the_remedy(out: Path, checkpoint: Path, damage: str, message: str):
@@ -216,6 +217,21 @@ def test_latents_that_were_kept_once_outlive_a_run_without_the_wish(out: Path, c
     assert len(list((out / ".ltx-dist" / "spool").glob("*.safetensors"))) == 3
     result = run("decode", out, "--set", "output.crf=30")
     assert result.exit_code == 0, result.output
+
+
+def test_a_clip_of_an_earlier_version_is_rendered_again_and_the_run_says_why(out: Path, checkpoint: Path):
+    sidecar = out / "002-two.json"
+    told = json.loads(sidecar.read_text())
+    assert told.pop("key_version") == KEY_VERSION
+    sidecar.write_text(json.dumps(told | {"render_key": "12" * 32}))
+    (out / "002-two.mp4").write_bytes((out / "002-two.mp4").read_bytes()[:-10])  # so that its seal tells no key of now
+    result = run(*render_arguments(out, checkpoint), "--keep-latents")
+    assert result.exit_code == 0, result.output
+    said = result.output.replace("\n", " ")
+    assert "1 clip made by an earlier version of ltx_dist will be rendered again" in said and "2 already there" in said
+    assert "existing clips with other settings" not in said
+    again = json.loads(sidecar.read_text())
+    assert again["key_version"] == KEY_VERSION and again["latents_sha256"] == told["latents_sha256"]
 
 
 def degraded(out: Path, name: str) -> Path:

@@ -83,14 +83,14 @@ def spool_scenario() -> Scenario:
     import torch
 
     from ltx_dist.pipeline.payloads import Latents
-    from ltx_dist.store.spool import Spool
+    from ltx_dist.store.artifacts import ArtifactStore
 
     def latents(value: float) -> Latents:
         return Latents(torch.full((1, 4, 2, 2, 2), value), torch.zeros(16, dtype=torch.uint8), "float32")
 
-    def spool(folder: Path) -> Spool:
+    def spool(folder: Path) -> ArtifactStore:
         (folder / "tmp").mkdir(parents=True, exist_ok=True)
-        return Spool(folder / "spool", folder / "tmp", 10**6)
+        return ArtifactStore(folder / "spool", folder / "tmp", 10**6)
 
     def audit(folder: Path, finished: bool) -> None:
         opened = spool(folder)
@@ -99,14 +99,14 @@ def spool_scenario() -> Scenario:
         for key, value in (("old", 1.0), ("new", 2.0)):
             if opened.holds("clip", key):
                 loaded = opened.load("clip", key)
-                assert loaded is not None and torch.equal(loaded.latents, latents(value).latents)
-        opened.keep(REQUEST, "new", latents(2.0))
+                assert isinstance(loaded, Latents) and torch.equal(loaded.latents, latents(value).latents)
+        opened.keep("clip", "new", latents(2.0))
         assert opened.holds("clip", "new") and len(list((folder / "spool").iterdir())) == 1
 
     torch.set_num_threads(1)
     return Scenario(
-        lambda folder: spool(folder).keep(REQUEST, "old", latents(1.0)),
-        lambda folder: spool(folder).keep(REQUEST, "new", latents(2.0)),
+        lambda folder: spool(folder).keep("clip", "old", latents(1.0)),
+        lambda folder: spool(folder).keep("clip", "new", latents(2.0)),
         audit,
     )
 

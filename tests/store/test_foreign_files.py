@@ -16,10 +16,10 @@ import torch
 
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.store.artifact_folder import drop_artifacts
+from ltx_dist.store.artifacts import ArtifactStore, saved_requests
 from ltx_dist.store.files import clear_folder, write_atomically
 from ltx_dist.store.found import ForeignFileError, open_found, read_found
-from ltx_dist.store.spool import Spool, spooled_requests
-from ltx_dist.store.spool_folder import drop_latents
 from ltx_dist.store.tensor_file import pack, read, read_facts
 
 REQUEST = RenderRequest("clip", "p", "", 32, 32, 5, 8.0, 2, 1.0, 0.0, 1, 0.0, None, 32)
@@ -105,13 +105,13 @@ def test_a_spool_leaves_alone_what_is_no_file_of_its_own(tmp_path: Path, kind: s
     spool.mkdir()
     (tmp_path / "tmp").mkdir()
     FOREIGN[kind](spool / "clip.safetensors")
-    opened = Spool(spool, tmp_path / "tmp", 10**6)
-    assert not opened.holds("clip", "key") and spooled_requests(spool) == {}
+    opened = ArtifactStore(spool, tmp_path / "tmp", 10**6)
+    assert not opened.holds("clip", "key") and saved_requests(spool) == {}
     if kind != "folder":
         latents = Latents(torch.ones(1, 4, 2, 2, 2), torch.zeros(16, dtype=torch.uint8), "float32")
-        opened.keep(REQUEST, "key", latents)
+        opened.keep("clip", "key", latents)
         loaded = opened.load("clip", "key")
-        assert loaded is not None and torch.equal(loaded.latents, latents.latents)
+        assert isinstance(loaded, Latents) and torch.equal(loaded.latents, latents.latents)
     assert [path.name for path in spool.iterdir()] == ["clip.safetensors"]
 
 
@@ -122,7 +122,7 @@ def test_a_spool_that_is_a_link_deletes_nothing_where_it_leads(tmp_path: Path) -
     (tmp_path / ".ltx-dist").mkdir()
     (tmp_path / ".ltx-dist" / "spool").symlink_to(outside)
     with pytest.raises(NotADirectoryError, match="a link or a file where a folder of ours should be"):
-        drop_latents(tmp_path / ".ltx-dist" / "spool", {"model"})
+        drop_artifacts(tmp_path / ".ltx-dist" / "spool", {"model"})
     assert (outside / "model.safetensors").read_bytes() == b"weights"
 
 
@@ -132,7 +132,7 @@ def test_a_linked_file_of_the_spool_is_unlinked_and_not_followed(tmp_path: Path)
     spool.mkdir(parents=True)
     (tmp_path / ".ltx-dist" / "tmp").mkdir()
     (spool / "clip.safetensors").symlink_to(tmp_path / "precious")
-    Spool(spool, tmp_path / ".ltx-dist" / "tmp", 0).drop("clip")
+    ArtifactStore(spool, tmp_path / ".ltx-dist" / "tmp", 0).drop("clip")
     assert (tmp_path / "precious").read_bytes() == b"mine" and not list(spool.iterdir())
 
 

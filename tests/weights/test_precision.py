@@ -28,9 +28,8 @@ from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.ltx_video import load
 from ltx_dist.models.ltx_video.load import load_text_encoder, load_transformer, load_vae_decoder
 from ltx_dist.models.ltx_video.presets import preset_for
-from ltx_dist.pipeline.keys import latents_key, render_key
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storage
+from ltx_dist.pipeline.storage import UNTILED, Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.run.batch import Batch
@@ -98,7 +97,7 @@ def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint
     def latents(storage: Storage, streamed: tuple[str, ...] = ()) -> torch.Tensor:
         residency = "streamed" if streamed else "resident"
         worker = Worker("cpu:0", STAGES, "cpu", residency=residency, threads=1, streamed=streamed)
-        stage_worker = StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), storage))
+        stage_worker = StageWorker(WorkerSpec(worker, checkpoint, "float32", Mp4Settings(), storage))
         conditioning, _ = stage_worker.run(E, [REQUEST])
         output, report = stage_worker.run(D, [REQUEST], conditioning)
         assert report.error is None, report.error
@@ -138,7 +137,7 @@ def test_an_int8_text_encoder_takes_half_the_memory_of_its_layers_and_says_the_s
 def test_what_is_not_installed_is_named_with_the_extra(checkpoint: Checkpoint) -> None:
     worker = Worker("cpu:0", STAGES, "cpu", threads=1)
     with pytest.raises(WorkerStartError, match=r"int8 needs torchao; pip install 'torchao>="):
-        StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), Storage(text_encoder="int8")))
+        StageWorker(WorkerSpec(worker, checkpoint, "float32", Mp4Settings(), Storage(text_encoder="int8")))
 
 
 def test_the_vae_in_its_own_precision_is_what_is_planned_and_loaded(checkpoint: Checkpoint) -> None:
@@ -173,23 +172,3 @@ def test_a_text_encoder_that_is_quantised_is_read_and_not_mapped(
 def test_int4_is_refused_where_it_would_save_nothing(checkpoint: Checkpoint) -> None:
     with pytest.raises(ValueError, match="^model.text_encoder_quantization: int4 saves nothing on a CPU.*use int8"):
         batch(checkpoint, text_encoder_quantization="int4").placement(Inventory((), 2))
-
-
-def test_storage_and_tiling_are_in_the_keys_of_what_they_change_and_defaults_change_no_key() -> None:
-    arguments: Any = (REQUEST, {"vae": "1"}, "LTXPipeline", "float32")
-    output = Mp4Settings()
-    renders = [
-        render_key(*arguments, output),
-        render_key(*arguments, output, Storage("float8")),
-        render_key(*arguments, output, Storage("same", "int8")),
-        render_key(*arguments, output, Storage(vae="float16")),
-        render_key(*arguments, output, Storage("float8", vae="float16")),
-        render_key(*arguments, output, Storage(), DecodeTiling(512, 64)),
-    ]
-    assert len(set(renders)) == 6
-    assert latents_key(*arguments, Storage(vae="float16")) == latents_key(*arguments)
-    assert renders[1].startswith("a7a4aa56ca546b2d"), (
-        "clips that were made before the VAE had a precision keep their keys"
-    )
-    assert len({latents_key(*arguments), latents_key(*arguments, Storage("float8"))}) == 2
-    assert render_key(*arguments, output, Storage(), DecodeTiling()) == renders[0]

@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def spec(checkpoint: Checkpoint, worker: Worker) -> WorkerSpec:
-    return WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings())
+    return WorkerSpec(worker, checkpoint, "float32", Mp4Settings())
 
 
 def run_through(worker: StageWorker, request: RenderRequest = REQUEST) -> tuple[Latents, Any]:

@@ -22,6 +22,8 @@ from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.oom_fallbacks import Fallback
+from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 RESIDENT = Worker("cpu:0", STAGES, "cpu", threads=1)
@@ -55,17 +57,17 @@ class Small(StageWorker):
     fits: Callable[[tuple[str, ...]], bool] = staticmethod(lambda names: len(names) < 2)
     stage = V
 
-    def _run_stage(self, stage: Any, *arguments: Any) -> Any:
-        self._ready(stage)
-        if stage.name == self.stage and not self.fits(self._components.on_device()):
+    def _run_stage(self, call: StageCall, fallback: Fallback) -> Any:
+        self._ready(call.stage)
+        if call.stage.name == self.stage and not self.fits(self._components.on_device()):
             raise torch.OutOfMemoryError("injected")
-        return super()._run_stage(stage, *arguments)
+        return super()._run_stage(call, fallback)
 
 
 def render(
     checkpoint: Checkpoint, worker: Worker, worker_class: Any = Small
 ) -> tuple[list[RenderResult], list[str], Scheduler]:
-    spec = WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings())
+    spec = WorkerSpec(worker, checkpoint, "float32", Mp4Settings())
     scheduler = Scheduler(Placement(RECIPE, "shared", (worker,), {D: 2, V: 2}))
     notices: list[str] = []
     loop = BatchLoop(
@@ -134,7 +136,7 @@ def test_a_device_without_room_at_the_start_begins_with_turns(
     assert scheduler.worker("cpu:0").residency == "time_sliced"
     failures[:] = ["transformer"] * 2
     with pytest.raises(WorkerStartError, match="worker cpu:0: AcceleratorError: CUDA error: out of memory"):
-        StageWorker(WorkerSpec(RESIDENT, checkpoint, {}, "float32", Mp4Settings()))
+        StageWorker(WorkerSpec(RESIDENT, checkpoint, "float32", Mp4Settings()))
 
 
 def test_what_clips_of_a_shape_needed_twice_is_what_the_next_begins_with(
@@ -143,12 +145,12 @@ def test_what_clips_of_a_shape_needed_twice_is_what_the_next_begins_with(
     attempts: list[tuple[str, str | None]] = []
 
     class NeedsFloat8(StageWorker):
-        def _run_stage(self, stage: Any, requests: Any, inputs: Any, fallback: Any) -> Any:
-            if stage.name == D:
-                attempts.append((requests[0].request_id, fallback.name))
+        def _run_stage(self, call: StageCall, fallback: Fallback) -> Any:
+            if call.stage.name == D:
+                attempts.append((call.names[0], fallback.name))
                 if not fallback.float8:
                     raise torch.OutOfMemoryError("injected")
-            return super()._run_stage(stage, requests, inputs, fallback)
+            return super()._run_stage(call, fallback)
 
     results, _, _ = render(checkpoint, RESIDENT, NeedsFloat8)
     assert taken(results, D) == ["streamed in float8"] * 4
@@ -158,9 +160,7 @@ def test_what_clips_of_a_shape_needed_twice_is_what_the_next_begins_with(
 
 
 def test_a_component_is_evicted_before_it_is_forgotten(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = StageWorker(
-        WorkerSpec(replace(RESIDENT, residency="time_sliced"), checkpoint, {}, "float32", Mp4Settings())
-    )
+    worker = StageWorker(WorkerSpec(replace(RESIDENT, residency="time_sliced"), checkpoint, "float32", Mp4Settings()))
     components = worker._components
     components.ready(RECIPE[E])
     mover = components._movers["text_encoder"]

@@ -45,7 +45,7 @@ def test_a_worker_makes_the_first_calls_before_it_loads_anything():
         "print(row.value)\n"
         "checkpoint = replace(open_checkpoint('demo'), name='/gone', path=Path('/gone'))\n"
         "try:\n"
-        "    StageWorker(WorkerSpec(Worker('w', ('denoise',), 'cpu'), checkpoint, {}, 'float32', Mp4Settings()))\n"
+        "    StageWorker(WorkerSpec(Worker('w', ('denoise',), 'cpu'), checkpoint, 'float32', Mp4Settings()))\n"
         "except WorkerStartError:\n"
         "    print(row.value >= 0)\n"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.publisher import Publisher
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.oom_fallbacks import fallbacks
+from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
+from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 REQUESTS = [
@@ -55,17 +56,17 @@ class Short(StageWorker):
         super().__init__(spec)
         self._short, self._short_id, self._times = stage, request_id, times
 
-    def _run_stage(self, stage: Any, requests: Sequence[RenderRequest], inputs: Any, fallback: Any) -> Any:
-        is_short = stage.name == self._short and any(request.request_id == self._short_id for request in requests)
+    def _run_stage(self, call: StageCall, fallback: Fallback) -> Any:
+        is_short = call.stage.name == self._short and self._short_id in call.names
         if is_short and self._times > 0:
             self._times -= 1
             raise torch.OutOfMemoryError("injected")
-        return super()._run_stage(stage, requests, inputs, fallback)
+        return super()._run_stage(call, fallback)
 
 
 def render(checkpoint: Checkpoint, stage: str, times: int, exact: bool = False) -> Iterator[Any]:
     worker = Worker("cpu:0", STAGES, "cpu", threads=1)
-    spec = WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings(), exact=exact)
+    spec = WorkerSpec(worker, checkpoint, "float32", Mp4Settings(), exact=exact)
     executor = LocalExecutor([spec], lambda spec: Short(spec, stage, "two", times))
     placement = Placement(RECIPE, "shared", (worker,), {D: 2, V: 2})
     return BatchLoop(Scheduler(placement), executor).render(REQUESTS)
@@ -119,9 +120,7 @@ def test_past_the_last_fallback_the_clip_fails_alone(checkpoint: Checkpoint, sta
 def test_memory_that_is_short_while_weights_arrive_leads_to_the_fallbacks(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, retries: bool
 ) -> None:
-    worker = StageWorker(
-        WorkerSpec(Worker("cpu:0", STAGES, "cpu", threads=1), checkpoint, {}, "float32", Mp4Settings())
-    )
+    worker = StageWorker(WorkerSpec(Worker("cpu:0", STAGES, "cpu", threads=1), checkpoint, "float32", Mp4Settings()))
     ready, errors = worker._components.ready, [error]
 
     def short(stage: str) -> Any:

@@ -22,7 +22,9 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.worker.host_operations import HostOperations
 from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 FACTOR = 0.5
@@ -62,7 +64,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def spec(checkpoint: Checkpoint, family: Family, name: str = "cpu:0", **worker: Any) -> WorkerSpec:
     stages = tuple(stage for stage in family.recipe.on_device if stage in family.recipe.of(REQUEST))
     made = Worker(name, stages, "cpu", threads=1, **worker)
-    return WorkerSpec(made, checkpoint, {}, "float32", Mp4Settings(preset="ultrafast"), family_override=family)
+    return WorkerSpec(made, checkpoint, "float32", Mp4Settings(preset="ultrafast"), family_override=family)
 
 
 def run_through(worker: StageWorker, family: Family) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
@@ -93,18 +95,22 @@ def test_stages_that_share_a_component_swap_nothing_and_host_stages_follow_each_
     assert plain["encode_video"].frames_sha256 != outputs["encode_video"].frames_sha256
 
 
-def test_a_clip_whose_last_host_stage_fails_is_decoded_again_elsewhere(checkpoint: Checkpoint) -> None:
+def test_a_clip_whose_last_host_stage_fails_is_decoded_again_elsewhere(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     requests = [replace(REQUEST, request_id=name, prompt=name) for name in ("a", "b", "c")]
     failures = ["the first check fails"]
 
-    class Broken(StageWorker):
-        def _run_host_operation(self, stage: Any, request: Any, outputs: Any) -> Any:
-            if stage.name == CHECK.name and failures:
-                raise OSError(failures.pop())
-            return super()._run_host_operation(stage, request, outputs)
+    run_whole = HostOperations._run
 
+    def run(operations: HostOperations, call: StageCall, request: Any, outputs: Any) -> Any:
+        if call.stage.name == CHECK.name and failures:
+            raise OSError(failures.pop())
+        return run_whole(operations, call, request, outputs)
+
+    monkeypatch.setattr(HostOperations, "_run", run)
     specs = [spec(checkpoint, SOFTENED, name) for name in ("cpu:0", "cpu:1")]
-    executor = LocalExecutor(specs, Broken)
+    executor = LocalExecutor(specs)
     bounds = dict.fromkeys(SOFTENED.recipe.on_device[1:], 2)
     placement = Placement(SOFTENED.recipe, "replicated", tuple(spec.worker for spec in specs), bounds)
     results = {r.request.request_id: r for r in BatchLoop(Scheduler(placement), executor).render(requests)}

@@ -18,6 +18,7 @@ from ltx_dist.pipeline.payloads import EncodedVideo, Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Residency, Worker
+from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
@@ -35,7 +36,7 @@ def make_worker(
     host_slots: int = 1,
 ) -> StageWorker:
     worker = Worker("cpu:0", stages, "cpu", residency=residency, threads=1, host_slots=host_slots)
-    return StageWorker(WorkerSpec(worker, checkpoint, {}, "float32", Mp4Settings()))
+    return StageWorker(WorkerSpec(worker, checkpoint, "float32", Mp4Settings()))
 
 
 def test_a_request_goes_through_the_stages(checkpoint: Checkpoint):
@@ -109,7 +110,7 @@ def test_what_goes_wrong_beside_the_device_is_told_by_the_stage_it_went_wrong_in
 def test_states_tell_of_steps(checkpoint: Checkpoint):
     worker = make_worker(checkpoint, (E, D))
     seen = []
-    on_step = worker._on_step(worker._recipe[D], [REQUEST])
+    on_step = worker._on_step(StageCall(worker._recipe[D], [REQUEST], [{}]))
     for step in (1, 2):
         on_step(step)
         seen.append((worker.state().stage, worker.state().step, worker.state().num_steps))

@@ -17,7 +17,6 @@ from ltx_dist.media.preprocess import fitted
 from ltx_dist.media.sources import open_media
 from ltx_dist.media.video_in import read_frames
 from ltx_dist.models.ltx2.denoise import is_first_frame
-from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.pipeline.payloads import ConditionLatents
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from ltx_dist.models.family import StageContext
     from ltx_dist.pipeline.conditions import Condition
     from ltx_dist.pipeline.request import RenderRequest
+
+Size = tuple[int, int]
+"""Height and width of a pass, in pixels."""
 
 
 class EncodeImage:
@@ -48,36 +50,29 @@ class EncodeImage:
         return [self._run(request) for request in requests]
 
     def _run(self, request: RenderRequest) -> ConditionLatents:
-        first, *second = passes(request)
+        first, two = request.first_size, request.second_pass
         pictures = [_pictures(one) for one in request.conditions]
         if is_first_frame(request):
             # A second pass begins with the first frame that the first one kept.
             return ConditionLatents((self._encoded_first_frame(request.conditions[0], pictures[0][0], first),), ())
         at_first = self._encoded(request, pictures, first)
-        return ConditionLatents(at_first, self._encoded(request, pictures, second[0]) if second else ())
+        return ConditionLatents(at_first, self._encoded(request, pictures, (two.height, two.width)) if two else ())
 
-    def _encoded_first_frame(
-        self, condition: Condition, picture: PIL.Image.Image, settings: PassSettings
-    ) -> torch.Tensor:
+    def _encoded_first_frame(self, condition: Condition, picture: PIL.Image.Image, size: Size) -> torch.Tensor:
         """As `LTX2ImageToVideoPipeline` prepares it: compressed at its own size, then scaled in 8 bits."""
-        size = settings.height, settings.width
         compressed = _compressed(fitted(picture, *size, condition.fit), condition.crf)
         pixels = self._first_frame.video_processor.preprocess(compressed, *size)
         return self._means(pixels.to(self._device, self._dtype).unsqueeze(2))
 
     def _encoded(
-        self, request: RenderRequest, pictures: list[list[PIL.Image.Image]], settings: PassSettings
+        self, request: RenderRequest, pictures: list[list[PIL.Image.Image]], size: Size
     ) -> tuple[torch.Tensor, ...]:
         """As `LTX2ConditionPipeline` prepares them: compressed, scaled in float32, and cut from the centre."""
         given = [
-            LTX2VideoCondition(
-                frames=[_shaped(frame, condition, settings) for frame in frames], index=0, crf=condition.crf
-            )
+            LTX2VideoCondition(frames=[_shaped(frame, condition, size) for frame in frames], index=0, crf=condition.crf)
             for condition, frames in zip(request.conditions, pictures, strict=True)
         ]
-        frames, *_ = self._condition.preprocess_conditions(
-            given, settings.height, settings.width, request.num_frames, device=self._device
-        )
+        frames, *_ = self._condition.preprocess_conditions(given, *size, request.num_frames, device=self._device)
         return tuple(self._means(pixels) for pixels in frames)
 
     def _means(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -93,11 +88,12 @@ def _pictures(condition: Condition) -> list[PIL.Image.Image]:
     return list(read_frames(path, condition.start_frame, condition.num_frames, condition.place))
 
 
-def _shaped(picture: PIL.Image.Image, condition: Condition, settings: PassSettings) -> PIL.Image.Image:
+def _shaped(picture: PIL.Image.Image, condition: Condition, size: Size) -> PIL.Image.Image:
     """In the shape of the clip, unless the pipeline cuts it to that itself, which it does last."""
+    height, width = size
     if condition.fit == "stretch":
-        return picture.resize((settings.width, settings.height), PIL.Image.Resampling.LANCZOS)
-    return picture if condition.fit == "crop" else fitted(picture, settings.height, settings.width, condition.fit)
+        return picture.resize((width, height), PIL.Image.Resampling.LANCZOS)
+    return picture if condition.fit == "crop" else fitted(picture, height, width, condition.fit)
 
 
 def _compressed(picture: PIL.Image.Image, crf: int) -> PIL.Image.Image:

@@ -14,7 +14,6 @@ import diffusers
 import torch
 
 from ltx_dist.models.ltx2.load import load_tokenizer
-from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.pipeline.payloads import ConnectedText
 from ltx_dist.weights.lora import adapter_name, loaded_loras, use_loras
 
@@ -60,7 +59,12 @@ class EncodeText:
 
     def _run(self, request: RenderRequest) -> ConnectedText:
         prompt = self._encode(request.prompt, request.max_sequence_length)
-        wanted = [(one.guidance.is_classifier_free, self._in_connectors(one.loras)) for one in passes(request)]
+        # A second pass is not guided.
+        guided = [request.used_negative_prompt is not None, False]
+        wanted = [
+            (is_guided, self._in_connectors(loras))
+            for is_guided, loras in zip(guided, request.loras_of_passes, strict=False)
+        ]
         different = list(dict.fromkeys(wanted))
         made = [self._text(request, prompt, guided, loras) for guided, loras in different]
         video, audio, mask = zip(*made, strict=True)

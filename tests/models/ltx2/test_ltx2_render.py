@@ -27,6 +27,7 @@ from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.family import family_of
 from ltx_dist.models.ltx2.load import load_component
 from ltx_dist.pipeline.conditions import Condition, Lora
+from ltx_dist.pipeline.keys import stage_keys
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import RenderResult
@@ -36,7 +37,7 @@ from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.run.batch import open_batch
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.store.spool import Spool
+from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.stage_worker import WorkerSpec
 
@@ -105,8 +106,7 @@ def make_placement(
 def render(
     checkpoint: Checkpoint, placement: Placement, requests: list[RenderRequest], kind: str = "local"
 ) -> dict[str, RenderResult]:
-    digest = checkpoint_digest(checkpoint)
-    specs = [WorkerSpec(worker, checkpoint, digest, "float32", Mp4Settings()) for worker in placement.workers]
+    specs = [WorkerSpec(worker, checkpoint, "float32", Mp4Settings()) for worker in placement.workers]
     executor = LocalExecutor(specs) if kind == "local" else ray_executor.RayExecutor(specs)
     try:
         loop = BatchLoop(Scheduler(placement), executor)
@@ -228,16 +228,14 @@ def test_a_run_that_was_killed_resumes_after_the_latents_that_are_kept(distilled
                 (made[name],) = operation(parts, checkpoint, torch.device("cpu"), torch.float32).run(
                     [request], [made], context
                 )
-    from ltx_dist.run.resumption import spool_key
-
-    key = batch.latents_key(request, checkpoint_digest(checkpoint), "float32")
+    keys = stage_keys(batch.making(checkpoint_digest(checkpoint), "float32"), request)
     (out / ".ltx-dist" / "tmp").mkdir(parents=True)
-    spool = Spool(out / ".ltx-dist" / "spool", out / ".ltx-dist" / "tmp", 10**9)
-    spool.keep(request, spool_key(key, recipe[last]), made[last])
+    spool = ArtifactStore(out / ".ltx-dist" / "spool", out / ".ltx-dist" / "tmp", 10**9)
+    spool.keep(request.request_id, keys[last], made[last])
     run("render", prompts, "-o", out, *settings(distilled))
     name = f"{request.request_id}.json"
     again, before = (json.loads((folder / name).read_text()) for folder in (out, whole))
-    left = {"denoise": {"encode_text", "refine", "decode", "encode_video"}, "refine": {"decode", "encode_video"}}
-    assert set(again["stages"]) == left[last], "nothing before them runs again, but the text that the rest reads"
+    left = {"denoise": {"refine", "decode", "encode_video"}, "refine": {"decode", "encode_video"}}
+    assert set(again["stages"]) == left[last], "nothing before them runs again, and the text is in the cache"
     for digest in ("frames_sha256", "audio_sha256", "mp4_sha256", "latents_sha256"):
         assert again[digest] == before[digest]

@@ -17,7 +17,6 @@ from builders import RECIPE, M
 from oracle import make_request, render_monolithic, render_split
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.cluster import ray_executor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.request import RenderRequest
@@ -116,8 +115,7 @@ def make_placement(layout: str, devices: int, host_slots: int = 1) -> Placement:
 def render_all(
     checkpoint: Checkpoint, placement: Placement, requests: list[RenderRequest], kind: str
 ) -> dict[str, RenderResult]:
-    digest = checkpoint_digest(checkpoint)
-    specs = [WorkerSpec(w, checkpoint, digest, "float32", Mp4Settings()) for w in placement.workers]
+    specs = [WorkerSpec(w, checkpoint, "float32", Mp4Settings()) for w in placement.workers]
     executor = LocalExecutor(specs) if kind == "local" else ray_executor.RayExecutor(specs)
     try:
         renderer = BatchLoop(Scheduler(placement), executor)

@@ -1,0 +1,46 @@
+"""Looks for a better order of what waits while the devices work, a little at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ltx_dist.planning.simulator import OrderRevision, Reorder
+from ltx_dist.scheduling.scheduler import Scheduler
+
+ORDER_SECONDS, ORDER_SHARE = 0.005, 0.1
+"""Spent at a time on looking for a better order, and of all time: a worker that ends meanwhile waits for that piece."""
+
+
+class OrderUpkeep:
+    """reorder: better orders of what waits, asked when the present one is out of date; None leaves the order alone."""
+
+    def __init__(self, scheduler: Scheduler, reorder: Reorder | None, clock: Callable[[], float]) -> None:
+        self._scheduler, self._reorder, self._clock = scheduler, reorder, clock
+        self._revision = OrderRevision()
+        self._orders: Iterator[Sequence[str] | None] | None = None
+        self._next = 0.0
+
+    def due(self, otherwise: float) -> float:
+        """Seconds until the next look; `otherwise` where none is under way."""
+        return self._next - self._clock() if self._orders else otherwise
+
+    def stop(self) -> None:
+        self._orders = None
+
+    def look(self) -> None:
+        """A little of the search, if it is due; the whole takes up to seconds."""
+        started = self._clock()
+        if self._reorder is None or started < self._next:
+            return
+        if not any(map(self._scheduler.num_queued, self._scheduler.recipe.on_device)):
+            self._orders = None
+            return
+        if self._revision.is_due(self._scheduler):
+            self._orders = iter(self._reorder(self._scheduler))
+        while self._orders and self._clock() < started + ORDER_SECONDS:
+            try:
+                if order := next(self._orders):
+                    self._scheduler.reorder(order)
+            except StopIteration:
+                self._orders = None
+        self._next = self._clock() + (self._clock() - started) / ORDER_SHARE

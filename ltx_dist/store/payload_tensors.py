@@ -1,0 +1,63 @@
+"""Outputs of stages as named tensors and texts, which a safetensors file holds, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from ltx_dist.pipeline.payloads import (
+    Conditioning,
+    ConditionLatents,
+    ConnectedText,
+    EncodedMedia,
+    Latents,
+    SoundLatents,
+    StageOutput,
+)
+
+KINDS = {
+    kind.__name__: kind for kind in (Conditioning, ConnectedText, ConditionLatents, EncodedMedia, Latents, SoundLatents)
+}
+"""What can be saved. Frames and mp4s never are: the first are too large, the second are published."""
+
+OUTPUT = "output"
+"""The text that names the kind, and for each field its value, where `{"tensors": null}` stands for a tensor of the
+field's name and `{"tensors": N}` for so many of them."""
+
+
+def to_tensors(output: StageOutput) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors by name, `FIELD` or `FIELD.NUMBER`, and the text that `from_tensors` needs beside them."""
+    assert type(output).__name__ in KINDS, output
+    tensors: dict[str, torch.Tensor] = {}
+    told: dict[str, Any] = {}
+    for field in fields(output):
+        value: Any = getattr(output, field.name)
+        if isinstance(value, torch.Tensor):
+            tensors[field.name], told[field.name] = value, {"tensors": None}
+        elif isinstance(value, tuple) and all(isinstance(one, torch.Tensor) for one in value):
+            tensors |= {f"{field.name}.{number}": one for number, one in enumerate(value)}
+            told[field.name] = {"tensors": len(value)}
+        else:
+            told[field.name] = value
+    return tensors, {OUTPUT: json.dumps({"kind": type(output).__name__, "fields": told})}
+
+
+def from_tensors(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> StageOutput:
+    """The output. Raises ValueError, KeyError or TypeError for what `to_tensors` did not make."""
+    told = json.loads(facts[OUTPUT])
+    kind, values = KINDS[told["kind"]], dict[str, Any]()
+    for field in fields(kind):
+        match told["fields"][field.name]:
+            case {"tensors": None}:
+                values[field.name] = tensors[field.name]
+            case {"tensors": int(count)}:
+                values[field.name] = tuple(tensors[f"{field.name}.{number}"] for number in range(count))
+            case list(items):
+                values[field.name] = tuple(items)
+            case value:
+                values[field.name] = value
+    return kind(**values)

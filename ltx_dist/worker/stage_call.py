@@ -1,0 +1,64 @@
+"""A call to a worker: a stage, the requests that share the pass, what earlier stages made for them, and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from ltx_dist.pipeline.keys import render_key
+from ltx_dist.pipeline.payloads import StageOutput
+from ltx_dist.pipeline.recipe import Recipe, StageSpec
+from ltx_dist.pipeline.request import RenderRequest
+
+Shape = tuple[int, int, int, int]
+"""Requests in a pass, height, width and frames."""
+
+Inputs = Mapping[str, StageOutput]
+"""What earlier stages made for a request, by stage name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCall:
+    """inputs, keys: of each request, in their order; without keys the mp4s tell none."""
+
+    stage: StageSpec
+    requests: Sequence[RenderRequest]
+    inputs: Sequence[Inputs]
+    keys: Sequence[Mapping[str, str]] = ()
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        name: str,
+        requests: Sequence[RenderRequest],
+        payloads: Sequence[StageOutput | None],
+        keys: Sequence[Mapping[str, str]],
+    ) -> StageCall:
+        """payloads: of each request in turn the outputs of the stage's inputs, as `StageWorker.run` takes them."""
+        names = recipe[name].inputs
+        if len(payloads) < len(requests) * len(names):
+            names = recipe.always[name].inputs
+        assert len(payloads) == len(requests) * len(names), f"{name} reads {recipe[name].inputs} of each request"
+        given = iter(payloads)
+        inputs = [{one: payload for one in names if (payload := next(given)) is not None} for _ in requests]
+        return cls(recipe[name], requests, inputs, keys)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(request.request_id for request in self.requests)
+
+    @property
+    def shape(self) -> Shape:
+        """What decides how much memory a pass takes, as far as requests tell."""
+        one = self.requests[0]
+        return len(self.requests), one.height, one.width, one.num_frames
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps, which are the same of all its requests."""
+        return attrgetter(self.stage.steps)(self.requests[0]) if self.stage.steps else 0
+
+    def render_key(self, request: RenderRequest) -> str:
+        return render_key(self.keys[self.names.index(request.request_id)]) if self.keys else ""
