@@ -4,6 +4,7 @@ simulates, renders here and on actors, resumes, and shows in the timeline, on th
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import another_recipe
@@ -66,7 +67,9 @@ def test_it_renders_here_and_shows_in_every_view(checkpoint: Path, tmp_path: Pat
     shown = CliRunner().invoke(app, ["timeline", str(folder)]).output
     assert "G grade" in shown and "C check" in shown and "cpu:0 check" in shown
     page = (folder / "index.html").read_text()
-    assert ".grade { fill: #aa5500" in page and 'class="bar grade' in page and 'class="bar check' in page
+    legend = re.findall(r'<i class="swatch stage(\d+)"></i>(\w+)', page)
+    assert {"grade", "check"} <= {verb for _, verb in legend}, "what the timeline has bars of"
+    assert f".stage{next(number for number, verb in legend if verb == 'grade')} {{ color: #aa5500" in page
     trace = json.loads((folder / "trace.json").read_text())["traceEvents"]
     assert {"grade", "check cpu:0"} <= {event["name"] for event in trace}
     sidecar = json.loads(next(folder.glob("001*.json")).read_text())
