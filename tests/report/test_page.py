@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -301,9 +302,13 @@ def test_hostile_text_stays_text(browser: Browser, opened: Callable[..., Path]) 
         sidecar["request"] |= {"loras": [{"place": HOSTILE, "weight": HOSTILE}], "width": HOSTILE}
         sidecar["settings"] = {"model.checkpoint": HOSTILE, "constructor": None}
 
-    opened(hostile, names=["a", "b"], prompt=HOSTILE)
+    folder = opened(hostile, names=["a", "b"], prompt=HOSTILE)
+    (folder / os.fsdecode(b"not unicode \xff.mp4")).write_bytes((folder / "a.mp4").read_bytes())
+    browser.open(write_report(folder).as_uri())
     browser.run("document.querySelector('.card .open').click()")
     assert text(browser, "#clip-prompt") == HOSTILE.replace("\u202e", " ")
+    browser.run("openClip(clips.at(-1))")
+    assert text(browser, "#clip-name") == "not unicode  "
     for view in ("as-sweep", "as-cards"):
         browser.run(f"dialog.close(); byId({view!r}).click()")
     found = "document.querySelectorAll('p *:not(span, button, a), h1 *, h3 *, dd *, img, iframe, script:not([type])')"

@@ -21,6 +21,8 @@ const clean = (text) => String(text).replace(/[^\P{C}\n]|[\u2028\u2029]/gu, " ")
 const labelOf = (key) => clean(LABELS[key] ?? key.replace(/^\w+\./, "").replaceAll("_", " "));
 const fieldsOf = (clip) => ({ ...clip.row, ...data.row });
 const settingsOf = (clip) => ({ ...clip.settings, ...data.settings });
+/** A name as part of a URL; bytes of it that are no Unicode become underscores. */
+const escaped = (name) => name.replace(/\p{Cs}/gu, "_").split("/").map(encodeURIComponent).join("/");
 const fileOf = (place) => String(place).split(/[\\/]/).pop();
 
 /** A field's JSON text, or undefined where the clip has none. */

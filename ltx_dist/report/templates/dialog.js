@@ -15,7 +15,7 @@ function openClip(clip, seconds = 0) {
     dialog.showModal();
     dialog.focus(); // and not the video, whose own keys would come first
   }
-  setHash(`#${encodeURIComponent(clip.name)}`);
+  setHash(`#${escaped(clip.name)}`);
 }
 function stopAll() {
   for (const card of alive.values()) stop(card.firstElementChild);
@@ -66,7 +66,7 @@ function describe(clip) {
   for (const id of ["copy-command", "copy-row", "copy-prompt", "clip-command", "open-json"]) byId(id).hidden = !clip.row;
   byId("open-mp4").hidden = !clip.url;
   byId("open-mp4").href = clip.url ?? "";
-  byId("open-json").href = `${clip.name.split("/").map(encodeURIComponent).join("/")}.json`;
+  byId("open-json").href = `${escaped(clip.name)}.json`;
   hear(heard());
 }
 
