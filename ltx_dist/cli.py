@@ -15,6 +15,7 @@ from ltx_dist.commands import doctor, folders, jobs, reference
 from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
 from ltx_dist.commands.export import export
+from ltx_dist.commands.prompt_options import Expand, Vary, with_prompt_options
 from ltx_dist.commands.shared import (
     Address,
     Config,
@@ -80,6 +81,8 @@ def render(
     exact: Exact = False,
     json_events: JsonEvents = None,
     keep_latents: KeepLatents = False,
+    vary: Vary = None,
+    expand: Expand = None,
 ) -> None:
     """Render a file of prompts into a folder of clips. Rerun the same command to resume."""
     with bad_input():
@@ -89,7 +92,8 @@ def render(
             "recovery.exact=true": exact,
         }
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
-        sys.exit(_render(prompts, output, load(config, overrides, profile, model), executor, address, json_events))
+        settings = with_prompt_options(load(config, overrides, profile, model), vary, expand)
+        sys.exit(_render(prompts, output, settings, executor, address, json_events))
 
 
 @app.command(rich_help_panel=RENDER)
@@ -121,6 +125,8 @@ def plan(
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
+    vary: Vary = None,
+    expand: Expand = None,
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
@@ -133,7 +139,8 @@ def plan(
         from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
 
-        batch = open_batch(prompts, load(config, set_, profile, model), fetch_headers)
+        settings = with_prompt_options(load(config, set_, profile, model), vary, expand)
+        batch = open_batch(prompts, settings, fetch_headers)
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         print_plan(batch, inventory, printing_console())

@@ -131,10 +131,14 @@ def _read(
     # Which preset a checkpoint elsewhere goes with is not known, unless the config says so; all have the same sizes.
     preset = family_of(checkpoint).preset_for("generic" if version == "auto" and not here else version, checkpoint)
     if prompts != "-":
-        requests = read_prompts(prompts, config.defaults, preset, checkpoint)
+        requests = read_prompts(prompts, config.defaults, preset, checkpoint, reading=config.prompts)
         return f"prompts{Path(prompts).suffix.lower()}", Path(prompts).read_bytes(), requests
     content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     name = "prompts.jsonl" if content.lstrip().startswith(b"{") else "prompts.txt"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
-        return name, content, read_prompts(f"{folder}/{name}", config.defaults, preset, checkpoint)
+        return (
+            name,
+            content,
+            read_prompts(f"{folder}/{name}", config.defaults, preset, checkpoint, reading=config.prompts),
+        )

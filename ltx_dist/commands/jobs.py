@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ltx_dist.commands.prompt_options import Expand, Vary, with_prompt_options
 from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
 from ltx_dist.messages import clean, clean_lines
 
@@ -46,6 +47,8 @@ def submit(
         bool, typer.Option(help="Ctrl-C stops the job. Otherwise Ctrl-C detaches and the job keeps running.")
     ] = False,
     insecure: Insecure = False,
+    vary: Vary = None,
+    expand: Expand = None,
 ) -> None:
     """Render a batch as a job on a Ray cluster. Rerun the same command to follow the job or to resume the batch.
 
@@ -54,7 +57,8 @@ def submit(
     with bad_input():
         from ltx_dist.cluster.submission import prepare
 
-        submission = prepare(prompts, load(config, set_, profile, model), output)
+        settings = with_prompt_options(load(config, set_, profile, model), vary, expand)
+        submission = prepare(prompts, settings, output)
         client = _connect(address, insecure)
         submission_id = _submit(client, submission)
     if wait:

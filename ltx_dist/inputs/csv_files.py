@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any
 
+from ltx_dist.inputs.cells import cell
 from ltx_dist.inputs.explain import did_you_mean
 from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.inputs.rows import Item, Problem
+from ltx_dist.inputs.vary import assignments
 from ltx_dist.messages import printable
-
-_NESTED = ("conditions", "second_pass", "loras")
-"""Columns whose cells may be JSON."""
 
 
 def read_csv(text: str) -> Iterator[Item | Problem]:
@@ -36,8 +33,8 @@ def read_csv(text: str) -> Iterator[Item | Problem]:
                 cells = _trimmed(row, len(header))
                 if len(cells) > len(header):
                     yield Problem(line, f"{len(cells)} cells under {len(header)} columns; quote text with a comma")
-                for column, cell in enumerate(cells[: len(header)], 1):
-                    if not header[column - 1] and cell.strip():
+                for column, text in enumerate(cells[: len(header)], 1):
+                    if not header[column - 1] and text.strip():
                         nameless.setdefault(column, line)
                 yield Item(line, _content(header, cells))
             line = rows.line_num + 1  # a quoted cell may span lines: an item's line is where it begins
@@ -49,14 +46,23 @@ def read_csv(text: str) -> Iterator[Item | Problem]:
 
 def _trimmed(row: Sequence[str], width: int) -> list[str]:
     """Without the empty cells beyond the header's width, which spreadsheets add."""
-    end = max((column for column, cell in enumerate(row, 1) if cell.strip()), default=0)
+    end = max((column for column, text in enumerate(row, 1) if text.strip()), default=0)
     return list(row[: max(width, end)])
 
 
 def _content(header: Sequence[str], row: Sequence[str]) -> dict[str, Any]:
-    known = {column: cell for column, cell in zip(header, row, strict=False) if column in Row.model_fields}
-    cells = {column: cell for column, cell in known.items() if cell.strip()}
-    return {"prompt": "", **{column: _cell(column, cell) for column, cell in cells.items()}}
+    known = {column: text for column, text in zip(header, row, strict=False) if column in Row.model_fields}
+    return {"prompt": "", **{column: _value(column, text) for column, text in known.items() if text.strip()}}
+
+
+def _value(column: str, text: str) -> Any:
+    """A cell of `vary` may be as on the command line: `seed=0-4; guidance_scale=1,3`."""
+    if column == "vary" and not text.lstrip().startswith("{"):
+        try:
+            return assignments(text.split(";"))
+        except ValueError:
+            return text
+    return cell(column, text)
 
 
 def _header_mistakes(header: list[str]) -> list[str]:
@@ -69,20 +75,3 @@ def _header_mistakes(header: list[str]) -> list[str]:
             "no column `prompt`; the first row names the columns, separated by commas (not semicolons or tabs)"
         )
     return wrong
-
-
-def _cell(column: str, text: str) -> Any:
-    """A cell as a number where its field is one and the text is; other text is left to fail the field's own check."""
-    kinds, stripped = get_args(Row.model_fields[column].annotation), text.strip()
-    if int in kinds and re.fullmatch(r"[+-]?[0-9]{1,400}", stripped):
-        return int(stripped)
-    if float in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", stripped):
-        return float(stripped)
-    if bool in kinds and stripped in ("true", "false"):
-        return stripped == "true"
-    if column in _NESTED and stripped.startswith(("[", "{")):
-        try:
-            return json.loads(stripped)
-        except (ValueError, RecursionError):
-            return text
-    return stripped if column == "name" else text

@@ -25,6 +25,7 @@ _WORDING = {
     "string_unicode": "holds half a surrogate pair, which is no character",
     "literal_error": "{given} is not one of {expected}",
     "model_type": "{given} is not a mapping of settings",
+    "dict_type": "{given} is not a mapping",
     "greater_than": "{given} is too small{allowed}",
     "greater_than_equal": "{given} is too small{allowed}",
     "less_than": "{given} is too large{allowed}",

@@ -10,12 +10,11 @@ from pathlib import Path
 from ltx_dist.inputs.csv_files import read_csv
 from ltx_dist.inputs.json_files import read_json_list, read_jsonl
 from ltx_dist.inputs.plain_text import foreign_lines, json_kind
-from ltx_dist.inputs.rows import Doubt, Found, Item, Problem
+from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Found, Item, Problem
 from ltx_dist.inputs.yaml_files import read_yaml
 from ltx_dist.strict_files import decode_text, read_text, yaml_errors
 
 MAX_FILE_BYTES = 64 << 20
-MAX_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)

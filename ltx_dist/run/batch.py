@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
@@ -42,7 +42,7 @@ class Batch:
 
     decoded_again: set when kept latents are decoded again: the names of all clips there were, in their order. Those
     that are not among `requests` have no latents left, and stay as they are. warnings: what may be other than it was
-    meant, for people.
+    meant, for people. notes: what else sidecars say of clips, by name: `meta` and `variation`.
     """
 
     config: RenderConfig
@@ -51,6 +51,7 @@ class Batch:
     requests: tuple[RenderRequest, ...]
     decoded_again: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -205,9 +206,12 @@ class PlacedBatch:
         }
 
     def sidecar_notes(self) -> dict[str, dict[str, Any]]:
-        """What sidecars say of each clip beside what was asked for: settings that make it again, texts cut off."""
+        """What sidecars say of each clip beside its request: settings that repeat it, its row's meta, texts cut off."""
         settings, requests = self.settings_to_repeat(), self.batch.requests
-        notes: dict[str, dict[str, Any]] = {request.request_id: {"settings": settings} for request in requests}
+        of_rows = self.batch.notes
+        notes: dict[str, dict[str, Any]] = {
+            name: {"settings": settings, **of_rows.get(name, {})} for name in (one.request_id for one in requests)
+        }
         for name, texts in cut_off(requests, self.batch.checkpoint).items():
             notes[name]["cut_off"] = {text.field: {"tokens": text.tokens, "limit": text.limit} for text in texts}
         return notes
@@ -313,10 +317,14 @@ def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot
         )
     preset = family_of(checkpoint).preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
-    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
+    notes: dict[str, dict[str, Any]] = {}
+    requests = read_prompts(
+        prompts, config.defaults, preset, checkpoint, warnings, config.model.loras, config.prompts, notes
+    )
     if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
-    return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))
+    checkpoint = with_loras(checkpoint, requests)
+    return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings), notes=notes)
 
 
 def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
