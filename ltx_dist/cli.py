@@ -15,7 +15,15 @@ from ltx_dist.commands import doctor, folders, jobs, reference
 from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
 from ltx_dist.commands.export import export
-from ltx_dist.commands.prompt_options import Expand, Vary, with_prompt_options
+from ltx_dist.commands.prompt_options import (
+    Column,
+    Expand,
+    KeepColumns,
+    Text,
+    Vary,
+    given_prompts,
+    with_prompt_options,
+)
 from ltx_dist.commands.shared import (
     Address,
     Config,
@@ -69,8 +77,8 @@ KeepLatents = Annotated[
 
 @app.command(rich_help_panel=RENDER)
 def render(
-    prompts: Prompts,
     output: Output,
+    prompts: Prompts = None,
     model: Model = None,
     profile: Profile = None,
     config: Config = None,
@@ -81,8 +89,11 @@ def render(
     exact: Exact = False,
     json_events: JsonEvents = None,
     keep_latents: KeepLatents = False,
+    prompt: Text = None,
     vary: Vary = None,
     expand: Expand = None,
+    column: Column = None,
+    keep_columns: KeepColumns = None,
 ) -> None:
     """Render a file of prompts into a folder of clips. Rerun the same command to resume."""
     with bad_input():
@@ -92,8 +103,9 @@ def render(
             "recovery.exact=true": exact,
         }
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
-        settings = with_prompt_options(load(config, overrides, profile, model), vary, expand)
-        sys.exit(_render(prompts, output, settings, executor, address, json_events))
+        settings = load(config, overrides, profile, model)
+        settings = with_prompt_options(settings, vary, expand, column, keep_columns)
+        sys.exit(_render(given_prompts(prompts, prompt), output, settings, executor, address, json_events))
 
 
 @app.command(rich_help_panel=RENDER)
@@ -120,13 +132,16 @@ def demo(
 
 @app.command(rich_help_panel=RENDER)
 def plan(
-    prompts: Prompts,
+    prompts: Prompts = None,
     model: Model = None,
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
+    prompt: Text = None,
     vary: Vary = None,
     expand: Expand = None,
+    column: Column = None,
+    keep_columns: KeepColumns = None,
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
@@ -139,8 +154,9 @@ def plan(
         from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
 
-        settings = with_prompt_options(load(config, set_, profile, model), vary, expand)
-        batch = open_batch(prompts, settings, fetch_headers)
+        settings = load(config, set_, profile, model)
+        settings = with_prompt_options(settings, vary, expand, column, keep_columns)
+        batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers)
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         print_plan(batch, inventory, printing_console())
@@ -178,7 +194,7 @@ def main() -> None:
 
 
 def _render(
-    prompts: str,
+    prompts: str | list[str],
     output: str,
     config: RenderConfig,
     executor: ExecutorKind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,22 +28,74 @@ Expand = Annotated[
 ]
 
 
-def with_prompt_options(config: RenderConfig, vary: list[str] | None, expand: str | None) -> RenderConfig:
+Text = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="A prompt, in place of a file; give it again for more."),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="NAME=FIELD", help="A column or key of another name, such as caption=prompt; repeatable."
+    ),
+]
+KeepColumns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME", help="Columns or keys that are no settings and are copied into the sidecar under `meta`."
+    ),
+]
+
+
+def given_prompts(source: str | None, texts: list[str] | None) -> str | list[str]:
+    """The prompts' file, or the prompts. Raises ValueError where there are both or neither."""
+    if (source is None) == (not texts):
+        raise ValueError("name a file of prompts, or give prompts with --prompt: one of the two")
+    return source if source is not None else texts or []
+
+
+def with_prompt_options(
+    config: RenderConfig,
+    vary: list[str] | None,
+    expand: str | None,
+    column: list[str] | None,
+    keep_columns: str | None,
+) -> RenderConfig:
     """The config with the options' values in place of its own. Raises ValueError naming the option."""
     config = config.model_copy(deep=True)  # `remember` is not to change the defaults that all configs share
     if vary:
-        from ltx_dist.inputs.vary import assignments
-
-        try:
-            given = assignments(vary)
-        except ValueError as error:
-            raise ValueError(f"--vary: {error}") from None
-        defaults = config.defaults.model_copy(update={"vary": {**(config.defaults.vary or {}), **given}})
+        defaults = config.defaults.model_copy(
+            update={"vary": {**(config.defaults.vary or {}), **_assignments("--vary", vary)}}
+        )
         defaults.remember({"defaults.vary": "--vary"})
         config = config.model_copy(update={"defaults": defaults})
     if expand is not None:
-        number = int(expand) if expand.isascii() and expand.isdigit() else 0
-        if expand not in ("all", "off") and not 1 <= number < 2**63:
-            raise ValueError(f"--expand: {expand!r} is not all, off or a number of at least 1")
-        config = config.model_copy(update={"prompts": config.prompts.model_copy(update={"expand": number or expand})})
+        number = expand.isascii() and expand.isdigit() and len(expand) < 19
+        config = _with(config, "--expand", expand=int(expand) if number else expand)
+    if column:
+        config = _with(config, "--column", columns={**config.prompts.columns, **_assignments("--column", column)})
+    if keep_columns is not None:
+        config = _with(config, "--keep-columns", keep_columns=[name.strip() for name in keep_columns.split(",")])
     return config
+
+
+def _assignments(option: str, given: list[str]) -> dict[str, str]:
+    from ltx_dist.inputs.vary import assignments
+
+    try:
+        return assignments(given)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _with(config: RenderConfig, option: str, **update: Any) -> RenderConfig:
+    """The config with a value of its section `prompts` replaced by that of an option."""
+    from pydantic import ValidationError
+
+    from ltx_dist.inputs.explain import explain
+    from ltx_dist.inputs.reading_config import PromptsConfig
+
+    try:
+        prompts = PromptsConfig.model_validate({**config.prompts.model_dump(exclude_unset=True), **update})
+    except ValidationError as error:
+        raise ValueError(f"{option}: {explain(error.errors()[0], None, (), option)}") from None
+    return config.model_copy(update={"prompts": prompts})

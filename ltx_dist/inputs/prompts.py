@@ -11,6 +11,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS
+from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
@@ -19,7 +20,7 @@ from ltx_dist.inputs.media_rows import LoraRow, lora_rows
 from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
 from ltx_dist.inputs.plain_text import EXPANDABLE, unexpanded
 from ltx_dist.inputs.preset import Preset
-from ltx_dist.inputs.prompt_files import read_prompt_file
+from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_row import MAX_NAME, Row, check_row
 from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
@@ -31,7 +32,7 @@ from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
 def read_prompts(
-    source: str,
+    source: Prompts,
     defaults: DefaultsConfig,
     preset: Preset,
     checkpoint: Checkpoint,
@@ -40,7 +41,9 @@ def read_prompts(
     reading: PromptsConfig | None = None,
     notes: dict[str, dict[str, Any]] | None = None,
 ) -> list[RenderRequest]:
-    """The requests of a prompt file (.txt, .csv, .jsonl, .json, .yaml, .yml) or of standard input (`-`), in its order.
+    """The requests of a prompt file (.txt, .csv, .tsv, .jsonl, .json, .yaml, .yml, .parquet), in its order.
+
+    source: a path or URL, `-` for standard input, or texts and mappings, which are rows 1, 2, ...
 
     What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
     opened and hashed; their paths are relative to the prompt file's folder. reading: the config's section `prompts`.
@@ -50,9 +53,9 @@ def read_prompts(
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
-    file = read_prompt_file(source)
-    folder = Path() if source == "-" else Path(source).parent
-    resolver = _Resolver(defaults, preset, checkpoint, folder, loras, reading or PromptsConfig())
+    reading = reading or PromptsConfig()
+    file = read_prompt_file(source, Columns(reading.columns, frozenset(reading.keep_columns)))
+    resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading)
     for position, item in enumerate(file.items):
         resolver.add(position, item)
         if len(resolver.requests) > MAX_ROWS:
@@ -70,11 +73,12 @@ def read_prompts(
 
 
 def _known_keys_once(messages: list[str]) -> list[str]:
-    """The messages; of those that list all known keys only the first does."""
+    """The messages; of those that list all known keys only the first does, with what else a key may be."""
     found, listed = list[str](), False
     for message in messages:
         brief, known, _ = message.partition("; known are ")
-        found.append(brief if known and listed else message)
+        first = f"{message}; --keep-columns takes others into the sidecar" if known else message
+        found.append(brief if known and listed else first)
         listed = listed or bool(known)
     return found
 
@@ -105,7 +109,7 @@ class _Resolver:
         defaults: DefaultsConfig,
         preset: Preset,
         checkpoint: Checkpoint,
-        folder: Path,
+        folder: Path | str,
         loras: Sequence[LoraRow],
         reading: PromptsConfig,
     ) -> None:

@@ -6,12 +6,26 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ltx_dist.inputs.explain import did_you_mean
+from ltx_dist.inputs.prompt_row import Row
+from ltx_dist.messages import show
+
 
 class PromptsConfig(BaseModel):
     """How prompt files are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    columns: dict[str, str] = Field(
+        {},
+        description="Columns and keys of other names, with the fields that they hold: `{caption: prompt}`; `--column "
+        "caption=prompt` on the command line.",
+    )
+    keep_columns: list[str] = Field(
+        [],
+        description="Columns and keys that are no fields and go into the sidecar under `meta`, as those named `meta.*` "
+        "do; `--keep-columns id,category` on the command line.",
+    )
     expand: Literal["off", "all"] | int = Field(
         "off",
         description="Render the prompts that `{red|blue}` and `__colour__` stand for: `all` of them, or this number "
@@ -24,15 +38,26 @@ class PromptsConfig(BaseModel):
         "not set, the prompt file's folder.",
     )
 
+    @field_validator("columns")
+    @classmethod
+    def _hold_fields(cls, value: dict[str, str]) -> dict[str, str]:
+        for column, field in value.items():
+            if field not in Row.model_fields and not field.startswith("meta."):
+                raise ValueError(f"{column}={field}: {field} is no field{did_you_mean(field, Row.model_fields)}")
+        return value
+
+    @field_validator("keep_columns")
+    @classmethod
+    def _are_no_fields(cls, value: list[str]) -> list[str]:
+        if fields := [column for column in value if column in Row.model_fields or not column]:
+            raise ValueError(f"{show(fields[0])} is a field, or empty; name columns that are neither")
+        return value
+
     @field_validator("expand", mode="before")
     @classmethod
-    def _off_is_a_word(cls, value: object) -> object:
-        """YAML 1.1 reads `off` as false."""
-        return "off" if value is False else value
-
-    @field_validator("expand")
-    @classmethod
-    def _at_least_one(cls, value: object) -> object:
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"{value} is too small; it must be off, all, or at least 1")
+    def _off_all_or_a_number(cls, value: object) -> object:
+        if value is False:  # as YAML 1.1 reads `off`
+            return "off"
+        if value not in ("off", "all") and (type(value) is not int or value < 1):
+            raise ValueError(f"{show(value)} is not off, all, or a whole number of at least 1")
         return value

@@ -90,14 +90,18 @@ class Variation:
         return Axis("seed", tuple(Value(str(one), one) for one in range(seed, seed + number)))
 
 
-def variation_of(defaults: DefaultsConfig, reading: PromptsConfig, folder: Path) -> tuple[Variation, list[str]]:
-    """How the config asks all rows to vary, and what is wrong with `defaults.vary`. folder: the prompt file's."""
+def variation_of(defaults: DefaultsConfig, reading: PromptsConfig, folder: Path | str) -> tuple[Variation, list[str]]:
+    """How the config asks all rows to vary, and what is wrong with `defaults.vary`.
+
+    folder: the prompt file's; lists are looked for there unless it is a URL.
+    """
     axes, problems = read_axes(defaults.vary or {})
     if "seed" in axes and defaults.num_videos_per_prompt is not None:
         problems.append("seed: defaults.num_videos_per_prompt sets the seeds, too; leave one of the two out")
-    expander = None
-    if reading.expand != "off":
-        expander = Expander(folder if reading.wildcards is None else Path(reading.wildcards).expanduser())
+    lists = Path() if isinstance(folder, str) else folder
+    if reading.wildcards is not None:
+        lists = Path(reading.wildcards).expanduser()
+    expander = None if reading.expand == "off" else Expander(lists)
     sample = reading.expand if isinstance(reading.expand, int) else None
     return Variation(axes, defaults.num_videos_per_prompt, expander, sample), problems
 

@@ -18,6 +18,7 @@ from ltx_dist.estimates.parameters import component_bytes
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
+from ltx_dist.inputs.prompt_files import Prompts
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import Family, family_of
@@ -296,7 +297,7 @@ def _tilings_of(
     return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 
-def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
+def open_batch(prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found.
 
     fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub is not downloaded.
