@@ -52,6 +52,8 @@ def open_binary(source: str) -> AbstractContextManager[BinaryIO]:
 def cannot_read(source: str, error: Exception) -> ValueError:
     """What to raise for an error of reading a file or URL."""
     if is_url(source):
+        if isinstance(error, FileNotFoundError):
+            return ValueError(f"{source}: there is no such file; check the URL")
         return ValueError(f"{source}: cannot be read: {first_line(error)}; check the URL and your access to it")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     return ValueError(f"{source}: cannot be read: {reason}; check the path")
