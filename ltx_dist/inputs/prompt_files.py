@@ -18,6 +18,7 @@ from ltx_dist.inputs.parquet_files import read_parquet
 from ltx_dist.inputs.plain_text import foreign_lines, json_kind
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, folder_of, read_bytes, suffix_of
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Found, Item, Problem
+from ltx_dist.inputs.wan2gp import from_wan2gp
 from ltx_dist.inputs.yaml_files import read_yaml
 from ltx_dist.strict_files import decode_text, yaml_errors
 
@@ -115,7 +116,7 @@ def _read_txt(text: str) -> Iterator[Found]:
 _TEXTS: dict[str, _Reader] = {
     ".txt": _read_txt,
     ".jsonl": read_jsonl,
-    ".json": read_json_list,
+    ".json": lambda text: from_wan2gp(read_json_list(text)),
     ".yaml": read_yaml,
     ".yml": read_yaml,
 }

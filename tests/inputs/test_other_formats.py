@@ -196,6 +196,12 @@ def test_a_json_list_called_jsonl_is_one_mistake() -> None:
         ("negative", "negative_prompt"),
         ("filename", "name"),
         ("heigth", "height"),
+        ("repeat_generation", "num_videos_per_prompt"),
+        ("image_start", "image"),
+        ("image_end", "conditions: [{image: ..., frame_index: -1}]"),
+        ("denoising_strength", "denoise_strength"),
+        ("lora", "loras"),
+        ("metadata", "meta"),
     ],
 )
 def test_a_name_of_another_program_is_translated(key: str, ours: str) -> None:
