@@ -36,7 +36,8 @@ def test_its_settings_become_those_of_a_row(tmp_path: Path) -> None:
     assert (first.num_inference_steps, first.guidance_scale, first.negative_prompt) == (20, 3.5, "blurry")
     assert (first.seed, second.seed) == (42, 43)
     assert warnings == [
-        f"{path}:1: settings of Wan2GP without an equivalent are left out: remove_background, flow_shift, activated_loras"
+        f"{path}:1: settings of Wan2GP without an equivalent are left out: "
+        "remove_background, flow_shift, activated_loras"
     ]
 
 
