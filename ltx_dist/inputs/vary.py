@@ -40,11 +40,15 @@ class Axis:
     values: tuple[Value, ...]
 
 
-def read_axes(vary: Mapping[str, Any]) -> tuple[dict[str, Axis], list[str]]:
+def read_axes(vary: Mapping[Any, Any]) -> tuple[dict[str, Axis], list[str]]:
     """The axes of a mapping from fields to values, by field, and what is wrong with the others."""
     axes: dict[str, Axis] = {}
     problems: list[str] = []
-    for field, given in vary.items():
+    for key, given in vary.items():
+        if not isinstance(key, str):
+            problems.append(f"{show(key)} is not a field; put values with commas in quotes: {{seed: '0-4,10'}}")
+            continue
+        field = key.encode(errors="backslashreplace").decode()
         try:
             axes[field] = Axis(field, _values(field, given))
         except ValueError as error:

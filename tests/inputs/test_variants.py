@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_prompts import CHECKPOINT, DEFAULTS, PRESET
+from hypothesis import given
+from hypothesis import strategies as st
+from test_prompts import CHECKPOINT, DEFAULTS, FUZZ, JSON, PRESET
 
 from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.prompts import read_prompts
@@ -215,3 +217,21 @@ def test_the_summary_is_a_product_where_there_is_one() -> None:
         "2 prompts x 3 values of guidance_scale x 5 values of seed = 30 clips"
     )
     assert summarised(STORM, other | {"num_videos_per_prompt": 2}) == "2 prompts in variations = 3 clips"
+
+
+FIELDS = st.sampled_from(["seed", "height", "guidance_scale", "fit", "loras", "prompt", "vary"]) | st.text()
+
+
+@FUZZ
+@given(st.dictionaries(FIELDS, JSON, max_size=3), JSON, st.text("a{|}_1$: "), st.sampled_from(["off", "all", 2]))
+def test_any_variation_gives_requests_with_names_of_their_own_or_a_value_error(
+    vary: dict[str, Any], meta: Any, prompt: str, expand: Any
+) -> None:
+    notes: Notes = {}
+    try:
+        requests = read({"prompt": prompt, "vary": vary, "meta": meta}, expand=expand, notes=notes)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert requests and len({request.request_id.casefold() for request in requests}) == len(requests)
+        assert json.dumps(notes, allow_nan=False) and notes.keys() <= {request.request_id for request in requests}

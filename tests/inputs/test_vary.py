@@ -87,6 +87,12 @@ def test_what_cannot_be_varied_is_refused(field: str, given: Any, message: str) 
     assert problem(field, given).startswith(message)
 
 
+def test_yaml_that_a_comma_took_apart_is_recognised() -> None:
+    axes, problems = read_axes({"seed": "0-4", 10: None})
+    assert [one.value for one in axes["seed"].values] == [0, 1, 2, 3, 4]
+    assert problems == ["10 is not a field; put values with commas in quotes: {seed: '0-4,10'}"]
+
+
 def test_assignments_are_fields_and_values() -> None:
     assert assignments(["seed=0-4", " guidance_scale = 1,3 "]) == {"seed": "0-4", "guidance_scale": "1,3"}
     with pytest.raises(ValueError, match="'seed' names no values; write FIELD=VALUES, such as seed=0-4"):
