@@ -16,7 +16,7 @@ from ltx_dist.inputs.csv_files import read_csv
 from ltx_dist.inputs.json_files import read_json_list, read_jsonl
 from ltx_dist.inputs.parquet_files import read_parquet
 from ltx_dist.inputs.plain_text import foreign_lines, json_kind
-from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, folder_of, read_bytes, suffix_of
+from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, folder_of, label_of, read_bytes, suffix_of
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Found, Item, Problem
 from ltx_dist.inputs.wan2gp import from_wan2gp
 from ltx_dist.inputs.yaml_files import read_yaml
@@ -46,7 +46,7 @@ def read_prompt_file(source: Prompts, columns: Columns = AS_NAMED) -> PromptFile
     Raises ValueError for a file that cannot be read at all, has no rows or too many.
     """
     if isinstance(source, str):
-        label, folder = ("<stdin>" if source == "-" else source), folder_of(source)
+        label, folder = label_of(source), folder_of(source)
         found = _read(source, label, columns)
     else:
         label, folder = "prompts", Path()
@@ -74,7 +74,7 @@ def _read(source: str, label: str, columns: Columns) -> list[Found]:
     }
     if source != "-" and suffix not in readers:
         raise ValueError(
-            f"{source}: unknown kind of prompt file; it must end in {', '.join(sorted([*readers, '.parquet']))} (or be "
+            f"{label}: unknown kind of prompt file; it must end in {', '.join(sorted([*readers, '.parquet']))} (or be "
             "-); a prompt itself is given with --prompt"
         )
     text = decode_text(read_bytes(source), label, MAX_FILE_BYTES)

@@ -16,17 +16,23 @@ def is_url(source: str) -> bool:
     return "://" in source
 
 
+def label_of(source: str) -> str:
+    """How to name a source in messages: a URL without its query, which may hold a key."""
+    if source == "-":
+        return "<stdin>"
+    return source.partition("?")[0] if is_url(source) else source
+
+
 def suffix_of(source: str) -> str:
     """`.csv`, in lower case, of a path or URL; empty without one."""
-    path = source.partition("?")[0] if is_url(source) else source
-    return PurePosixPath(path).suffix.lower()
+    return PurePosixPath(label_of(source)).suffix.lower()
 
 
 def folder_of(source: str) -> Path | str:
     """What relative paths in the file are relative to: its folder, a URL's parent, or the current folder of `-`."""
     if source == "-":
         return Path()
-    return source.partition("?")[0].rpartition("/")[0] if is_url(source) else Path(source).parent
+    return label_of(source).rpartition("/")[0] if is_url(source) else Path(source).parent
 
 
 def read_bytes(source: str) -> bytes:
@@ -51,9 +57,11 @@ def open_binary(source: str) -> AbstractContextManager[BinaryIO]:
 
 def cannot_read(source: str, error: Exception) -> ValueError:
     """What to raise for an error of reading a file or URL."""
+    label = label_of(source)
     if is_url(source):
         if isinstance(error, FileNotFoundError):
-            return ValueError(f"{source}: there is no such file; check the URL")
-        return ValueError(f"{source}: cannot be read: {first_line(error)}; check the URL and your access to it")
+            return ValueError(f"{label}: there is no such file; check the URL")
+        reason = first_line(error).replace(source, label)
+        return ValueError(f"{label}: cannot be read: {reason}; check the URL and your access to it")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-    return ValueError(f"{source}: cannot be read: {reason}; check the path")
+    return ValueError(f"{label}: cannot be read: {reason}; check the path")

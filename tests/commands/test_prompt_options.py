@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ltx_dist.cli import app
 from ltx_dist.commands.prompt_options import given_prompts, with_prompt_options
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.config_file import load_config
@@ -71,3 +73,18 @@ def test_prompts_are_a_file_or_given() -> None:
     for source, texts in ((None, None), (None, []), ("p.txt", ["a"])):
         with pytest.raises(ValueError, match="name a file of prompts, or give prompts with --prompt: one of the two"):
             given_prompts(source, texts)
+
+
+def test_plan_prints_the_product_and_mistakes_of_its_options() -> None:
+    def plan(*options: str) -> str:
+        run = CliRunner().invoke(app, ["plan", "--set", "placement.device=cpu", *options])
+        assert run.exit_code == (2 if "ltx-dist: " in run.output else 0), run.output
+        return run.output
+
+    planned = plan("--prompt", "a", "--prompt", "b", "--vary", "seed=0-4", "--vary", "guidance_scale=1,3")
+    assert planned.splitlines()[1] == "2 prompts x 5 values of seed x 2 values of guidance_scale = 20 clips"
+    assert "values of" not in plan("--prompt", "a")
+    assert plan("--prompt", "a", "--vary", "guidance_scale=-1,3") == (
+        "ltx-dist: --vary: guidance_scale: -1.0 is too small; it must be at least 0\n"
+    )
+    assert plan().startswith("ltx-dist: name a file of prompts, or give prompts with --prompt")

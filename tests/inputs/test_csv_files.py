@@ -40,6 +40,12 @@ def test_cells_beyond_the_header_are_told_what_to_quote() -> None:
     assert errors("p.tsv", "prompt\na\tb\n") == ["p.tsv:2: 2 cells under 1 columns; quote text with a tab"]
 
 
+def test_decimal_commas_are_told_to_be_points() -> None:
+    assert errors("p.csv", "prompt;guidance_scale\na;3,5\n") == [
+        "p.csv:2: guidance_scale: '3,5' is not a number; write 3.5"
+    ]
+
+
 def test_a_header_without_prompts_is_told_how_to_name_them() -> None:
     assert errors("p.tsv", "text,seed\na,7\n")[-1] == (
         "p.tsv:1: no column `prompt`; the first row names the columns, and --column NAME=prompt renames one"

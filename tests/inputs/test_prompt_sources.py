@@ -11,7 +11,7 @@ import pytest
 from test_prompts import CHECKPOINT, DEFAULTS, PRESET
 
 from ltx_dist.inputs.config import DefaultsConfig
-from ltx_dist.inputs.prompt_sources import folder_of, suffix_of
+from ltx_dist.inputs.prompt_sources import cannot_read, folder_of, suffix_of
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.pipeline.request import RenderRequest
 
@@ -51,6 +51,16 @@ def test_errors_at_a_url_name_it(memory: Store) -> None:
         read("nothing://x/p.txt")
     with pytest.raises(ValueError, match="^memory://bucket/set: unknown kind of prompt file"):
         read("memory://bucket/set")
+
+
+def test_the_query_of_a_url_may_hold_a_key_and_is_in_no_message() -> None:
+    with pytest.raises(ValueError) as caught:
+        read("nothing://host/p.csv?signature=secret")
+    assert str(caught.value).startswith("nothing://host/p.csv: cannot be read: ")
+    error = cannot_read("https://host/p.csv?key=secret", OSError("403: https://host/p.csv?key=secret"))
+    assert str(error) == (
+        "https://host/p.csv: cannot be read: 403: https://host/p.csv; check the URL and your access to it"
+    )
 
 
 def test_a_web_page_in_place_of_a_file_is_named(memory: Store) -> None:
