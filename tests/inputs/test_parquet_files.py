@@ -35,7 +35,7 @@ def test_rows_are_typed_and_nulls_are_not_set(tmp_path: Path) -> None:
         tmp_path / "p.parquet", prompt=["a", "b"], seed=[7, None], guidance_scale=[None, 3.5], loras=[None, []]
     )
     first, second = read(path)
-    assert (first.prompt, first.seed, first.guidance_scale) == ("a", 7, PRESET.guidance_scale)
+    assert (first.prompt, first.seed, first.guidance_scale) == ("a", 7, PRESET.settings["guidance_scale"])
     assert (second.prompt, second.seed, second.guidance_scale) == ("b", 1, 3.5)
 
 

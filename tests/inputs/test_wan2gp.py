@@ -48,7 +48,7 @@ def test_a_list_may_mix_them_with_rows(tmp_path: Path) -> None:
         "a",
         "002-a-storm",
         1,
-        PRESET.frame_rate,
+        PRESET.settings["frame_rate"],
     )
 
 
