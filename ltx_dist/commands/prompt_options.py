@@ -9,10 +9,13 @@ import typer
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
 
+PANEL = "Prompts and variations"
+
 Vary = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
+        rich_help_panel=PANEL,
         metavar="FIELD=VALUES",
         help="Render every prompt with each of these values, such as seed=0-4 or guidance_scale=1,3,5. Several make "
         "every combination.",
@@ -21,6 +24,7 @@ Vary = Annotated[
 Expand = Annotated[
     str | None,
     typer.Option(
+        rich_help_panel=PANEL,
         metavar="all|NUMBER",
         help="Render the prompts that {red|blue} and __colour__ (the lines of colour.txt) stand for: all of them, or "
         "this number per row.",
@@ -30,18 +34,25 @@ Expand = Annotated[
 
 Text = Annotated[
     list[str] | None,
-    typer.Option("--prompt", metavar="TEXT", help="A prompt, in place of a file; give it again for more."),
+    typer.Option(
+        "--prompt", rich_help_panel=PANEL, metavar="TEXT", help="A prompt, in place of a file; give it again for more."
+    ),
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option(
-        "--column", metavar="NAME=FIELD", help="A column or key of another name, such as caption=prompt; repeatable."
+        "--column",
+        rich_help_panel=PANEL,
+        metavar="NAME=FIELD",
+        help="A column or key of another name, such as caption=prompt; repeatable.",
     ),
 ]
 KeepColumns = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME,NAME", help="Columns or keys that are no settings and are copied into the sidecar under `meta`."
+        rich_help_panel=PANEL,
+        metavar="NAME,NAME",
+        help="Columns or keys that are no settings and are copied into the sidecar under `meta`.",
     ),
 ]
 

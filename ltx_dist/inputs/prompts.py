@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
 from ltx_dist.inputs.media import MediaResolver
 from ltx_dist.inputs.media_rows import LoraRow, lora_rows
 from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
-from ltx_dist.inputs.plain_text import EXPANDABLE, unexpanded
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
+from ltx_dist.inputs.prompt_messages import known_keys_once, unexpanded_parts
 from ltx_dist.inputs.prompt_row import MAX_NAME, Row, check_row
 from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
 from ltx_dist.inputs.schedules import overlaid
 from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
 from ltx_dist.inputs.variants import Variant, variation_of
-from ltx_dist.messages import Mistakes, count, printable, show
+from ltx_dist.messages import Mistakes, printable, show
 from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
@@ -62,43 +62,14 @@ def read_prompts(
             raise ValueError(f"{file.label}:{item.line}: vary: at most {MAX_ROWS} clips are allowed; split the file")
     by_line = sorted([*file.problems, *resolver.problems], key=lambda problem: problem.line)
     messages = [f"{file.label}:{problem.line}: {problem.message}" for problem in by_line]
-    if messages := resolver.problems_of_all_rows() + _known_keys_once(messages):
+    if messages := resolver.problems_of_all_rows() + known_keys_once(messages):
         raise Mistakes(messages)
     if warnings is not None:
-        doubts = [*file.doubts, *_unexpanded(resolver.requests), *resolver.doubts]
+        doubts = [*file.doubts, *unexpanded_parts(resolver.requests), *resolver.doubts]
         warnings += dict.fromkeys(f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts)
     if notes is not None:
         notes |= resolver.notes
     return [request for _, request in resolver.requests]
-
-
-def _known_keys_once(messages: list[str]) -> list[str]:
-    """The messages; of those that list all known keys only the first does, with what else a key may be."""
-    found, listed = list[str](), False
-    for message in messages:
-        brief, known, _ = message.partition("; known are ")
-        first = f"{message}; --keep-columns takes others into the sidecar" if known else message
-        found.append(brief if known and listed else first)
-        listed = listed or bool(known)
-    return found
-
-
-def _unexpanded(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Doubt]:
-    """One for all rows with parts that other programs would have replaced."""
-    found = {
-        item.line: (item, part)
-        for item, request in requests
-        if (part := unexpanded(request.prompt) or unexpanded(request.negative_prompt))
-    }
-    if found:
-        item, (text, kind) = next(iter(found.values()))
-        of = f", as are such parts of {count(len(found) - 1, 'more prompt')}" if len(found) > 1 else ""
-        remedy = (
-            "--expand all renders every variant of a prompt"
-            if kind in EXPANDABLE
-            else "Write one row per variant, or run a program that expands it first"
-        )
-        yield Doubt(item.line, f"{show(text)} would be {kind} elsewhere; here it is text{of}. {remedy}")
 
 
 class _Resolver:
