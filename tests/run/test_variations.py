@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import RECIPE
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.report.clips import read_clips
+from ltx_dist.report.copied_command import copied_command
 from ltx_dist.run.batch import open_batch
 
 SETTINGS = [
@@ -68,8 +67,8 @@ def test_a_changed_file_renders_what_is_new_and_updates_the_other_sidecars(
     assert again["mp4_sha256"] != before["mp4_sha256"]
     assert (again["meta"], again["variation"]) == ({"id": 8, "tag": "x"}, before["variation"])
 
-    clip = next(one for one in read_clips(Path("out"), RECIPE) if one.name == "circle-red-seed3")
-    printf, _, row, pipe, program, command, source, *_ = shlex.split(clip.command)
+    copied = shlex.split(copied_command(again["request"], again["settings"]))
+    printf, _, row, pipe, program, command, source, *_ = copied
     assert (printf, pipe, program, command, source) == ("printf", "|", "ltx-dist", "render", "-")
     (request,) = _read_from_stdin(row, monkeypatch)
     assert json.loads(json.dumps(asdict(request))) == before["request"]
