@@ -15,6 +15,15 @@ from ltx_dist.commands import doctor, folders, jobs, reference
 from ltx_dist.commands.console import accept_all_characters, open_standard_streams
 from ltx_dist.commands.decode import decode
 from ltx_dist.commands.export import export
+from ltx_dist.commands.prompt_options import (
+    Column,
+    Expand,
+    KeepColumns,
+    Text,
+    Vary,
+    given_prompts,
+    with_prompt_options,
+)
 from ltx_dist.commands.shared import (
     Address,
     Config,
@@ -71,8 +80,8 @@ KeepLatents = Annotated[
 
 @app.command(rich_help_panel=RENDER)
 def render(
-    prompts: Prompts,
     output: Output,
+    prompts: Prompts = None,
     model: Model = None,
     profile: Profile = None,
     config: Config = None,
@@ -83,6 +92,11 @@ def render(
     exact: Exact = False,
     json_events: JsonEvents = None,
     keep_latents: KeepLatents = False,
+    prompt: Text = None,
+    vary: Vary = None,
+    expand: Expand = None,
+    column: Column = None,
+    keep_columns: KeepColumns = None,
 ) -> None:
     """Render a file of prompts into a folder of clips. Rerun the same command to resume."""
     with bad_input():
@@ -92,7 +106,9 @@ def render(
             "recovery.exact=true": exact,
         }
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
-        sys.exit(_render(prompts, output, load(config, overrides, profile, model), executor, address, json_events))
+        settings = load(config, overrides, profile, model)
+        settings = with_prompt_options(settings, vary, expand, column, keep_columns)
+        sys.exit(_render(given_prompts(prompts, prompt), output, settings, executor, address, json_events))
 
 
 @app.command(rich_help_panel=RENDER)
@@ -119,12 +135,17 @@ def demo(
 
 @app.command(rich_help_panel=RENDER)
 def plan(
-    prompts: Prompts,
+    prompts: Prompts = None,
     output: PlannedOutput = None,
     model: Model = None,
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
+    prompt: Text = None,
+    vary: Vary = None,
+    expand: Expand = None,
+    column: Column = None,
+    keep_columns: KeepColumns = None,
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
@@ -139,7 +160,9 @@ def plan(
         from ltx_dist.run.batch import open_batch
         from ltx_dist.store.key_versions import outdated, why_again
 
-        batch = open_batch(prompts, load(config, set_, profile, model), fetch_headers)
+        settings = load(config, set_, profile, model)
+        settings = with_prompt_options(settings, vary, expand, column, keep_columns)
+        batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers)
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         console = printing_console()
@@ -180,7 +203,7 @@ def main() -> None:
 
 
 def _render(
-    prompts: str,
+    prompts: str | list[str],
     output: str,
     config: RenderConfig,
     executor: ExecutorKind,

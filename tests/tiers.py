@@ -42,6 +42,7 @@ TIER_OF: dict[str, Tier] = {
     "media": "fast",
     "media/test_sound.py::test_the_seal_and_a_sidecar_tell_of_the_sound": "model",
     "media/test_preprocess.py": "model",
+    "commands": "fast",
     "checkpoints": "fast",
     "checkpoints/test_checkpoint.py::test_ratios_are_those_of_the_real_vae": "model",
     "checkpoints/test_checkpoint.py::test_the_packaged_model_opens_and_agrees_with_diffusers": "model",

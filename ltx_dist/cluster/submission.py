@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
-from ltx_dist.inputs.prompt_files import MAX_FILE_BYTES
+from ltx_dist.inputs.prompt_files import Prompts
+from ltx_dist.inputs.prompt_sources import read_bytes, suffix_of
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.request import RenderRequest
@@ -68,7 +69,7 @@ class Submission:
         return f"{self.id_prefix}{last + 1}"
 
 
-def prepare(prompts: str, config: RenderConfig, output: str) -> Submission:
+def prepare(prompts: Prompts, config: RenderConfig, output: str) -> Submission:
     """Check the batch as far as it can be checked here, and pack it.
 
     A checkpoint that lies on the cluster only cannot be opened here, and one on the hub is not downloaded for this: the
@@ -124,17 +125,23 @@ def _stand_in(config: RenderConfig) -> Checkpoint:
 
 
 def _read(
-    prompts: str, config: RenderConfig, checkpoint: Checkpoint, here: bool
+    prompts: Prompts, config: RenderConfig, checkpoint: Checkpoint, here: bool
 ) -> tuple[str, bytes, list[RenderRequest]]:
     """The prompt file's name for the journey, its bytes, and what it asks for."""
     version = config.model.version
     # Which preset a checkpoint elsewhere goes with is not known, unless the config says so; all have the same sizes.
     preset = family_of(checkpoint).preset_for("generic" if version == "auto" and not here else version, checkpoint)
+
+    def requests(source: Prompts) -> list[RenderRequest]:
+        return read_prompts(source, config.defaults, preset, checkpoint, reading=config.prompts)
+
+    if not isinstance(prompts, str):
+        rows = [{"prompt": row} if isinstance(row, str) else row for row in prompts]
+        return "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode(), requests(prompts)
+    content = read_bytes(prompts)
     if prompts != "-":
-        requests = read_prompts(prompts, config.defaults, preset, checkpoint)
-        return f"prompts{Path(prompts).suffix.lower()}", Path(prompts).read_bytes(), requests
-    content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        return f"prompts{suffix_of(prompts)}", content, requests(prompts)
     name = "prompts.jsonl" if content.lstrip().startswith(b"{") else "prompts.txt"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
-        return name, content, read_prompts(f"{folder}/{name}", config.defaults, preset, checkpoint)
+        return name, content, requests(f"{folder}/{name}")

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ltx_dist.commands.prompt_options import (
+    Column,
+    Expand,
+    KeepColumns,
+    Text,
+    Vary,
+    given_prompts,
+    with_prompt_options,
+)
 from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
 from ltx_dist.messages import clean, clean_lines
 
@@ -32,11 +41,11 @@ JobId = Annotated[str, typer.Argument(help="The job's id, as printed by `submit`
 
 
 def submit(
-    prompts: Prompts,
     output: Annotated[
         str, typer.Option("-o", "--output", help="The folder for the clips, as the cluster's head sees it: absolute.")
     ],
     address: JobServerAddress,
+    prompts: Prompts = None,
     model: Model = None,
     profile: Profile = None,
     config: Config = None,
@@ -46,6 +55,11 @@ def submit(
         bool, typer.Option(help="Ctrl-C stops the job. Otherwise Ctrl-C detaches and the job keeps running.")
     ] = False,
     insecure: Insecure = False,
+    prompt: Text = None,
+    vary: Vary = None,
+    expand: Expand = None,
+    column: Column = None,
+    keep_columns: KeepColumns = None,
 ) -> None:
     """Render a batch as a job on a Ray cluster. Rerun the same command to follow the job or to resume the batch.
 
@@ -54,7 +68,9 @@ def submit(
     with bad_input():
         from ltx_dist.cluster.submission import prepare
 
-        submission = prepare(prompts, load(config, set_, profile, model), output)
+        settings = load(config, set_, profile, model)
+        settings = with_prompt_options(settings, vary, expand, column, keep_columns)
+        submission = prepare(given_prompts(prompts, prompt), settings, output)
         client = _connect(address, insecure)
         submission_id = _submit(client, submission)
     if wait:

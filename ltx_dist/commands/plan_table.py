@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ltx_dist.inputs.variants import summary
 from ltx_dist.messages import count
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
@@ -40,6 +41,8 @@ def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    if product := summary(batch.names, batch.notes):
+        console.print(product, highlight=False, markup=False)
     for warning in batch.warnings:
         console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
     if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:

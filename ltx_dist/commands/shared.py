@@ -33,7 +33,11 @@ def complete_key(incomplete: str) -> list[tuple[str, str]]:
 
 
 Prompts = Annotated[
-    str, typer.Argument(help="A .txt, .csv, .jsonl, .json or .yaml file of prompts, or - for standard input.")
+    str | None,
+    typer.Argument(
+        help="A .txt, .csv, .tsv, .jsonl, .json, .yaml or .parquet file of prompts, its URL (https://, s3://, hf://), "
+        "or - for standard input."
+    ),
 ]
 Config = Annotated[
     Path | None, typer.Option("-c", "--config", help="A YAML config file; `ltx-dist config > my.yaml` writes one.")

@@ -40,6 +40,18 @@ class BatchSettings(Preparation, _OfRequests):
         description="settings that replace those of the preset: `downscale_factor`, "
         + ", ".join(f"`{name}`" for name in SecondPassRow.model_fields if name != "downscale_factor"),
     )
+    num_videos_per_prompt: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="clips of a row, with the seeds `seed`, `seed` + 1, ...; their names end in them: `storm-seed7`, "
+        "`storm-seed8`",
+    )
+    vary: dict[Any, Any] | None = Field(
+        None,
+        description="fields of which every combination of values is rendered: `{seed: 0-4, guidance_scale: [1, 3]}`; "
+        "see below",
+    )
 
 
 RowSettings = create_model("RowSettings", __base__=BatchSettings, **optional_fields(RenderRequest, only_rows=True))

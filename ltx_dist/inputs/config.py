@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, fi
 from ltx_dist.inputs.clip_settings import defaults_fields
 from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.inputs.names import check_template
+from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.pipeline.request import MAX_SEED
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -125,13 +126,13 @@ class DefaultsConfig(_OfRows):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def remember(self, origins: Mapping[str, str]) -> None:
-        """Note where each dotted key was given: `my.yaml:7`, or `--set defaults.width=130`."""
+        """Note where each dotted key was given: `my.yaml:7`, `--set defaults.width=130`, or `--vary`."""
         self._origins.update(origins)
 
     def named(self, key: str) -> str:
         """The key and where it was given, for an error that shows only once a checkpoint is known."""
         origin = self._origins.get(f"defaults.{key}", "")
-        if origin.startswith("--set"):
+        if origin.startswith("--"):
             return origin
         return f"{origin}: defaults.{key}" if origin else f"defaults.{key}"
 
@@ -258,6 +259,7 @@ class RenderConfig(_Section):
     model: ModelConfig = ModelConfig()
     placement: PlacementConfig = PlacementConfig()
     defaults: DefaultsConfig = DefaultsConfig()
+    prompts: PromptsConfig = PromptsConfig()
     denoise: DenoiseConfig = DenoiseConfig()
     decode: DecodeConfig = DecodeConfig()
     output: OutputConfig = OutputConfig()

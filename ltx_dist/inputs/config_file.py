@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -144,7 +144,7 @@ def _kinds(section: str, key: str) -> set[Any]:
     """The types that a key's value may have: {str, NoneType} of a text that may be left out."""
     model = RenderConfig.model_fields[section].annotation
     annotation = model.model_fields[key].annotation  # type: ignore[union-attr]
-    return set(get_args(annotation)) or {annotation}
+    return set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
 
 
 def _candidates(dotted: str) -> list[str]:

@@ -18,13 +18,14 @@ _WORDING = {
     "missing": "missing",
     "int_type": "{given} is not a whole number{whole}",
     "int_from_float": "{given} is not a whole number{whole}",
-    "float_type": "{given} is not a number{allowed}",
+    "float_type": "{given} is not a number{point}",
     "finite_number": "{given} is not a finite number{allowed}",
     "string_type": "{given} is not text; put it in quotes",
     "string_too_short": "empty; give a value, or leave it out",
     "string_unicode": "holds half a surrogate pair, which is no character",
     "literal_error": "{given} is not one of {expected}",
     "model_type": "{given} is not a mapping of settings",
+    "dict_type": "{given} is not a mapping",
     "greater_than": "{given} is too small{allowed}",
     "greater_than_equal": "{given} is too small{allowed}",
     "less_than": "{given} is too large{allowed}",
@@ -48,6 +49,7 @@ def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], 
         given=given,
         allowed=allowed,
         whole=_as_whole(error["input"]) or allowed,
+        point=_with_point(error["input"]) or allowed,
         expected=context.get("expected", ""),
         error=context.get("error", ""),
         message=error["msg"],
@@ -60,6 +62,12 @@ def _as_whole(given: object) -> str:
     if not (match := re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)):
         return ""
     return f"; write {match[1].strip('+')}{match[2]}" if isinstance(given, float) or match[0] != match[2] else ""
+
+
+def _with_point(given: object) -> str:
+    """`; write 3.5` for 3,5, as spreadsheets of many countries have it."""
+    match = re.fullmatch(r"([+-]?[0-9]+),([0-9]+)", given.strip()) if isinstance(given, str) else None
+    return f"; write {match[1]}.{match[2]}" if match else ""
 
 
 def _allowed(field: FieldInfo | None) -> str:

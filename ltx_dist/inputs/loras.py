@@ -16,7 +16,7 @@ from ltx_dist.pipeline.conditions import Lora
 class LoraResolver:
     """Paths of rows are relative to `folder`. named: those of the config, which a row may call by their names."""
 
-    def __init__(self, folder: Path, checkpoint: Checkpoint, named: Sequence[LoraRow] = ()) -> None:
+    def __init__(self, folder: Path | str, checkpoint: Checkpoint, named: Sequence[LoraRow] = ()) -> None:
         self._folder, self._checkpoint = folder, checkpoint
         self._named = {one.name: one for one in named if one.name is not None}
         self._known: dict[str, Lora | str] = {}
@@ -34,7 +34,7 @@ class LoraResolver:
             seen.add(lora.sha256)
         return tuple(found)
 
-    def _find(self, asked: LoraRow, folder: Path) -> Lora:
+    def _find(self, asked: LoraRow, folder: Path | str) -> Lora:
         path, weight = asked.path, asked.weight
         if path is None:
             named = self._named.get(asked.name or "")

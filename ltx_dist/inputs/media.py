@@ -33,9 +33,12 @@ class Picture:
 
 
 class MediaResolver:
-    """Paths are relative to `folder`. problems and warnings: of the last row, with the field that each is about."""
+    """Paths are relative to `folder`, a path or URL.
 
-    def __init__(self, folder: Path, checkpoint: Checkpoint) -> None:
+    problems and warnings: of the last row, with the field that each is about.
+    """
+
+    def __init__(self, folder: Path | str, checkpoint: Checkpoint) -> None:
         self.problems: list[tuple[str, str]] = []
         self.warnings: list[tuple[str, str]] = []
         self._folder, self._checkpoint = folder, checkpoint

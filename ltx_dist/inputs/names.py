@@ -17,6 +17,9 @@ MAX_PART_BYTES, MAX_BYTES = 200, 230
 """Of one folder or file, and of a whole name: file systems end at 255 bytes, Windows at 260 characters with the path of
 the output, and our own files have endings."""
 
+MAX_NAME = 100
+"""Characters of a name that is made of a row's and of what varies."""
+
 OWN_FILES = ("run", "index", "trace")
 """run.json, index.html and trace.json lie beside the clips."""
 

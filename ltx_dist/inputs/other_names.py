@@ -10,8 +10,21 @@ from ltx_dist.pipeline.settings import declared
 _OF_SEVERAL: Mapping[str, tuple[str, ...]] = {
     "height and width": ("resolution", "size", "dimensions", "image_size", "video_size", "aspect_ratio", "target_size"),
     "name": ("id", "filename", "file_name", "file", "output", "output_name", "output_path", "title", "video_name"),
-}
-"""What stands for no single setting of a request, or for its name."""
+    "num_videos_per_prompt": (
+        "repeat", "repeats", "repeat_generation", "num_samples", "num_videos", "n_videos", "num_images_per_prompt",
+        "samples_per_prompt", "videos_per_prompt", "batch_count", "n_iter",
+    ),
+    "vary": ("variations", "sweep", "grid"),
+    "image": (
+        "image_start", "start_image", "start_frame_image", "first_frame", "init_image", "input_image", "image_path",
+        "conditioning_image",
+    ),
+    "conditions": ("keyframes", "image_end", "end_image", "last_frame", "conditioning_media_paths"),
+    "video": ("video_source", "init_video", "input_video", "video_path", "source_video"),
+    "loras": ("lora", "lora_path", "activated_loras", "lora_paths", "adapters"),
+    "meta": ("metadata",),
+}  # fmt: skip
+"""What stands for no single setting of a request, or for a field that only rows have."""
 
 _OURS = {name: it.other_names for name, it in declared(RenderRequest).items()} | _OF_SEVERAL
 _OF_OTHERS = {name: ours for ours, names in _OURS.items() for name in names}
@@ -22,6 +35,9 @@ _HOW: Mapping[str, str] = {
     "duration_seconds": ": seconds times frame_rate, to a multiple of 8 plus 1",
     "resolution": " in pixels",
     "aspect_ratio": " in pixels",
+    "image_end": ": [{image: ..., frame_index: -1}]",
+    "end_image": ": [{image: ..., frame_index: -1}]",
+    "last_frame": ": [{image: ..., frame_index: -1}]",
 }
 """What to know beside the name."""
 

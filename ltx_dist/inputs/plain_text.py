@@ -44,6 +44,9 @@ _UNEXPANDED = (
     (re.compile(r"\([^()]*:\s*\d+(\.\d+)?\)"), "a weight"),
 )
 
+EXPANDABLE = ("a choice", "a wildcard")
+"""Of these the kinds that `prompts.expand` replaces."""
+
 
 def unexpanded(prompt: str) -> tuple[str, str] | None:
     """The first part of a prompt that other programs would replace, and what it is to them; None if there is none."""

@@ -1,28 +1,37 @@
-"""Prompt files (txt, csv, jsonl, json, yaml) -> rows with line numbers. The content of rows is not checked here."""
+"""Prompts in files of several formats, at a path or URL, or given directly -> rows with line numbers.
+
+The content of rows is not checked here.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from ltx_dist.inputs.columns import AS_NAMED, Columns
 from ltx_dist.inputs.csv_files import read_csv
 from ltx_dist.inputs.json_files import read_json_list, read_jsonl
+from ltx_dist.inputs.parquet_files import read_parquet
 from ltx_dist.inputs.plain_text import foreign_lines, json_kind
-from ltx_dist.inputs.rows import Doubt, Found, Item, Problem
+from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, folder_of, label_of, read_bytes, suffix_of
+from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Found, Item, Problem
+from ltx_dist.inputs.wan2gp import from_wan2gp
 from ltx_dist.inputs.yaml_files import read_yaml
-from ltx_dist.strict_files import decode_text, read_text, yaml_errors
+from ltx_dist.strict_files import decode_text, yaml_errors
 
-MAX_FILE_BYTES = 64 << 20
-MAX_ROWS = 100_000
+Prompts = str | Sequence[Any]
+"""A path, a URL, `-` for standard input; or texts and mappings, which are rows 1, 2, ..."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """label: how to name the file in messages."""
+    """label: how to name the file in messages. folder: a path or URL that the paths in it are relative to."""
 
     label: str
+    folder: Path | str
     items: list[Item]
     problems: list[Problem]
     doubts: list[Doubt]
@@ -31,35 +40,67 @@ class PromptFile:
 _Reader = Callable[[str], Iterator[Found]]
 
 
-def read_prompt_file(source: str) -> PromptFile:
-    """The rows of a file (.txt, .csv, .jsonl, .json, .yaml, .yml) or of standard input (`-`), and the lines that are
-    none.
+def read_prompt_file(source: Prompts, columns: Columns = AS_NAMED) -> PromptFile:
+    """The rows of a source, by the fields that their columns or keys hold, and the lines that are none.
 
     Raises ValueError for a file that cannot be read at all, has no rows or too many.
     """
-    label, reader, text = _open(source)
-    with yaml_errors(label, text):
-        found = list(reader(text))
+    if isinstance(source, str):
+        label, folder = label_of(source), folder_of(source)
+        found = _read(source, label, columns)
+    else:
+        label, folder = "prompts", Path()
+        found = [Item(number, row) for number, row in enumerate(source, 1)]
     items = [entry for entry in found if isinstance(entry, Item)]
     if len(items) > MAX_ROWS:
         raise ValueError(f"{label}: {len(items)} prompts; split the file, at most {MAX_ROWS} are allowed")
     if not found:
         raise ValueError(f"{label}: no prompts in it; write at least one")
     problems = [entry for entry in found if isinstance(entry, Problem)]
-    return PromptFile(label, items, problems, [entry for entry in found if isinstance(entry, Doubt)])
+    if not problems and not (isinstance(source, str) and suffix_of(source) in _TABLES):
+        problems += _missing(items, columns)
+    items, misnamed = _arranged(items, columns)
+    doubts = [entry for entry in found if isinstance(entry, Doubt)]
+    return PromptFile(label, folder, items, problems + misnamed, doubts)
 
 
-def _open(source: str) -> tuple[str, _Reader, str]:
-    """How to name the source in messages, how to read it, and its text."""
-    if source == "-":
-        text = decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "<stdin>", MAX_FILE_BYTES)
-        kind = json_kind(text)
-        return "<stdin>", _READERS[kind] if kind else _read_txt, text
-    path = Path(source)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{source}: unknown kind of prompt file; it must end in {', '.join(_READERS)} (or be -)")
-    return source, reader, read_text(path, MAX_FILE_BYTES)
+def _read(source: str, label: str, columns: Columns) -> list[Found]:
+    suffix = suffix_of(source)
+    if suffix == ".parquet":
+        return list(read_parquet(source, columns))
+    readers: dict[str, _Reader] = _TEXTS | {
+        ".csv": partial(read_csv, columns=columns),
+        ".tsv": partial(read_csv, columns=columns, delimiters="\t"),
+    }
+    if source != "-" and suffix not in readers:
+        raise ValueError(
+            f"{label}: unknown kind of prompt file; it must end in {', '.join(sorted([*readers, '.parquet']))} (or be "
+            "-); a prompt itself is given with --prompt"
+        )
+    text = decode_text(read_bytes(source), label, MAX_FILE_BYTES)
+    reader = readers[(json_kind(text) or ".txt") if source == "-" else suffix]
+    with yaml_errors(label, text):
+        return list(reader(text))
+
+
+def _missing(items: list[Item], columns: Columns) -> list[Problem]:
+    """Columns that were asked for and are the keys of no row."""
+    if not columns.renamed and not columns.kept:
+        return []
+    seen = dict.fromkeys(str(key) for item in items if isinstance(item.content, dict) for key in item.content)
+    return [Problem(1, message) for message in columns.missing(list(seen))]
+
+
+def _arranged(items: list[Item], columns: Columns) -> tuple[list[Item], list[Problem]]:
+    arranged: list[Item] = []
+    problems: list[Problem] = []
+    for item in items:
+        if isinstance(item.content, dict):
+            content, wrong = columns.arranged(item.content)
+            problems += (Problem(item.line, message) for message in wrong)
+            item = replace(item, content=content)
+        arranged.append(item)
+    return arranged, problems
 
 
 def _read_txt(text: str) -> Iterator[Found]:
@@ -72,11 +113,12 @@ def _read_txt(text: str) -> Iterator[Found]:
         yield from (Item(number, line) for number, line in prompts)
 
 
-_READERS: dict[str, _Reader] = {
+_TEXTS: dict[str, _Reader] = {
     ".txt": _read_txt,
-    ".csv": read_csv,
     ".jsonl": read_jsonl,
-    ".json": read_json_list,
+    ".json": lambda text: from_wan2gp(read_json_list(text)),
     ".yaml": read_yaml,
     ".yml": read_yaml,
 }
+_TABLES = (".csv", ".tsv", ".parquet")
+"""Formats that name their columns once, and check those themselves."""

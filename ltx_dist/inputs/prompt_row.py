@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from ltx_dist.pipeline.request import MAX_TOKENS
 T5_TOKENS, GEMMA_TOKENS = 512, MAX_TOKENS
 
 MAX_PROMPT_BYTES = 8 << 10
+MAX_META_BYTES = 64 << 10
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Unicode's categories Cc (control characters) and Cs (halves of surrogate pairs)."""
@@ -51,6 +53,9 @@ class Row(RowSettings):
         None,
         description="LoRAs that replace `model.loras`: files, or mappings with `weight` and either `path` or the "
         "`name` of one of those",
+    )
+    meta: dict[Any, Any] | None = Field(
+        None, description="anything else to know of the clip; it is written into the sidecar and changes nothing"
     )
     name: str | None = Field(
         None,
@@ -135,6 +140,19 @@ class Row(RowSettings):
     @classmethod
     def _paths_alone(cls, value: object) -> object:
         return lora_rows(value)
+
+    @field_validator("meta")
+    @classmethod
+    def _fits_into_a_sidecar(cls, value: dict[Any, Any]) -> dict[Any, Any]:
+        try:
+            size = len(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "holds what JSON cannot: only text, finite numbers, true, false, lists and mappings"
+            ) from None
+        if size > MAX_META_BYTES:
+            raise ValueError(f"takes {size} bytes as JSON; at most {MAX_META_BYTES} are allowed")
+        return value
 
     @field_validator("negative_prompt", "prompt")
     @classmethod

@@ -4,86 +4,74 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS
+from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
 from ltx_dist.inputs.media import MediaResolver
 from ltx_dist.inputs.media_rows import LoraRow, lora_rows
+from ltx_dist.inputs.names import MAX_NAME, MAX_PART_BYTES
 from ltx_dist.inputs.names import slug as slug_of
 from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
-from ltx_dist.inputs.plain_text import unexpanded
 from ltx_dist.inputs.preset import Preset
-from ltx_dist.inputs.prompt_files import read_prompt_file
+from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
+from ltx_dist.inputs.prompt_messages import known_keys_once, unexpanded_parts
 from ltx_dist.inputs.prompt_row import Row, check_row
-from ltx_dist.inputs.rows import Doubt, Item, Problem
+from ltx_dist.inputs.reading_config import PromptsConfig
+from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
 from ltx_dist.inputs.schedules import overlaid
 from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
-from ltx_dist.messages import Mistakes, count, printable, show
+from ltx_dist.inputs.variants import Variant, variation_of
+from ltx_dist.messages import Mistakes, printable, show
 from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
 def read_prompts(
-    source: str,
+    source: Prompts,
     defaults: DefaultsConfig,
     preset: Preset,
     checkpoint: Checkpoint,
     warnings: list[str] | None = None,
     loras: Sequence[LoraRow] = (),
+    reading: PromptsConfig | None = None,
+    notes: dict[str, dict[str, Any]] | None = None,
 ) -> list[RenderRequest]:
-    """The requests of a prompt file (.txt, .csv, .jsonl, .json, .yaml, .yml) or of standard input (`-`), in its order.
+    """The requests of a prompt file (.txt, .csv, .tsv, .jsonl, .json, .yaml, .yml, .parquet), in its order.
+
+    source: a path or URL, `-` for standard input, or texts and mappings, which are rows 1, 2, ...
 
     What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
-    opened and hashed; their paths are relative to the prompt file's folder.
+    opened and hashed; their paths are relative to the prompt file's folder. reading: the config's section `prompts`.
+    What sidecars say of single clips is added to `notes`, by name: the row's `meta`, and `variation`, which has the
+    name that the clips of a row share and the values of this one.
 
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
-    file = read_prompt_file(source)
-    folder = Path() if source == "-" else Path(source).parent
-    resolver = _Resolver(defaults, preset, checkpoint, folder, loras)
-    requests = [resolver.resolve(position, item) for position, item in enumerate(file.items)]
+    reading = reading or PromptsConfig()
+    file = read_prompt_file(source, Columns(reading.columns, frozenset(reading.keep_columns)))
+    resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading)
+    for position, item in enumerate(file.items):
+        resolver.add(position, item)
+        if len(resolver.requests) > MAX_ROWS:
+            raise ValueError(f"{file.label}:{item.line}: vary: at most {MAX_ROWS} clips are allowed; split the file")
     by_line = sorted([*file.problems, *resolver.problems], key=lambda problem: problem.line)
     messages = [f"{file.label}:{problem.line}: {problem.message}" for problem in by_line]
-    if messages := resolver.fallback_problems() + _known_keys_once(messages):
+    if messages := resolver.problems_of_all_rows() + known_keys_once(messages):
         raise Mistakes(messages)
     if warnings is not None:
-        doubts = [*file.doubts, *_unexpanded(file.items, requests), *resolver.doubts]
-        warnings += [f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts]
-    return [request for request in requests if request is not None]
-
-
-def _known_keys_once(messages: list[str]) -> list[str]:
-    """The messages; of those that list all known keys only the first does."""
-    found, listed = list[str](), False
-    for message in messages:
-        brief, known, _ = message.partition("; known are ")
-        found.append(brief if known and listed else message)
-        listed = listed or bool(known)
-    return found
-
-
-def _unexpanded(items: list[Item], requests: list[RenderRequest | None]) -> Iterator[Doubt]:
-    """One for all prompts with parts that other programs would have replaced."""
-    found = [
-        (item, part)
-        for item, request in zip(items, requests, strict=True)
-        if request is not None and (part := unexpanded(request.prompt) or unexpanded(request.negative_prompt))
-    ]
-    if found:
-        item, (text, kind) = found[0]
-        of = f", as are such parts of {count(len(found) - 1, 'more prompt')}" if len(found) > 1 else ""
-        yield Doubt(
-            item.line,
-            f"{show(text)} would be {kind} elsewhere; here it is text{of}. Write one row per variant, or run a program "
-            "that expands it first",
-        )
+        doubts = [*file.doubts, *unexpanded_parts(resolver.requests), *resolver.doubts]
+        warnings += dict.fromkeys(f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts)
+    if notes is not None:
+        notes |= resolver.notes
+    return [request for _, request in resolver.requests]
 
 
 class _Resolver:
@@ -94,15 +82,20 @@ class _Resolver:
         defaults: DefaultsConfig,
         preset: Preset,
         checkpoint: Checkpoint,
-        folder: Path,
+        folder: Path | str,
         loras: Sequence[LoraRow],
+        reading: PromptsConfig,
     ) -> None:
-        self.problems: list[Problem] = []
+        self.requests: list[tuple[Item, RenderRequest]] = []
+        self.notes: dict[str, dict[str, Any]] = {}
+        self.problems: dict[Problem, None] = {}
         self.doubts: list[Doubt] = []
         self._media = MediaResolver(folder, checkpoint)
         self._loras, self._model_loras = LoraResolver(folder, checkpoint, loras), loras
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._named = defaults.named
+        self._variation, self._wrong_axes = variation_of(defaults, reading, folder)
+        self._wrong_values: dict[tuple[str, str], None] = {}
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
         self._fallback = overlaid(preset.settings, self._defaults)
         first = preset.two_passes.first if preset.two_passes else {}
@@ -110,35 +103,68 @@ class _Resolver:
         self._wrong_fallback: dict[str, str] = {}
         self._line_of_name: dict[str, int] = {}
 
-    def resolve(self, position: int, item: Item) -> RenderRequest | None:
-        """The request of an item, or None after noting why there is none."""
+    def add(self, position: int, item: Item) -> None:
+        """Add the requests of an item, or note why there are none."""
         content = {"prompt": item.content} if isinstance(item.content, str) else item.content
         if not isinstance(content, dict):
             self._note(item, f"{show(content)} is neither a prompt nor a mapping with one{_quoted(content)}")
-            return None
+            return
         # A key of half a surrogate pair could not even be printed.
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
         # A null says not set, as an empty cell does.
         given = {key: value for key, value in given.items() if value is not None or key not in Row.model_fields}
+        variants, problems = self._variation.of(given, self._seed + position)
+        for problem in problems:
+            self._note(item, problem)
+        # What else is wrong is reported along with how the row varies.
+        for variant in variants or [Variant(given)]:
+            request = self._resolve(position, item, variant)
+            if request is not None:
+                self.requests.append((item, request))
+
+    def _resolve(self, position: int, item: Item, variant: Variant) -> RenderRequest | None:
+        """The request of a variant, or None after noting why there is none."""
+        given = {
+            key: value for key, value in variant.content.items() if value is not None or key not in Row.model_fields
+        }
         two_passes = self._has_two_passes(item, given)
         fallback = self._fallback_of_two if two_passes else self._fallback
         row, wrong = check_row(overlaid(fallback, given), self._checkpoint)
         for key, message in wrong.items():
-            if key in fallback and key not in given:
+            if key in variant.of_batch:
+                self._wrong_values[key, message] = None
+            elif key in fallback and key not in given:
                 self._wrong_fallback[key] = message
             else:
                 self._note(item, f"{printable(key)}: {message}")
+        of_clip = {key: value for key in ("num_videos_per_prompt", "vary", "meta") if (value := row.pop(key, None))}
         if "prompt" in row and "name" not in wrong:
-            row.setdefault("name", _default_name(position, row["prompt"]))
-        if "name" in row:
-            self._claim(item, row["name"])
+            self._set_name(position, item, row, variant)
         seed = row.setdefault("seed", self._seed + position)
         if seed > MAX_SEED:
             self._note(item, f"seed: defaults.seed plus the position is {seed}; at most {MAX_SEED} is allowed")
         if wrong or two_passes is None:
             return None
+        if "meta" in of_clip:
+            self.notes.setdefault(row["name"], {})["meta"] = of_clip["meta"]
         extra = self._resolve_extra(item, row, two_passes)
         return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
+
+    def _set_name(self, position: int, item: Item, row: dict[str, Any], variant: Variant) -> None:
+        """Complete the name of a row, and note one that is taken or too long."""
+        given, suffix = row.get("name"), variant.suffix
+        shared = given if given is not None else _default_name(position, variant.template or row["prompt"])
+        row["name"] = (shared if given is not None else shared[: MAX_NAME - len(suffix)].rstrip("-")) + suffix
+        too_long = len(row["name"]) > MAX_NAME or len(row["name"].encode()) > MAX_PART_BYTES
+        if suffix and (too_long or len(suffix) > MAX_NAME - len("000001-a")):
+            self._note(
+                item,
+                f"name: has more than {MAX_NAME} characters with what varies; set a shorter one, or give the values "
+                "labels: {soft: ..., hard: ...}",
+            )
+        if suffix:
+            self.notes[row["name"]] = {"variation": {"of": shared, "values": dict(variant.values)}}
+        self._claim(item, row["name"])
 
     def _has_two_passes(self, item: Item, given: dict[str, Any]) -> bool | None:
         """Whether a row asks for two passes; None after noting why that is unclear."""
@@ -204,9 +230,10 @@ class _Resolver:
         except ValueError as error:
             problems.append(("second_pass", f"loras: {error}"))
 
-    def fallback_problems(self) -> list[str]:
+    def problems_of_all_rows(self) -> list[str]:
         """Problems of config and preset values that some row relied on, each once rather than per row."""
-        of_defaults, of_preset = [], []
+        varied = [*self._wrong_axes, *(f"{printable(key)}: {message}" for key, message in self._wrong_values)]
+        of_defaults, of_preset = [f"{self._named('vary')}: {problem}" for problem in varied], []
         for key in Row.model_fields:
             message = self._wrong_fallback.get(key)
             if message and key in self._defaults:
@@ -224,7 +251,7 @@ class _Resolver:
             self._note(item, f"name: {name!r} is taken by line {line} (case does not count); choose another")
 
     def _note(self, item: Item, message: str) -> None:
-        self.problems.append(Problem(item.line, message))
+        self.problems[Problem(item.line, message)] = None  # once per row, however many clips it asks for
 
 
 def _quoted(content: object) -> str:

@@ -19,7 +19,7 @@ FIRST = ("prompt", "name", "seed")
 
 NAMES = {
     str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers", list: "list",
-    SecondPassRow: "mapping",
+    dict: "mapping", SecondPassRow: "mapping",
 }  # fmt: skip
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+MAX_ROWS = 100_000
+"""Rows of a file, and clips that they ask for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

@@ -32,11 +32,17 @@ class MediaFile:
     path: Path
 
 
-def resolve_place(given: str, folder: Path) -> str:
-    """The URL, or the absolute path: `given` is relative to `folder` unless it is absolute or begins with `~`."""
+def resolve_place(given: str, folder: Path | str) -> str:
+    """The URL, or the absolute path: `given` is relative to `folder` unless it is absolute or begins with `~`.
+
+    folder: a URL, of prompts that are read from one, or a path.
+    """
     if "://" in given and not given.startswith("file://"):
         return given
-    return os.path.abspath(folder / Path(given.removeprefix("file://")).expanduser())
+    path = Path(given.removeprefix("file://")).expanduser()
+    if isinstance(folder, str) and not path.is_absolute():
+        return f"{folder}/{path.as_posix()}"
+    return os.path.abspath(folder / path)
 
 
 def open_media(place: str, sha256: str | None = None) -> MediaFile:
@@ -113,7 +119,7 @@ def _copy(url: str, file: Any) -> str:
                 if size > MAX_BYTES:
                     break
     except Exception as error:
-        raise ValueError(f"{url}: cannot be read: {_first_line(error)}; check the URL and your access to it") from None
+        raise ValueError(f"{url}: cannot be read: {first_line(error)}; check the URL and your access to it") from None
     if size > MAX_BYTES:
         raise ValueError(f"{url}: larger than {MAX_BYTES >> 30} GiB; cut out the part that is needed")
     if not size:
@@ -121,5 +127,6 @@ def _copy(url: str, file: Any) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in a line; the errors of some stores go on with a web page."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

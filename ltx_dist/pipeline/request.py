@@ -140,7 +140,11 @@ class RenderRequest:
     denoise_strength: float = field(
         default=1.0,
         metadata=setting(
-            "share of the schedule that runs over `video`; lower values keep more of it", gt=0, le=1, only_rows=True
+            "share of the schedule that runs over `video`; lower values keep more of it",
+            gt=0,
+            le=1,
+            only_rows=True,
+            other_names="denoise denoising_strength strength",
         ),
     )
     second_pass: SecondPass | SoundSecondPass | None = None

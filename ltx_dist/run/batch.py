@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
@@ -19,6 +19,7 @@ from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.names import renamed
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
+from ltx_dist.inputs.prompt_files import Prompts
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import Family, family_of
@@ -43,7 +44,7 @@ class Batch:
 
     decoded_again: set when kept latents are decoded again: the names of all clips there were, in their order. Those
     that are not among `requests` have no latents left, and stay as they are. warnings: what may be other than it was
-    meant, for people.
+    meant, for people. notes: what else sidecars say of clips, by name: `meta` and `variation`.
     """
 
     config: RenderConfig
@@ -52,6 +53,7 @@ class Batch:
     requests: tuple[RenderRequest, ...]
     decoded_again: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -218,9 +220,12 @@ class PlacedBatch:
         }
 
     def sidecar_notes(self) -> dict[str, dict[str, Any]]:
-        """What sidecars say of each clip beside what was asked for: settings that make it again, texts cut off."""
+        """What sidecars say of each clip beside its request: settings that repeat it, its row's meta, texts cut off."""
         settings, requests = self.settings_to_repeat(), self.batch.requests
-        notes: dict[str, dict[str, Any]] = {request.request_id: {"settings": settings} for request in requests}
+        of_rows = self.batch.notes
+        notes: dict[str, dict[str, Any]] = {
+            name: {"settings": settings, **of_rows.get(name, {})} for name in (one.request_id for one in requests)
+        }
         for name, texts in cut_off(requests, self.batch.checkpoint).items():
             notes[name]["cut_off"] = {text.field: {"tokens": text.tokens, "limit": text.limit} for text in texts}
         return notes
@@ -280,7 +285,7 @@ def _tilings_of(
     return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 
-def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
+def open_batch(prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found.
 
     fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub is not downloaded.
@@ -301,12 +306,16 @@ def open_batch(prompts: str, config: RenderConfig, fetch: Fetch = fetch_snapshot
         )
     preset = family_of(checkpoint).preset_for(config.model.version, checkpoint)
     warnings: list[str] = []
-    requests = read_prompts(prompts, config.defaults, preset, checkpoint, warnings, config.model.loras)
+    notes: dict[str, dict[str, Any]] = {}
+    requests = read_prompts(
+        prompts, config.defaults, preset, checkpoint, warnings, config.model.loras, config.prompts, notes
+    )
     if config.output.name is not None:
-        requests, _ = renamed(requests, {}, config.output.name)
+        requests, notes = renamed(requests, notes, config.output.name)
     if too_long := cut_off_warning(cut_off(requests, checkpoint), max_tokens(checkpoint)):
         warnings.append(too_long)
-    return Batch(config, with_loras(checkpoint, requests), preset, tuple(requests), warnings=tuple(warnings))
+    checkpoint = with_loras(checkpoint, requests)
+    return Batch(config, checkpoint, preset, tuple(requests), warnings=tuple(warnings), notes=notes)
 
 
 def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
@@ -15,7 +16,9 @@ from ltx_dist.report.run_record import read_run_record
 from ltx_dist.run.batch import Batch
 from ltx_dist.store.artifact_folder import spool_folder
 from ltx_dist.store.files import INTERNAL
+from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.kept_config import read_settings
+from ltx_dist.store.publisher import of_row
 
 MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
 """Sections, and a setting, that do not decide the latents."""
@@ -60,7 +63,18 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
             else "none were kept; render with --keep-latents"
         )
         raise ValueError(f"{folder}: none of {len(names)} clips has latents that can be decoded: {why}")
-    return Batch(config, checkpoint, batch.preset, kept, names)
+    return Batch(config, checkpoint, batch.preset, kept, names, notes=_notes(folder, kept))
+
+
+def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[str, Any]]:
+    """What the sidecars say of the rows that asked for the clips, by name."""
+    notes: dict[str, dict[str, Any]] = {}
+    for name in (request.request_id for request in requests):
+        try:
+            notes[name] = of_row(read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES))
+        except (FileNotFoundError, ValueError):
+            notes[name] = {}
+    return notes
 
 
 def _latents_key(making: Making, request: RenderRequest) -> str:

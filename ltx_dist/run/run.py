@@ -189,8 +189,13 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
         return False
     key = placed.key_to_keep(request, publisher.key_of(request))
     if out.mirror is None:
-        return publisher.is_published(request, key)
+        there = publisher.is_published(request, key)
+        if there:
+            publisher.update_notes(request)
+        return there
     if out.mirror.holds(request.request_id, key):
+        if publisher.update_notes(request):
+            out.mirror.upload(request.request_id)
         return True
     if staged := publisher.is_published(request, key):  # by a run that ended before it was uploaded
         out.mirror.upload(request.request_id)

@@ -46,6 +46,14 @@ from ltx_dist.store.found import (
 RESERVED_NAMES = frozenset({"run", "trace", "index"})
 """Names of files of ours; prompts are refused before they get here."""
 
+OF_ROW = ("meta", "variation")
+"""What a sidecar says of the row that asked for the clip. None of it changes the clip."""
+
+
+def of_row(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a sidecar, or of what one is to say, the part about the row."""
+    return {key: notes[key] for key in OF_ROW if key in notes}
+
 
 class Publisher:
     """The one writer of an output folder.
@@ -170,6 +178,15 @@ class Publisher:
         if facts is None:
             return False
         self._record(request, _sidecar_of_seal(request, facts, self._checkpoint))
+        return True
+
+    def update_notes(self, request: RenderRequest) -> bool:
+        """Write into the sidecar of a kept clip what is known of its row now; False if it says so already."""
+        recorded, noted = _recorded(self._json(request)), self._notes.get(request.request_id, {})
+        if not recorded or of_row(recorded) == json.loads(to_json(of_row(noted))):
+            return False
+        others = {key: value for key, value in recorded.items() if key not in OF_ROW}
+        write_atomically(self._json(request), to_json(others | of_row(noted)), self._scratch, self._held)
         return True
 
     def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:

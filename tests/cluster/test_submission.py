@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import fsspec
 import pytest
 import yaml
 
@@ -37,6 +38,21 @@ def test_the_prompts_and_the_settings_travel_and_nothing_else(prompts: Path):
         "ltx-dist", "render", "prompts.csv", "--config", "config.yaml", "--output", "/out/it's mine; $(id)",
     ]  # fmt: skip
     assert submission.num_clips == 1 and submission.checkpoint_is_here
+
+
+def test_given_prompts_and_those_at_a_url_travel_as_a_file():
+    config = load_config(None, ["defaults.vary={seed: 0-2}"])
+    given = prepare(["a red circle", 'it\'s "blue"'], config, "/out")
+    assert given.files["prompts.jsonl"] == b'{"prompt": "a red circle"}\n{"prompt": "it\'s \\"blue\\""}\n'
+    assert given.num_clips == 6 and yaml.safe_load(given.files["config.yaml"])["defaults"] == {"vary": {"seed": "0-2"}}
+
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/list.tsv", b"prompt\nred\n")
+    try:
+        submission = prepare("memory://bucket/list.tsv", config, "/out")
+    finally:
+        store.store.clear()
+    assert submission.files["prompts.tsv"] == b"prompt\nred\n" and submission.num_clips == 3
 
 
 def test_an_id_is_the_batch_and_its_attempt(prompts: Path):

@@ -78,7 +78,8 @@ def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
         ("defaults: {negative_prompt: no}", ":1: defaults.negative_prompt: false is not text; put it in quotes"),
         (
             "- a",
-            ": not a mapping; write sections: model, placement, defaults, denoise, decode, output, recovery, cache",
+            ": not a mapping; write sections: model, placement, defaults, prompts, denoise, decode, output, recovery, "
+            "cache",
         ),
         ("model:\n  version: [", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: &a 1\nb: *a", ":2: not valid YAML: aliases (*name) are not allowed; write the value out"),
@@ -101,7 +102,10 @@ def test_an_error_of_the_file_says_where_and_what(tmp_path: Path, text: str, mes
         ("output.crf=[", "not valid YAML: expected the node content, but found '<stream end>'"),
         ("model.checkpoint=", "empty; give a value, or leave it out"),
         ("model.text_encoder=", "empty; give a value, or leave it out"),
-        ("zzz.y=1", "unknown key; known are model, placement, defaults, denoise, decode, output, recovery, cache"),
+        (
+            "zzz.y=1",
+            "unknown key; known are model, placement, defaults, prompts, denoise, decode, output, recovery, cache",
+        ),
         ("output=1", "unknown key; did you mean output.name?"),
     ],
 )

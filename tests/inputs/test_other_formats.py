@@ -196,6 +196,12 @@ def test_a_json_list_called_jsonl_is_one_mistake() -> None:
         ("negative", "negative_prompt"),
         ("filename", "name"),
         ("heigth", "height"),
+        ("repeat_generation", "num_videos_per_prompt"),
+        ("image_start", "image"),
+        ("image_end", "conditions: [{image: ..., frame_index: -1}]"),
+        ("denoising_strength", "denoise_strength"),
+        ("lora", "loras"),
+        ("metadata", "meta"),
     ],
 )
 def test_a_name_of_another_program_is_translated(key: str, ours: str) -> None:
@@ -355,9 +361,13 @@ def test_a_comment_that_may_belong_to_a_prompt_is_warned_of() -> None:
 )
 def test_parts_that_other_programs_replace_are_warned_of(prompt: str, part: str, kind: str) -> None:
     (warning,) = warnings_of("p.txt", f"plain\n{prompt}\n{prompt} again\n")
+    remedy = (
+        "--expand all renders every variant of a prompt"
+        if kind in ("a choice", "a wildcard")
+        else "Write one row per variant, or run a program that expands it first"
+    )
     assert warning == (
-        f"p.txt:2: {part!r} would be {kind} elsewhere; here it is text, as are such parts of 1 more prompt. Write one "
-        "row per variant, or run a program that expands it first"
+        f"p.txt:2: {part!r} would be {kind} elsewhere; here it is text, as are such parts of 1 more prompt. {remedy}"
     )
     (of_default,) = warnings_of("q.txt", "plain\n", DefaultsConfig(negative_prompt=prompt))
     assert part in of_default

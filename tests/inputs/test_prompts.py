@@ -216,7 +216,7 @@ def test_names_on_one_line_are_compared_too() -> None:
         (
             "p.md",
             "a",
-            "p.md: unknown kind of prompt file; it must end in .txt, .csv, .jsonl, .json, .yaml, .yml (or be -)",
+            "p.md: unknown kind of prompt file; it must end in .csv, .json, .jsonl, .parquet, .tsv, .txt, .yaml, .yml ",
         ),
         ("p.txt", "", "p.txt: no prompts in it; write at least one"),
         ("p.txt", "# a\n\n", "p.txt: no prompts in it; write at least one"),

@@ -285,3 +285,20 @@ def test_a_folder_of_clips_that_became_a_link_is_not_followed(tmp_path: Path) ->
         with pytest.raises(OSError, match="a link or a file where a folder of ours should be"):
             publisher.publish(replace(done(), request=replace(REQUEST, request_id="coast/c"), completions=()), "key-1")
     assert not list(elsewhere.iterdir())
+
+
+def test_the_sidecar_of_a_kept_clip_learns_what_is_known_of_its_row(tmp_path: Path) -> None:
+    name = REQUEST.request_id
+    Publisher(tmp_path, CHECKPOINT, notes={name: {"settings": {"a": 1}, "meta": {"id": 7}}}).publish(done(), "key-1")
+    sidecar = tmp_path / f"{name}.json"
+    before = json.loads(sidecar.read_text())
+    assert before["meta"] == {"id": 7}
+
+    varied = {"variation": {"of": "x", "values": {"seed": 7}}}
+    publisher = Publisher(tmp_path, CHECKPOINT, notes={name: {"settings": {"a": 2}, **varied}})
+    assert publisher.update_notes(REQUEST) and not publisher.update_notes(REQUEST)
+    after = json.loads(sidecar.read_text())
+    assert after == {key: value for key, value in before.items() if key != "meta"} | varied
+    assert publisher.is_published(REQUEST, "key-1")
+    sidecar.unlink()
+    assert not publisher.update_notes(REQUEST) and not sidecar.exists()

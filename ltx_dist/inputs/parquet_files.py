@@ -1,0 +1,63 @@
+"""Prompts as parquet: columns as in CSV, of which only those that are needed are read. `line` is the row, from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from ltx_dist.inputs.columns import Columns
+from ltx_dist.inputs.prompt_sources import cannot_read, open_binary
+from ltx_dist.inputs.rows import MAX_ROWS, Item, Problem
+from ltx_dist.strict_files import mistaken_for
+
+MAX_COLUMN_BYTES = 1 << 30
+"""Of the columns that are read, before compression: eight times as much as the longest prompts take."""
+
+
+def read_parquet(source: str, columns: Columns) -> Iterator[Item | Problem]:
+    """The rows of a file or URL. Raises ValueError for one that cannot be read, and where pyarrow is missing."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ValueError(
+            f"{source}: parquet files are read with pyarrow: pip install pyarrow, or write .csv or .jsonl"
+        ) from None
+    try:
+        with open_binary(source) as file:
+            if mistake := mistaken_for(file.read(64)):
+                raise ValueError(mistake)
+            file.seek(0)
+            table: Any = parquet.ParquetFile(file)
+            header = list[str](table.schema_arrow.names)
+            problems = columns.header_problems(header)
+            wanted = [name for name in header if columns.is_known(name)]
+            _check_size(table.metadata, wanted)
+            rows: list[dict[str, Any]] = [] if problems else table.read(columns=wanted).to_pylist()
+    except Exception as error:
+        raise cannot_read(source, error) from None
+    yield from (Problem(1, problem) for problem in problems)
+    for number, row in enumerate(rows, 1):
+        yield Item(number, {name: _plain(value) for name, value in row.items()})
+
+
+def _check_size(metadata: Any, wanted: Sequence[str]) -> None:
+    if metadata.num_rows > MAX_ROWS:
+        raise ValueError(f"{metadata.num_rows} rows; at most {MAX_ROWS} are allowed")
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    size = sum(
+        column.total_uncompressed_size
+        for column in columns
+        if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in wanted)
+    )
+    if size > MAX_COLUMN_BYTES:
+        raise ValueError(f"its columns take {size >> 20} MiB; at most {MAX_COLUMN_BYTES >> 20} are allowed")
+
+
+def _plain(value: Any) -> Any:
+    """Dates and exact decimals, which JSON lacks, as text."""
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value

@@ -1,0 +1,39 @@
+"""Errors and warnings about a whole prompt file: those that would repeat themselves are reported once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ltx_dist.inputs.plain_text import EXPANDABLE, unexpanded
+from ltx_dist.inputs.rows import Doubt, Item
+from ltx_dist.messages import count, show
+from ltx_dist.pipeline.request import RenderRequest
+
+
+def known_keys_once(messages: list[str]) -> list[str]:
+    """The messages; of those that list all known keys only the first does, with what else a key may be."""
+    found, listed = list[str](), False
+    for message in messages:
+        brief, known, _ = message.partition("; known are ")
+        first = f"{message}; --keep-columns takes others into the sidecar" if known else message
+        found.append(brief if known and listed else first)
+        listed = listed or bool(known)
+    return found
+
+
+def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Doubt]:
+    """One for all rows with parts that other programs would have replaced."""
+    found = {
+        item.line: (item, part)
+        for item, request in requests
+        if (part := unexpanded(request.prompt) or unexpanded(request.negative_prompt))
+    }
+    if found:
+        item, (text, kind) = next(iter(found.values()))
+        of = f", as are such parts of {count(len(found) - 1, 'more prompt')}" if len(found) > 1 else ""
+        remedy = (
+            "--expand all renders every variant of a prompt"
+            if kind in EXPANDABLE
+            else "Write one row per variant, or run a program that expands it first"
+        )
+        yield Doubt(item.line, f"{show(text)} would be {kind} elsewhere; here it is text{of}. {remedy}")
