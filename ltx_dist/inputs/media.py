@@ -10,7 +10,7 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.media_rows import OFFICIAL_CRF, ConditionRow, Preparation
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
-from ltx_dist.inputs.sound import IMAGE_CRF, latent_start
+from ltx_dist.inputs.sound import latent_start
 from ltx_dist.media.checks import aspect_warning, frame_index_problem, frame_rate_warning, video_length_problem
 from ltx_dist.media.sources import MediaFile, open_media, resolve_place
 from ltx_dist.pipeline.conditions import Condition, steps_of
@@ -133,8 +133,8 @@ class MediaResolver:
         for name in ("preprocess", "blur"):
             if chosen[name] not in (None, "diffusers"):
                 self.problems.append((field, f"{name}: is of LTX-Video; leave it out"))
-        crf = IMAGE_CRF[self._checkpoint.generation] if chosen["crf"] is None else chosen["crf"]
-        return {"fit": chosen["fit"] or "crop", "preprocess": "diffusers", "crf": crf, "blur": False}
+        # Each preset of LTX-2 has a crf.
+        return {"fit": chosen["fit"] or "crop", "preprocess": "diffusers", "crf": chosen["crf"], "blur": False}
 
     def _open(self, field: str, given: str, is_video: bool, limit: int) -> Picture | None:
         place = resolve_place(given, self._folder)

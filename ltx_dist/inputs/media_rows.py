@@ -39,7 +39,8 @@ class Preparation(BaseModel):
         None,
         ge=0,
         le=51,
-        description="for `preprocess: official`: CRF of its compression as an H.264 frame; 29 if not set",
+        description="for `preprocess: official`: CRF of its compression as an H.264 frame; 29 if not set. LTX-2: as "
+        "trained if not set",
     )
     blur: bool | None = Field(None, description="for `preprocess: official`: blur before compression; true if not set")
 

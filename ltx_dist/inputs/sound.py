@@ -10,10 +10,6 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.pipeline.settings import declared
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings, latent_index
 
-IMAGE_CRF = {"2.0": 33, "2.3": 33, "2.5": 18}
-"""By version, how much a picture is compressed before it is encoded, as in training: DEFAULT_IMAGE_CRF and
-LTX2_5_IMAGE_CRF of diffusers 0.42.1, which asks the text encoder which of them it is."""
-
 MAX_SECONDS = 20
 """Longer clips end blurred or faded; diffusers' pipelines have the same bound where they choose the length."""
 

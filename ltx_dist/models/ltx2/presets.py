@@ -11,6 +11,10 @@ from ltx_dist.inputs.preset import Preset, TwoPasses, with_settings, without_set
 
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875)
 SECOND_SIGMAS = (0.909375, 0.725, 0.421875)
+IMAGE_CRF, IMAGE_CRF_2_5 = 33, 18
+"""How much a picture is compressed before it is encoded, as in training: DEFAULT_IMAGE_CRF and LTX2_5_IMAGE_CRF of
+diffusers 0.42.1, which asks the text encoder which of them it is."""
+
 _CONSTANTS = "DISTILLED_SIGMA_VALUES and STAGE_2_DISTILLED_SIGMA_VALUES of pipelines/ltx2/utils.py in diffusers 0.42.1"
 _DOCS = "docs/source/en/api/pipelines/ltx2.md of diffusers 0.42"
 
@@ -37,6 +41,7 @@ _GUIDED = Preset(
         "max_sequence_length": 1024,
         "negative_prompt": "",
         "image_cond_noise_scale": 0.15,
+        "crf": IMAGE_CRF,
     },
     source="defaults of LTX2Pipeline.__call__ in diffusers 0.42.1",
 )
@@ -81,8 +86,8 @@ _ROWS = (
     replace(_DISTILLED, version="2.0-distilled"),
     _GUIDED,
     replace(_DISTILLED, version="2.3-distilled"),
-    replace(_GUIDED, version="2.5"),
-    replace(_DISTILLED, version="2.5-distilled"),
+    replace(with_settings(_GUIDED, crf=IMAGE_CRF_2_5), version="2.5"),
+    replace(with_settings(_DISTILLED, crf=IMAGE_CRF_2_5), version="2.5-distilled"),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({row.version: row for row in _ROWS})
