@@ -19,8 +19,8 @@ NOT_IMPORTED = {
     "protobuf": "transformers reads T5's tokenizer with it",
 }
 
-EXTRAS = {"torchao": "quantize"}
-"""Imported where the config asks for it."""
+EXTRAS = {"torchao": "quantize", "pyarrow": "data"}
+"""Imported where it is asked for."""
 
 
 def imported() -> set[str]:

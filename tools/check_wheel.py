@@ -23,8 +23,8 @@ ONLY_IN_A_CHECKOUT = re.compile(r"\b(?:docs|configs|launch|tools|tests|benchmark
 """What help and messages must not name."""
 
 COMMANDS = (
-    "render", "demo", "plan", "decode", "timeline", "report", "verify", "submit", "status", "stop", "doctor", "models",
-    "config", "fields",
+    "render", "demo", "plan", "decode", "timeline", "report", "verify", "export", "submit", "status", "stop", "doctor",
+    "models", "config", "fields",
 )  # fmt: skip
 
 PRINTING = [

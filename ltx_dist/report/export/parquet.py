@@ -20,7 +20,7 @@ def write(clips: Sequence[FinishedClip], place: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise ValueError("export parquet: pyarrow is not installed; pip install 'ltx-dist[data]'") from None
+        raise ValueError("export parquet: pyarrow is not installed; pip install 'pyarrow>=17'") from None
 
     rows = clip_table(clips)
     table = pa.Table.from_pylist(rows)
