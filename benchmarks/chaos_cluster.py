@@ -125,9 +125,9 @@ def is_of_the_driver(raylet: psutil.Process) -> bool:
 
 
 def head(bench: Bench) -> str:
-    """The head of a cluster that was joined; it might be started again, for which Ray has a minute of patience."""
+    """The head of a cluster that was joined. On its machine `ray start --block` then ends the node, too."""
     ended = joined(bench, "head", lambda one: one.name() == "gcs_server")
-    return bench.is_stopped("head", ended, "the cluster's head")
+    return bench.is_stopped("head", ended, "Ray's node on this machine has ended")
 
 
 def node(bench: Bench) -> str:
