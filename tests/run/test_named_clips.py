@@ -11,6 +11,8 @@ import tiny
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
+from ltx_dist.inputs.config_file import load_config
+from ltx_dist.run.batch import open_batch
 
 SETTINGS = ("height=64", "width=64", "num_frames=9", "num_inference_steps=2")
 ROWS = '{"prompt": "one", "name": "coast/storm"}\n{"prompt": "圆", "seed": 5}\n'
@@ -122,3 +124,11 @@ def test_a_clash_is_told_by_plan(checkpoint: Path):
     result = render("nowhere", checkpoint, template="output.name={width}")
     assert result.exit_code == 2
     assert "output.name: clip 2 (002-圆): '64' is the name of clip 1 (coast/storm) too" in result.output
+
+
+def test_groups_of_the_prompt_file_become_folders_and_variations_keep_their_notes(checkpoint: Path):
+    rows = [{"prompt": "one", "name": "storm", "seed": 1, "num_videos_per_prompt": 2, "meta": {"group": "Küste"}}]
+    batch = open_batch(rows, load_config(None, ["output.name={meta.group}/{name}", f"model.checkpoint={checkpoint}"]))
+    assert batch.names == ("Küste/storm-seed1", "Küste/storm-seed2")
+    assert [batch.notes[name]["meta"] for name in batch.names] == [{"group": "Küste"}] * 2
+    assert [batch.notes[name]["variation"]["values"]["seed"] for name in batch.names] == [1, 2]

@@ -128,7 +128,7 @@ def test_parquet_holds_the_mp4s_and_is_a_video_column_to_hugging_face(folder: Pa
 
 def test_parquet_without_pyarrow_says_what_to_install(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"export parquet: pyarrow is not installed; pip install 'ltx-dist\[data\]'"):
+    with pytest.raises(ValueError, match=r"export parquet: pyarrow is not installed; pip install 'pyarrow>=17'"):
         export("parquet", folder, tmp_path / "clips.parquet")
 
 
