@@ -364,12 +364,12 @@ SIX_UNLIKE: dict[str, tuple[RenderRequest, Family, dict[str, Any]]] = {
 """Recorded: a refactoring must not change these keys, or every clip of every user is rendered again."""
 
 KEYS_OF_SIX = {
-    "plain": "891787d7b6d56e046088d45fda09ebfd1a8b7f02659c1ad5cd9d7a86856e7c2d",
-    "without guidance": "2a9e3fb06972726290f84ec1d32ffa65d738b3f6a20432c22b6699725da5457a",
-    "two passes from an image": "32028bffe7ad3e5c30b56d86308f2f45efba0ec0c350bd925f353ab0acc305a1",
-    "float8, int8, in tiles": "43610b4bbaeb93b90b18ad50c95a8819cc406b306794fa06ca5e0d16cdf220c8",
-    "shared passes, lossless": "398a91874cbea46b6bf34f57aff598b53faa162126cbbf8c4197ff43f244e88a",
-    "with sound": "1244ef420936c15f00542483a52f94a1508f64e444a620aa7ad0a64e235fb987",
+    "plain": "7a0122b3dab29eda0feea18372348bce0d40cb34556044f72dcb5ee103a6bffb",
+    "without guidance": "090700d92b18738f79d2e72846745fbd8b6bbbec65e9ec45036752b3a94c8d00",
+    "two passes from an image": "6b793fb38a26af564560cd164d1fb55d51fadd1199c6ab86bf4ef1d38a6b25ec",
+    "float8, int8, in tiles": "638461b98ef811799f466cf2a2c2d54a85b5ca298395b36f6e5e6c44f1a37bce",
+    "shared passes, lossless": "203c8a0592ae52935d3c95b204db7c36ea57e8b4d7996ca69ce3f520b85b0fd7",
+    "with sound": "8b14e51faa47e4be69db02f280db5cf1f6ee4df9f5ae1143c546eb2f03bdfe96",
 }
 
 
