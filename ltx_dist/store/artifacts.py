@@ -70,7 +70,7 @@ class ArtifactStore:
             return holds(self._path(name), key)
         if (name, key) in self._checked:
             return True
-        if (name, key) in self._bad or read(self._path(name), key) is None:
+        if (name, key) in self._bad or self._read(name, key) is None:
             return False
         self._own.add(name)
         self._checked.add((name, key))
@@ -80,14 +80,20 @@ class ArtifactStore:
 
     def load(self, name: str, key: str) -> StageOutput | None:
         """The output, on the CPU; None where there is none of this key, or a damaged one, which `holds` then denies."""
-        with suppress(ValueError, KeyError, TypeError):
-            if (found := read(self._path(name), key)) is not None:
-                return from_tensors(*found)
+        if (found := self._read(name, key)) is not None:
+            return found
         self._checked.discard((name, key))
         if self._is_shared:
             self._bad.add((name, key))  # read-only, it could not be removed
         else:
             self.drop(name)
+        return None
+
+    def _read(self, name: str, key: str) -> StageOutput | None:
+        """None for a file that is gone, of another key, damaged, or that holds no output as we write them."""
+        with suppress(ValueError, KeyError, TypeError):
+            if (found := read(self._path(name), key)) is not None:
+                return from_tensors(*found)
         return None
 
     def drop(self, name: str) -> None:

@@ -49,15 +49,20 @@ def to_tensors(output: StageOutput) -> tuple[dict[str, torch.Tensor], dict[str, 
 def from_tensors(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> StageOutput:
     """The output. Raises ValueError, KeyError or TypeError for what `to_tensors` did not make."""
     told = json.loads(facts[OUTPUT])
-    kind, values = KINDS[told["kind"]], dict[str, Any]()
+    kind, values, used = KINDS[told["kind"]], dict[str, Any](), set[str]()
     for field in fields(kind):
         match told["fields"][field.name]:
             case {"tensors": None}:
                 values[field.name] = tensors[field.name]
+                used.add(field.name)
             case {"tensors": int(count)}:
-                values[field.name] = tuple(tensors[f"{field.name}.{number}"] for number in range(count))
+                names = [f"{field.name}.{number}" for number in range(count)]
+                values[field.name] = tuple(tensors[name] for name in names)
+                used.update(names)
             case list(items):
                 values[field.name] = tuple(items)
             case value:
                 values[field.name] = value
+    if used != tensors.keys():
+        raise ValueError(f"tensors that are no field of {told['kind']}: {sorted(tensors.keys() - used)}")
     return kind(**values)

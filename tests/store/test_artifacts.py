@@ -124,8 +124,16 @@ def test_a_file_that_tells_no_output_of_ours_is_as_good_as_none(tmp_path: Path, 
     from ltx_dist.store.tensor_file import pack
 
     tmp_path.joinpath("a.safetensors").write_bytes(pack("key", {"latents": torch.ones(1)}, {"output": told}))
-    cache = make(tmp_path)
-    assert cache.load("a", "key") is None and not cache.holds("a", "key")
+    assert not make(tmp_path).holds("a", "key") and make(tmp_path).load("a", "key") is None
+
+
+def test_a_tensor_that_the_text_does_not_name_makes_a_file_as_good_as_none(tmp_path: Path):
+    from ltx_dist.store.tensor_file import pack
+
+    fields = '"latents": ["tensor"], "generator_state": null, "embeds_dtype": "float32"'
+    told = {"output": f'{{"kind": "Latents", "fields": {{{fields}}}}}'}
+    tmp_path.joinpath("a.safetensors").write_bytes(pack("key", {"latents": torch.ones(1)}, told))
+    assert not make(tmp_path).holds("a", "key") and make(tmp_path).load("a", "key") is None
 
 
 def test_the_least_recently_used_make_room(tmp_path: Path):
