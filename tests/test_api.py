@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -302,3 +303,33 @@ def test_in_a_notebook(by_command: Path, tmp_path: Path):
     assert "2 clips: 2 done" in "".join(output.text for output in progress)
     assert "<video controls" in player[0].data["text/html"]
     assert digests[0].text.strip() == str(frames_of([*ltx_dist.clips(by_command)]))
+
+
+@pytest.mark.ray
+def test_the_examples_of_the_docs_run(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert len(blocks) == 7 and names["row"]["error"] is None
+    assert names["result"].exit_code == 0 and names["frames"].shape == (25, 128, 128, 3)
+
+
+@pytest.mark.ray
+def test_a_cluster_of_the_run_ends_with_it(by_command: Path, tmp_path: Path):
+    script = (
+        "import os, sys\n"
+        "import ltx_dist\n"
+        "before = dict(os.environ)\n"
+        f"run = ltx_dist.render({ROWS!r}, {str(tmp_path)!r}, config={SMALL!r}, executor='ray')\n"
+        "print({clip.name: clip.digests['frames_sha256'] for clip in run.result()})\n"
+        "import ray\n"
+        "assert not ray.is_initialized()\n"
+        "changed = {name for name in {**before, **os.environ} if before.get(name) != os.environ.get(name)}\n"
+        "assert not [name for name in changed if name.startswith(('RAY', 'OMP', 'CUDA'))], changed\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=500)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == str(frames_of([*ltx_dist.clips(by_command)]))
