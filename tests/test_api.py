@@ -30,7 +30,7 @@ ROWS: list[Any] = ["a red circle moving left", {"prompt": "a blue square", "name
 DEMO_MODEL = PROMPTS.parent / "model"
 
 
-def render(out: Path, prompts: Any = ROWS, **options: Any) -> ltx_dist.Run:
+def render(out: Path | str, prompts: Any = ROWS, **options: Any) -> ltx_dist.Run:
     return ltx_dist.render(prompts, out, **{"config": SMALL, "executor": "local", **options})
 
 
@@ -236,6 +236,21 @@ def test_folders_with_other_things_in_them_are_read(tmp_path: Path):
     assert [(clip.name, clip.status) for clip in ltx_dist.clips(tmp_path)] == [("half", "unknown"), ("odd", "unknown")]
     with pytest.raises(ltx_dist.InputError, match="no such folder"):
         ltx_dist.clips(tmp_path / "none")
+
+
+def test_an_output_may_be_a_url(by_command: Path, tmp_path: Path):
+    import fsspec
+
+    url = f"memory://{tmp_path.name}/out"
+    try:
+        assert frames_of(render(url)) == frames_of(ltx_dist.clips(by_command))
+        found = ltx_dist.clips(url)
+        assert [clip.path for clip in found] == [f"{url}/001-a-red-circle-moving-left.mp4", f"{url}/blue.mp4"]
+        assert "done: memory://" in found[0]._repr_html_()
+        with pytest.raises(ValueError, match="no mp4 on this machine"):
+            found[0].frames()
+    finally:
+        fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
 
 
 @pytest.mark.ray

@@ -57,9 +57,11 @@ class Clip:
         """A player with the mp4 in it, so that it plays wherever the notebook is opened."""
         text = html.escape(str(self.request.get("prompt", "")))
         caption = f"<figcaption><b>{html.escape(self.name)}</b> {text}</figcaption>"
-        if not isinstance(self.path, Path) or self.path.stat().st_size > MAX_SHOWN_BYTES:
+        can_show = isinstance(self.path, Path) and self.path.is_file() and self.path.stat().st_size <= MAX_SHOWN_BYTES
+        if not can_show:
             where = html.escape(str(self.error if self.path is None else self.path))
             return f"<figure><p>{self.status}: {where}</p>{caption}</figure>"
+        assert isinstance(self.path, Path)
         source = base64.b64encode(self.path.read_bytes()).decode()
         return f'<figure><video controls loop muted src="data:video/mp4;base64,{source}"></video>{caption}</figure>'
 

@@ -35,7 +35,7 @@ def rows_of(prompts: Prompts) -> str | list[Any]:
     if not isinstance(prompts, str | PathLike):
         return given_rows(prompts)
     path = fspath(prompts)
-    if path != "-" and not Path(path).suffix:
+    if path != "-" and "://" not in path and not Path(path).suffix:
         raise ValueError(f"prompts: {show(path)} is not the path of a prompt file; put a single prompt into a list")
     return path
 

@@ -151,7 +151,7 @@ class Run:
         if self.is_running:
             raise TimeoutError(f"the run has not ended within {timeout} s")
         self._raise()
-        by_name = {clip.name: clip for clip in self._clips.found}
+        by_name = {clip.name: clip for clip in self._clips.all()}
         found = [by_name[name] for name in self._batch.names if name in by_name]
         exit_code = EXIT_STOPPED if self._record is None or self._record.exit_code is None else self._record.exit_code
         warnings = self._clips.run.warnings if self._clips.run else self._batch.warnings
@@ -202,10 +202,13 @@ class Run:
 
 
 class _Clips:
-    """Follows a batch: keeps its clips, and wakes those that wait for the next one."""
+    """Follows a batch: keeps its clips, and wakes those that wait for the next one.
+
+    Clips that were there are known by name until somebody wants to see them: there may be a hundred thousand.
+    """
 
     def __init__(self, out: Output) -> None:
-        self.found: list[Clip] = []
+        self._found: list[Clip | str] = []
         self.run: RunProgress | None = None
         self._out = out
         self._tally: Tally | None = None
@@ -216,9 +219,9 @@ class _Clips:
     def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
         self.run = run
         self._tally = Tally(run.placement.recipe, run.submitted, run.skipped, time.monotonic)
-        for name in run.names:
-            if name not in run.unfinished:
-                self._add(read_clip(self._out, name))
+        with self._changed:
+            self._found += [name for name in run.names if name not in run.unfinished]
+            self._changed.notify_all()
         yield
 
     def stage_ended(self, completion: Completion) -> None:
@@ -228,7 +231,10 @@ class _Clips:
     def clip_ended(self, result: RenderResult) -> None:
         assert self._tally is not None
         self._tally.add(result)
-        self._add(_failed(result) if result.status == "failed" else read_clip(self._out, result.request.request_id))
+        clip = _failed(result) if result.status == "failed" else read_clip(self._out, result.request.request_id)
+        with self._changed:
+            self._found.append(clip)
+            self._changed.notify_all()
 
     def end(self) -> None:
         with self._changed:
@@ -238,8 +244,12 @@ class _Clips:
     def wait_for(self, position: int) -> Clip | None:
         """The clip at this position; None if the run ends without it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._has_ended or len(self.found) > position)
-            return self.found[position] if len(self.found) > position else None
+            self._changed.wait_for(lambda: self._has_ended or len(self._found) > position)
+            return self._clip(position) if len(self._found) > position else None
+
+    def all(self) -> list[Clip]:
+        with self._changed:
+            return [self._clip(position) for position in range(len(self._found))]
 
     def progress(self, total: int) -> Progress:
         if self.run is None or self._tally is None:
@@ -247,10 +257,11 @@ class _Clips:
         counts = self.run.counts
         return Progress(counts.submitted, counts.done, counts.failed, self._tally.eta())
 
-    def _add(self, clip: Clip) -> None:
-        with self._changed:
-            self.found.append(clip)
-            self._changed.notify_all()
+    def _clip(self, position: int) -> Clip:
+        found = self._found[position]
+        if isinstance(found, str):
+            found = self._found[position] = read_clip(self._out, found)
+        return found
 
 
 def _failed(result: RenderResult) -> Clip:
