@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ltx_dist.api.errors import input_errors
+from ltx_dist.store.clip_names import clip_names
 from ltx_dist.store.files import output_errors
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.output import Output, open_output
-from ltx_dist.store.publisher import RESERVED_NAMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +79,7 @@ def clips(folder: str | PathLike[str]) -> list[Clip]:
             out.mirror.pull()
         if not out.folder.is_dir():
             raise ValueError(f"folder: {out.folder}: no such folder")
-        found = {path.stem for path in out.folder.iterdir() if path.suffix in (".mp4", ".json")}
-        return [read_clip(out, name) for name in sorted(found - RESERVED_NAMES)]
+        return [read_clip(out, name) for name in clip_names(out.folder)]
 
 
 def read_clip(out: Output, name: str) -> Clip:
