@@ -313,7 +313,8 @@ def test_in_a_notebook(by_command: Path, tmp_path: Path):
         "print({clip.name: clip.digests['frames_sha256'] for clip in result})",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=500, startup_timeout=500, resources=place).execute()
     _, progress, player, digests = (cell.outputs for cell in notebook.cells)
     assert "2 clips: 2 done" in "".join(output.text for output in progress)
     assert "<video controls" in player[0].data["text/html"]
