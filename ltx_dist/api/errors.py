@@ -11,7 +11,7 @@ from ltx_dist.messages import Mistakes
 class InputError(ValueError):
     """Prompts, settings or places that are not right; nothing was rendered.
 
-    mistakes: all of them, each with where it is and the remedy: `prompts[1]: height: 130 is not a multiple of 32; ...`.
+    mistakes: all of them, each with where it is and the remedy: `prompts:2: height: 130 is not a multiple of 32; ...`.
     """
 
     def __init__(self, message: str, mistakes: Sequence[str]) -> None:

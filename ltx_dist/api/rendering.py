@@ -22,7 +22,7 @@ from ltx_dist.api.errors import input_errors
 from ltx_dist.api.inputs import Config, Prompts, batch_of
 from ltx_dist.api.result import Result
 from ltx_dist.cluster.given_address import GivenAddress, given_address
-from ltx_dist.engine.loop import WorkersLostError
+from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.exit_codes import EXIT_STOPPED
 from ltx_dist.messages import show
 from ltx_dist.pipeline.work import Completion, RenderResult
