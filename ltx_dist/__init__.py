@@ -1,14 +1,62 @@
 """Render batches of prompts with LTX-Video on one or many GPUs. Importing this loads no torch and no ray."""
 
-import os
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltx_dist.api.clip import Clip, clips
+    from ltx_dist.api.errors import InputError
+    from ltx_dist.api.planning import Layout, Plan, plan
+    from ltx_dist.api.renderer import Renderer
+    from ltx_dist.api.rendering import Progress, Run, render
+    from ltx_dist.api.result import Result
+    from ltx_dist.engine.executor import WorkerStartError
+    from ltx_dist.engine.failures import SystemicError
+    from ltx_dist.engine.workers import WorkersLostError
+    from ltx_dist.inputs.config import RenderConfig
+    from ltx_dist.store.files import OutputError
 
 __version__ = "0.1.0"
 
-# Read by OpenMP when torch loads it, so it must stand before that, in every process of ours. Waiting OpenMP threads
-# spin by default; where another process wants the core, two threads are then 30 times slower than one
-# (docs/decisions.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+_HOMES = {
+    "render": "api.rendering", "Run": "api.rendering", "Result": "api.result", "Progress": "api.rendering",
+    "plan": "api.planning", "Plan": "api.planning", "Layout": "api.planning",
+    "clips": "api.clip", "Clip": "api.clip",
+    "Renderer": "api.renderer", "RenderConfig": "inputs.config",
+    "InputError": "api.errors", "OutputError": "store.files",
+    "WorkerStartError": "engine.executor", "SystemicError": "engine.failures", "WorkersLostError": "engine.workers",
+}  # fmt: skip
+"""The module of each public name, imported when it is first asked for."""
 
-# Read by CUDA when it starts. Its own order is the fastest card first; nvidia-smi, by which plans are made, and Ray
-# number cards by their slots. On a machine with unequal cards a stage would find itself on another one than planned.
-os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+__all__ = [
+    "Clip",
+    "InputError",
+    "Layout",
+    "OutputError",
+    "Plan",
+    "Progress",
+    "RenderConfig",
+    "Renderer",
+    "Result",
+    "Run",
+    "SystemicError",
+    "WorkerStartError",
+    "WorkersLostError",
+    "__version__",
+    "clips",
+    "plan",
+    "render",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +35,7 @@ from ltx_dist.commands.shared import (
     bad_input,
     load,
 )
+from ltx_dist.environment import set_ours
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -153,20 +153,18 @@ def plan(
     To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
     """
     with bad_input():
+        from ltx_dist.api.planning import plan_of
         from ltx_dist.checkpoints.hub_headers import fetch_headers
         from ltx_dist.commands.console import printing_console
         from ltx_dist.commands.plan_table import print_plan
-        from ltx_dist.placement.local_devices import local_inventory, with_described
         from ltx_dist.run.batch import open_batch
         from ltx_dist.store.key_versions import outdated, why_again
 
         settings = load(config, set_, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
         batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers)
-        wishes = batch.config.placement
-        inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         console = printing_console()
-        print_plan(batch, inventory, console)
+        print_plan(plan_of(batch), console)
         if output is not None and (number := outdated(output, batch.names)):
             console.print(why_again(number), highlight=False, markup=False, soft_wrap=True)
 
@@ -189,6 +187,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
+    set_ours()
     accept_all_characters()
     output = open_standard_streams()
     try:
@@ -210,15 +209,11 @@ def _render(
     address: str | None,
     json_events: Path | None,
 ) -> int:
-    from ltx_dist.commands.console import lasting_console
-    from ltx_dist.report.event_log import EventLog
+    from ltx_dist.commands.rendering import run_command
     from ltx_dist.run.batch import open_batch
-    from ltx_dist.run.run import render_batch
     from ltx_dist.store.output import open_output
 
-    batch = open_batch(prompts, config)
-    with closing(EventLog(json_events)) if json_events else nullcontext() as events:
-        return render_batch(batch, open_output(output), executor.value, address, lasting_console(), events)
+    return run_command(open_batch(prompts, config), open_output(output), executor, address, json_events)
 
 
 if __name__ == "__main__":

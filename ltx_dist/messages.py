@@ -10,10 +10,11 @@ MAX_MISTAKES_SHOWN = 50
 class Mistakes(ValueError):
     """Several mistakes in the input, to be reported together.
 
-    number: how many there are, each of which may take several lines. The text holds the first MAX_MISTAKES_SHOWN.
+    messages: all of them, each of which may take several lines. The text holds the first MAX_MISTAKES_SHOWN.
     """
 
     def __init__(self, messages: Sequence[str]) -> None:
+        self.messages = tuple(messages)
         self.number = len(messages)
         beyond = self.number - MAX_MISTAKES_SHOWN
         more = [f"... and {beyond} more"] if beyond > 0 else []

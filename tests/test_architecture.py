@@ -19,9 +19,9 @@ HEAVY = ("torch", "ray", "diffusers", "transformers")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "cli", "commands", "demo", "doctor", "run", "cluster", "report", "worker", "models", "weights", "store", "engine",
-    "planning", "scheduling", "placement", "inputs", "checkpoints", "estimates", "media", "pipeline",
-    "strict_files", "messages", "user_cache",
+    "cli", "commands", "demo", "doctor", "api", "run", "cluster", "report", "worker", "models", "weights", "store",
+    "engine", "planning", "scheduling", "placement", "inputs", "checkpoints", "estimates", "media", "pipeline",
+    "strict_files", "messages", "user_cache", "environment", "exit_codes",
 )  # fmt: skip
 """From the top of the house down: a file imports its own room and rooms below it."""
 
@@ -42,7 +42,7 @@ LIGHT = [
     "ltx_dist.run.batch", "ltx_dist.run.run", "ltx_dist.cluster.submission", "ltx_dist.cluster.job_server",
     "ltx_dist.doctor.storage", "ltx_dist.commands.plan_table", "ltx_dist.cli", "ltx_dist.scheduling.scheduler",
     "ltx_dist.placement.placement", "ltx_dist.planning.simulator", "ltx_dist.pipeline.timeline",
-    "ltx_dist.store.publisher", "ltx_dist.engine.loop",
+    "ltx_dist.store.publisher", "ltx_dist.engine.loop", "ltx_dist.api.rendering", "ltx_dist.api.planning",
 ]  # fmt: skip
 
 

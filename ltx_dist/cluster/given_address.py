@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 OPTION, VARIABLE = "--address", "RAY_ADDRESS"
 
 
-def given_address(option: str | None) -> tuple[str | None, str]:
+class GivenAddress(NamedTuple):
     """The address of the cluster to join, None if there is none to join, and what gave it."""
-    if option:
-        return option, OPTION
-    return os.environ.get(VARIABLE) or None, VARIABLE
+
+    address: str | None
+    source: str
+
+
+def given_address(option: str | None, name: str = OPTION) -> GivenAddress:
+    """The value of the option or parameter `name`, else of the variable."""
+    return GivenAddress(option, name) if option else GivenAddress(os.environ.get(VARIABLE) or None, VARIABLE)
 
 
 @contextmanager

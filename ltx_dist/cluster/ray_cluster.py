@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ltx_dist.cluster.ray_start import why_not
 from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.environment import OURS, added
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.local_devices import local_inventory
@@ -39,22 +40,32 @@ def connect(address: str | None) -> Inventory:
     `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are,
     and must not raise meanwhile: see `Stop`.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environment = {"RAY_USAGE_STATS_ENABLED": "0"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         # Ray turns its token on by itself, and warns of that with advice to turn it off.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options |= {"address": "local", "include_dashboard": False}
         # Ray runs workers at niceness 15, behind everything else on the machine: for a render that is what it is for.
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        environment |= {"RAY_worker_niceness": "0"} | OURS
     else:
         options["address"] = address
     try:
-        with _handlers_stay():
+        with _handlers_stay(), added(environment):
             ray.init(**options)
     except (OSError, RuntimeError, RayError) as error:
         where = "Ray did not start on this machine" if address is None else f"cannot join {address}"
         raise ValueError(f"{where}: {why_not(error)}") from None
+    return _inventory()
+
+
+def joined(address: str | None) -> Inventory:
+    """What the cluster that this process has joined has to give now. Raises ValueError if `address` is another one."""
+    here = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", here):
+        raise ValueError(
+            f"this process has joined the cluster at {here}; leave the address out, or call ray.shutdown()"
+        )
     return _inventory()
 
 

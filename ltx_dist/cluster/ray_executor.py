@@ -8,7 +8,7 @@ because only the driver knows which clip was running and may be the one that kil
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class RayExecutor:
     """One actor a worker, each with its GPU from Ray; `connect` comes first.
 
     worker_class: what an actor is made of, from its spec. hire: the worker for a GPU that joins the cluster meanwhile.
-    known_nodes: those that joined before; None for all that are there now.
+    known_nodes: those that joined before; None for all that are there now. environment: variables of actors' processes.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class RayExecutor:
         worker_class: type[Any] = StageWorker,
         hire: Hire | None = None,
         known_nodes: frozenset[str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._epoch = time.monotonic()
-        self._workers = RayWorkers(specs, hire, worker_class, known_nodes)
+        self._workers = RayWorkers(specs, hire, worker_class, known_nodes, environment)
         self._calls: dict[Any, _Call] = {}
         self._orphans: list[tuple[_Call, Failure | None]] = []
         self._culprits: dict[str, set[Assignment]] = {}

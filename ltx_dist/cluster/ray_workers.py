@@ -8,7 +8,7 @@ Ray restarts nothing by itself (`max_restarts=0`): the driver decides what runs 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,10 @@ class _Buried:
 
 
 class RayWorkers:
-    """`actors` are those that may be given calls: their calls wait in Ray until the constructor is through."""
+    """`actors` are those that may be given calls: their calls wait in Ray until the constructor is through.
+
+    environment: variables that their processes have and those of the cluster may not.
+    """
 
     def __init__(
         self,
@@ -57,9 +60,11 @@ class RayWorkers:
         hire: Hire | None = None,
         worker_class: type = StageWorker,
         known_nodes: frozenset[str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._specs = {spec.worker.worker_id: spec for spec in specs}
         self._hire, self._class = hire, worker_class
+        self._environment = environment
         self._groups: dict[str, PlacementGroup] = reserve(specs)
         self._nodes = Nodes(known_nodes)
         self.actors: dict[str, Any] = {}
@@ -87,6 +92,7 @@ class RayWorkers:
                 num_gpus=spec.worker.num_gpus,
                 max_restarts=0,
                 max_task_retries=0,
+                runtime_env={"env_vars": dict(self._environment)} if self._environment else None,
                 scheduling_strategy="SPREAD" if group is None else PlacementGroupSchedulingStrategy(group),
             )
             .remote(spec)

@@ -28,11 +28,10 @@ def decode(
     code 3.
     """
     with bad_input():
-        from ltx_dist.commands.console import lasting_console
+        from ltx_dist.commands.rendering import run_command
         from ltx_dist.run.decode_again import open_kept
-        from ltx_dist.run.run import render_batch
         from ltx_dist.store.output import open_output
 
         out = open_output(output)
         batch = open_kept(Path(out.folder), set_ or [])
-        sys.exit(render_batch(batch, out, executor.value, address, lasting_console()))
+        sys.exit(run_command(batch, out, executor, address))

@@ -18,13 +18,12 @@ from ltx_dist.commands.prompt_options import (
     with_prompt_options,
 )
 from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
+from ltx_dist.exit_codes import EXIT_STOPPED
 from ltx_dist.messages import clean, clean_lines
 
 if TYPE_CHECKING:
     from ltx_dist.cluster.ray_jobs import JobDetails, JobSubmissionClient
     from ltx_dist.cluster.submission import Submission
-
-EXIT_STOPPED = 75
 
 SERVER_VARIABLE = "RAY_API_SERVER_ADDRESS"
 

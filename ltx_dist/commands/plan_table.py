@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ltx_dist.api.planning import Plan, duration
 from ltx_dist.inputs.variants import summary
 from ltx_dist.messages import count
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.host_plan import host_need
-from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import DESCRIBED
 from ltx_dist.planning.planner import Forecast, advice
 from ltx_dist.planning.simulator import predict
@@ -31,9 +31,9 @@ MAX_DEVICES_SHOWN = 8
 """Busy shares in the table. For more devices it shows the smallest and the largest."""
 
 
-def print_plan(batch: Batch, inventory: Inventory, console: Console) -> None:
-    """Print the plan. Raises ValueError if the layout does not fit on the devices."""
-    found = batch.forecasts(inventory)
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print the plan."""
+    batch, inventory, found = plan.batch, plan.inventory, plan.forecasts
     best, precision = found[0], batch.precision(inventory)
     console.print(
         f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
@@ -102,7 +102,7 @@ def _pieces(tiling: DecodeTiling) -> str:
     return " and ".join(filter(None, sides))
 
 
-def _layouts_table(found: list[Forecast]) -> Table:
+def _layouts_table(found: Sequence[Forecast]) -> Table:
     """Predicted makespans, shortest first. `bound` is the lower bound of that layout."""
     table = Table(
         "layout", "workers", "makespan", "clips/hour", "bound", "bottleneck", "busy", box=None, pad_edge=False
@@ -111,9 +111,9 @@ def _layouts_table(found: list[Forecast]) -> Table:
         table.add_row(
             one.placement.layout,
             str(len(one.placement.workers)),
-            _duration(one.seconds),
+            duration(one.seconds),
             f"{one.clips_an_hour:.4g}",
-            _duration(one.bound.seconds),
+            duration(one.bound.seconds),
             one.bound.by,
             _busy(one),
         )
@@ -125,14 +125,6 @@ def _busy(one: Forecast) -> str:
     if len(shares) > MAX_DEVICES_SHOWN:
         return f"{min(shares):.0%} to {max(shares):.0%}"
     return " ".join(f"{share:.0%}" for share in shares)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:

@@ -42,6 +42,32 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), profile: Path 
         if not problems:
             document |= {section: {**document.get(section, {}), **keys} for section, keys in sections.items()}
         origins |= lines
+    problems += _override(document, origins, overrides, is_valid=not problems)
+    return _validated(document, origins, problems)
+
+
+def config_from(document: Mapping[str, Any]) -> RenderConfig:
+    """The config of sections as mappings, of dotted keys, or of both: `{"placement.layout": "pinned"}`.
+
+    Raises ValueError with a line for every error.
+    """
+    sections: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in document.items():
+        section, dot, rest = str(key).partition(".")
+        if not dot and section in RenderConfig.model_fields and not isinstance(value, Mapping):
+            problems.append(f"config: {section}: {show(value)} is not a mapping of its keys")
+        for name, content in ({rest: value} if dot else value if isinstance(value, Mapping) else {}).items():
+            sections.setdefault(section, {})[str(name)] = content
+        if not dot:
+            sections.setdefault(section, {})
+    origins = {f"{section}.{key}": "config" for section, values in sections.items() for key in values}
+    return _validated(sections, origins, problems + _problems(sections, {}, "config"))
+
+
+def _override(document: dict[str, Any], origins: dict[str, str], overrides: Sequence[str], is_valid: bool) -> list[str]:
+    """Put the overrides into a document that `is_valid`; returns what is wrong with them."""
+    problems: list[str] = []
     for override in overrides:
         try:
             section, key, value = _parse_override(override)
@@ -50,8 +76,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), profile: Path 
             continue
         origins[f"{section}.{key}"] = f"--set {override}"
         problems += _problems({section: {key: value}}, origins, f"--set {override}", with_key=False)
-        if not problems:
+        if is_valid and not problems:
             document[section] = {**document.get(section, {}), key: value}
+    return problems
+
+
+def _validated(document: Mapping[str, Any], origins: Mapping[str, str], problems: Sequence[str]) -> RenderConfig:
+    """The config, or all problems as one ValueError."""
     if problems:
         raise Mistakes(problems)
     config = RenderConfig.model_validate(document)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
 NVIDIA_SMI = (
@@ -76,6 +77,16 @@ def with_described(inventory: Inventory, device: str, devices: int | None, memor
     memory = None if memory_gb is None else int(memory_gb * 1e9)
     gpus = tuple(DeviceInfo(DESCRIBED, memory, index=index) for index in range(devices or 1))
     return replace(inventory, gpus=gpus, host_memory_bytes=None)
+
+
+def check_order(inventory: Inventory) -> None:
+    """Raises ValueError where torch would number the GPUs of this machine otherwise than the inventory does."""
+    is_in_order = os.environ.get(CUDA_DEVICE_ORDER) == OURS[CUDA_DEVICE_ORDER]
+    if not is_in_order and len({(gpu.name, gpu.memory_bytes) for gpu in inventory.gpus}) > 1:
+        raise ValueError(
+            f"{CUDA_DEVICE_ORDER}: this machine has unequal GPUs, and CUDA would put the fastest first; set it to "
+            f"{OURS[CUDA_DEVICE_ORDER]} before torch is imported"
+        )
 
 
 def _query_gpus() -> list[tuple[str, str, int | None, str]]:

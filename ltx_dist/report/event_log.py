@@ -1,4 +1,4 @@
-"""`--json-events FILE`: what happens in a batch, one JSON object a line, for programs that follow it.
+"""What happens in a batch, for programs that follow it: `--json-events FILE` has one JSON object per line.
 
 Each has `event`, `time` (UTC), and:
 
@@ -30,6 +30,45 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Events:
+    """Calls `send` with each event of a batch, one call at a time."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], now: Callable[[], datetime] = utc_now) -> None:
+        self._send, self._now = send, now
+
+    @contextmanager
+    def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
+        """Tell the start of a batch, and its end however it ends."""
+        self._batch_started(run.placement, run.counts)
+        try:
+            yield
+        finally:
+            self._batch_ended(run.counts, run.exit_code)
+
+    def _batch_started(self, placement: Placement, counts: Counts) -> None:
+        workers = [worker_of(worker) for worker in placement.workers]
+        batch = {"submitted": counts.submitted, "already_done": counts.skipped, "layout": placement.layout}
+        self._tell("batch_started", batch | {"workers": workers})
+
+    def stage_ended(self, completion: Completion) -> None:
+        self._tell("stage_ended", event_of(completion))
+
+    def clip_ended(self, result: RenderResult) -> None:
+        name = result.request.request_id
+        if result.video is None:
+            self._tell("clip_failed", {"request_id": name, "error": result.error})
+        else:
+            clip = {"request_id": name, "mp4": f"{name}.mp4", "mp4_sha256": result.video.mp4_sha256}
+            self._tell("clip_done", clip)
+
+    def _batch_ended(self, counts: Counts, exit_code: int | None) -> None:
+        numbers = {"done": counts.done, "failed": counts.failed, "remaining": counts.remaining}
+        self._tell("batch_ended", numbers | {"exit_code": exit_code})
+
+    def _tell(self, event: str, content: dict[str, Any]) -> None:
+        self._send({"event": event, "time": self._now().isoformat(timespec="milliseconds"), **content})
+
+
 class EventLog:
     """Appends to `path`, each line at once, so that a rerun continues the same file. A pipe is as good as a file.
 
@@ -38,7 +77,8 @@ class EventLog:
     """
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
-        self._now = now
+        self._events = Events(self._write, now)
+        self.stage_ended, self.clip_ended = self._events.stage_ended, self._events.clip_ended
         self._lock = threading.Lock()  # clips end in the thread that publishes
         self._warn: Callable[[str], None] = lambda line: None
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -60,40 +100,16 @@ class EventLog:
             warn(f"warning: {line}")
 
         self._warn = remember
-        self._batch_started(run.placement, run.counts)
-        try:
+        with self._events.batch(run, warn):
             yield
-        finally:
-            self._batch_ended(run.counts, run.exit_code)
-
-    def _batch_started(self, placement: Placement, counts: Counts) -> None:
-        workers = [worker_of(worker) for worker in placement.workers]
-        batch = {"submitted": counts.submitted, "already_done": counts.skipped, "layout": placement.layout}
-        self._write("batch_started", batch | {"workers": workers})
-
-    def stage_ended(self, completion: Completion) -> None:
-        self._write("stage_ended", event_of(completion))
-
-    def clip_ended(self, result: RenderResult) -> None:
-        name = result.request.request_id
-        if result.video is None:
-            self._write("clip_failed", {"request_id": name, "error": result.error})
-        else:
-            clip = {"request_id": name, "mp4": f"{name}.mp4", "mp4_sha256": result.video.mp4_sha256}
-            self._write("clip_done", clip)
-
-    def _batch_ended(self, counts: Counts, exit_code: int | None) -> None:
-        numbers = {"done": counts.done, "failed": counts.failed, "remaining": counts.remaining}
-        self._write("batch_ended", numbers | {"exit_code": exit_code})
 
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def _write(self, event: str, content: dict[str, Any]) -> None:
-        time = self._now().isoformat(timespec="milliseconds")
-        line = json.dumps({"event": event, "time": time, **content}, ensure_ascii=False)
+    def _write(self, event: dict[str, Any]) -> None:
+        line = json.dumps(event, ensure_ascii=False)
         with self._lock:
             if self._file is None:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ltx_dist.pipeline.work import Completion, RenderResult
@@ -21,6 +22,17 @@ class Watcher(Protocol):
 
     def clip_ended(self, result: RenderResult) -> None:
         """The clip is published, or failed for good."""
+        ...
+
+
+class Follower(Watcher, Protocol):
+    """A watcher that is given the batch as a whole, too."""
+
+    def batch(self, run: RunProgress, warn: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Entered before anything is rendered, when `run` knows which clips are there; left when the run has ended.
+
+        warn: tells people that something is not as it should be.
+        """
         ...
 
 

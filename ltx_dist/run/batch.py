@@ -288,7 +288,8 @@ def _tilings_of(
 def open_batch(prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found.
 
-    fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub is not downloaded.
+    prompts: as in `read_prompts`. fetch: `fetch_headers` for a batch that is only
+    planned, so that a model on the hub is not downloaded.
     """
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler, fetch)
     if checkpoint.generation:

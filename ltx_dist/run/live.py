@@ -46,7 +46,7 @@ def render_requests(
     from ltx_dist.run.crew import Crew
 
     placed, crew = session.placed, Crew(session.placed)
-    with _closing(resumption, session), _executor(crew, session.uses_ray) as executor:
+    with _closing(resumption, session), _executor(crew, session) as executor:
         watchers, costs = Watchers(), placed.batch.costs(placed.precision)
         loop = BatchLoop(
             Scheduler(placed.placement, costs, batch_key(placed.placement.recipe, placed.batch.requests)),
@@ -88,7 +88,7 @@ def render_requests(
             guard = CliffGuard.of(costs, lambda: crew.placement.workers)
             watchers.add(progress)
             watchers.add(Warnings(guard, run, lambda line: session.note(f"warning: {line}")))
-            for watcher in (session.out.mirror, session.events, _metrics(session, loop)):
+            for watcher in (session.out.mirror, *session.followers, _metrics(session, loop)):
                 if watcher:
                     watchers.add(watcher)
             try:
@@ -119,11 +119,13 @@ def _metrics(session: Session, loop: BatchLoop) -> Watcher | None:
 
 
 @contextmanager
-def _executor(crew: Crew, uses_ray: bool) -> Iterator[Executor]:
-    if uses_ray:
+def _executor(crew: Crew, session: Session) -> Iterator[Executor]:
+    if session.uses_ray:
         from ltx_dist.cluster.ray_executor import RayExecutor
 
-        executor: Executor = RayExecutor(crew.specs(), hire=crew.hire, known_nodes=crew.known_nodes)
+        executor: Executor = RayExecutor(
+            crew.specs(), hire=crew.hire, known_nodes=crew.known_nodes, environment=session.environment
+        )
     else:
         from ltx_dist.worker.local_executor import LocalExecutor
 

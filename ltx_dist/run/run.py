@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from ltx_dist.cluster.cluster_head import check_head
-from ltx_dist.cluster.given_address import given_address, given_by
-from ltx_dist.engine.executor import WorkerStartError
-from ltx_dist.engine.failures import SystemicError
+from ltx_dist.cluster.given_address import GivenAddress, given_by
+from ltx_dist.cluster.joined import is_joined
 from ltx_dist.engine.workers import WorkersLostError
+from ltx_dist.environment import OURS
+from ltx_dist.exit_codes import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
-from ltx_dist.placement.local_devices import local_inventory
-from ltx_dist.report.event_log import EventLog
+from ltx_dist.placement.local_devices import check_order, local_inventory
 from ltx_dist.report.live_page import write_run
+from ltx_dist.report.observers import Follower
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
 from ltx_dist.run.live import render_requests
-from ltx_dist.run.session import Session, say
-from ltx_dist.run.signals import EXIT_STOPPED, Stop, stop_on_signals
+from ltx_dist.run.session import Session
+from ltx_dist.run.stop import Stop
 from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder
 from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
 from ltx_dist.store.kept_config import write_settings
@@ -40,68 +41,54 @@ ExecutorKind = Literal["auto", "local", "ray"]
 KEEPS_LATENTS = "keeps-latents"
 """A file that says latents of finished clips were asked for once: a later run without the wish leaves them there."""
 
-EXIT_DONE = 0
-EXIT_INTERNAL = 1
-EXIT_SOME_FAILED = 3
-EXIT_OUTPUT = 74
-
 
 def render_batch(
     batch: Batch,
     out: Output,
     kind: ExecutorKind,
-    address: str | None,
+    given: GivenAddress,
+    stop: Stop,
     console: Console,
-    events: EventLog | None = None,
-) -> int:
-    """Render what the output does not hold yet; returns the exit code, which `run.json` holds too.
+    followers: Sequence[Follower] = (),
+) -> RunProgress:
+    """Render what the output does not hold yet; returns how it went, as `run.json` has it.
 
-    Raises ValueError for what can still be wrong with the input now: an address, a device, a layout, or a folder
-    that another run is writing to.
+    console: a quiet one to print nothing. Raises ValueError for what can still be wrong with the input now: an address,
+    a device, a layout, or a folder that another run is writing to; OutputError when the output cannot be written;
+    WorkerStartError and SystemicError when no clip can be rendered with this setup; WorkersLostError when no worker is
+    left, and KeyboardInterrupt when it was stopped: both can be resumed by the same call.
     """
     check_platform()
-    inventory = local_inventory()
-    if kind == "local":
-        wishes = batch.config.placement
-        if inventory.gpus and wishes.device != "cpu" and (wishes.devices or 1) > 1:
-            raise ValueError(
-                f"placement.devices: --executor local is one process, which keeps one GPU busy, not {wishes.devices}; "
-                "leave either out"
-            )
-        inventory = replace(inventory, gpus=inventory.gpus[:1])
-    address, source = given_address(address)
-    try:
-        with ExitStack() as held:
-            stop = held.enter_context(stop_on_signals(batch.config.recovery.grace_seconds))
-            uses_ray = _uses_ray(batch, kind, address, inventory)
-            with output_errors():
-                out = out.locked(held.enter_context(folder_lock(out.folder)))
-            if uses_ray:
-                stop.interrupts = False
-                inventory = held.enter_context(_cluster(address, source, stop))
-            return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, events))
-    except OutputError as error:
-        say(console, f"cannot write the output: {error}; {error.remedy}, then rerun the same command", "red")
-        return EXIT_OUTPUT
-    except (WorkerStartError, SystemicError) as error:
-        say(console, f"stopped: no clip can be rendered with this setup: {error}", "red")
-        return EXIT_INTERNAL
-    except WorkersLostError as error:
-        say(console, f"stopped: {error}; rerun the same command to resume", "red")
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        say(console, "stopped; rerun the same command to resume")
-        return EXIT_STOPPED
+    with ExitStack() as held:
+        inventory = found = local_inventory()
+        wishes, environment = batch.config.placement, None
+        if kind == "local":
+            if inventory.gpus and wishes.device != "cpu" and (wishes.devices or 1) > 1:
+                raise ValueError(
+                    f"placement.devices: executor local is one process, which keeps one GPU busy, not {wishes.devices};"
+                    " leave either out"
+                )
+            inventory = replace(inventory, gpus=inventory.gpus[:1])
+        uses_ray = _uses_ray(batch, kind, given, inventory)
+        with output_errors():
+            out = out.locked(held.enter_context(folder_lock(out.folder)))
+        if uses_ray:
+            stop.interrupts = False
+            environment = OURS if given.address is not None or is_joined() else None
+            inventory = held.enter_context(_cluster(given, stop))
+        elif wishes.device != "cpu":
+            check_order(found)
+        return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, followers, environment))
 
 
-def _uses_ray(batch: Batch, kind: ExecutorKind, address: str | None, inventory: Inventory) -> bool:
-    """`auto` is Ray where there is a cluster to join or more than one worker to keep busy."""
+def _uses_ray(batch: Batch, kind: ExecutorKind, given: GivenAddress, inventory: Inventory) -> bool:
+    """`auto` is Ray where there is a cluster to join, or one joined already, or more than one worker to keep busy."""
     if kind != "auto":
         return kind == "ray"
-    return bool(address) or len(batch.placement(inventory).workers) > 1
+    return given.address is not None or is_joined() or len(batch.placement(inventory).workers) > 1
 
 
-def _run(session: Session) -> int:
+def _run(session: Session) -> RunProgress:
     """Find what remains to be done, and do it."""
     placed, out = session.placed, session.out
     with output_errors():
@@ -118,16 +105,17 @@ def _run(session: Session) -> int:
         session = replace(session, placed=placed.hosting(resumption.todo(remaining)))
     run = _progress(session.placed, remaining)
     session.announce(remaining)
-    with (
-        session.events.batch(run, session.note) if session.events else nullcontext(),
-        closing(out.mirror) if out.mirror else nullcontext(),
-    ):
-        if not remaining and run.is_recorded(out.folder):
-            if out.mirror:
-                out.mirror.finish()
-            run.exit_code = EXIT_DONE
-            return EXIT_DONE  # and the record of the run that made these clips stays
-        return _finish(session, remaining, publisher, resumption, run)
+    with ExitStack() as followed:
+        for follower in session.followers:
+            followed.enter_context(follower.batch(run, session.note))
+        with closing(out.mirror) if out.mirror else nullcontext():
+            if not remaining and run.is_recorded(out.folder):
+                if out.mirror:
+                    out.mirror.finish()
+                run.exit_code = EXIT_DONE  # and the record of the run that made these clips stays
+            else:
+                _finish(session, remaining, publisher, resumption, run)
+    return run
 
 
 def _finish(
@@ -136,7 +124,7 @@ def _finish(
     publisher: Publisher,
     resumption: Resumption | None,
     run: RunProgress,
-) -> int:
+) -> None:
     """Render what remains; whatever happens, `run` and `run.json` tell how it ended, and until then that it has not."""
     session.stop.last_words = partial(_tell_stopped, run, session.out)
     try:
@@ -163,7 +151,6 @@ def _finish(
     finally:
         with suppress(OSError, OutputError):  # an output that cannot be written was reported already
             write_run(run, session.out)
-    return run.exit_code
 
 
 def _tell_stopped(run: RunProgress, out: Output) -> None:
@@ -220,17 +207,22 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 
 @contextmanager
-def _cluster(address: str | None, source: str, stop: Stop) -> Iterator[Inventory]:
-    with given_by(source) if address is not None else nullcontext():
-        if address is not None and address != "auto":
-            check_head(address)  # before Ray is imported: it may have to use a token
+def _cluster(given: GivenAddress, stop: Stop) -> Iterator[Inventory]:
+    """What the cluster has to give. One that this process has joined before is used, and left as it is."""
+    was_joined = is_joined()
+    with given_by(given.source) if given.address is not None else nullcontext():
+        if not was_joined and given.address is not None and given.address != "auto":
+            check_head(given.address)  # before Ray is imported: it may have to use a token
         from ltx_dist.cluster import ray_cluster
 
-        inventory = ray_cluster.connect(address)
+        inventory = ray_cluster.joined(given.address) if was_joined else ray_cluster.connect(given.address)
+    if was_joined:
+        yield inventory
+        return
     from ltx_dist.cluster.head_watch import HeadWatch
 
     try:
-        with HeadWatch(stop.leave, is_ours=address is None):
+        with HeadWatch(stop.leave, is_ours=given.address is None):
             yield inventory
     finally:
         ray_cluster.disconnect()

@@ -1,8 +1,8 @@
-"""Everything that one run needs: batch, output, console, stop flag, event log."""
+"""Everything that one run needs: batch, output, console, stop flag, followers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -10,9 +10,9 @@ from rich.text import Text
 
 from ltx_dist.messages import clean_lines, count
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.report.event_log import EventLog
+from ltx_dist.report.observers import Follower
 from ltx_dist.run.batch import PlacedBatch
-from ltx_dist.run.signals import Stop
+from ltx_dist.run.stop import Stop
 from ltx_dist.store.disk_space import latents_bytes, mp4_bytes, shortage, spool_peak
 from ltx_dist.store.key_versions import outdated, why_again
 from ltx_dist.store.output import Output
@@ -22,14 +22,18 @@ MAX_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Made once the input is checked and the output folder is locked."""
+    """Made once the input is checked and the output folder is locked. console: a quiet one where nothing is printed.
+
+    environment: variables for the processes of a cluster that this run has not started.
+    """
 
     placed: PlacedBatch
     out: Output
     uses_ray: bool
     console: Console
     stop: Stop
-    events: EventLog | None = None
+    followers: Sequence[Follower] = ()
+    environment: Mapping[str, str] | None = None
 
     def note(self, line: str) -> None:
         """Print something that a person may want to act on; the run continues."""

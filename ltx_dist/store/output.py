@@ -28,29 +28,29 @@ class Output:
         return replace(self, held=held)
 
 
-def open_output(output: str) -> Output:
-    """Nothing is made or asked for yet. `~` is the user's home.
+def open_output(output: str, name: str = "--output") -> Output:
+    """Nothing is made or asked for yet. `~` is the user's home. name: of the option or parameter, for messages.
 
     Raises ValueError for a URL of a kind that is not known or not installed, and for what can be no folder.
     """
     if "://" not in output:
-        return Output(_checked_folder(output))
+        return Output(_checked_folder(output, name))
     url = output.rstrip("/")
     folder = staging_folder(url)
     return Output(folder, Mirror(url, folder))
 
 
-def _checked_folder(output: str) -> Path:
+def _checked_folder(output: str, name: str) -> Path:
     if not output:
-        raise ValueError("--output: empty; give a folder (is a shell's variable not set?)")
+        raise ValueError(f"{name}: empty; give a folder (is a shell's variable not set?)")
     if output.startswith("="):
-        raise ValueError(f"--output: {show(output)}; write `-o {output[1:]}`, or ./{output} for a folder of that name")
+        raise ValueError(f"{name}: {show(output)}; write `-o {output[1:]}`, or ./{output} for a folder of that name")
     try:
         folder = Path(output).expanduser()
     except RuntimeError:
-        raise ValueError(f"--output: {show(output)}: no such user; write the path out") from None
+        raise ValueError(f"{name}: {show(output)}: no such user; write the path out") from None
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output: {printable(output)} is a file; give a folder")
+        raise ValueError(f"{name}: {printable(output)} is a file; give a folder")
     return folder
 
 

@@ -7,7 +7,7 @@ for it up to a power of two (ATen/core/CachingHostAllocator.h: PowerOf2Ceil): T5
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,8 +62,9 @@ Report = Callable[[str], None]
 """Takes a line for people."""
 
 
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+def to_log(line: str) -> None:
+    """Standard error, unless the program that renders has set up something else."""
+    logging.getLogger(__name__).warning(line)
 
 
 class HostBuffers:
@@ -77,7 +78,7 @@ class HostBuffers:
     the machine has.
     """
 
-    def __init__(self, sizes: Sequence[int], pin: bool, report: Report = to_stderr) -> None:
+    def __init__(self, sizes: Sequence[int], pin: bool, report: Report = to_log) -> None:
         self._sizes = tuple(sizes)
         self._pin = pin
         self._report = report

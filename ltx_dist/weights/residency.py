@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ltx_dist.weights.flat import empty_on
-from ltx_dist.weights.host_memory import HostBuffers, Report, to_stderr
+from ltx_dist.weights.host_memory import HostBuffers, Report, to_log
 
 
 class ResidentModule:
@@ -15,7 +15,7 @@ class ResidentModule:
     memory, and both moves cost nothing. `uploads` counts the copies. report: told where memory cannot be page-locked.
     """
 
-    def __init__(self, module: torch.nn.Module, device: torch.device, report: Report = to_stderr) -> None:
+    def __init__(self, module: torch.nn.Module, device: torch.device, report: Report = to_log) -> None:
         self._module = module
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None

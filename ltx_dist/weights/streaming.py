@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ltx_dist.weights.flat import FlatLayout, empty_on
-from ltx_dist.weights.host_memory import HostBuffers, Report, to_stderr
+from ltx_dist.weights.host_memory import HostBuffers, Report, to_log
 from ltx_dist.weights.residency import moved
 
 
@@ -31,7 +31,7 @@ class StreamedModule:
         module: torch.nn.Module,
         blocks: Sequence[torch.nn.Module],
         device: torch.device,
-        report: Report = to_stderr,
+        report: Report = to_log,
     ) -> None:
         self._device = device
         self._blocks = [_FlatBlock(block) for block in blocks]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +35,9 @@ from ltx_dist.worker.first_calls import settle_kernels
 from ltx_dist.worker.host_operations import HostOperations
 from ltx_dist.worker.oom_fallbacks import Fallback
 from ltx_dist.worker.stage_call import StageCall
+
+LOG = logging.getLogger(__name__)
+"""Standard error, unless the program that renders has set up something else."""
 
 OnStep = Callable[[int], None]
 
@@ -143,7 +145,7 @@ class StageWorker:
                 started = time.perf_counter()
                 outputs, digests, fallback = self._run_with_fallbacks(call, shortage)
         except Exception as caught:
-            traceback.print_exc(file=sys.stderr)
+            LOG.exception("%s of %s failed", call.stage.name, ", ".join(call.names))
             error = caught
         finally:
             self._state = WorkerState(self._spec.worker.worker_id)
@@ -168,7 +170,7 @@ class StageWorker:
         try:
             outputs = self._host.run(call)
         except Exception as caught:
-            traceback.print_exc(file=sys.stderr)
+            LOG.exception("%s of %s failed", call.stage.name, ", ".join(call.names))
             error = _describe(caught)
         return *outputs, StageReport(seconds=time.perf_counter() - started, error=error)
 
@@ -206,9 +208,7 @@ class StageWorker:
                 if fallback.name is not None:
                     if shortage is not None:
                         names = ", ".join(call.names)
-                        print(
-                            f"{names}: out of memory in {call.stage.name}; retrying: {fallback.name}", file=sys.stderr
-                        )
+                        LOG.warning("%s: out of memory in %s; retrying: %s", names, call.stage.name, fallback.name)
                     self._components.prepare(call.stage, fallback)
                 self._components.store_for(call.stage, fallback)
                 outputs = self._run_stage(call, fallback)

@@ -11,6 +11,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from ltx_dist.api.planning import plan_of
 from ltx_dist.commands.plan_table import print_plan
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.placement.inventory import Inventory
@@ -33,7 +34,7 @@ def calls_to_plan(prompts: Path) -> int:
     config = RenderConfig.model_validate({"placement": {"device": "cuda", "devices": 1, "memory_gb": 24.0}})
     sys.setprofile(count)
     try:
-        print_plan(open_batch(str(prompts), config), inventory, Console(file=io.StringIO(), width=100))
+        print_plan(plan_of(open_batch(str(prompts), config), inventory), Console(file=io.StringIO(), width=100))
     finally:
         sys.setprofile(None)
     return number

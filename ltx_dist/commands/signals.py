@@ -13,13 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import psutil
 
-EXIT_STOPPED = 75
+from ltx_dist.exit_codes import EXIT_STOPPED
+from ltx_dist.run.stop import Stop
 
 LEAVE_SECONDS = 2.0
 """Part of the grace for ending workers and writing `run.json`."""
@@ -33,46 +34,33 @@ TICK_SECONDS = 0.2
 """How well it is known when a signal came."""
 
 
-class Stop:
-    """Whether the run was asked to stop, and whether its time to work on is over.
+class _Signals:
+    """What the signals do to a `Stop`."""
 
-    interrupts: whether KeyboardInterrupt is raised when it is. Not with Ray: an exception in the midst of its C++ may
-    abort the process, so the loop of the batch looks at `is_over`. last_words: what is to be said if ending takes
-    longer than the grace (Ray waits for processes that are still importing); called in another thread. Then the process
-    ends, and all that it has started: a file is there whole or not at all.
-    """
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        stop.on_end = lambda: signal.setitimer(signal.ITIMER_REAL, 0)
+        stop.leave = self.leave
 
-    def __init__(self) -> None:
-        self.is_asked = False
-        self.is_over = False
-        self.interrupts = True
-        self.last_words: Callable[[], None] = lambda: None
-        self._is_ending = False
-
-    def end(self) -> None:
-        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted."""
-        self._is_ending = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _on_signal(self, seconds: float) -> None:
-        if self._is_ending:
+    def on_signal(self, seconds: float) -> None:
+        if self._stop.is_ending:
             os._exit(EXIT_STOPPED)
-        if self.is_asked:
-            self._on_time_over()
+        if self._stop.is_asked:
+            self.on_time_over()
         else:
-            self.is_asked = True
+            self._stop.ask(seconds)
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def _on_time_over(self) -> None:
-        self.is_over = True
-        self.end()
-        if self.interrupts:
+    def on_time_over(self) -> None:
+        self._stop.ask(0.0)
+        self._stop.end()
+        if self._stop.interrupts:
             raise KeyboardInterrupt
 
     def leave(self, why: str = "") -> NoReturn:
         """End the process now, from any thread, with what it started: 75, with `run.json` written by `last_words`."""
         with suppress(Exception):
-            self.last_words()
+            self._stop.last_words()
         # A cluster of our own, of which the agents would stay for half a minute.
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
@@ -89,20 +77,21 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
     Handlers of other libraries must not be set after this: `ray.init` sets one, see `ray_cluster.connect`.
     """
     stop = Stop()
+    signals = _Signals(stop)
     work_seconds = max(LEAST_SECONDS, grace_seconds - LEAVE_SECONDS)
 
     def on_alarm(signum: int, frame: Any) -> None:
-        stop._on_time_over()
+        signals.on_time_over()
 
     def on_signal(signum: int, frame: Any) -> None:
         # While `ray.init` runs, its C++ may have met the signal first, and set an alarm that aborts the process.
         signal.signal(signal.SIGALRM, on_alarm)
-        stop._on_signal(work_seconds)
+        signals.on_signal(work_seconds)
 
     asked_by = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
         asked_by.append(signal.SIGHUP)
-    with _watched(stop, work_seconds + LEAVE_SECONDS - LAST_SECONDS):
+    with _watched(signals, work_seconds + LEAVE_SECONDS - LAST_SECONDS):
         previous = {one: signal.signal(one, on_signal) for one in asked_by}
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
         try:
@@ -114,13 +103,13 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
 
 
 @contextmanager
-def _watched(stop: Stop, seconds: float) -> Iterator[None]:
+def _watched(signals: _Signals, seconds: float) -> Iterator[None]:
     """The process ends so many seconds after the first signal, whatever the main thread is doing.
 
     Handlers run in that thread, and wait for the end of a call into C: `ray.init` has some of seconds. What arrived is
     written to a pipe at once, and read by a thread.
     """
-    timer = threading.Timer(seconds, stop.leave)
+    timer = threading.Timer(seconds, signals.leave)
     timer.daemon = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

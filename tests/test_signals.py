@@ -14,7 +14,7 @@ import ray
 from ray._private import utils as ray_utils
 
 from ltx_dist.cluster import ray_cluster
-from ltx_dist.run.signals import LEAST_SECONDS, LEAVE_SECONDS, stop_on_signals
+from ltx_dist.commands.signals import LEAST_SECONDS, LEAVE_SECONDS, stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -52,7 +52,7 @@ def test_the_second_signal_interrupts_at_once():
 def test_one_more_while_it_ends_leaves_on_the_spot():
     script = (
         "import signal\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(3600.0):\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    try:\n"
@@ -77,7 +77,7 @@ def test_with_ray_nothing_is_raised_and_the_loop_sees_it():
 def test_leaving_has_an_end_too():
     script = (
         "import signal, time\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(0.0) as stop:\n"
         "    stop.last_words = lambda: print('last words')\n"
         "    try:\n"
@@ -102,7 +102,7 @@ def ready(script: str) -> subprocess.Popen[str]:
 def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
     script = (
         "import time\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(0.0) as stop:\n"
         "    stop.interrupts = False\n"
         "    time.sleep(1.0)\n"
@@ -121,7 +121,7 @@ def test_the_grace_goes_by_while_a_library_holds_the_interpreter():
 def test_a_signal_that_was_taken_at_once_leaves_the_whole_grace():
     script = (
         "import time\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(5.0) as stop:\n"
         "    stop.interrupts = False\n"
         "    time.sleep(1.0)\n"
@@ -139,7 +139,7 @@ def test_a_signal_that_was_taken_at_once_leaves_the_whole_grace():
 def test_leaving_takes_along_what_was_started():
     script = (
         "import signal, subprocess, time\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(0.0) as stop:\n"
         "    stop.interrupts = False\n"
         "    print(subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
@@ -168,7 +168,7 @@ def test_no_handler_in_c_takes_the_end_of_the_grace():
     """As Ray's C++ does when a SIGTERM comes while it starts: it sets one for SIGALRM, of which Python is not told."""
     script = (
         "import ctypes, signal, time\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(0.0) as stop:\n"
         "    stop.interrupts = False\n"
         "    ctypes.CDLL(None).signal(signal.SIGALRM, None)  # SIG_DFL: it ends the process\n"
@@ -185,7 +185,7 @@ def test_with_a_cluster_of_its_own_a_stop_is_taken_by_us_alone():
     script = (
         "import signal, time\n"
         "from ltx_dist.cluster import ray_cluster\n"
-        "from ltx_dist.run.signals import stop_on_signals\n"
+        "from ltx_dist.commands.signals import stop_on_signals\n"
         "with stop_on_signals(60.0) as stop:\n"
         "    ray_cluster.connect(None)\n"
         "    signal.raise_signal(signal.SIGTERM)\n"

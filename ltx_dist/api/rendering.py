@@ -1,0 +1,295 @@
+"""`render`: a batch that renders in the background, and whose clips are handed out as they are published."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+from rich.console import Console
+
+from ltx_dist.api.clip import Clip, read_clip
+from ltx_dist.api.errors import input_errors
+from ltx_dist.api.inputs import Config, Prompts, batch_of
+from ltx_dist.api.result import Result
+from ltx_dist.cluster.given_address import GivenAddress, given_address
+from ltx_dist.engine.workers import WorkersLostError
+from ltx_dist.exit_codes import EXIT_STOPPED
+from ltx_dist.messages import show
+from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.report.event_log import Events
+from ltx_dist.report.run_record import RunProgress
+from ltx_dist.report.tally import Tally
+from ltx_dist.run.batch import Batch
+from ltx_dist.run.run import ExecutorKind, render_batch
+from ltx_dist.run.stop import Stop
+from ltx_dist.store.files import to_json
+from ltx_dist.store.output import Output, open_output
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held by the run of this process that renders; others wait for it. Some decoders draw noise from torch's one global
+generator, and a cluster that a run has started ends with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Clips of a run so far. eta_seconds: None before the first clip of this run has ended."""
+
+    total: int
+    done: int
+    failed: int
+    eta_seconds: float | None
+
+    @property
+    def remaining(self) -> int:
+        return self.total - self.done - self.failed
+
+
+def render(
+    prompts: Prompts,
+    out: str | PathLike[str],
+    *,
+    model: str | PathLike[str] | None = None,
+    config: Config = None,
+    executor: ExecutorKind = "auto",
+    address: str | None = None,
+    progress: Literal["auto"] | bool = "auto",
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> Run:
+    """Start to render prompts into a folder or URL, and return at once. Clips that are up to date are kept.
+
+    prompts: the path of a prompt file, or an iterable of texts and mappings with the fields of a row. model: short for
+    `model.checkpoint` of the config. config: the path of a YAML file, a mapping or a RenderConfig. executor: `local` is
+    this process, `ray` actors, `auto` Ray for a cluster or several workers. address: of a Ray cluster to join; a
+    program that has called `ray.init()` gets its own session used. progress: `auto` shows it at a terminal and in a
+    notebook, True prints it anywhere. on_event: called in threads of the run with each event of `--json-events`; an
+    exception that it raises ends the run.
+
+    Raises InputError with every mistake in prompts and settings. What shows only later, such as a folder in use, is
+    raised by iterating over the run and by `result()`.
+    """
+    with input_errors():
+        if executor not in get_args(ExecutorKind):
+            raise ValueError(f"executor: {show(executor)} is not one of {', '.join(get_args(ExecutorKind))}")
+        batch, output = batch_of(prompts, model, config), open_output(fspath(out), "out")
+        return Run(batch, output, executor, given_address(address, "address"), _console(progress), on_event)
+
+
+class Run:
+    """A batch that is being rendered, in a thread of its own.
+
+    Iterating yields every clip, done or failed, as soon as it is published: first those that were there already.
+    Leaving a `with` waits for the end of the run; an exception in it, or Ctrl-C while waiting for the run, stops it.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        out: Output,
+        executor: ExecutorKind,
+        given: GivenAddress,
+        console: Console,
+        on_event: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self._batch, self._out, self._console = batch, out, console
+        self._executor: ExecutorKind = executor
+        self._given, self._on_event = given, on_event
+        self._stop = Stop()
+        self._stop.interrupts = False
+        self._clips = _Clips(out)
+        self._record: RunProgress | None = None
+        self._error: BaseException | None = None
+        self._is_error_known = False
+        self._thread = threading.Thread(target=self._render, name="ltx_dist.render")
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Clip]:
+        position = 0
+        while True:
+            with self._interruptible():
+                clip = self._clips.wait_for(position)
+            if clip is None:
+                break
+            yield clip
+            position += 1
+        self._raise()
+
+    @property
+    def progress(self) -> Progress:
+        return self._clips.progress(len(self._batch.names))
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Ask the run to stop, and return at once. Nothing is lost: the same call of `render` resumes.
+
+        Clips whose frames are there are published. A stage that runs in this process ends first; one in an actor is cut
+        off after `seconds`, which are `recovery.grace_seconds` of the config if not given.
+        """
+        self._stop.ask(self._batch.config.recovery.grace_seconds if seconds is None else seconds)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the end of the run. Its clips, in the order of the prompts; without those that a stop left out.
+
+        A clip that failed is one of them. Raises TimeoutError, InputError, OutputError when the output cannot be
+        written, WorkerStartError or SystemicError when no clip can be rendered with this setup, and WorkersLostError
+        when no worker is left.
+        """
+        with self._interruptible():
+            self._thread.join(timeout)
+        if self.is_running:
+            raise TimeoutError(f"the run has not ended within {timeout} s")
+        self._raise()
+        by_name = {clip.name: clip for clip in self._clips.all()}
+        found = [by_name[name] for name in self._batch.names if name in by_name]
+        exit_code = EXIT_STOPPED if self._record is None or self._record.exit_code is None else self._record.exit_code
+        warnings = self._clips.run.warnings if self._clips.run else self._batch.warnings
+        return Result(found, [name for name in self._batch.names if name not in by_name], exit_code, tuple(warnings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self.stop()
+        with self._interruptible():
+            self._thread.join()
+
+    def __del__(self) -> None:
+        if getattr(self, "_error", None) is not None and not self._is_error_known:
+            logging.getLogger("ltx_dist").error("a run ended with an error that nobody has seen: %s", self._error)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C while somebody waits for the run stops it."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    def _raise(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            self._is_error_known = True
+            raise self._error
+
+    def _render(self) -> None:
+        followers = [self._clips, *([Events(self._on_event)] if self._on_event else [])]
+        try:
+            with input_errors(), _turn(self._stop):
+                self._record = render_batch(
+                    self._batch, self._out, self._executor, self._given, self._stop, self._console, followers
+                )
+        except BaseException as error:
+            if self._stop.why:
+                self._error = WorkersLostError(f"{self._stop.why}; the same call resumes")
+            elif not isinstance(error, KeyboardInterrupt):  # else it was stopped
+                self._error = error
+        finally:
+            self._clips.end()
+
+
+class _Clips:
+    """Follows a batch: keeps its clips, and wakes those that wait for the next one.
+
+    Clips that were there are known by name until somebody wants to see them: there may be a hundred thousand.
+    """
+
+    def __init__(self, out: Output) -> None:
+        self._found: list[Clip | str] = []
+        self.run: RunProgress | None = None
+        self._out = out
+        self._tally: Tally | None = None
+        self._has_ended = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
+        self.run = run
+        self._tally = Tally(run.placement.recipe, run.submitted, run.skipped, time.monotonic)
+        with self._changed:
+            self._found += [name for name in run.names if name not in run.unfinished]
+            self._changed.notify_all()
+        yield
+
+    def stage_ended(self, completion: Completion) -> None:
+        assert self._tally is not None
+        self._tally.stage_ended(completion)
+
+    def clip_ended(self, result: RenderResult) -> None:
+        assert self._tally is not None
+        self._tally.add(result)
+        clip = _failed(result) if result.status == "failed" else read_clip(self._out, result.request.request_id)
+        with self._changed:
+            self._found.append(clip)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, position: int) -> Clip | None:
+        """The clip at this position; None if the run ends without it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or len(self._found) > position)
+            return self._clip(position) if len(self._found) > position else None
+
+    def all(self) -> list[Clip]:
+        with self._changed:
+            return [self._clip(position) for position in range(len(self._found))]
+
+    def progress(self, total: int) -> Progress:
+        if self.run is None or self._tally is None:
+            return Progress(total, 0, 0, None)
+        counts = self.run.counts
+        return Progress(counts.submitted, counts.done, counts.failed, self._tally.eta())
+
+    def _clip(self, position: int) -> Clip:
+        found = self._found[position]
+        if isinstance(found, str):
+            found = self._found[position] = read_clip(self._out, found)
+        return found
+
+
+def _failed(result: RenderResult) -> Clip:
+    """From the result itself: where a clip of an earlier run stays, the sidecar is that one's."""
+    request = json.loads(to_json(asdict(result.request)))
+    seconds = {completion.assignment.stage: completion.report.seconds for completion in result.completions}
+    return Clip(result.request.request_id, request, "failed", error=result.error, seconds=seconds)
+
+
+@contextmanager
+def _turn(stop: Stop) -> Iterator[None]:
+    """Wait until no other run of this process renders. Raises KeyboardInterrupt when stopped before."""
+    while not ONE_AT_A_TIME.acquire(timeout=0.2):
+        if stop.is_asked:
+            raise KeyboardInterrupt
+    try:
+        yield
+    finally:
+        ONE_AT_A_TIME.release()
+
+
+def _console(progress: Literal["auto"] | bool) -> Console:
+    """Where the run says what it does: live at a terminal, lines in a notebook, nowhere if nobody would read it."""
+    if progress not in ("auto", True, False):
+        raise ValueError(f"progress: {show(progress)} is not auto, True or False")
+    console = Console(stderr=True)
+    if progress is not False and console.is_jupyter:
+        return Console(file=sys.stdout, force_jupyter=False, force_terminal=False, width=100)
+    if progress is True or (progress == "auto" and console.is_terminal):
+        return console
+    return Console(quiet=True, file=io.StringIO())

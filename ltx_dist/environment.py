@@ -1,0 +1,37 @@
+"""Environment variables that processes of ours are started with. A program that imports the package keeps its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+CUDA_DEVICE_ORDER = "CUDA_DEVICE_ORDER"
+
+OURS = {
+    # Read by OpenMP when torch loads it. Waiting OpenMP threads spin by default; where another process wants the core,
+    # two threads are then 30 times slower than one (docs/decisions.md).
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Read by CUDA when it starts. Its own order is the fastest card first; nvidia-smi, by which plans are made, and Ray
+    # number cards by their slots. Where cards are unequal, a stage would find itself on another one than planned.
+    CUDA_DEVICE_ORDER: "PCI_BUS_ID",
+}
+"""For the command line and for workers in processes of their own, which have them before torch is loaded."""
+
+
+def set_ours() -> None:
+    """Set `OURS` for this process and those that it starts, where the user has not set them."""
+    for name, value in OURS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def added(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have those variables set that are not, for processes that are started in the block."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)

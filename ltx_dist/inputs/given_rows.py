@@ -1,0 +1,49 @@
+"""Prompts that a program has as Python objects -> rows, to be checked as those of a file are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+from ltx_dist.inputs.rows import MAX_ROWS
+from ltx_dist.messages import show
+
+
+def given_rows(prompts: Iterable[Any]) -> list[Any]:
+    """The rows of an iterable of texts and mappings, a pandas DataFrame or a Ray Dataset.
+
+    Values of NumPy become Python's, and NaN, with which pandas says that a cell is empty, becomes None.
+    Raises ValueError when it is none of these, is empty or too long.
+    """
+    if isinstance(prompts, Mapping | bytes):
+        raise ValueError(f"prompts: {show(prompts)} is one row; put it into a list")
+    if hasattr(prompts, "columns") and hasattr(prompts, "to_dict"):  # iterating a DataFrame gives its column names
+        prompts = prompts.to_dict("records")
+    elif hasattr(prompts, "iter_rows"):
+        prompts = prompts.iter_rows()
+    if not isinstance(prompts, Iterable):
+        raise ValueError(f"prompts: {show(prompts)}: give a path, or a list of texts or mappings")
+    items: list[Any] = []
+    for position, row in enumerate(prompts):
+        if position == MAX_ROWS:
+            raise ValueError(f"prompts: more than {MAX_ROWS} prompts; render them in several batches")
+        items.append(_plain(row))
+    if not items:
+        raise ValueError("prompts: empty; give at least one")
+    return items
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would have it, so that strict checks meet the types that they know."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(content) for key, content in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(content) for content in value]
+    if isinstance(value, PathLike):
+        return fspath(value)
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,47 @@
+"""How a run is stopped from outside. What does it, a signal or a program, is not known here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Stop:
+    """Whether the run was asked to stop, and whether its time to finish clips is over.
+
+    Asked to stop, a run begins nothing new and publishes the clips whose frames are there. When its time is over, it
+    ends what is still running; a stage in this process ends first.
+
+    interrupts: whether KeyboardInterrupt may be raised in the run when its time is over. Not with Ray: an exception in
+    the midst of its C++ may abort the process, so the loop of the batch looks at `is_over`. last_words: to be called in
+    another thread before the process is ended by force. on_end: called when the run begins to end. leave: called in any
+    thread, with a line, when the run cannot go on; by default it ends the run alone, for the reason `why`.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.is_ending = False
+        self.interrupts = True
+        self.last_words: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
+        self.leave: Callable[[str], None] = self._leave
+        self.why = ""
+        self._over_at = float("inf")
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._over_at
+
+    def ask(self, seconds: float) -> None:
+        """Stop the run. seconds: until its time is over; asked again, it only becomes shorter."""
+        self.is_asked = True
+        self._over_at = min(self._over_at, time.monotonic() + seconds)
+
+    def _leave(self, why: str) -> None:
+        self.why = why
+        self.ask(0.0)
+
+    def end(self) -> None:
+        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted."""
+        self.is_ending = True
+        self.on_end()
