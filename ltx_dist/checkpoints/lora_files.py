@@ -155,6 +155,14 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     return LoraFile(path, layers, num_parameters)
 
 
+def is_in_context(place: str) -> bool:
+    """Whether a LoRA is for use with a reference video, by its name, or its repository's in the hub's cache: nothing
+    inside the files of Lightricks' IC-LoRAs tells."""
+    path = Path(place)
+    names = [path.name, *(part for part in path.parts if part.startswith("models--"))]
+    return any(re.search(r"ic[-_]?lora", name, re.IGNORECASE) for name in names)
+
+
 def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Checkpoint:
     """The checkpoint with every LoRA that any of the requests has, each once, and their parameters: as
     `COMPONENT.loras`."""

@@ -49,6 +49,12 @@ class Row(RowSettings):
     video: str | None = Field(
         None, min_length=1, description="a video that the clip starts from, a file or URL; see `denoise_strength`"
     )
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        description="a video, a file or URL, that an IC-LoRA in `loras` follows: depth, poses, edges, or a clip to add "
+        "detail to; at least as long as the clip",
+    )
     loras: list[LoraRow] | None = Field(
         None,
         description="LoRAs that replace `model.loras`: files, or mappings with `weight` and either `path` or the "

@@ -186,7 +186,7 @@ class _Resolver:
         extra = self._media.resolve(media)
         problems = self._media.problems
         self.doubts += [Doubt(item.line, f"{field}: {message}") for field, message in self._media.warnings]
-        if not asked["image"] and not asked["conditions"]:
+        if not any(asked[field] for field in ("image", "conditions", "reference")):
             row.pop("image_cond_noise_scale", None)  # it changes nothing, and must not change the key
         try:
             if two_passes:
@@ -203,7 +203,8 @@ class _Resolver:
         try:
             of_config = asked["loras"] is None
             listed = self._model_loras if of_config else asked["loras"]
-            extra["loras"] = self._loras.resolve(listed, Path() if of_config else None)
+            folder = Path() if of_config else None
+            extra["loras"] = self._loras.resolve(listed, folder, has_reference=bool(asked["reference"]))
         except ValueError as error:
             problems.append(("model.loras" if asked["loras"] is None else "loras", str(error)))
         else:

@@ -21,6 +21,7 @@ class RenderRequest:
     the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1. `timesteps` is a
     schedule of its own, `num_inference_steps` long and falling from at most 1000; None leaves it to diffusers.
     `video`: what the clip begins as, in place of noise alone; of its steps only the last `denoise_strength` run.
+    `reference`: a video as long as the clip that the transformer sees beside it, which IC-LoRAs are trained to follow.
     `second_pass`: None renders in one pass at full size. `loras`: in their order, which the low bits depend on.
     `sound`: of LTX-2.x, whose clips have some.
 
@@ -147,6 +148,7 @@ class RenderRequest:
             other_names="denoise denoising_strength strength",
         ),
     )
+    reference: Condition | None = None
     second_pass: SecondPass | SoundSecondPass | None = None
     loras: tuple[Lora, ...] = ()
     sound: SoundSettings | None = None
@@ -171,7 +173,13 @@ class RenderRequest:
     @property
     def has_media(self) -> bool:
         """Whether the VAE has anything to encode."""
-        return bool(self.conditions) or self.video is not None
+        return bool(self.seen) or self.video is not None
+
+    @property
+    def seen(self) -> tuple[Condition, ...]:
+        """What every step of the transformer sees of the media, each at the size of its pass: the conditions and, after
+        them, the reference."""
+        return (*self.conditions, self.reference) if self.reference else self.conditions
 
     @property
     def all_loras(self) -> tuple[Lora, ...]:

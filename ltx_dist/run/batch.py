@@ -362,7 +362,8 @@ def _shape(request: RenderRequest) -> tuple[object, ...]:
     guided = request.guidance_scale > 1, request.do_classifier_free_guidance
     size = request.height, request.width, request.num_frames, request.max_sequence_length, guided
     conditions = tuple((one.is_video, one.frame_index, one.num_frames) for one in request.conditions)
-    return *size, request.second_pass, request.sound, request.video is not None, conditions
+    videos = request.video is not None, request.reference is not None
+    return *size, request.second_pass, request.sound, videos, conditions
 
 
 def _from_anywhere(name: str) -> str:

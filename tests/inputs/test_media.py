@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> 
     save_video(folder / "short.mp4", 5, 50)
     (folder / "text.png").write_text("no picture")
     loras.save(folder / "style.safetensors", loras.make_lora(linear_layers(checkpoint)))
+    loras.save(folder / "ltxv-ic-lora-depth.safetensors", loras.make_lora(linear_layers(checkpoint), rank=8))
     loras.save(folder / "other.safetensors", loras.make_lora(linear_layers(checkpoint), rank=2))
     return folder
 
@@ -225,6 +226,42 @@ def test_older_versions_take_a_first_frame_and_no_more(folder: Path, checkpoint:
         assert "LTXPipeline, which renders this checkpoint, takes one image, as the first frame" in message
 
 
+def test_a_reference_video_goes_with_an_ic_lora(folder: Path, checkpoint: Checkpoint):
+    row = {"reference": "long.mp4", "loras": [{"path": "ltxv-ic-lora-depth.safetensors"}], "image": "a.png"}
+    (request,) = read(folder, checkpoint, row, fit="pad")
+    assert request.reference == Condition(
+        str(folder / "long.mp4"), request.reference.sha256 if request.reference else "", is_video=True, num_frames=33,
+        fit="pad",
+    )  # fmt: skip
+    assert request.has_media and len(request.seen) == 2 and request.seen[-1] is request.reference
+    (own,) = read(folder, checkpoint, {"reference": "long.mp4", "loras": ["style.safetensors"]})
+    assert own.reference and own.loras, "one that a user trained may have any name"
+
+
+def test_an_ic_lora_needs_a_reference_and_a_reference_one(folder: Path, checkpoint: Checkpoint):
+    place = folder / "ltxv-ic-lora-depth.safetensors"
+    alone = f"{place}: an IC-LoRA, which follows a video; give the row that video as reference"
+    assert refused(folder, checkpoint, {"loras": [place.name]}) == f"loras: {alone}"
+    named = (LoraRow(path=str(place)),)
+    assert refused(folder, checkpoint, {}, named=named) == f"model.loras: {alone}"
+    assert len(read(folder, checkpoint, {"loras": []}, named=named)) == 1
+    lone = refused(folder, checkpoint, {"reference": "long.mp4"})
+    assert lone == "model.loras: a reference video is followed only with an IC-LoRA; name one"
+    row = {"loras": [place.name]}
+    assert "has 5 frames and the clip 33" in refused(folder, checkpoint, row | {"reference": "short.mp4"})
+    assert "not a video" in refused(folder, checkpoint, row | {"reference": "a.png"})
+    older = replace(checkpoint, pipeline_class="LTXPipeline")
+    assert "use a checkpoint of 0.9.5 or newer" in refused(folder, older, row | {"reference": "long.mp4"})
+
+
+def test_an_ic_lora_of_another_size_of_model_is_refused(folder: Path, checkpoint: Checkpoint):
+    """All published ones are for 13B."""
+    wide = {"transformer.transformer_blocks.0.attn1.to_q": (4096, 4096)}
+    loras.save(folder / "wide-iclora.safetensors", loras.make_lora(wide))
+    message = refused(folder, checkpoint, {"loras": ["wide-iclora.safetensors"], "reference": "long.mp4"})
+    assert message.endswith("; the file seems to be for LTX-Video 13B")
+
+
 def test_a_file_is_opened_once_for_all_rows(folder: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
     from ltx_dist.inputs import media
 
@@ -317,7 +354,7 @@ def test_loras_of_the_config_are_those_of_rows_without(folder: Path, checkpoint:
 def test_a_request_with_all_of_it_is_kept_and_read_again(folder: Path, with_upscaler: Checkpoint, tmp_path: Path):
     row = {
         "image": "a.png", "conditions": [{"video": "long.mp4", "num_frames": 9, "frame_index": 8}], "name": "clip",
-        "video": "long.mp4", "denoise_strength": 0.5, "loras": ["style.safetensors"],
+        "video": "long.mp4", "denoise_strength": 0.5, "loras": ["style.safetensors"], "reference": "long.mp4",
         "second_pass": {"timesteps": [909, 725]},
     }  # fmt: skip
     (request,) = read(folder, with_upscaler, row)

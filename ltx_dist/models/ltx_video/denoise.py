@@ -47,10 +47,8 @@ class Denoise:
             vae = EncodedVae(self._checkpoint, self._device, media.latents_mean, media.latents_std)
             if media.video is not None:
                 latents = self._sample(vae, media.video, generators[0])
-            vae.expect(media.conditions)
-        denoised = self._denoising.run(
-            requests, first_pass(request), texts, generators, context.on_step, vae, request.conditions, latents
-        )
+            vae.expect(media.seen)
+        denoised = self._denoising.run(requests, first_pass(request), texts, generators, context.on_step, vae, latents)
         return [
             Latents(
                 # A copy: a view would keep the others of the pass, and all of them would travel with it.

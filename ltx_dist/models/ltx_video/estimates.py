@@ -94,13 +94,12 @@ def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: 
 
 
 def _encode_media_flops(config: Config, request: RenderRequest) -> float:
-    """Conditions are encoded at the size of each pass, the video that a clip begins as at the first one's."""
+    """Conditions and references are encoded at the size of each pass, the video that a clip begins as at the first
+    one's."""
     sizes = [request.first_size, *([request.decoded_size] if request.second_pass else [])]
-    of_conditions = sum(
-        encode_image_flops(config, one.num_frames, *size) for one in request.conditions for size in sizes
-    )
+    of_seen = sum(encode_image_flops(config, one.num_frames, *size) for one in request.seen for size in sizes)
     of_video = encode_image_flops(config, request.video.num_frames, *request.first_size) if request.video else 0.0
-    return of_conditions + of_video
+    return of_seen + of_video
 
 
 def weight_bytes(

@@ -24,7 +24,7 @@ RECIPE = Recipe(
             operation="encode_image",
             label=StageLabel("I", "images", "the VAE's encoder", "light-dark(#c2185b, #f06292)"),
             components=("vae_encoder",),
-            settings=("conditions", "video", "first_size", "second_pass"),
+            settings=("conditions", "video", "reference", "first_size", "second_pass"),
             keeps="cache",
             share=0.01,
             only_with="has_media",
@@ -39,7 +39,7 @@ RECIPE = Recipe(
             settings=(
                 "height", "width", "second_pass", "num_frames", "frame_rate", "num_inference_steps", "timesteps",
                 "guidance_scale", "guidance_rescale", "seed", "conditions", "image_cond_noise_scale", "video",
-                "denoise_strength", "loras",
+                "denoise_strength", "reference", "loras",
             ),
             keeps="spool",
             shares_pass=True,

@@ -318,10 +318,10 @@ def test_what_travels_is_half_of_the_posterior(parts: Parts, media: Media):
     request = clip(conditions=(media.image(0), media.video(num_frames=17)), second_pass=TWO)
     encoded: EncodedMedia = parts.stages(replace(request, num_inference_steps=1))["encode_image"]
     channels = tiny.LATENT_CHANNELS + 1
-    assert [tuple(one.shape) for one in encoded.conditions] == [(1, channels, 1, 2, 3), (1, channels, 3, 2, 3)]
+    assert [tuple(one.shape) for one in encoded.seen] == [(1, channels, 1, 2, 3), (1, channels, 3, 2, 3)]
     assert [tuple(one.shape) for one in encoded.refined] == [(1, channels, 1, 4, 6), (1, channels, 3, 4, 6)]
-    assert {one.dtype for one in encoded.conditions} == {parts.dtype}
-    assert all(one.untyped_storage().nbytes() == one.nbytes for one in encoded.conditions), "and nothing beside it"
+    assert {one.dtype for one in encoded.seen} == {parts.dtype}
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in encoded.seen), "and nothing beside it"
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_a_picture_of_many_clips_is_encoded_once(parts: Parts, media: Media, cou
     operation = EncodeImage({"vae_encoder": parts.vae}, parts.checkpoint, CPU, parts.dtype)
     outputs = [operation.run([request], [{}], StageContext(RECIPE["encode_image"]))[0] for request in requests]
     assert len(counted) == 1
-    assert all(torch.equal(output.conditions[0], outputs[0].conditions[0]) for output in outputs)
+    assert all(torch.equal(output.seen[0], outputs[0].seen[0]) for output in outputs)
     operation.run(
         [clip(conditions=(media.image(0, crf=20, preprocess="official"),))], [{}], StageContext(RECIPE["encode_image"])
     )
@@ -347,7 +347,7 @@ def test_a_picture_of_many_clips_is_encoded_once(parts: Parts, media: Media, cou
 
 def test_the_official_preparation_reaches_the_vae(parts: Parts, media: Media):
     plain, official = (
-        parts.stages(clip(conditions=(media.image(0, **how),), num_inference_steps=1))["encode_image"].conditions[0]
+        parts.stages(clip(conditions=(media.image(0, **how),), num_inference_steps=1))["encode_image"].seen[0]
         for how in ({}, {"preprocess": "official", "crf": 29, "blur": True})
     )
     assert not torch.equal(plain, official)
