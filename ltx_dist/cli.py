@@ -68,6 +68,10 @@ PlannedOutput = Annotated[
     Path | None, typer.Option("-o", "--output", help="The folder that the clips are to go to, if it exists already.")
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="A folder of images: each is the first frame of the clip that has the file's name."),
+]
 Exact = Annotated[
     bool,
     typer.Option("--exact", help="Fail a clip that runs out of memory instead of retrying in ways that change pixels."),
@@ -86,6 +90,7 @@ def render(
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
+    images: Images = None,
     executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
     bfloat16: Bfloat16 = False,
@@ -108,7 +113,7 @@ def render(
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
         settings = load(config, overrides, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
-        sys.exit(_render(given_prompts(prompts, prompt), output, settings, executor, address, json_events))
+        sys.exit(_render(given_prompts(prompts, prompt), output, settings, executor, address, json_events, images))
 
 
 @app.command(rich_help_panel=RENDER)
@@ -146,6 +151,7 @@ def plan(
     expand: Expand = None,
     column: Column = None,
     keep_columns: KeepColumns = None,
+    images: Images = None,
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
@@ -162,7 +168,7 @@ def plan(
 
         settings = load(config, set_, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
-        batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers)
+        batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers, images)
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
         console = printing_console()
@@ -209,6 +215,7 @@ def _render(
     executor: ExecutorKind,
     address: str | None,
     json_events: Path | None,
+    images: Path | None = None,
 ) -> int:
     from ltx_dist.commands.console import lasting_console
     from ltx_dist.report.event_log import EventLog
@@ -216,7 +223,7 @@ def _render(
     from ltx_dist.run.run import render_batch
     from ltx_dist.store.output import open_output
 
-    batch = open_batch(prompts, config)
+    batch = open_batch(prompts, config, images=images)
     with closing(EventLog(json_events)) if json_events else nullcontext() as events:
         return render_batch(batch, open_output(output), executor.value, address, lasting_console(), events)
 

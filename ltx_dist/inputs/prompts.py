@@ -13,6 +13,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS
 from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import DefaultsConfig
+from ltx_dist.inputs.images_folder import ImagesFolder
 from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
 from ltx_dist.inputs.media import MediaResolver
@@ -42,6 +43,7 @@ def read_prompts(
     loras: Sequence[LoraRow] = (),
     reading: PromptsConfig | None = None,
     notes: dict[str, dict[str, Any]] | None = None,
+    images: Path | None = None,
 ) -> list[RenderRequest]:
     """The requests of a prompt file (.txt, .csv, .tsv, .jsonl, .json, .yaml, .yml, .parquet), in its order.
 
@@ -50,14 +52,16 @@ def read_prompts(
     What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
     opened and hashed; their paths are relative to the prompt file's folder. reading: the config's section `prompts`.
     What sidecars say of single clips is added to `notes`, by name: the row's `meta`, and `variation`, which has the
-    name that the clips of a row share and the values of this one.
+    name that the clips of a row share and the values of this one. images: a folder of first frames for the clips of the
+    same names.
 
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
     reading = reading or PromptsConfig()
     file = read_prompt_file(source, Columns(reading.columns, frozenset(reading.keep_columns)))
-    resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading)
+    first_frames = ImagesFolder(images) if images is not None else None
+    resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading, first_frames)
     for position, item in enumerate(file.items):
         resolver.add(position, item)
         if len(resolver.requests) > MAX_ROWS:
@@ -69,6 +73,7 @@ def read_prompts(
     if warnings is not None:
         doubts = [*file.doubts, *unexpanded_parts(resolver.requests), *resolver.doubts]
         warnings += dict.fromkeys(f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts)
+        warnings += first_frames.warnings() if first_frames else ()
     if notes is not None:
         notes |= resolver.notes
     return [request for _, request in resolver.requests]
@@ -85,12 +90,13 @@ class _Resolver:
         folder: Path | str,
         loras: Sequence[LoraRow],
         reading: PromptsConfig,
+        images: ImagesFolder | None,
     ) -> None:
         self.requests: list[tuple[Item, RenderRequest]] = []
         self.notes: dict[str, dict[str, Any]] = {}
         self.problems: dict[Problem, None] = {}
         self.doubts: list[Doubt] = []
-        self._media = MediaResolver(folder, checkpoint)
+        self._media, self._images = MediaResolver(folder, checkpoint), images
         self._loras, self._model_loras = LoraResolver(folder, checkpoint, loras), loras
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._named = defaults.named
@@ -147,6 +153,7 @@ class _Resolver:
             return None
         if "meta" in of_clip:
             self.notes.setdefault(row["name"], {})["meta"] = of_clip["meta"]
+        self._pair(item, row)
         extra = self._resolve_extra(item, row, two_passes)
         return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
 
@@ -165,6 +172,14 @@ class _Resolver:
         if suffix:
             self.notes[row["name"]] = {"variation": {"of": shared, "values": dict(variant.values)}}
         self._claim(item, row["name"])
+
+    def _pair(self, item: Item, row: dict[str, Any]) -> None:
+        """Give the row the image of its name, of `--images`."""
+        found = self._images.take(row["name"]) if self._images else None
+        if found and row.get("image"):
+            self._note(item, f"image: --images has {found.name} for this row, too; leave one of the two out")
+        elif found:
+            row["image"] = str(found)
 
     def _has_two_passes(self, item: Item, given: dict[str, Any]) -> bool | None:
         """Whether a row asks for two passes; None after noting why that is unclear."""
