@@ -219,7 +219,7 @@ def _by_diffusers_name(name: str) -> str:
 
 
 def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linears: Linears, label: str) -> None:
-    """All layers are the transformer's, whole, and of its sizes."""
+    """All layers are the transformer's, whole, of its sizes, and of numbers that can be added to its weights."""
     for layer, parts in found.items():
         key = min(parts.values())
         if layer not in linears:
@@ -233,6 +233,15 @@ def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linear
             sizes = f"{_shape(b)} and {_shape(a)} for a layer of {out}x{into}"
             reason = _seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
             raise ValueError(f"{label}: {key}: {sizes}{reason}")
+        if not a[0]:
+            raise ValueError(f"{label}: {parts['a']}: of rank 0; train or export it again")
+        for one in (parts["a"], parts["b"]):
+            if not header.tensors[one].dtype.startswith(("F", "BF")):
+                raise ValueError(
+                    f"{label}: {one}: {header.tensors[one].dtype}, not floating-point numbers; export it in bfloat16"
+                )
+        if (count := header.tensors[parts["alpha"]].num_elements if "alpha" in parts else 1) != 1:
+            raise ValueError(f"{label}: {parts['alpha']}: {count} numbers, not one; export it again")
 
 
 def _layer(parts: Mapping[str, str], header: Header, path: Path, metadata: Mapping[str, Any], layer: str) -> LoraLayer:

@@ -142,7 +142,11 @@ class MediaResolver:
         return {"fit": chosen["fit"] or "crop", "preprocess": "diffusers", "crf": chosen["crf"], "blur": False}
 
     def _open(self, field: str, given: str, is_video: bool, limit: int) -> Picture | None:
-        place = resolve_place(given, self._folder)
+        try:
+            place = resolve_place(given, self._folder)
+        except ValueError as error:
+            self.problems.append((field, str(error)))
+            return None
         known = self._known.get((place, is_video, limit))
         if known is None:
             try:
