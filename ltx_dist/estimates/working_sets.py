@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from ltx_dist.pipeline.conditions import SecondPass
+from ltx_dist.pipeline.conditions import SecondPass, window_places
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling
 
@@ -57,7 +57,20 @@ def denoised_tokens(request: RenderRequest, size: tuple[int, int], ratios: tuple
     spatial, temporal = ratios
     extra = sum(2 if one.is_video else 1 for one in request.conditions if one.frame_index)
     frames = (request.num_frames - 1) // temporal + 1
+    if request.windows:
+        frames = max(window_frames(request, temporal))
     return (frames * (2 if request.reference else 1) + extra) * (size[0] // spatial) * (size[1] // spatial)
+
+
+def window_frames(request: RenderRequest, temporal: int) -> list[int]:
+    """Latent frames that the transformer works on in each window of a long clip: with the end of the window before, and
+    with the first frame, which every window sees."""
+    windows = request.windows
+    assert windows is not None, request.request_id
+    tile, overlap = windows.temporal_tile_size, windows.temporal_overlap
+    places = window_places(request.num_frames, tile, overlap, temporal)
+    first = len(request.conditions)
+    return [end - start + first + (overlap // temporal if start else 0) for start, end in places]
 
 
 def _step_bytes(
@@ -69,13 +82,13 @@ def _step_bytes(
     element_bytes: int,
 ) -> int:
     """In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is
-    in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With conditions or a reference every token
-    has a timestep of its own, and the modulation, which is one row otherwise, 13 more tensors.
+    in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With conditions, a reference or windows
+    every token has a timestep of its own, and the modulation, which is one row otherwise, 13 more tensors.
     """
     tokens = denoised_tokens(request, size, ratios)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     per_element = 5 * 4 + 6 * 2 if element_bytes == 2 else (2 * 4 + 6) * 4
-    if request.seen:
+    if request.seen or request.windows:
         per_element += 13 * element_bytes
     text = request.max_sequence_length * (config["caption_channels"] + width) * element_bytes
     latents = tokens * config["in_channels"] * element_bytes

@@ -30,6 +30,8 @@ from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
 from ltx_dist.inputs.schedules import overlaid
 from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
 from ltx_dist.inputs.variants import Variant, variation_of
+from ltx_dist.inputs.windows import FIELDS as WINDOW_FIELDS
+from ltx_dist.inputs.windows import asks_for_windows, windows_of, with_segments_joined
 from ltx_dist.messages import Mistakes, printable, show
 from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
@@ -119,6 +121,11 @@ class _Resolver:
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
         # A null says not set, as an empty cell does.
         given = {key: value for key, value in given.items() if value is not None or key not in Row.model_fields}
+        try:
+            given = with_segments_joined(given)
+        except ValueError as error:
+            self._note(item, str(error))
+            return
         variants, problems = self._variation.of(given, self._seed + position)
         for problem in problems:
             self._note(item, problem)
@@ -188,6 +195,8 @@ class _Resolver:
             self._note(item, "second_pass: recipe is one_pass; leave one of the two out")
             return None
         try:
+            if asks_for_windows(given) and recipe is None and not given.get("second_pass"):
+                recipe, settings = "one_pass", None
             return has_two_passes(recipe, settings, self._preset, self._checkpoint)
         except ValueError as error:
             self._note(item, f"{'second_pass' if given.get('second_pass') else 'recipe'}: {error}")
@@ -196,7 +205,7 @@ class _Resolver:
     def _resolve_extra(self, item: Item, row: dict[str, Any], two_passes: bool) -> dict[str, Any] | None:
         """Media, second pass and LoRAs, of a row whose fields are right by themselves and lose those that ask for
         them; or None after noting what is wrong."""
-        asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, "recipe", "second_pass", "loras")}
+        asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, *WINDOW_FIELDS, "recipe", "second_pass", "loras")}
         media, adds = row | asked, list[LoraRow]()
         extra = self._media.resolve(media)
         problems = self._media.problems
@@ -215,6 +224,13 @@ class _Resolver:
                 adds = [LoraRow.model_validate(one) for one in lora_rows(settings.get("loras") or [])]
         except ValueError as error:
             problems.append(("second_pass", str(error)))
+        try:
+            extra["windows"] = windows_of(row, asked | {"second_pass": two_passes}, self._checkpoint)
+        except ValueError as error:
+            field, _, message = str(error).partition(": ")
+            problems.append((field, message))
+        if asks_for_windows(asked):
+            row.pop("image_cond_noise_scale", None)  # their pipeline has no such noise
         try:
             of_config = asked["loras"] is None
             listed = self._model_loras if of_config else asked["loras"]

@@ -74,6 +74,10 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
         row.pop("denoise_strength", None)
     if reference:
         row |= {"reference": reference["place"]} | _preparation(reference)
+    if windows := row.pop("windows", None):
+        row["segments"] = [{"prompt": prompt} for prompt in windows["prompts"]]
+        row["windows"] = {key: value for key, value in windows.items() if key != "prompts"}
+        del row["prompt"]
     if loras or settings.get("model.loras"):
         row["loras"] = _loras(loras or ())
     return row

@@ -367,7 +367,8 @@ def _shape(request: RenderRequest) -> tuple[object, ...]:
     size = request.height, request.width, request.num_frames, request.max_sequence_length, guided
     conditions = tuple((one.is_video, one.frame_index, one.num_frames) for one in request.conditions)
     videos = request.video is not None, request.reference is not None
-    return *size, request.second_pass, request.sound, videos, conditions
+    windows = request.windows and (request.windows.temporal_tile_size, request.windows.temporal_overlap)
+    return *size, request.second_pass, request.sound, videos, conditions, windows
 
 
 def _from_anywhere(name: str) -> str:
