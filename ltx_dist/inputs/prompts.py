@@ -32,7 +32,9 @@ from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_setti
 from ltx_dist.inputs.variants import Variant, variation_of
 from ltx_dist.inputs.windows import FIELDS as WINDOW_FIELDS
 from ltx_dist.inputs.windows import asks_for_windows, windows_of, with_segments_joined
+from ltx_dist.media.checks import high_frame_rate_warning, refined_aspect_warning
 from ltx_dist.messages import Mistakes, printable, show
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
@@ -245,6 +247,8 @@ class _Resolver:
             problems += sound_problems(of_sound, media, self._checkpoint)
             self.doubts += [Doubt(item.line, message) for message in sound_warnings(of_sound, media, self._checkpoint)]
             extra["sound"] = None if problems else sound_settings(of_sound, media)
+        else:
+            self.doubts += [Doubt(item.line, message) for message in _odd_settings(row, extra.get("second_pass"))]
         for field, message in problems:
             self._note(item, f"{field}: {message}")
         return None if problems else extra
@@ -284,6 +288,14 @@ class _Resolver:
 
     def _note(self, item: Item, message: str) -> None:
         self.problems[Problem(item.line, message)] = None  # once per row, however many clips it asks for
+
+
+def _odd_settings(row: dict[str, Any], two: SecondPass | None) -> Iterator[str]:
+    """What of a clip of LTX-Video can be rendered and may not be meant."""
+    if message := high_frame_rate_warning(row["frame_rate"]):
+        yield f"frame_rate: {message}"
+    if two and (message := refined_aspect_warning(two.width, two.height, row["width"], row["height"])):
+        yield f"second_pass: {message}"
 
 
 def _quoted(content: object) -> str:

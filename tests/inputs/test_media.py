@@ -208,6 +208,19 @@ def test_shapes_and_rates_are_warned_about(folder: Path, checkpoint: Checkpoint)
         f"{place}:3: image: {folder}/square.png: stretched by 50% from 500x500 to 96x64; fit: crop keeps its shape",
         f"{place}:4: conditions: [0].video: {folder}/long.mp4: has 25 frames per second and the clip 50: it will play "
         "2 times as fast",
+        f"{place}:4: frame_rate: 50 is above 30, the highest that LTX-Video was trained for; motion may look wrong",
+    ]
+
+
+def test_a_second_pass_of_another_shape_is_warned_about(folder: Path, with_upscaler: Checkpoint):
+    warnings: list[str] = []
+    sizes = [{"height": 704, "width": 1216}, {"height": 480, "width": 832}, {"height": 512, "width": 768}]
+    read(folder, with_upscaler, *({"num_frames": 33} | size for size in sizes), version="0.9.8-2b-distilled",
+         warnings=warnings)  # fmt: skip
+    place = f"{folder}/rows.jsonl"
+    assert warnings == [
+        f"{place}:1: second_pass: frames of 1600x896 are stretched by 3% to 1216x704",
+        f"{place}:2: second_pass: frames of 1088x576 are stretched by 8% to 832x480",
     ]
 
 

@@ -360,3 +360,58 @@ def test_media_that_changed_since_they_were_planned_are_refused(parts: Parts, me
     place.write_bytes(Path(media.image(1).place).read_bytes())
     with pytest.raises(ValueError, match="has changed since it was first read"):
         parts.stages(clip(conditions=(condition,)))
+
+
+def seen_by(parts: Parts, request: RenderRequest, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The hidden states that the transformer is given in each step, (rows, tokens, channels)."""
+    seen: list[torch.Tensor] = []
+    forward = diffusers.LTXVideoTransformer3DModel.forward
+
+    def noted(self: Any, hidden_states: torch.Tensor, **rest: Any) -> Any:
+        seen.append(hidden_states.clone())
+        return forward(self, hidden_states=hidden_states, **rest)
+
+    monkeypatch.setattr(diffusers.LTXVideoTransformer3DModel, "forward", noted)
+    parts.stages(request)
+    return seen
+
+
+def test_keyframes_are_tokens_of_their_own(parts: Parts, media: Media, monkeypatch: pytest.MonkeyPatch):
+    """Of three images the first replaces a latent frame; the others are added, and nothing is replaced in place."""
+    frames = (0, 16, 32)
+    conditions = tuple(media.image(number, frame_index=frame) for number, frame in enumerate(frames))
+    first, *_ = seen_by(parts, clip(conditions=conditions, num_inference_steps=1), monkeypatch)
+    assert first.shape[1] == (5 + 2) * 2 * 3
+
+
+def test_a_source_is_noised_to_the_first_sigma_that_runs(
+    parts: Parts, media: Media, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    request = clip(
+        video=media.video(num_frames=FRAMES), denoise_strength=0.5, timesteps=(1000.0, 900.0, 700.0, 300.0),
+        guidance_scale=1.0,
+    )  # fmt: skip
+    first, *later = seen_by(parts, request, monkeypatch)
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    pipeline = parts.pipeline(diffusers.LTXConditionPipeline)
+    assert request.video is not None
+    pixels = pipeline.video_processor.preprocess_video(frames_of(request.video), 64, 96)
+    upsampling = diffusers.LTXLatentUpsamplePipeline(vae=parts.vae, latent_upsampler=None)
+    source = upsampling.prepare_latents(pixels, dtype=torch.float32, device=CPU, generator=generator)
+    sigma = torch.tensor([0.7])
+    noise = torch.randn(source.shape, generator=generator)
+    noised = pipeline._pack_latents(sigma * noise + (1 - sigma) * source)
+    assert torch.equal(first, noised.to(parts.dtype)) and len(later) == 1
+
+
+def test_compression_and_noise_are_fields(parts: Parts, media: Media):
+    made = [
+        parts.stages(
+            clip(
+                conditions=(media.image(0, preprocess="official", crf=crf),), image_cond_noise_scale=scale,
+                num_inference_steps=1,
+            )
+        )["denoise"].sha256()
+        for crf in (0, 35) for scale in (0.0, 0.15)
+    ]  # fmt: skip
+    assert len(set(made)) == 4
