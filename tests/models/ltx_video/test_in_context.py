@@ -26,9 +26,11 @@ from ltx_dist.estimates import working_sets
 from ltx_dist.media.sources import open_media
 from ltx_dist.models.family import family_of
 from ltx_dist.models.ltx_video.estimates import stage_work
+from ltx_dist.models.ltx_video.load import load_component
 from ltx_dist.pipeline.conditions import Condition, Lora
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import PLAIN
 from ltx_dist.run.cost_store import component_configs
 from ltx_dist.weights.loading import load_noise_scheduler
 from ltx_dist.weights.lora import use_loras
@@ -129,14 +131,13 @@ def with_lora(parts: Parts, control: Lora) -> Parts:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_reference_is_followed_as_in_the_trainers_pipeline(parts: Parts, media: Media, control: Lora, case: str):
-    from ltx_dist.models.ltx_video.load import load_transformer
-
     request = following(media, control, **CASES[case](media))
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    transformer = load_transformer(parts.checkpoint, parts.dtype, loras=(control,))
+    adapted = with_lora(parts, control)
+    transformer = load_component("transformer", adapted.checkpoint, parts.dtype, PLAIN, CPU)
     use_loras(transformer, request.loras)
     expected = trainer_latents(parts, request, transformer, generator)
-    latents: Latents = with_lora(parts, control).stages(replace(request, decode_timestep=0.05))["denoise"]
+    latents: Latents = adapted.stages(request)["denoise"]
     assert torch.equal(latents.latents, expected)
     assert torch.equal(latents.generator_state, generator.get_state())
 
