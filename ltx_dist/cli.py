@@ -68,6 +68,10 @@ PlannedOutput = Annotated[
     Path | None, typer.Option("-o", "--output", help="The folder that the clips are to go to, if it exists already.")
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="A folder of images: each is the first frame of the clip that has the file's name."),
+]
 Exact = Annotated[
     bool,
     typer.Option("--exact", help="Fail a clip that runs out of memory instead of retrying in ways that change pixels."),
@@ -86,6 +90,7 @@ def render(
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
+    images: Images = None,
     executor: Executor = ExecutorKind.AUTO,
     address: Address = None,
     bfloat16: Bfloat16 = False,
@@ -108,7 +113,7 @@ def render(
         overrides = [*(set_ or []), *(override for override, given in short.items() if given)]
         settings = load(config, overrides, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
-        sys.exit(_render(given_prompts(prompts, prompt), output, settings, executor, address, json_events))
+        sys.exit(_render(given_prompts(prompts, prompt), output, settings, executor, address, json_events, images))
 
 
 @app.command(rich_help_panel=RENDER)
@@ -146,6 +151,7 @@ def plan(
     expand: Expand = None,
     column: Column = None,
     keep_columns: KeepColumns = None,
+    images: Images = None,
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
@@ -162,7 +168,7 @@ def plan(
 
         settings = load(config, set_, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
-        batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers)
+        batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers, images)
         console = printing_console()
         print_plan(plan_of(batch), console)
         if output is not None and (number := outdated(output, batch.names)):
@@ -208,12 +214,14 @@ def _render(
     executor: ExecutorKind,
     address: str | None,
     json_events: Path | None,
+    images: Path | None = None,
 ) -> int:
     from ltx_dist.commands.rendering import run_command
     from ltx_dist.run.batch import open_batch
     from ltx_dist.store.output import open_output
 
-    return run_command(open_batch(prompts, config), open_output(output), executor, address, json_events)
+    batch = open_batch(prompts, config, images=images)
+    return run_command(batch, open_output(output), executor, address, json_events)
 
 
 if __name__ == "__main__":

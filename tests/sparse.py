@@ -6,6 +6,7 @@ Whatever reads headers alone, planning above all, cannot tell them from download
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from ltx_dist.checkpoints.tokenizer_folder import BYTE_TOKENS
@@ -58,3 +59,28 @@ def _write_holes(path: Path, num_elements: dict[str, int]) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
+
+
+UPSCALER_PARAMETERS = 126_250_624
+"""Of ltxv-spatial-upscaler-0.9.8.safetensors: 505 MB of float32."""
+
+
+def save_sparse_upscaler(path: Path) -> Path:
+    """Its official file: the config in the metadata, two tensors with their shapes, and the rest as one."""
+    shapes = {"initial_conv.weight": [512, 128, 3, 3, 3], "upsampler.0.weight": [2048, 512, 3, 3]}
+    shapes["rest"] = [UPSCALER_PARAMETERS - sum(math.prod(shape) for shape in shapes.values())]
+    config = {
+        "_class_name": "LatentUpsampler", "in_channels": 128, "mid_channels": 512, "num_blocks_per_stage": 4, "dims": 3,
+        "spatial_upsample": True, "temporal_upsample": False,
+    }  # fmt: skip
+    header: dict[str, object] = {"__metadata__": {"config": json.dumps(config)}}
+    end = 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path

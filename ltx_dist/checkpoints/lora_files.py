@@ -155,6 +155,14 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     return LoraFile(path, layers, num_parameters)
 
 
+def is_in_context(place: str) -> bool:
+    """Whether a LoRA is for use with a reference video, by its name, or its repository's in the hub's cache: nothing
+    inside the files of Lightricks' IC-LoRAs tells."""
+    path = Path(place)
+    names = [path.name, *(part for part in path.parts if part.startswith("models--"))]
+    return any(re.search(r"ic[-_]?lora", name, re.IGNORECASE) for name in names)
+
+
 def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Checkpoint:
     """The checkpoint with every LoRA that any of the requests has, each once, and their parameters: as
     `COMPONENT.loras`."""
@@ -211,7 +219,7 @@ def _by_diffusers_name(name: str) -> str:
 
 
 def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linears: Linears, label: str) -> None:
-    """All layers are the transformer's, whole, and of its sizes."""
+    """All layers are the transformer's, whole, of its sizes, and of numbers that can be added to its weights."""
     for layer, parts in found.items():
         key = min(parts.values())
         if layer not in linears:
@@ -225,6 +233,15 @@ def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linear
             sizes = f"{_shape(b)} and {_shape(a)} for a layer of {out}x{into}"
             reason = _seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
             raise ValueError(f"{label}: {key}: {sizes}{reason}")
+        if not a[0]:
+            raise ValueError(f"{label}: {parts['a']}: of rank 0; train or export it again")
+        for one in (parts["a"], parts["b"]):
+            if not header.tensors[one].dtype.startswith(("F", "BF")):
+                raise ValueError(
+                    f"{label}: {one}: {header.tensors[one].dtype}, not floating-point numbers; export it in bfloat16"
+                )
+        if (count := header.tensors[parts["alpha"]].num_elements if "alpha" in parts else 1) != 1:
+            raise ValueError(f"{label}: {parts['alpha']}: {count} numbers, not one; export it again")
 
 
 def _layer(parts: Mapping[str, str], header: Header, path: Path, metadata: Mapping[str, Any], layer: str) -> LoraLayer:

@@ -12,6 +12,7 @@ from rich.text import Text
 from ltx_dist.api.planning import Plan, duration
 from ltx_dist.inputs.variants import summary
 from ltx_dist.messages import count
+from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
 from ltx_dist.pipeline.worker import Placement
@@ -56,6 +57,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(advice(best), highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print(_workers_table(batch, best.placement, precision))
+    for line in dict.fromkeys(_passes(request) for request in batch.requests if request.second_pass):
+        console.print(line, highlight=False)
     if best.placement.tiling != UNTILED:
         console.print(f"Decoding in tiles of {_pieces(best.placement.tiling)}", highlight=False)
     if (most := max(batch.demand(precision).together.values(), default=1)) > 1:
@@ -92,6 +95,14 @@ def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:
         f"{'' if many == 1 else ' each'}: " + " + ".join(f"{count(steps, 'step')} x {calls}" for steps, calls in passes)
         for passes, many in Counter(clips).most_common(MAX_KINDS_SHOWN)
     ]
+
+
+def _passes(request: RenderRequest) -> str:
+    first, second, clip = (
+        f"{width}x{height}"
+        for height, width in (request.first_size, request.decoded_size, (request.height, request.width))
+    )
+    return f"Two passes: {first}, then {second}" + (f", scaled to {clip}" if second != clip else "")
 
 
 def _pieces(tiling: DecodeTiling) -> str:

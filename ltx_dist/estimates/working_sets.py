@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from ltx_dist.pipeline.conditions import SecondPass
+from ltx_dist.pipeline.conditions import SecondPass, window_places
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, UNTILED, DecodeTiling
 
@@ -53,10 +53,24 @@ def refine_bytes(
 
 def denoised_tokens(request: RenderRequest, size: tuple[int, int], ratios: tuple[int, int]) -> int:
     """Latents that a pass over `size` (height and width) works on: the clip's, and those of conditions that do not
-    begin it, which are added to them: of an image one frame, of a video two."""
+    begin it, which are added to them: of an image one frame, of a video two, of a reference all."""
     spatial, temporal = ratios
     extra = sum(2 if one.is_video else 1 for one in request.conditions if one.frame_index)
-    return ((request.num_frames - 1) // temporal + 1 + extra) * (size[0] // spatial) * (size[1] // spatial)
+    frames = (request.num_frames - 1) // temporal + 1
+    if request.windows:
+        frames = max(window_frames(request, temporal))
+    return (frames * (2 if request.reference else 1) + extra) * (size[0] // spatial) * (size[1] // spatial)
+
+
+def window_frames(request: RenderRequest, temporal: int) -> list[int]:
+    """Latent frames that the transformer works on in each window of a long clip: with the end of the window before, and
+    with the first frame, which every window sees."""
+    windows = request.windows
+    assert windows is not None, request.request_id
+    tile, overlap = windows.temporal_tile_size, windows.temporal_overlap
+    places = window_places(request.num_frames, tile, overlap, temporal)
+    first = len(request.conditions)
+    return [end - start + first + (overlap // temporal if start else 0) for start, end in places]
 
 
 def _step_bytes(
@@ -68,13 +82,13 @@ def _step_bytes(
     element_bytes: int,
 ) -> int:
     """In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is
-    in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With conditions every token has a timestep
-    of its own, and the modulation, which is one row otherwise, 13 more tensors.
+    in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With conditions, a reference or windows
+    every token has a timestep of its own, and the modulation, which is one row otherwise, 13 more tensors.
     """
     tokens = denoised_tokens(request, size, ratios)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     per_element = 5 * 4 + 6 * 2 if element_bytes == 2 else (2 * 4 + 6) * 4
-    if request.conditions:
+    if request.seen or request.windows:
         per_element += 13 * element_bytes
     text = request.max_sequence_length * (config["caption_channels"] + width) * element_bytes
     latents = tokens * config["in_channels"] * element_bytes
@@ -87,10 +101,10 @@ def encode_image_bytes(config: Config, request: RenderRequest, element_bytes: in
     The peak is in the first block's norm, at a quarter of the height and width: 2 tensors in the VAE's precision and 2
     in float32 and the residual, or in float32 5 and a padded copy's frames.
     """
-    media = [*request.conditions, *([request.video] if request.video else [])]
+    media = [*request.seen, *([request.video] if request.video else [])]
     frames = max((medium.num_frames for medium in media), default=0)
-    # Conditions are encoded at the second pass's size, too.
-    height, width = request.decoded_size if request.conditions else request.first_size
+    # All but the video that the clip begins as are encoded at the second pass's size, too.
+    height, width = request.decoded_size if request.seen else request.first_size
     elements = config["block_out_channels"][0] * (height // config["patch_size"]) * (width // config["patch_size"])
     per_frame = max(14 * frames, 22) if element_bytes == 2 else max(20 * frames + 16, 44)
     return per_frame * elements + 3 * frames * height * width * (4 + element_bytes)

@@ -40,7 +40,8 @@ def cut_off(requests: Iterable[RenderRequest], checkpoint: Checkpoint) -> dict[s
         long = [
             CutOff(field, tokens, limit)
             for field in fields
-            if _may_exceed(text := getattr(request, field), limit) and (tokens := counter()(text)) > limit
+            for text in _texts(request, field)
+            if _may_exceed(text, limit) and (tokens := counter()(text)) > limit
         ]
         if long:
             found[request.request_id] = tuple(long)
@@ -61,6 +62,11 @@ def cut_off_warning(found: Mapping[str, tuple[CutOff, ...]], most: int = T5_TOKE
         f"{count(len(found), 'clip')} with text that is cut off: {', '.join(named)}; shorten it, or set "
         f"max_sequence_length, which may be {most}"
     )
+
+
+def _texts(request: RenderRequest, field: str) -> tuple[str, ...]:
+    """What is encoded by itself: of a long clip the prompt of each window."""
+    return request.windows.distinct_prompts if field == "prompt" and request.windows else (getattr(request, field),)
 
 
 def _may_exceed(text: str, limit: int) -> bool:

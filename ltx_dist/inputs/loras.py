@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.checkpoints.lora_files import linear_layers, read_lora
+from ltx_dist.checkpoints.lora_files import is_in_context, linear_layers, read_lora
 from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.media.sources import open_media, resolve_place
 from ltx_dist.pipeline.conditions import Lora
@@ -22,16 +22,27 @@ class LoraResolver:
         self._known: dict[str, Lora | str] = {}
 
     def resolve(
-        self, asked: Sequence[LoraRow], folder: Path | None = None, beside: Sequence[Lora] = ()
+        self,
+        asked: Sequence[LoraRow],
+        folder: Path | None = None,
+        beside: Sequence[Lora] = (),
+        has_reference: bool = False,
     ) -> tuple[Lora, ...]:
         """In their order. beside: those that they are used together with. Raises ValueError for one that is missing, of
-        another model, or there twice."""
+        another model, or there twice, and for an IC-LoRA or a reference video without the other."""
         found = [self._find(one, folder or self._folder) for one in asked]
         seen = {lora.sha256 for lora in beside}
         for lora in found:
             if lora.sha256 in seen:
                 raise ValueError(f"{lora.place}: given twice; add up the weights")
             seen.add(lora.sha256)
+        in_context = [lora for lora in found if is_in_context(lora.place)]
+        if in_context and not has_reference:
+            place, generation = in_context[0].place, self._checkpoint.generation
+            remedy = "those of LTX-2 are not supported" if generation else "give the row that video as reference"
+            raise ValueError(f"{place}: an IC-LoRA, which follows a video; {remedy}")
+        if has_reference and not found:
+            raise ValueError("a reference video is followed only with an IC-LoRA; name one")
         return tuple(found)
 
     def _find(self, asked: LoraRow, folder: Path | str) -> Lora:

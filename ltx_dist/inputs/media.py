@@ -17,7 +17,7 @@ from ltx_dist.pipeline.conditions import Condition, steps_of
 
 _OF_ROW = tuple(Preparation.model_fields)
 
-FIELDS = ("image", "conditions", "video", "denoise_strength", *_OF_ROW)
+FIELDS = ("image", "conditions", "video", "denoise_strength", "reference", *_OF_ROW)
 """The fields of a row that are about media."""
 
 
@@ -45,14 +45,16 @@ class MediaResolver:
         self._known: dict[tuple[str, bool, int], Picture | str] = {}
 
     def resolve(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """`conditions`, `video` and `denoise_strength` of a request, of a row whose fields are right by themselves."""
+        """What a request has of media, of a row whose fields are right by themselves."""
         self.problems, self.warnings = [], []
         asked = [("image", ConditionRow(image=row["image"]))] if row.get("image") else []
         asked += [(f"conditions: [{index}]", one) for index, one in enumerate(row.get("conditions") or ())]
         conditions = [self._condition(field, one, row) for field, one in asked]
         resolved: dict[str, Any] = {"conditions": tuple(one for one in conditions if one is not None)}
         if row.get("video"):
-            resolved["video"] = self._source(row)
+            resolved["video"] = self._whole("video", row)
+        if row.get("reference"):
+            resolved["reference"] = self._whole("reference", row)
         if row.get("denoise_strength") is not None:
             resolved["denoise_strength"] = row["denoise_strength"]
         self._check_strength(row)
@@ -95,21 +97,21 @@ class MediaResolver:
             **settings,
         )
 
-    def _source(self, row: Mapping[str, Any]) -> Condition | None:
-        """The video that the clip begins as: its first frames, as many as the clip has."""
-        picture = self._open("video", row["video"], True, row["num_frames"])
+    def _whole(self, field: str, row: Mapping[str, Any]) -> Condition | None:
+        """A video of the clip's length: its first frames, as many as the clip has."""
+        picture = self._open(field, row[field], True, row["num_frames"])
         if picture is None:
             return None
         if picture.num_frames < row["num_frames"]:
             ratio = self._checkpoint.temporal_compression_ratio
             longest = (picture.num_frames - 1) // ratio * ratio + 1
             self.problems.append(
-                ("video", f"{picture.file.place}: has {picture.num_frames} frames and the clip {row['num_frames']}; "
+                (field, f"{picture.file.place}: has {picture.num_frames} frames and the clip {row['num_frames']}; "
                  f"set num_frames: {longest}, or give a longer video")
             )  # fmt: skip
             return None
-        settings = self._preparation("video", None, row)
-        self._warn("video", picture, row, settings["fit"])
+        settings = self._preparation(field, None, row)
+        self._warn(field, picture, row, settings["fit"])
         file = picture.file
         return Condition(file.place, file.sha256, is_video=True, num_frames=row["num_frames"], **settings)
 
@@ -140,7 +142,11 @@ class MediaResolver:
         return {"fit": chosen["fit"] or "crop", "preprocess": "diffusers", "crf": chosen["crf"], "blur": False}
 
     def _open(self, field: str, given: str, is_video: bool, limit: int) -> Picture | None:
-        place = resolve_place(given, self._folder)
+        try:
+            place = resolve_place(given, self._folder)
+        except ValueError as error:
+            self.problems.append((field, str(error)))
+            return None
         known = self._known.get((place, is_video, limit))
         if known is None:
             try:
@@ -177,14 +183,17 @@ class MediaResolver:
         if self._checkpoint.generation:
             if row.get("video"):
                 self.problems.append(("video", "LTX-2 does not begin as a video; give its frames as conditions"))
+            if row.get("reference"):
+                self.problems.append(("reference", "is for IC-LoRAs of LTX-Video; those of LTX-2 are not supported"))
             return
         if self._checkpoint.pipeline_class == TAKES_TIMESTEPS:
             return
         plain = len(asked) == 1 and (asked[0][1].image is not None, asked[0][1].frame_index, asked[0][1].strength) == (
             True, 0, 1.0,
         )  # fmt: skip
-        if asked and not plain or row.get("video"):
-            field = "video" if row.get("video") else "conditions"
+        videos = [field for field in ("video", "reference") if row.get(field)]
+        if asked and not plain or videos:
+            field = videos[0] if videos else "conditions"
             self.problems.append(
                 (field, f"{self._checkpoint.pipeline_class}, which renders this checkpoint, takes one image, as "
                  "the first frame and at full strength; use a checkpoint of 0.9.5 or newer")

@@ -78,6 +78,22 @@ class LoraRow(_Part):
         return self
 
 
+class SegmentRow(_Part):
+    """What a long clip shows for some of its frames."""
+
+    prompt: str = Field(min_length=1)
+    num_frames: int | None = Field(None, ge=1)
+
+
+class WindowsRow(_Part):
+    """The windows that a long clip is denoised in; defaults of diffusers' LTXI2VLongMultiPromptPipeline."""
+
+    temporal_tile_size: int = Field(80, ge=1, le=100_000)
+    temporal_overlap: int = Field(24, ge=1, le=100_000)
+    temporal_overlap_cond_strength: float = Field(0.5, gt=0, le=1)
+    adain_factor: float = Field(0.25, ge=0, le=1)
+
+
 def lora_rows(value: object) -> object:
     """One path, or a list with paths in it, for mappings with a path."""
     listed = [value] if isinstance(value, str) else value

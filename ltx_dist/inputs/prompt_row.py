@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS, RowSettings
 from ltx_dist.inputs.explain import explain_within
-from ltx_dist.inputs.media_rows import ConditionRow, LoraRow, lora_rows
+from ltx_dist.inputs.media_rows import ConditionRow, LoraRow, SegmentRow, WindowsRow, lora_rows
 from ltx_dist.inputs.names import usable_name
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.schedules import falling_numbers
@@ -48,6 +48,22 @@ class Row(RowSettings):
     )
     video: str | None = Field(
         None, min_length=1, description="a video that the clip starts from, a file or URL; see `denoise_strength`"
+    )
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        description="a video, a file or URL, that an IC-LoRA in `loras` follows: depth, poses, edges, or a clip to add "
+        "detail to; at least as long as the clip",
+    )
+    segments: list[SegmentRow] | None = Field(
+        None,
+        min_length=1,
+        description="for a long clip, in place of `prompt`: mappings with a `prompt` and the `num_frames` that show it",
+    )
+    windows: WindowsRow | None = Field(
+        None,
+        description="denoise a long clip in windows, with a prompt for each, separated by `|`: `temporal_tile_size` "
+        "(80 frames), `temporal_overlap` (24), `temporal_overlap_cond_strength`, `adain_factor`",
     )
     loras: list[LoraRow] | None = Field(
         None,

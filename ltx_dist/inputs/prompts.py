@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.clip_settings import SOUND_FIELDS
 from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import DefaultsConfig
+from ltx_dist.inputs.images_folder import ImagesFolder
 from ltx_dist.inputs.loras import LoraResolver
 from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
 from ltx_dist.inputs.media import MediaResolver
@@ -29,7 +30,11 @@ from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
 from ltx_dist.inputs.schedules import overlaid
 from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
 from ltx_dist.inputs.variants import Variant, variation_of
+from ltx_dist.inputs.windows import FIELDS as WINDOW_FIELDS
+from ltx_dist.inputs.windows import asks_for_windows, windows_of, with_segments_joined
+from ltx_dist.media.checks import high_frame_rate_warning, refined_aspect_warning
 from ltx_dist.messages import Mistakes, printable, show
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
@@ -42,6 +47,7 @@ def read_prompts(
     loras: Sequence[LoraRow] = (),
     reading: PromptsConfig | None = None,
     notes: dict[str, dict[str, Any]] | None = None,
+    images: Path | None = None,
 ) -> list[RenderRequest]:
     """The requests of a prompt file (.txt, .csv, .tsv, .jsonl, .json, .yaml, .yml, .parquet), in its order.
 
@@ -50,14 +56,16 @@ def read_prompts(
     What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
     opened and hashed; their paths are relative to the prompt file's folder. reading: the config's section `prompts`.
     What sidecars say of single clips is added to `notes`, by name: the row's `meta`, and `variation`, which has the
-    name that the clips of a row share and the values of this one.
+    name that the clips of a row share and the values of this one. images: a folder of first frames for the clips of the
+    same names.
 
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
     reading = reading or PromptsConfig()
     file = read_prompt_file(source, Columns(reading.columns, frozenset(reading.keep_columns)))
-    resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading)
+    first_frames = ImagesFolder(images) if images is not None else None
+    resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading, first_frames)
     for position, item in enumerate(file.items):
         resolver.add(position, item)
         if len(resolver.requests) > MAX_ROWS:
@@ -69,6 +77,7 @@ def read_prompts(
     if warnings is not None:
         doubts = [*file.doubts, *unexpanded_parts(resolver.requests), *resolver.doubts]
         warnings += dict.fromkeys(f"{file.label}:{doubt.line}: {doubt.message}" for doubt in doubts)
+        warnings += first_frames.warnings() if first_frames else ()
     if notes is not None:
         notes |= resolver.notes
     return [request for _, request in resolver.requests]
@@ -85,12 +94,13 @@ class _Resolver:
         folder: Path | str,
         loras: Sequence[LoraRow],
         reading: PromptsConfig,
+        images: ImagesFolder | None,
     ) -> None:
         self.requests: list[tuple[Item, RenderRequest]] = []
         self.notes: dict[str, dict[str, Any]] = {}
         self.problems: dict[Problem, None] = {}
         self.doubts: list[Doubt] = []
-        self._media = MediaResolver(folder, checkpoint)
+        self._media, self._images = MediaResolver(folder, checkpoint), images
         self._loras, self._model_loras = LoraResolver(folder, checkpoint, loras), loras
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._named = defaults.named
@@ -113,6 +123,11 @@ class _Resolver:
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
         # A null says not set, as an empty cell does.
         given = {key: value for key, value in given.items() if value is not None or key not in Row.model_fields}
+        try:
+            given = with_segments_joined(given)
+        except ValueError as error:
+            self._note(item, str(error))
+            return
         variants, problems = self._variation.of(given, self._seed + position)
         for problem in problems:
             self._note(item, problem)
@@ -147,6 +162,7 @@ class _Resolver:
             return None
         if "meta" in of_clip:
             self.notes.setdefault(row["name"], {})["meta"] = of_clip["meta"]
+        self._pair(item, row)
         extra = self._resolve_extra(item, row, two_passes)
         return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
 
@@ -166,6 +182,14 @@ class _Resolver:
             self.notes[row["name"]] = {"variation": {"of": shared, "values": dict(variant.values)}}
         self._claim(item, row["name"])
 
+    def _pair(self, item: Item, row: dict[str, Any]) -> None:
+        """Give the row the image of its name, of `--images`."""
+        found = self._images.take(row["name"]) if self._images else None
+        if found and row.get("image"):
+            self._note(item, f"image: --images has {found.name} for this row, too; leave one of the two out")
+        elif found:
+            row["image"] = str(found)
+
     def _has_two_passes(self, item: Item, given: dict[str, Any]) -> bool | None:
         """Whether a row asks for two passes; None after noting why that is unclear."""
         recipe, settings = (given.get(key, self._defaults.get(key)) for key in ("recipe", "second_pass"))
@@ -173,6 +197,8 @@ class _Resolver:
             self._note(item, "second_pass: recipe is one_pass; leave one of the two out")
             return None
         try:
+            if asks_for_windows(given) and recipe is None and not given.get("second_pass"):
+                recipe, settings = "one_pass", None
             return has_two_passes(recipe, settings, self._preset, self._checkpoint)
         except ValueError as error:
             self._note(item, f"{'second_pass' if given.get('second_pass') else 'recipe'}: {error}")
@@ -181,12 +207,12 @@ class _Resolver:
     def _resolve_extra(self, item: Item, row: dict[str, Any], two_passes: bool) -> dict[str, Any] | None:
         """Media, second pass and LoRAs, of a row whose fields are right by themselves and lose those that ask for
         them; or None after noting what is wrong."""
-        asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, "recipe", "second_pass", "loras")}
+        asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, *WINDOW_FIELDS, "recipe", "second_pass", "loras")}
         media, adds = row | asked, list[LoraRow]()
         extra = self._media.resolve(media)
         problems = self._media.problems
         self.doubts += [Doubt(item.line, f"{field}: {message}") for field, message in self._media.warnings]
-        if not asked["image"] and not asked["conditions"]:
+        if not any(asked[field] for field in ("image", "conditions", "reference")):
             row.pop("image_cond_noise_scale", None)  # it changes nothing, and must not change the key
         try:
             if two_passes:
@@ -201,9 +227,17 @@ class _Resolver:
         except ValueError as error:
             problems.append(("second_pass", str(error)))
         try:
+            extra["windows"] = windows_of(row, asked | {"second_pass": two_passes}, self._checkpoint)
+        except ValueError as error:
+            field, _, message = str(error).partition(": ")
+            problems.append((field, message))
+        if asks_for_windows(asked):
+            row.pop("image_cond_noise_scale", None)  # their pipeline has no such noise
+        try:
             of_config = asked["loras"] is None
             listed = self._model_loras if of_config else asked["loras"]
-            extra["loras"] = self._loras.resolve(listed, Path() if of_config else None)
+            folder = Path() if of_config else None
+            extra["loras"] = self._loras.resolve(listed, folder, has_reference=bool(asked["reference"]))
         except ValueError as error:
             problems.append(("model.loras" if asked["loras"] is None else "loras", str(error)))
         else:
@@ -213,6 +247,8 @@ class _Resolver:
             problems += sound_problems(of_sound, media, self._checkpoint)
             self.doubts += [Doubt(item.line, message) for message in sound_warnings(of_sound, media, self._checkpoint)]
             extra["sound"] = None if problems else sound_settings(of_sound, media)
+        else:
+            self.doubts += [Doubt(item.line, message) for message in _odd_settings(row, extra.get("second_pass"))]
         for field, message in problems:
             self._note(item, f"{field}: {message}")
         return None if problems else extra
@@ -252,6 +288,14 @@ class _Resolver:
 
     def _note(self, item: Item, message: str) -> None:
         self.problems[Problem(item.line, message)] = None  # once per row, however many clips it asks for
+
+
+def _odd_settings(row: dict[str, Any], two: SecondPass | None) -> Iterator[str]:
+    """What of a clip of LTX-Video can be rendered and may not be meant."""
+    if message := high_frame_rate_warning(row["frame_rate"]):
+        yield f"frame_rate: {message}"
+    if two and (message := refined_aspect_warning(two.width, two.height, row["width"], row["height"])):
+        yield f"second_pass: {message}"
 
 
 def _quoted(content: object) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
-from ltx_dist.inputs.media_rows import SecondPassRow
+from ltx_dist.inputs.media_rows import SecondPassRow, WindowsRow
 from ltx_dist.inputs.prompt_row import Row
 
 FIRST = ("prompt", "name", "seed")
@@ -19,7 +19,7 @@ FIRST = ("prompt", "name", "seed")
 
 NAMES = {
     str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers", list: "list",
-    dict: "mapping", SecondPassRow: "mapping",
+    dict: "mapping", SecondPassRow: "mapping", WindowsRow: "mapping",
 }  # fmt: skip
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 MAX_ASPECT_CHANGE = 0.01
 """A change of shape that `stretch` makes without a warning: under 1 % nobody sees it."""
 
+MAX_REFINED_CHANGE = 0.02
+"""The same after a second pass, whose sizes are rounded: as published, frames for 1216x704 are stretched by 3 %."""
+
+MAX_FRAME_RATE = 30
+"""Frames per second; the default of Lightricks' inference.py."""
+
 
 def frame_index_problem(index: int, num_frames: int, is_video: bool, temporal_ratio: int) -> str | None:
     """Why a condition cannot begin at this frame of a clip of `num_frames`; None if it can. -1 is the last frame.
@@ -75,6 +81,23 @@ def frame_rate_warning(found: float | None, frame_rate: float) -> str | None:
         return None
     speed = f"it will play {frame_rate / found:.2g} times as fast"
     return f"has {found:g} frames per second and the clip {frame_rate:g}: {speed}"
+
+
+def refined_aspect_warning(width: int, height: int, clip_width: int, clip_height: int) -> str | None:
+    """That the frames of a second pass are stretched to the clip's size, where it shows; None up to 2 %."""
+    change = abs((clip_width / clip_height) / (width / height) - 1)
+    if change <= MAX_REFINED_CHANGE:
+        return None
+    return f"frames of {width}x{height} are stretched by {change:.0%} to {clip_width}x{clip_height}"
+
+
+def high_frame_rate_warning(frame_rate: float) -> str | None:
+    """That LTX-Video knows no motion of this rate, or None."""
+    if frame_rate <= MAX_FRAME_RATE:
+        return None
+    return (
+        f"{frame_rate:g} is above {MAX_FRAME_RATE}, the highest that LTX-Video was trained for; motion may look wrong"
+    )
 
 
 def _whole(frames: int, temporal_ratio: int) -> int:

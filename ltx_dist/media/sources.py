@@ -35,11 +35,16 @@ class MediaFile:
 def resolve_place(given: str, folder: Path | str) -> str:
     """The URL, or the absolute path: `given` is relative to `folder` unless it is absolute or begins with `~`.
 
-    folder: a URL, of prompts that are read from one, or a path.
+    folder: a URL, of prompts that are read from one, or a path. Raises ValueError for what no file can be called.
     """
+    if "\0" in given:
+        raise ValueError(f"{given!r}: no file can have this name, as there is a zero byte in it")
     if "://" in given and not given.startswith("file://"):
         return given
-    path = Path(given.removeprefix("file://")).expanduser()
+    try:
+        path = Path(given.removeprefix("file://")).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{given}: no such user's folder; write the path out") from None
     if isinstance(folder, str) and not path.is_absolute():
         return f"{folder}/{path.as_posix()}"
     return os.path.abspath(folder / path)

@@ -80,6 +80,36 @@ class SecondPass:
 
 
 @dataclass(frozen=True, slots=True)
+class Windows:
+    """Denoise a long clip in windows one after the other, each of which overlaps the one before.
+
+    prompts: one for each window. Other names and meanings are those of diffusers' LTXI2VLongMultiPromptPipeline; sizes
+    are in frames and multiples of the VAE's temporal ratio.
+    """
+
+    prompts: tuple[str, ...]
+    temporal_tile_size: int
+    temporal_overlap: int
+    temporal_overlap_cond_strength: float
+    adain_factor: float
+
+    @property
+    def distinct_prompts(self) -> tuple[str, ...]:
+        """Each once, in the order of their first windows."""
+        return tuple(dict.fromkeys(self.prompts))
+
+
+def window_places(num_frames: int, temporal_tile_size: int, temporal_overlap: int, ratio: int) -> list[tuple[int, int]]:
+    """First and past-the-last latent frame of each window, as diffusers has them. ratio: frames per latent frame."""
+    length, tile, overlap = (num_frames - 1) // ratio + 1, temporal_tile_size // ratio, temporal_overlap // ratio
+    places = [(0, min(tile, length))]
+    while places[-1][1] < length:
+        start = places[-1][0] + tile - overlap
+        places.append((start, min(start + tile, length)))
+    return places
+
+
+@dataclass(frozen=True, slots=True)
 class Lora:
     """Low-rank weights beside the transformer's. place: absolute path; sha256: of the file; weight: their factor."""
 

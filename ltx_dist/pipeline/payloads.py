@@ -35,13 +35,14 @@ class EncodedMedia:
     """What the VAE's encoder hands on: not a sample of its posteriors but their moments, as diffusers draws the sample
     with the clip's generator in the middle of its other draws.
 
-    conditions: of each, in their order, at the first pass's size: (1, C + 1, F, H, W) in the VAE's dtype, C means and
-        the one log variance that the encoder gives all channels. refined: the same at the second pass's size, or ().
+    seen: of each of the request's `seen`, in their order, at the first pass's size: (1, C + 1, F, H, W) in the VAE's
+        dtype, C means and the one log variance that the encoder gives all channels. refined: the same at the second
+        pass's size, or ().
     video: of what the clip begins as, at the first pass's size; None without.
     latents_mean, latents_std: (C,) in the VAE's dtype, by which diffusers normalises the samples.
     """
 
-    conditions: tuple[torch.Tensor, ...]
+    seen: tuple[torch.Tensor, ...]
     refined: tuple[torch.Tensor, ...]
     video: torch.Tensor | None
     latents_mean: torch.Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass, steps_of
+from ltx_dist.pipeline.conditions import Condition, Lora, SecondPass, Windows, steps_of
 from ltx_dist.pipeline.settings import setting
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 
@@ -21,7 +21,9 @@ class RenderRequest:
     the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1. `timesteps` is a
     schedule of its own, `num_inference_steps` long and falling from at most 1000; None leaves it to diffusers.
     `video`: what the clip begins as, in place of noise alone; of its steps only the last `denoise_strength` run.
-    `second_pass`: None renders in one pass at full size. `loras`: in their order, which the low bits depend on.
+    `reference`: a video as long as the clip that the transformer sees beside it, which IC-LoRAs are trained to follow.
+    `second_pass`: None renders in one pass at full size. `windows`: None denoises all frames at once; else `prompt` is
+    that of its windows, joined by ` | `. `loras`: in their order, which the low bits depend on.
     `sound`: of LTX-2.x, whose clips have some.
 
     A field with `metadata=setting(...)` is set in the same words by rows. The others are what rows resolve to.
@@ -147,7 +149,9 @@ class RenderRequest:
             other_names="denoise denoising_strength strength",
         ),
     )
+    reference: Condition | None = None
     second_pass: SecondPass | SoundSecondPass | None = None
+    windows: Windows | None = None
     loras: tuple[Lora, ...] = ()
     sound: SoundSettings | None = None
 
@@ -165,13 +169,25 @@ class RenderRequest:
 
     @property
     def num_steps(self) -> int:
-        """The steps that the first pass runs."""
-        return steps_of(self.num_inference_steps, self.denoise_strength)
+        """The steps that the first pass runs, in all windows of it."""
+        steps = steps_of(self.num_inference_steps, self.denoise_strength)
+        return steps * (len(self.windows.prompts) if self.windows else 1)
 
     @property
     def has_media(self) -> bool:
         """Whether the VAE has anything to encode."""
-        return bool(self.conditions) or self.video is not None
+        return bool(self.seen) or self.video is not None
+
+    @property
+    def has_own_pass(self) -> bool:
+        """Whether it shares no pass of the transformer with others: one with media or windows."""
+        return self.has_media or self.windows is not None
+
+    @property
+    def seen(self) -> tuple[Condition, ...]:
+        """What every step of the transformer sees of the media, each at the size of its pass: the conditions and, after
+        them, the reference."""
+        return (*self.conditions, self.reference) if self.reference else self.conditions
 
     @property
     def all_loras(self) -> tuple[Lora, ...]:

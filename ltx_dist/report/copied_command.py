@@ -58,7 +58,7 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
     """A request as a row asks for it: media and LoRAs by their places, the settings of sound side by side."""
     row = dict(request)
     sound, second, conditions = row.pop("sound", None), row.pop("second_pass", None), row.pop("conditions", None)
-    video, loras = row.pop("video", None), row.pop("loras", None)
+    video, reference, loras = (row.pop(key, None) for key in ("video", "reference", "loras"))
     if sound:
         row |= {key: value for key, value in sound.items() if value not in (None, [])}
     if second:
@@ -69,9 +69,15 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
     if conditions:
         row["conditions"] = [_condition(one, bool(sound)) for one in conditions]
     if video:
-        row |= {"video": video["place"], "fit": video["fit"]}
+        row |= {"video": video["place"]} | _preparation(video)
     else:
         row.pop("denoise_strength", None)
+    if reference:
+        row |= {"reference": reference["place"]} | _preparation(reference)
+    if windows := row.pop("windows", None):
+        row["segments"] = [{"prompt": prompt} for prompt in windows["prompts"]]
+        row["windows"] = {key: value for key, value in windows.items() if key != "prompts"}
+        del row["prompt"]
     if loras or settings.get("model.loras"):
         row["loras"] = _loras(loras or ())
     return row
@@ -94,8 +100,14 @@ def _condition(one: Mapping[str, Any], with_sound: bool) -> dict[str, Any]:
     elif with_sound:
         row["crf"] = one["crf"]
     elif one["preprocess"] == "official":
-        row |= {key: one[key] for key in ("preprocess", "crf", "blur")}
+        row |= _preparation(one)
     return row
+
+
+def _preparation(one: Mapping[str, Any]) -> dict[str, Any]:
+    """How a medium was brought to the clip's size, and by whose preparation."""
+    names = ("fit", "preprocess", "crf", "blur") if one["preprocess"] == "official" else ("fit",)
+    return {key: one[key] for key in names}
 
 
 def _second_pass(second: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, Fetch, open_checkpoint
@@ -285,11 +286,13 @@ def _tilings_of(
     return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 
-def open_batch(prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot) -> Batch:
+def open_batch(
+    prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot, images: Path | None = None
+) -> Batch:
     """Read and check everything that a run needs. Raises ValueError with every mistake found.
 
-    prompts: as in `read_prompts`. fetch: `fetch_headers` for a batch that is only
-    planned, so that a model on the hub is not downloaded.
+    prompts: as in `read_prompts`. fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub
+    is not downloaded. images: a folder with the first frames of the clips of the same names.
     """
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler, fetch)
     if checkpoint.generation:
@@ -309,7 +312,7 @@ def open_batch(prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snap
     warnings: list[str] = []
     notes: dict[str, dict[str, Any]] = {}
     requests = read_prompts(
-        prompts, config.defaults, preset, checkpoint, warnings, config.model.loras, config.prompts, notes
+        prompts, config.defaults, preset, checkpoint, warnings, config.model.loras, config.prompts, notes, images
     )
     if config.output.name is not None:
         requests, notes = renamed(requests, notes, config.output.name)
@@ -363,7 +366,9 @@ def _shape(request: RenderRequest) -> tuple[object, ...]:
     guided = request.guidance_scale > 1, request.do_classifier_free_guidance
     size = request.height, request.width, request.num_frames, request.max_sequence_length, guided
     conditions = tuple((one.is_video, one.frame_index, one.num_frames) for one in request.conditions)
-    return *size, request.second_pass, request.sound, request.video is not None, conditions
+    videos = request.video is not None, request.reference is not None
+    windows = request.windows and (request.windows.temporal_tile_size, request.windows.temporal_overlap)
+    return *size, request.second_pass, request.sound, videos, conditions, windows
 
 
 def _from_anywhere(name: str) -> str:

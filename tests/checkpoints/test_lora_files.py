@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import diffusers
 import loras
 import pytest
 import tiny
@@ -12,6 +13,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.lora_files import linear_layers, read_lora
+from ltx_dist.checkpoints.versions import read_config
 
 SMALL = ["transformer_blocks.0.attn1.to_q", "transformer_blocks.1.ff.net.2"]
 
@@ -140,3 +142,38 @@ def test_what_is_no_lora_at_all_is_refused(tmp_path: Path, linears: dict[str, tu
     assert "a git-lfs pointer, not the file itself" in refused(tmp_path / "c.safetensors", linears)
     (tmp_path / "d.ckpt").write_bytes(b"pickle")
     assert refused(tmp_path / "d.ckpt", linears).startswith("not a .safetensors file")
+
+
+def save_holes(path: Path, shapes: dict[str, list[int]]) -> Path:
+    """A file of bfloat16 tensors that were never written."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * shape[0] * shape[1]
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+def test_all_487_layers_of_the_distilled_lora_for_13b_are_found(tmp_path: Path):
+    """ltxv-13b-0.9.7-distilled-lora128: all linear layers, the top ones by Lightricks' names, of which diffusers drops
+    8 of 974 tensors."""
+    with torch.device("meta"):
+        transformer = diffusers.LTXVideoTransformer3DModel(**read_config("transformer-13b"))
+    linears = {
+        name: tuple(module.weight.shape)
+        for name, module in transformer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    halves = {f"{layer}.lora_A.weight": [128, into] for layer, (_, into) in linears.items()}
+    halves |= {f"{layer}.lora_B.weight": [out, 128] for layer, (out, _) in linears.items()}
+    shapes: dict[str, list[int]] = {}
+    for key, shape in halves.items():
+        layer, half = key.split(".lora_")
+        shapes[f"diffusion_model.{loras.TOP_LAYERS.get(layer, layer)}.lora_{half}"] = shape
+    assert len(shapes) == 974 and "diffusion_model.adaln_single.linear.lora_A.weight" in shapes
+    file = read_lora(save_holes(tmp_path / "distilled.safetensors", shapes), linears)
+    assert set(file.layers) == set(linears) and len(file.layers) == 487

@@ -178,9 +178,9 @@ def timestep_on_cpu(self: Any, request: Any, latents: Any, samples: torch.Tensor
     return samples, torch.zeros(1, dtype=samples.dtype)
 
 
-def prompts_on_cpu(self: Any, texts: Any, max_sequence_length: int) -> Any:
+def prompts_on_cpu(self: Any, texts: Any, max_sequence_length: int, *_: Any) -> Any:
     embeds, mask, _, _ = self._pipeline.encode_prompt(
-        texts, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=torch.device("cpu")
+        [*texts], do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=torch.device("cpu")
     )
     return embeds, mask
 

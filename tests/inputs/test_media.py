@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> 
     save_video(folder / "short.mp4", 5, 50)
     (folder / "text.png").write_text("no picture")
     loras.save(folder / "style.safetensors", loras.make_lora(linear_layers(checkpoint)))
+    loras.save(folder / "ltxv-ic-lora-depth.safetensors", loras.make_lora(linear_layers(checkpoint), rank=8))
     loras.save(folder / "other.safetensors", loras.make_lora(linear_layers(checkpoint), rank=2))
     return folder
 
@@ -207,6 +208,19 @@ def test_shapes_and_rates_are_warned_about(folder: Path, checkpoint: Checkpoint)
         f"{place}:3: image: {folder}/square.png: stretched by 50% from 500x500 to 96x64; fit: crop keeps its shape",
         f"{place}:4: conditions: [0].video: {folder}/long.mp4: has 25 frames per second and the clip 50: it will play "
         "2 times as fast",
+        f"{place}:4: frame_rate: 50 is above 30, the highest that LTX-Video was trained for; motion may look wrong",
+    ]
+
+
+def test_a_second_pass_of_another_shape_is_warned_about(folder: Path, with_upscaler: Checkpoint):
+    warnings: list[str] = []
+    sizes = [{"height": 704, "width": 1216}, {"height": 480, "width": 832}, {"height": 512, "width": 768}]
+    read(folder, with_upscaler, *({"num_frames": 33} | size for size in sizes), version="0.9.8-2b-distilled",
+         warnings=warnings)  # fmt: skip
+    place = f"{folder}/rows.jsonl"
+    assert warnings == [
+        f"{place}:1: second_pass: frames of 1600x896 are stretched by 3% to 1216x704",
+        f"{place}:2: second_pass: frames of 1088x576 are stretched by 8% to 832x480",
     ]
 
 
@@ -223,6 +237,42 @@ def test_older_versions_take_a_first_frame_and_no_more(folder: Path, checkpoint:
     ):
         message = refused(folder, older, row)
         assert "LTXPipeline, which renders this checkpoint, takes one image, as the first frame" in message
+
+
+def test_a_reference_video_goes_with_an_ic_lora(folder: Path, checkpoint: Checkpoint):
+    row = {"reference": "long.mp4", "loras": [{"path": "ltxv-ic-lora-depth.safetensors"}], "image": "a.png"}
+    (request,) = read(folder, checkpoint, row, fit="pad")
+    assert request.reference == Condition(
+        str(folder / "long.mp4"), request.reference.sha256 if request.reference else "", is_video=True, num_frames=33,
+        fit="pad",
+    )  # fmt: skip
+    assert request.has_media and len(request.seen) == 2 and request.seen[-1] is request.reference
+    (own,) = read(folder, checkpoint, {"reference": "long.mp4", "loras": ["style.safetensors"]})
+    assert own.reference and own.loras, "one that a user trained may have any name"
+
+
+def test_an_ic_lora_needs_a_reference_and_a_reference_one(folder: Path, checkpoint: Checkpoint):
+    place = folder / "ltxv-ic-lora-depth.safetensors"
+    alone = f"{place}: an IC-LoRA, which follows a video; give the row that video as reference"
+    assert refused(folder, checkpoint, {"loras": [place.name]}) == f"loras: {alone}"
+    named = (LoraRow(path=str(place)),)
+    assert refused(folder, checkpoint, {}, named=named) == f"model.loras: {alone}"
+    assert len(read(folder, checkpoint, {"loras": []}, named=named)) == 1
+    lone = refused(folder, checkpoint, {"reference": "long.mp4"})
+    assert lone == "model.loras: a reference video is followed only with an IC-LoRA; name one"
+    row = {"loras": [place.name]}
+    assert "has 5 frames and the clip 33" in refused(folder, checkpoint, row | {"reference": "short.mp4"})
+    assert "not a video" in refused(folder, checkpoint, row | {"reference": "a.png"})
+    older = replace(checkpoint, pipeline_class="LTXPipeline")
+    assert "use a checkpoint of 0.9.5 or newer" in refused(folder, older, row | {"reference": "long.mp4"})
+
+
+def test_an_ic_lora_of_another_size_of_model_is_refused(folder: Path, checkpoint: Checkpoint):
+    """All published ones are for 13B."""
+    wide = {"transformer.transformer_blocks.0.attn1.to_q": (4096, 4096)}
+    loras.save(folder / "wide-iclora.safetensors", loras.make_lora(wide))
+    message = refused(folder, checkpoint, {"loras": ["wide-iclora.safetensors"], "reference": "long.mp4"})
+    assert message.endswith("; the file seems to be for LTX-Video 13B")
 
 
 def test_a_file_is_opened_once_for_all_rows(folder: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
@@ -317,7 +367,7 @@ def test_loras_of_the_config_are_those_of_rows_without(folder: Path, checkpoint:
 def test_a_request_with_all_of_it_is_kept_and_read_again(folder: Path, with_upscaler: Checkpoint, tmp_path: Path):
     row = {
         "image": "a.png", "conditions": [{"video": "long.mp4", "num_frames": 9, "frame_index": 8}], "name": "clip",
-        "video": "long.mp4", "denoise_strength": 0.5, "loras": ["style.safetensors"],
+        "video": "long.mp4", "denoise_strength": 0.5, "loras": ["style.safetensors"], "reference": "long.mp4",
         "second_pass": {"timesteps": [909, 725]},
     }  # fmt: skip
     (request,) = read(folder, with_upscaler, row)

@@ -12,6 +12,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
 from ltx_dist.models.ltx_video.denoising import Denoising, first_pass
 from ltx_dist.models.ltx_video.geometry import VaeGeometry
+from ltx_dist.models.ltx_video.long_clips import LongDenoising
 from ltx_dist.models.ltx_video.stand_ins import EncodedVae
 from ltx_dist.pipeline.payloads import EncodedMedia, Latents
 from ltx_dist.pipeline.request import RenderRequest
@@ -24,6 +25,7 @@ class Denoise:
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._denoising = Denoising(components["transformer"], checkpoint, device, dtype)
+        self._long = LongDenoising(components["transformer"], checkpoint, device, dtype)
         self._checkpoint = checkpoint
         self._device = device
         self._geometry = VaeGeometry(checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio, dtype)
@@ -36,7 +38,7 @@ class Denoise:
         All requests share the passes: they differ in prompts and seeds, but in no other input of the transformer. Each
         has a CPU generator of its own, so the noise depends neither on the device nor on other clips. What a pass of
         several computes differs in the low bits from a pass of one: kernels choose their blocks by the size. A request
-        with media is alone.
+        with media or windows is alone.
         """
         request, texts = requests[0], [given["encode_text"] for given in inputs]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
@@ -47,10 +49,12 @@ class Denoise:
             vae = EncodedVae(self._checkpoint, self._device, media.latents_mean, media.latents_std)
             if media.video is not None:
                 latents = self._sample(vae, media.video, generators[0])
-            vae.expect(media.conditions)
-        denoised = self._denoising.run(
-            requests, first_pass(request), texts, generators, context.on_step, vae, request.conditions, latents
-        )
+            vae.expect(media.seen)
+        if request.windows:
+            denoised = self._long.run(request, texts[0], generators[0], context.on_step, vae)
+        else:
+            settings = first_pass(request)
+            denoised = self._denoising.run(requests, settings, texts, generators, context.on_step, vae, latents)
         return [
             Latents(
                 # A copy: a view would keep the others of the pass, and all of them would travel with it.

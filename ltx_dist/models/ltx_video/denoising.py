@@ -12,8 +12,8 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.finite import check_finite
+from ltx_dist.models.ltx_video.in_context import InContextPipeline
 from ltx_dist.models.ltx_video.stand_ins import NoPixels, empty_conditions
-from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
@@ -73,20 +73,19 @@ class Denoising:
         generators: Sequence[torch.Generator],
         on_step: Callable[[int], None],
         vae: Any,
-        conditions: Sequence[Condition] = (),
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(requests, C, F, H, W) float32 on the CPU, normalised. `on_step` is called with the number of steps done.
         Raises FloatingPointError where they are not finite.
 
-        vae: what stands for it, and for `conditions` has their posteriors. latents: (1, C, F, H, W) that noise is added
-        to, where `denoise_strength` is below 1. With either there is one request: diffusers would draw for all of them
-        from the first generator, or raise.
+        vae: what stands for it, and has the posteriors of what the request's transformer sees. latents: (1, C, F, H, W)
+        that noise is added to, where `denoise_strength` is below 1. With either there is one request: diffusers would
+        draw for all of them from the first generator, or raise.
         """
         request = requests[0]
-        assert len(requests) == 1 or (not conditions and latents is None)
+        assert len(requests) == 1 or (not request.seen and latents is None)
         use_loras(self._transformer, request.loras)
-        pipeline = self._pipeline(vae, bool(conditions))
+        pipeline = self._pipeline(vae, request)
         if pipeline.scheduler.config.get("stochastic_sampling"):
             # Its noise of every step is drawn without our generators: the pipelines hand them to no scheduler.
             torch.manual_seed(request.seed)
@@ -113,17 +112,20 @@ class Denoising:
             return_dict=False,
             callback_on_step_end=report_step,
             callback_on_step_end_tensor_inputs=[],
-            **self._media(pipeline, settings, conditions, latents),
+            **self._media(pipeline, settings, request, latents),
         )
         unpacked = _unpacked(pipeline, result, settings, request.num_frames).float().cpu()
         check_finite(unpacked, "the latents are", self._dtype, "model.precision")
         return unpacked
 
-    def _pipeline(self, vae: Any, has_conditions: bool) -> Any:
+    def _pipeline(self, vae: Any, request: RenderRequest) -> Any:
         """A pipeline of its own for each call, because the noise scheduler keeps the step it is at."""
         chosen = self._pipeline_class
-        if has_conditions and chosen is diffusers.LTXPipeline:
+        if request.conditions and chosen is diffusers.LTXPipeline:
             chosen = diffusers.LTXImageToVideoPipeline
+        if request.reference:
+            assert chosen is diffusers.LTXConditionPipeline, "older versions have no IC-LoRAs"
+            chosen = InContextPipeline
         pipeline: Any = chosen(
             scheduler=copy.deepcopy(self._noise_scheduler),
             vae=vae,
@@ -132,25 +134,23 @@ class Denoising:
             transformer=self._transformer,
         )
         pipeline.set_progress_bar_config(disable=True)
-        if has_conditions:
+        if request.seen:
             pipeline.video_processor = NoPixels()
         return pipeline
 
     @staticmethod
-    def _media(
-        pipeline: Any, settings: Pass, conditions: Sequence[Condition], latents: torch.Tensor | None
-    ) -> dict[str, Any]:
+    def _media(pipeline: Any, settings: Pass, request: RenderRequest, latents: torch.Tensor | None) -> dict[str, Any]:
         """Arguments that only some of the pipelines have."""
         if isinstance(pipeline, diffusers.LTXConditionPipeline):
             return {
                 # An empty list would fail in the middle of the pipeline.
-                "conditions": empty_conditions(conditions) if conditions else None,
+                "conditions": empty_conditions(request.seen) if request.seen else None,
                 "image_cond_noise_scale": settings.image_cond_noise_scale,
                 "denoise_strength": settings.denoise_strength,
                 "latents": latents,
             }
         assert latents is None and settings.denoise_strength == 1, "only LTXConditionPipeline begins in the middle"
-        return {"image": ""} if conditions else {}
+        return {"image": ""} if request.conditions else {}
 
     def _stacked(self, tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
         """On the device, one row per request; None without guidance."""

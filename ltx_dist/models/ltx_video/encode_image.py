@@ -44,8 +44,8 @@ class EncodeImage:
     def _encode_all(self, request: RenderRequest) -> EncodedMedia:
         two = request.second_pass
         return EncodedMedia(
-            conditions=tuple(self._moments(medium, *request.first_size) for medium in request.conditions),
-            refined=tuple(self._moments(medium, two.height, two.width) for medium in request.conditions) if two else (),
+            seen=tuple(self._moments(medium, *request.first_size) for medium in request.seen),
+            refined=tuple(self._moments(medium, two.height, two.width) for medium in request.seen) if two else (),
             video=self._moments(request.video, *request.first_size) if request.video else None,
             latents_mean=self._vae.latents_mean.cpu(),
             latents_std=self._vae.latents_std.cpu(),

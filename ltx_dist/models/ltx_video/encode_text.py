@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import diffusers
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
@@ -16,7 +17,7 @@ from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.weights.loading import pipeline_class
 
-CACHED_NEGATIVE_PROMPTS = 16
+REMEMBERED_PROMPTS = 16
 """Embeddings kept in host memory; a batch has one negative prompt, or a few."""
 
 
@@ -26,41 +27,59 @@ class EncodeText:
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self._device = device
-        self._pipeline: Any = pipeline_class(checkpoint)(
-            scheduler=None,
-            vae=None,
-            text_encoder=components["text_encoder"],
-            tokenizer=load_tokenizer(checkpoint),
-            transformer=None,
+        self._device, self._tokenizer = device, load_tokenizer(checkpoint)
+        self._pipeline = self._pipeline_of(pipeline_class(checkpoint), components["text_encoder"])
+        self._windowed = self._pipeline_of(
+            diffusers.LTXI2VLongMultiPromptPipeline,
+            components["text_encoder"],
+            diffusers.LTXEulerAncestralRFScheduler(),  # without one it warns
         )
-        self._encode_negative = lru_cache(CACHED_NEGATIVE_PROMPTS)(self._encode_one)
+        self._remembered = lru_cache(REMEMBERED_PROMPTS)(self._encode)
+
+    def _pipeline_of(self, chosen: Any, text_encoder: Any, scheduler: Any = None) -> Any:
+        return chosen(
+            scheduler=scheduler, vae=None, text_encoder=text_encoder, tokenizer=self._tokenizer, transformer=None
+        )
 
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Conditioning]:
         """Embeddings of each request on the CPU. Their prompts, padded to one length, share a pass.
 
-        The negative prompt has a pass of its own, as in diffusers, and is remembered.
+        The negative prompt has a pass of its own, as in diffusers, and is remembered; so has each prompt of long clips.
         """
-        embeds, mask = self._encode([request.prompt for request in requests], requests[0].max_sequence_length)
+        if requests[0].windows:
+            return [self._of_windows(request) for request in requests]
+        prompts = tuple(request.prompt for request in requests)
+        embeds, mask = self._encode(prompts, requests[0].max_sequence_length)
         return [
             Conditioning(embeds[row : row + 1].clone(), mask[row : row + 1].clone(), *self._negative(request))
             for row, request in enumerate(requests)
         ]
 
+    def _of_windows(self, request: RenderRequest) -> Conditioning:
+        """A row for each of the distinct prompts."""
+        assert request.windows is not None, request.request_id
+        limit = request.max_sequence_length
+        pairs = [self._remembered((prompt,), limit, True) for prompt in request.windows.distinct_prompts]
+        embeds, masks = zip(*pairs, strict=True)
+        return Conditioning(torch.cat(embeds), torch.cat(masks), *self._negative(request))
+
     def _negative(self, request: RenderRequest) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         if not request.do_classifier_free_guidance:
             return None, None
-        return self._encode_negative(request.negative_prompt, request.max_sequence_length)
+        return self._remembered((request.negative_prompt,), request.max_sequence_length, request.windows is not None)
 
-    def _encode_one(self, text: str, max_sequence_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._encode([text], max_sequence_length)
+    def _encode(
+        self, texts: tuple[str, ...], max_sequence_length: int, in_windows: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(texts, max_sequence_length, caption_channels) and (texts, max_sequence_length), on the CPU.
 
-    def _encode(self, texts: list[str], max_sequence_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(texts, max_sequence_length, caption_channels) and (texts, max_sequence_length), on the CPU."""
-        embeds, mask, _, _ = self._pipeline.encode_prompt(
-            texts, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=self._device
+        in_windows: by the pipeline for long clips, which does not give T5 the mask.
+        """
+        pipeline = self._windowed if in_windows else self._pipeline
+        embeds, mask, _, _ = pipeline.encode_prompt(
+            list(texts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length, device=self._device
         )
         embeds = embeds.cpu()
         check_finite(embeds, "the text embeddings are", embeds.dtype, "model.precision")

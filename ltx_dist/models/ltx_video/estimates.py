@@ -23,7 +23,7 @@ from ltx_dist.estimates.parameters import (
     transformer_block_parameters,
 )
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
-from ltx_dist.estimates.working_sets import denoised_tokens
+from ltx_dist.estimates.working_sets import denoised_tokens, window_frames
 from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Storage
@@ -74,9 +74,15 @@ def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: 
     spatial, temporal = ratios
     frames, text = (request.num_frames - 1) // temporal + 1, request.max_sequence_length
     rows, columns = (side // spatial for side in request.decoded_size)
+    prompts = len(request.windows.distinct_prompts) if request.windows else 1
 
     def denoise(size: tuple[int, int], steps: int, calls: int) -> float:
-        return denoise_flops(configs["transformer"], denoised_tokens(request, size, ratios), text, steps * calls)
+        if request.windows:
+            in_windows = window_frames(request, temporal)
+            tokens, steps = [one * rows * columns for one in in_windows], steps // len(in_windows)
+        else:
+            tokens = [denoised_tokens(request, size, ratios)]
+        return sum(denoise_flops(configs["transformer"], one, text, steps * calls) for one in tokens)
 
     first_pass, *second_pass = denoising(request)
     refine = 0.0
@@ -85,7 +91,7 @@ def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: 
         refine = upsample_flops(configs["latent_upsampler"], frames, *first)
         refine += denoise(request.decoded_size, *steps_and_calls)
     return (
-        encode_text_flops(configs["text_encoder"], text),
+        prompts * encode_text_flops(configs["text_encoder"], text),
         _encode_media_flops(configs["vae"], request),
         denoise(request.first_size, *first_pass),
         refine,
@@ -94,13 +100,12 @@ def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: 
 
 
 def _encode_media_flops(config: Config, request: RenderRequest) -> float:
-    """Conditions are encoded at the size of each pass, the video that a clip begins as at the first one's."""
+    """Conditions and references are encoded at the size of each pass, the video that a clip begins as at the first
+    one's."""
     sizes = [request.first_size, *([request.decoded_size] if request.second_pass else [])]
-    of_conditions = sum(
-        encode_image_flops(config, one.num_frames, *size) for one in request.conditions for size in sizes
-    )
+    of_seen = sum(encode_image_flops(config, one.num_frames, *size) for one in request.seen for size in sizes)
     of_video = encode_image_flops(config, request.video.num_frames, *request.first_size) if request.video else 0.0
-    return of_conditions + of_video
+    return of_seen + of_video
 
 
 def weight_bytes(

@@ -56,7 +56,6 @@ class Refine:
             [generator],
             context.on_step,
             vae,
-            request.conditions,
             self._upsampled(request, first.latents.to(self._device), vae),
         )
         return Latents(latents, generator.get_state(), first.embeds_dtype)

@@ -318,10 +318,10 @@ def test_what_travels_is_half_of_the_posterior(parts: Parts, media: Media):
     request = clip(conditions=(media.image(0), media.video(num_frames=17)), second_pass=TWO)
     encoded: EncodedMedia = parts.stages(replace(request, num_inference_steps=1))["encode_image"]
     channels = tiny.LATENT_CHANNELS + 1
-    assert [tuple(one.shape) for one in encoded.conditions] == [(1, channels, 1, 2, 3), (1, channels, 3, 2, 3)]
+    assert [tuple(one.shape) for one in encoded.seen] == [(1, channels, 1, 2, 3), (1, channels, 3, 2, 3)]
     assert [tuple(one.shape) for one in encoded.refined] == [(1, channels, 1, 4, 6), (1, channels, 3, 4, 6)]
-    assert {one.dtype for one in encoded.conditions} == {parts.dtype}
-    assert all(one.untyped_storage().nbytes() == one.nbytes for one in encoded.conditions), "and nothing beside it"
+    assert {one.dtype for one in encoded.seen} == {parts.dtype}
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in encoded.seen), "and nothing beside it"
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_a_picture_of_many_clips_is_encoded_once(parts: Parts, media: Media, cou
     operation = EncodeImage({"vae_encoder": parts.vae}, parts.checkpoint, CPU, parts.dtype)
     outputs = [operation.run([request], [{}], StageContext(RECIPE["encode_image"]))[0] for request in requests]
     assert len(counted) == 1
-    assert all(torch.equal(output.conditions[0], outputs[0].conditions[0]) for output in outputs)
+    assert all(torch.equal(output.seen[0], outputs[0].seen[0]) for output in outputs)
     operation.run(
         [clip(conditions=(media.image(0, crf=20, preprocess="official"),))], [{}], StageContext(RECIPE["encode_image"])
     )
@@ -347,7 +347,7 @@ def test_a_picture_of_many_clips_is_encoded_once(parts: Parts, media: Media, cou
 
 def test_the_official_preparation_reaches_the_vae(parts: Parts, media: Media):
     plain, official = (
-        parts.stages(clip(conditions=(media.image(0, **how),), num_inference_steps=1))["encode_image"].conditions[0]
+        parts.stages(clip(conditions=(media.image(0, **how),), num_inference_steps=1))["encode_image"].seen[0]
         for how in ({}, {"preprocess": "official", "crf": 29, "blur": True})
     )
     assert not torch.equal(plain, official)
@@ -360,3 +360,58 @@ def test_media_that_changed_since_they_were_planned_are_refused(parts: Parts, me
     place.write_bytes(Path(media.image(1).place).read_bytes())
     with pytest.raises(ValueError, match="has changed since it was first read"):
         parts.stages(clip(conditions=(condition,)))
+
+
+def seen_by(parts: Parts, request: RenderRequest, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The hidden states that the transformer is given in each step, (rows, tokens, channels)."""
+    seen: list[torch.Tensor] = []
+    forward = diffusers.LTXVideoTransformer3DModel.forward
+
+    def noted(self: Any, hidden_states: torch.Tensor, **rest: Any) -> Any:
+        seen.append(hidden_states.clone())
+        return forward(self, hidden_states=hidden_states, **rest)
+
+    monkeypatch.setattr(diffusers.LTXVideoTransformer3DModel, "forward", noted)
+    parts.stages(request)
+    return seen
+
+
+def test_keyframes_are_tokens_of_their_own(parts: Parts, media: Media, monkeypatch: pytest.MonkeyPatch):
+    """Of three images the first replaces a latent frame; the others are added, and nothing is replaced in place."""
+    frames = (0, 16, 32)
+    conditions = tuple(media.image(number, frame_index=frame) for number, frame in enumerate(frames))
+    first, *_ = seen_by(parts, clip(conditions=conditions, num_inference_steps=1), monkeypatch)
+    assert first.shape[1] == (5 + 2) * 2 * 3
+
+
+def test_a_source_is_noised_to_the_first_sigma_that_runs(
+    parts: Parts, media: Media, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    request = clip(
+        video=media.video(num_frames=FRAMES), denoise_strength=0.5, timesteps=(1000.0, 900.0, 700.0, 300.0),
+        guidance_scale=1.0,
+    )  # fmt: skip
+    first, *later = seen_by(parts, request, monkeypatch)
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    pipeline = parts.pipeline(diffusers.LTXConditionPipeline)
+    assert request.video is not None
+    pixels = pipeline.video_processor.preprocess_video(frames_of(request.video), 64, 96)
+    upsampling = diffusers.LTXLatentUpsamplePipeline(vae=parts.vae, latent_upsampler=None)
+    source = upsampling.prepare_latents(pixels, dtype=torch.float32, device=CPU, generator=generator)
+    sigma = torch.tensor([0.7])
+    noise = torch.randn(source.shape, generator=generator)
+    noised = pipeline._pack_latents(sigma * noise + (1 - sigma) * source)
+    assert torch.equal(first, noised.to(parts.dtype)) and len(later) == 1
+
+
+def test_compression_and_noise_are_fields(parts: Parts, media: Media):
+    made = [
+        parts.stages(
+            clip(
+                conditions=(media.image(0, preprocess="official", crf=crf),), image_cond_noise_scale=scale,
+                num_inference_steps=1,
+            )
+        )["denoise"].sha256()
+        for crf in (0, 35) for scale in (0.0, 0.15)
+    ]  # fmt: skip
+    assert len(set(made)) == 4
