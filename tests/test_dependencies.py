@@ -19,7 +19,7 @@ NOT_IMPORTED = {
     "protobuf": "transformers reads T5's tokenizer with it",
 }
 
-EXTRAS = {"torchao": "quantize", "pyarrow": "data"}
+EXTRAS = {"torchao": "quantize", "pyarrow": "data", "pandas": "data"}
 """Imported where it is asked for."""
 
 
