@@ -92,6 +92,15 @@ def test_clips_are_those_of_the_command_line(by_command: Path, tmp_path: Path, c
     assert (tmp_path / "clips.parquet").stat().st_size > 0
 
 
+def test_every_prompt_varies():
+    planned = ltx_dist.plan(["a red circle"], config=SMALL, vary={"seed": range(2), "guidance_scale": [1, 3.5]})
+    assert [one.request_id for one in planned.batch.requests] == [
+        f"001-a-red-circle-seed{seed}-guidance_scale{scale}" for seed in (0, 1) for scale in ("1", "3.5")
+    ]
+    with pytest.raises(ltx_dist.InputError, match="vary: .*sed: unknown key; did you mean seed"):
+        ltx_dist.plan(["a red circle"], config=SMALL, vary={"sed": [1]})
+
+
 def test_a_dataframe_is_rows(tmp_path: Path):
     import pandas as pd
 

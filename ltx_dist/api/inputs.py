@@ -11,7 +11,8 @@ from ltx_dist.checkpoints.checkpoint import Fetch
 from ltx_dist.checkpoints.hub import fetch_snapshot
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.config_file import config_from, load_config
-from ltx_dist.inputs.given_rows import given_rows
+from ltx_dist.inputs.given_rows import given_rows, plain
+from ltx_dist.inputs.vary import with_vary
 from ltx_dist.messages import show
 from ltx_dist.run.batch import Batch, open_batch
 
@@ -23,10 +24,16 @@ Config = str | PathLike[str] | Mapping[str, Any] | RenderConfig | None
 
 
 def batch_of(
-    prompts: Prompts, model: str | PathLike[str] | None, config: Config, fetch: Fetch = fetch_snapshot
+    prompts: Prompts,
+    model: str | PathLike[str] | None,
+    config: Config,
+    vary: Mapping[str, Any] | None,
+    fetch: Fetch = fetch_snapshot,
 ) -> Batch:
     """The checked batch. Raises ValueError with every mistake found. fetch: as in `open_batch`."""
     settings = config_of(model, config)
+    if vary:
+        settings = with_vary(settings, plain(vary), "vary")
     return open_batch(rows_of(prompts), settings, fetch)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 from ltx_dist.api.errors import input_errors
 from ltx_dist.api.inputs import Config, Prompts, batch_of
@@ -72,14 +74,20 @@ class Plan:
         return f"<table><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def plan(prompts: Prompts, *, model: str | PathLike[str] | None = None, config: Config = None) -> Plan:
+def plan(
+    prompts: Prompts,
+    *,
+    model: str | PathLike[str] | None = None,
+    config: Config = None,
+    vary: Mapping[str, Any] | None = None,
+) -> Plan:
     """Check a batch and predict what it takes, as `ltx-dist plan` does.
 
     The parameters are those of `render`. To plan for GPUs that this machine lacks, set `placement.device` to cuda,
     `placement.devices` and `placement.memory_gb`. Raises InputError with every mistake found.
     """
     with input_errors():
-        return plan_of(batch_of(prompts, model, config, fetch_headers))
+        return plan_of(batch_of(prompts, model, config, vary, fetch_headers))
 
 
 def plan_of(batch: Batch, inventory: Inventory | None = None) -> Plan:

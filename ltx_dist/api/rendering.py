@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
@@ -60,6 +60,7 @@ def render(
     *,
     model: str | PathLike[str] | None = None,
     config: Config = None,
+    vary: Mapping[str, Any] | None = None,
     executor: ExecutorKind = "auto",
     address: str | None = None,
     progress: Literal["auto"] | bool = "auto",
@@ -67,12 +68,15 @@ def render(
 ) -> Run:
     """Start to render prompts into a folder or URL, and return at once. Clips that are up to date are kept.
 
-    prompts: the path of a prompt file, or an iterable of texts and mappings with the fields of a row. model: short for
-    `model.checkpoint` of the config. config: the path of a YAML file, a mapping or a RenderConfig. executor: `local` is
-    this process, `ray` actors, `auto` Ray for a cluster or several workers. address: of a Ray cluster to join; a
-    program that has called `ray.init()` gets its own session used. progress: `auto` shows it at a terminal and in a
-    notebook, True prints it anywhere. on_event: called in threads of the run with each event of `--json-events`; an
-    exception that it raises ends the run.
+    prompts: the path of a prompt file, or an iterable of texts and mappings with the fields of a row.
+    model: short for `model.checkpoint` of the config.
+    config: the path of a YAML file, a mapping or a RenderConfig.
+    vary: values of fields that every prompt is rendered with, such as `{"seed": range(5)}` or `{"guidance_scale": [1,
+        3, 5]}`; several fields make every combination.
+    executor: `local` is this process, `ray` actors, `auto` Ray for a cluster or several workers.
+    address: of a Ray cluster to join; a program that has called `ray.init()` gets its own session used.
+    progress: `auto` shows it at a terminal and in a notebook, True prints it anywhere.
+    on_event: called in threads of the run with each event of `--json-events`; an exception that it raises ends the run.
 
     Raises InputError with every mistake in prompts and settings. What shows only later, such as a folder in use, is
     raised by iterating over the run and by `result()`.
@@ -80,7 +84,7 @@ def render(
     with input_errors():
         if executor not in get_args(ExecutorKind):
             raise ValueError(f"executor: {show(executor)} is not one of {', '.join(get_args(ExecutorKind))}")
-        batch, output = batch_of(prompts, model, config), open_output(fspath(out), "out")
+        batch, output = batch_of(prompts, model, config, vary), open_output(fspath(out), "out")
         return Run(batch, output, executor, given_address(address, "address"), _console(progress), on_event)
 
 

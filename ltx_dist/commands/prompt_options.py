@@ -74,11 +74,9 @@ def with_prompt_options(
     """The config with the options' values in place of its own. Raises ValueError naming the option."""
     config = config.model_copy(deep=True)  # `remember` is not to change the defaults that all configs share
     if vary:
-        defaults = config.defaults.model_copy(
-            update={"vary": {**(config.defaults.vary or {}), **_assignments("--vary", vary)}}
-        )
-        defaults.remember({"defaults.vary": "--vary"})
-        config = config.model_copy(update={"defaults": defaults})
+        from ltx_dist.inputs.vary import with_vary
+
+        config = with_vary(config, _assignments("--vary", vary), "--vary")
     if expand is not None:
         number = expand.isascii() and expand.isdigit() and len(expand) < 19
         config = _with(config, "--expand", expand=int(expand) if number else expand)

@@ -30,20 +30,20 @@ def given_rows(prompts: Iterable[Any]) -> list[Any]:
     for position, row in enumerate(prompts):
         if position == MAX_ROWS:
             raise ValueError(f"prompts: more than {MAX_ROWS} prompts; render them in several batches")
-        items.append(_plain(row))
+        items.append(plain(row))
     if not items:
         raise ValueError("prompts: empty; give at least one")
     return items
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON would have it, so that strict checks meet the types that they know."""
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(content) for key, content in value.items()}
+        return {plain(key): plain(content) for key, content in value.items()}
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(content) for content in value]
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | range):
+        return [plain(content) for content in value]
     if isinstance(value, PathLike):
         return fspath(value)
     return None if isinstance(value, float) and value != value else value

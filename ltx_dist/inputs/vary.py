@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -17,6 +17,9 @@ from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.inputs.rows import MAX_ROWS
 from ltx_dist.messages import printable, show
 from ltx_dist.strict_files import StrictLoader, yaml_errors
+
+if TYPE_CHECKING:
+    from ltx_dist.inputs.config import RenderConfig
 
 NOT_VARIED = ("prompt", "name", "num_videos_per_prompt", "vary", "meta")
 
@@ -68,6 +71,14 @@ def assignments(texts: Iterable[str]) -> dict[str, str]:
             raise ValueError(f"{field} is given twice; write all its values after one {field}=")
         found[field] = values.strip()
     return found
+
+
+def with_vary(config: RenderConfig, vary: Mapping[str, Any], origin: str) -> RenderConfig:
+    """The config whose clips all vary in these fields, too. origin: where they were given, for errors."""
+    # `remember` must not change the defaults that all configs share.
+    defaults = config.defaults.model_copy(update={"vary": {**(config.defaults.vary or {}), **vary}}, deep=True)
+    defaults.remember({"defaults.vary": origin})
+    return config.model_copy(update={"defaults": defaults})
 
 
 def label_of(value: object) -> str:
