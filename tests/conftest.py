@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("COLUMNS", None)  # a pytest that runs in several processes sets it; output would be wrapped
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As under nohup, or in a script's background. Children would inherit it, and Python's then know no Ctrl-C.

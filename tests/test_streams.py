@@ -74,7 +74,7 @@ def test_a_tilde_is_the_users_home(folder: Path) -> None:
 def test_a_plan_in_a_pipe_is_not_wrapped(folder: Path) -> None:
     wide, narrow = shell("ltx plan p.jsonl | cat", folder), shell("COLUMNS=40 ltx plan p.jsonl | cat", folder)
     header = next(line for line in wide.stdout.splitlines() if line.startswith("worker "))
-    assert header.split()[-3:] == ["peak", "capacity", "threads"], "one line"
+    assert header.split()[-5:] == ["peak", "capacity", "host", "memory", "threads"], "one line"
     assert len(narrow.stdout.splitlines()) > len(wide.stdout.splitlines())
 
 

@@ -194,8 +194,9 @@ class Run:
         try:
             with input_errors(), _turn(self._stop):
                 self._record = render_batch(
-                    self._batch, self._out, self._executor, self._given, self._stop, self._console, followers
-                )
+                    self._batch, self._out, self._executor, self._given, self._stop, self._console, followers,
+                    uses_session=True,
+                )  # fmt: skip
         except BaseException as error:
             if self._stop.why:
                 self._error = WorkersLostError(f"{self._stop.why}; the same call resumes")

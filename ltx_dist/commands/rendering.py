@@ -28,7 +28,9 @@ def run_command(
     from ltx_dist.run.run import render_batch
     from ltx_dist.run.session import say
     from ltx_dist.store.files import OutputError
+    from ltx_dist.store.lock import check_platform
 
+    check_platform()
     console = lasting_console()
     try:
         with ExitStack() as held:

@@ -50,10 +50,12 @@ def render_batch(
     stop: Stop,
     console: Console,
     followers: Sequence[Follower] = (),
+    uses_session: bool = False,
 ) -> RunProgress:
     """Render what the output does not hold yet; returns how it went, as `run.json` has it.
 
-    console: a quiet one to print nothing. Raises ValueError for what can still be wrong with the input now: an address,
+    console: a quiet one to print nothing. uses_session: a Ray session that this process has joined is used, and left as
+    it is. Raises ValueError for what can still be wrong with the input now: an address,
     a device, a layout, or a folder that another run is writing to; OutputError when the output cannot be written;
     WorkerStartError and SystemicError when no clip can be rendered with this setup; WorkersLostError when no worker is
     left, and KeyboardInterrupt when it was stopped: both can be resumed by the same call.
@@ -69,23 +71,24 @@ def render_batch(
                     " leave either out"
                 )
             inventory = replace(inventory, gpus=inventory.gpus[:1])
-        uses_ray = _uses_ray(batch, kind, given, inventory)
+        in_session = uses_session and is_joined()
+        uses_ray = _uses_ray(batch, kind, given.address is not None or in_session, inventory)
         with output_errors():
             out = out.locked(held.enter_context(folder_lock(out.folder)))
         if uses_ray:
             stop.interrupts = False
-            environment = OURS if given.address is not None or is_joined() else None
-            inventory = held.enter_context(_cluster(given, stop))
+            environment = OURS if given.address is not None or in_session else None
+            inventory = held.enter_context(_cluster(given, stop, in_session))
         elif wishes.device != "cpu":
             check_order(found)
         return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, followers, environment))
 
 
-def _uses_ray(batch: Batch, kind: ExecutorKind, given: GivenAddress, inventory: Inventory) -> bool:
+def _uses_ray(batch: Batch, kind: ExecutorKind, has_cluster: bool, inventory: Inventory) -> bool:
     """`auto` is Ray where there is a cluster to join, or one joined already, or more than one worker to keep busy."""
     if kind != "auto":
         return kind == "ray"
-    return given.address is not None or is_joined() or len(batch.placement(inventory).workers) > 1
+    return has_cluster or len(batch.placement(inventory).workers) > 1
 
 
 def _run(session: Session) -> RunProgress:
@@ -207,9 +210,8 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 
 @contextmanager
-def _cluster(given: GivenAddress, stop: Stop) -> Iterator[Inventory]:
-    """What the cluster has to give. One that this process has joined before is used, and left as it is."""
-    was_joined = is_joined()
+def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inventory]:
+    """What the cluster has to give. One that this process has joined before is left as it is."""
     with given_by(given.source) if given.address is not None else nullcontext():
         if not was_joined and given.address is not None and given.address != "auto":
             check_head(given.address)  # before Ray is imported: it may have to use a token

@@ -19,8 +19,7 @@ from ray.exceptions import OutOfMemoryError
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine import deadlines
-from ltx_dist.engine import loop as renderer_module
+from ltx_dist.engine import deadlines, workers
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.pipeline.payloads import StageOutput
@@ -114,7 +113,7 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
     ray_cluster, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(deadlines, "LEAST_SECONDS", 20.0)
-    monkeypatch.setattr(renderer_module, "HANG_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "HANG_LOOK_SECONDS", 0.5)
     monkeypatch.setattr(deadlines, "FACTOR", 50.0)  # tiny steps vary more than a real model's
     marker = tmp_path / "hung"
 

@@ -258,7 +258,7 @@ def list_or_value_error(name: str, content: bytes) -> None:
     else:
         assert requests
         assert len({request.request_id.casefold() for request in requests}) == len(requests)
-        optional = {"decode_noise_scale", "timesteps", "video", "second_pass", "sound"}
+        optional = {"decode_noise_scale", "timesteps", "video", "reference", "second_pass", "sound", "windows"}
         assert {name for request in requests for name, value in asdict(request).items() if value is None} <= optional
 
 

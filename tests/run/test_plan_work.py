@@ -18,7 +18,7 @@ from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import with_described
 from ltx_dist.run.batch import open_batch
 
-CALLS_PER_CLIP = 600
+CALLS_PER_CLIP = 650
 """Python calls that a further clip of a new shape may cost: fewer than there are tilings to choose from."""
 
 

@@ -179,7 +179,8 @@ def test_verify_report_and_timeline_end_and_say_what_is_wrong(rendered: Path, tm
     FOREIGN[kind](out / "sidecar.json")
     checked = run("verify", out)
     assert checked.returncode == 3 and "Traceback" not in checked.stderr, checked.stderr
-    assert "1 of 3 clips are intact" in checked.stdout
+    named = 2 if kind == "folder" else 3  # a folder that ends in .json may be the user's own
+    assert f"1 of {named} clips are intact" in checked.stdout
     reported = run("report", out)
     assert reported.returncode == 0 and "good" in (out / "index.html").read_text(), reported.stderr
     (out / "run.json").unlink()
