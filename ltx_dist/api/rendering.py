@@ -23,13 +23,13 @@ from ltx_dist.api.inputs import Config, Prompts, batch_of
 from ltx_dist.api.result import Result
 from ltx_dist.cluster.given_address import GivenAddress, given_address
 from ltx_dist.engine.workers import WorkersLostError
-from ltx_dist.exit_codes import EXIT_STOPPED
 from ltx_dist.messages import show
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.report.event_log import Events
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.report.tally import Tally
 from ltx_dist.run.batch import Batch
+from ltx_dist.run.exit_codes import EXIT_STOPPED
 from ltx_dist.run.run import ExecutorKind, render_batch
 from ltx_dist.run.stop import Stop
 from ltx_dist.store.files import to_json

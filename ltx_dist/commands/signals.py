@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from ltx_dist.exit_codes import EXIT_STOPPED
+from ltx_dist.run.exit_codes import EXIT_STOPPED
 from ltx_dist.run.stop import Stop
 
 LEAVE_SECONDS = 2.0

@@ -86,13 +86,3 @@ def _value(field: str, text: str) -> Any:
         except ValueError:
             return text
     return cell(field, text)
-
-
-def _value(field: str, text: str) -> Any:
-    """A cell of `vary` may be as on the command line: `seed=0-4; guidance_scale=1,3`."""
-    if field == "vary" and not text.lstrip().startswith("{"):
-        try:
-            return assignments(text.split(";"))
-        except ValueError:
-            return text
-    return cell(field, text)

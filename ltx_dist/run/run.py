@@ -15,7 +15,6 @@ from ltx_dist.cluster.given_address import GivenAddress, given_by
 from ltx_dist.cluster.joined import is_joined
 from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.environment import OURS
-from ltx_dist.exit_codes import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import check_order, local_inventory
@@ -23,6 +22,7 @@ from ltx_dist.report.live_page import write_run
 from ltx_dist.report.observers import Follower
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
+from ltx_dist.run.exit_codes import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.session import Session
 from ltx_dist.run.stop import Stop
