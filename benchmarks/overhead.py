@@ -25,7 +25,8 @@ from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.local_devices import local_inventory
-from ltx_dist.run.batch import Batch, PlacedBatch, open_batch, place_batch
+from ltx_dist.run.batch import Batch, open_batch
+from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 from ltx_dist.run.resumption import Resumption
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.artifacts import ArtifactStore

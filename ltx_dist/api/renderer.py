@@ -16,7 +16,8 @@ from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.messages import show
 from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.placement.local_devices import local_inventory
-from ltx_dist.run.batch import Batch, PlacedBatch, open_batch, place_batch
+from ltx_dist.run.batch import Batch, open_batch
+from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 from ltx_dist.scheduling.batching import batch_key
 from ltx_dist.scheduling.scheduler import Scheduler
 

@@ -80,8 +80,10 @@ def print_timeline(folder: Path) -> None:
     others = [completion for completion in completions if completion.assignment.stage in beside]
     found = (overlap.other for overlap in overlaps(completions, recipe))
     hidden = {id(other) for other in found if other.assignment.stage in beside}
-    main = ", ".join(recipe[stage].label.verb for stage in recipe.main)
-    print(f"{len(hidden)} of {len(others)} other stages ran while another worker ran {main} for another clip")
+    ran = {completion.assignment.stage for completion in completions}
+    main = " or ".join(recipe[stage].label.verb for stage in recipe.main if stage in ran)
+    if main:
+        print(f"{len(hidden)} of {len(others)} runs of the other stages overlapped with another worker's {main}")
     print(f"start-up took {first_start(completions):.1f} s")
 
 

@@ -1,17 +1,15 @@
-"""A batch as asked for, checked without torch; and the same with its place: workers, precision, digests."""
+"""A batch as asked for, checked without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, Fetch, open_checkpoint
 from ltx_dist.checkpoints.component_config import noise_scheduler_config
-from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.checkpoints.hub import fetch_snapshot
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
@@ -24,19 +22,18 @@ from ltx_dist.inputs.prompt_files import Prompts
 from ltx_dist.inputs.prompt_row import max_tokens
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.models.family import Family, family_of
-from ltx_dist.pipeline.keys import BatchKeys, Making, digest_of
+from ltx_dist.pipeline.keys import Making
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import DecodeTiling, Mp4Settings, Storage
+from ltx_dist.pipeline.storage import Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes
-from ltx_dist.placement.tilings import TileLength, candidate_tilings
+from ltx_dist.placement.tilings import candidate_tilings
 from ltx_dist.planning.planner import Forecast, forecasts
 from ltx_dist.planning.simulator import Todo
 from ltx_dist.run.cost_store import component_configs, predicted_costs
 from ltx_dist.scheduling.batching import most_together
-from ltx_dist.user_cache import from_home
 
 
 @dataclass(frozen=True)
@@ -170,122 +167,6 @@ class Batch:
         return "text_encoder" in components and self.config.model.text_encoder_quantization == "int4"
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedBatch:
-    """A batch on the devices that were found. `digest` is the checkpoint's, by component.
-
-    keys: of each request's stages. made_on: of each device stage the models and threads of the devices that run it, in
-    a placement of all stages.
-    """
-
-    batch: Batch
-    inventory: Inventory
-    placement: Placement
-    precision: str
-    digest: dict[str, str]
-    keys: BatchKeys
-    made_on: Mapping[str, str]
-
-    @property
-    def storage(self) -> Storage:
-        return self.batch.storage(self.precision)
-
-    def hosting(self, todo: Todo) -> PlacedBatch:
-        """The same with workers for these stages of its requests alone, where the devices can carry that.
-
-        Pinned, a device may get another stage; on unequal devices the old one may be all that fits. Another layout
-        may be the fastest; its tiles, which change the pixels, may be others, and then this placement stays.
-        """
-        try:
-            placement = self.batch.placement(self.inventory, todo)
-        except ValueError:
-            return self
-        return replace(self, placement=placement) if placement.tiling == self.placement.tiling else self
-
-    def checkpoint_record(self) -> dict[str, Any]:
-        """What sidecars and `run.json` tell of the checkpoint: its name, with the commit of one on the hub."""
-        checkpoint = self.batch.checkpoint
-        record: dict[str, Any] = {"name": checkpoint.name, "sha256": self.digest}
-        others = {"text_encoder": checkpoint.text_encoder, "upscaler": checkpoint.upscaler}
-        return record | {name: where for name, where in others.items() if where is not None}
-
-    def resolved_model(self) -> dict[str, str | None]:
-        """What `model` must say for this very model to be used again, from wherever it is asked for."""
-        checkpoint = self.batch.checkpoint
-        return {
-            "checkpoint": _from_anywhere(checkpoint.name),
-            "text_encoder": None if checkpoint.text_encoder is None else _from_anywhere(checkpoint.text_encoder),
-            "upscaler": None if checkpoint.upscaler is None else _from_anywhere(checkpoint.upscaler),
-            "version": self.batch.preset.version,
-            "precision": self.precision,
-        }
-
-    def sidecar_notes(self) -> dict[str, dict[str, Any]]:
-        """What sidecars say of each clip beside its request: settings that repeat it, its row's meta, texts cut off."""
-        settings, requests = self.settings_to_repeat(), self.batch.requests
-        of_rows = self.batch.notes
-        notes: dict[str, dict[str, Any]] = {
-            name: {"settings": settings, **of_rows.get(name, {})} for name in (one.request_id for one in requests)
-        }
-        for name, texts in cut_off(requests, self.batch.checkpoint).items():
-            notes[name]["cut_off"] = {text.field: {"tokens": text.tokens, "limit": text.limit} for text in texts}
-        return notes
-
-    def settings_to_repeat(self) -> dict[str, Any]:
-        """By dotted key what a config must say for clips of this run to be made again, beside their requests.
-
-        What `auto` stood for is resolved, as pixels depend on it; other settings that are at their defaults are left
-        out.
-        """
-        config, defaults = self.batch.config.model_dump(mode="json"), RenderConfig().model_dump(mode="json")
-        settings = {
-            f"{section}.{key}": value
-            for section in ("model", "denoise", "output")
-            for key, value in config[section].items()
-            if value != defaults[section][key] and not (section == "output" and key in OF_THE_FOLDER)
-        }
-        tiling = self.placement.tiling
-        settings |= {f"model.{key}": value for key, value in self.resolved_model().items() if value is not None}
-        settings |= {"decode.tile_size": tiling.tile_size or "off", "decode.tile_frames": tiling.tile_frames or "off"}
-        return settings | (
-            {} if (threads := self.batch.config.placement.threads) is None else {"placement.threads": threads}
-        )
-
-    def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
-        """What a published clip must have been made with to be kept, where `found` is what it says of itself.
-
-        `auto` leaves the tiles to us, and which they are depends on the whole batch and the devices. So a clip that was
-        made in others, on another machine or before a larger clip was added, is as good.
-        """
-        planned, batch = self.keys.render_key(request), self.batch
-        if found is None or found == planned:
-            return planned
-        ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
-        shape = replace(request, request_id="", prompt="", negative_prompt="", seed=0)
-        tilings = _tilings_of(shape, batch.config.decode.tile_size, batch.config.decode.tile_frames, ratios)
-        return found if found in self.keys.in_tilings(request, tilings) else planned
-
-    def cache_keys(self, request: RenderRequest) -> dict[str, str]:
-        """By stage what an output in a cache that other batches use must have been made with.
-
-        Devices and libraries change the low bits, and a clip must not tell whether its prompt was in a cache.
-        """
-        keys, versions = self.keys.of(request), _library_versions()
-        return {
-            stage: digest_of({"key": keys[stage], "made_on": self.made_on[stage], "versions": versions})
-            for stage in keys
-            if self.batch.family.recipe[stage].keeps == "cache"
-        }
-
-
-@cache
-def _tilings_of(
-    shape: RenderRequest, tile_size: TileLength, tile_frames: TileLength, ratios: tuple[int, int]
-) -> tuple[DecodeTiling, ...]:
-    """Hundreds, and the same for all clips of a shape."""
-    return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
-
-
 def open_batch(
     prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot, images: Path | None = None
 ) -> Batch:
@@ -335,23 +216,6 @@ def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
         )
 
 
-def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
-    """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
-    placement, precision = batch.placement(inventory), batch.precision(inventory)
-    digest = checkpoint_digest(batch.checkpoint)
-    keys = BatchKeys(batch.making(digest, precision), placement.tiling)
-    made_on = {
-        stage: "+".join(sorted({_device(worker) for worker in placement.workers if stage in worker.stages}))
-        for stage in placement.recipe.on_device
-    }
-    return PlacedBatch(batch, inventory, placement, precision, digest, keys, made_on)
-
-
-def _device(worker: Worker) -> str:
-    """What of a worker changes the low bits of what it makes."""
-    return worker.device_name if worker.device != "cpu" else f"{worker.device_name}, {worker.threads} threads"
-
-
 def _is_cast(checkpoint: Checkpoint, component: str, precision: str) -> bool:
     """Whether most of a component is stored in another dtype than it is loaded in, and so not mapped but copied."""
     stored, elements = checkpoint.weights.get(component), checkpoint.num_parameters.get(component)
@@ -369,15 +233,3 @@ def _shape(request: RenderRequest) -> tuple[object, ...]:
     videos = request.video is not None, request.reference is not None
     windows = request.windows and (request.windows.temporal_tile_size, request.windows.temporal_overlap)
     return *size, request.second_pass, request.sound, videos, conditions, windows
-
-
-def _from_anywhere(name: str) -> str:
-    """`demo` and names on the hub are the same in every folder; a path is not."""
-    path = from_home(name, "model")
-    return str(path.resolve()) if name != "demo" and path.exists() else name
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    """Versions of the libraries that compute what stages make, read from their metadata without an import."""
-    return {name: version(name) for name in ("torch", "transformers", "diffusers")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.placement.placement import Wishes, with_changed, with_device
-from ltx_dist.run.batch import PlacedBatch
+from ltx_dist.run.placed_batch import PlacedBatch
 from ltx_dist.worker.stage_worker import WorkerSpec
 
 

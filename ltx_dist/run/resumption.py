@@ -12,7 +12,7 @@ from ltx_dist.messages import count
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.run.batch import PlacedBatch
+from ltx_dist.run.placed_batch import PlacedBatch
 from ltx_dist.store.artifact_folder import spool_folder
 from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.store.background_writer import BackgroundWriter

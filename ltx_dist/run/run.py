@@ -21,9 +21,10 @@ from ltx_dist.placement.local_devices import check_order, local_inventory
 from ltx_dist.report.live_page import write_run
 from ltx_dist.report.observers import Follower
 from ltx_dist.report.run_record import RunProgress
-from ltx_dist.run.batch import Batch, PlacedBatch, place_batch
+from ltx_dist.run.batch import Batch
 from ltx_dist.run.exit_codes import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED
 from ltx_dist.run.live import render_requests
+from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 from ltx_dist.run.session import Session
 from ltx_dist.run.stop import Stop
 from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder

@@ -11,7 +11,7 @@ from rich.text import Text
 from ltx_dist.messages import clean_lines, count
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.observers import Follower
-from ltx_dist.run.batch import PlacedBatch
+from ltx_dist.run.placed_batch import PlacedBatch
 from ltx_dist.run.stop import Stop
 from ltx_dist.store.disk_space import latents_bytes, mp4_bytes, shortage, spool_peak
 from ltx_dist.store.key_versions import outdated, why_again

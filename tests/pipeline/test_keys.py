@@ -19,7 +19,8 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storage
 from ltx_dist.placement.inventory import Inventory
-from ltx_dist.run.batch import PlacedBatch, open_batch, place_batch
+from ltx_dist.run.batch import open_batch
+from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 
 LTX_VIDEO, LTX2 = FAMILIES
 

@@ -18,8 +18,9 @@ from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.placement.inventory import Inventory
-from ltx_dist.run.batch import open_batch, place_batch
+from ltx_dist.run.batch import open_batch
 from ltx_dist.run.crew import Crew
+from ltx_dist.run.placed_batch import place_batch
 from ltx_dist.scheduling.scheduler import Scheduler
 
 SMALL = ["height=64", "width=64", "num_frames=9", "num_inference_steps=2"]
