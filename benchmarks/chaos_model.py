@@ -2,7 +2,7 @@
 
     python benchmarks/chaos_model.py [model scale]
 
-`model` is the state machine of tests/execution/test_failures.py, with 1,000 examples of 200 steps in as many processes
+`model` is the state machine of tests/engine/test_failures.py, with 1,000 examples of 200 steps in as many processes
 as there are cores. `scale` is 10,000 clips on 64 workers on a virtual clock; a tick is timed on the wall.
 """
 
@@ -36,7 +36,7 @@ def model() -> str:
 
 def run_machine(seed: int, examples: int) -> None:
     """Seeded, so that processes do not draw the same examples. Raises what a counterexample raised."""
-    from execution.test_failures import AnythingAtAnyTime
+    from engine.test_failures import AnythingAtAnyTime
     from hypothesis import HealthCheck, settings
     from hypothesis import seed as seeded
     from hypothesis.stateful import run_state_machine_as_test
@@ -53,7 +53,7 @@ def run_machine(seed: int, examples: int) -> None:
 
 def scale() -> str:
     """T5. Timed without tracemalloc, which slows every allocation down; then once more with it."""
-    from execution.test_failures import chaos
+    from engine.test_failures import chaos
 
     results, ticks, _ = chaos(CLIPS, WORKERS, traced=False)
     _, _, stayed = chaos(CLIPS, WORKERS)

@@ -31,7 +31,7 @@ def gaps(executor: RayExecutor, placement: Placement, stage_seconds: float, num_
     renderer = BatchLoop(Scheduler(placement, known_costs(works)), executor)
     for result in renderer.render([replay_request(name, work) for name, work in works.items()]):
         assert result.status == "done", result.error
-    (lane,) = (lane for worker, lane in lanes(renderer.completions).items() if worker == "denoise")
+    (lane,) = (lane for worker, lane in lanes(renderer.completions, RECIPE).items() if worker == "denoise")
     return [later.started - earlier.finished for earlier, later in zip(lane, lane[1:], strict=False)]
 
 

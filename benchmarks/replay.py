@@ -1,4 +1,4 @@
-"""str times of published and computed anchors, to be replayed where the GPUs themselves are not at hand.
+"""Stage times of published and computed anchors, to be replayed where the GPUs themselves are not at hand.
 
 Seconds for 704x480x121 on an RTX 4090, of which denoising is computed at the 97 TFLOP/s that
 github.com/sayakpaul/q8-ltx-video measured, and decoding is estimated at 35 % of the peak.
@@ -7,6 +7,7 @@ github.com/sayakpaul/q8-ltx-video measured, and decoding is estimated at 35 % of
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from text_to_video import STAGES, M
@@ -59,7 +60,7 @@ class Replayed:
     def rate(self, worker: Worker, stage: str) -> float:
         return next((speed for part, speed in SPEED.items() if part in worker.device_name), 1.0)
 
-    def swap_seconds(self, worker: Worker, stage: str) -> float:
+    def swap_seconds(self, worker: Worker, components: Collection[str]) -> float:
         return self.swap
 
     def observe(self, completion: Completion, worker: Worker) -> bool:

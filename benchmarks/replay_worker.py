@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from text_to_video import STAGES, D, E, V
+from text_to_video import FAMILY, RECIPE, STAGES, D, E, M, V
 
 from ltx_dist.estimates.costs import PredictedCosts, Work
+from ltx_dist.models.family import Family
+from ltx_dist.models.ltx_video.estimates import STAGE_RATES
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import StageReport, WorkerState
 from ltx_dist.pipeline.worker import Worker
 
-PAYLOAD_BYTES = {E: 4_000_000, D: 9_000_000, V: 5_000_000}
-"""Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4."""
+PAYLOAD_BYTES = {E: 4_000_000, D: 9_000_000, V: 5_000_000, M: 5_000_000}
+"""Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4. Frames stay on the worker that decoded
+them; who has no stage for the mp4 hands on its bytes after decoding."""
 
 REFERENCE = Worker("reference", STAGES, "cuda", device_name="NVIDIA GeForce RTX 4090")
 """The device whose seconds requests carry."""
@@ -37,6 +40,10 @@ class ReplaySpec:
     worker: Worker
     slower: tuple[float, float, float] = (1.0, 1.0, 1.0)
     swap_seconds: Work = (0.0, 0.0, 0.0)
+
+    @property
+    def family(self) -> Family:
+        return FAMILY
 
 
 def replay_request(request_id: str, seconds: Work, faster: float = 1.0) -> RenderRequest:
@@ -65,7 +72,7 @@ def seconds_on(worker: Worker, slower: tuple[float, float, float], seconds: Work
 
 
 def _rates(worker: Worker) -> tuple[float, ...]:
-    table = PredictedCosts({}, dict.fromkeys(STAGES, 0))
+    table = PredictedCosts(RECIPE, {}, STAGE_RATES, {})
     return tuple(table.rate(worker, stage) for stage in STAGES)
 
 
@@ -81,19 +88,20 @@ class ReplayWorker:
         self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()
     ) -> tuple[Any, StageReport]:
         (request,) = requests
-        encode, denoise, decode, faster = map(float, request.prompt.split())
+        *stage_seconds, faster = map(float, request.prompt.split())
+        content: Any = np.zeros(int(PAYLOAD_BYTES[stage] / faster), np.uint8)
+        if stage == M:
+            video = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
+            return video, StageReport(0.0)
         position = STAGES.index(stage)
         load = 0.0
         if self._spec.worker.residency != "resident" and stage is not self._loaded:
             load, self._loaded = self._spec.swap_seconds[position] / faster, stage
         time.sleep(load)
         started = time.perf_counter()
-        seconds = (encode, denoise, decode)[position] * self._slowness[position]
-        content: Any = np.zeros(int(PAYLOAD_BYTES[stage] / faster), np.uint8)
-        if stage == V:
-            content = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
+        seconds = stage_seconds[position] * self._slowness[position]
         time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
-        return content, StageReport(time.perf_counter() - started, load)
+        return None if stage == V else content, StageReport(time.perf_counter() - started, load)
 
     def state(self) -> WorkerState:
         return WorkerState(self._spec.worker.worker_id)

@@ -39,7 +39,7 @@ from cpu_batch import compare
 from replay import draw_works
 from replay_worker import PAYLOAD_BYTES, REFERENCE, ReplaySpec, ReplayWorker, replay_request, seconds_on
 from schedule import DEMAND, GB, RTX_4090, SLOWER, best_split, compressed, known_costs
-from text_to_video import RECIPE, STAGES, V
+from text_to_video import RECIPE, STAGES, V, all_stages
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
@@ -57,7 +57,7 @@ from ltx_dist.planning.planner import forecasts
 from ltx_dist.scheduling.scheduler import Scheduler
 
 CASES = [("40-step", 3, 48), ("distilled", 4, 64), ("mixed", 8, 128), ("13B distilled", 4, 64)]
-"""str times, devices (RTX 4090, 24 GB), clips."""
+"""Stage times, devices (RTX 4090, 24 GB), clips."""
 
 DEMAND_13B = BatchDemand(
     Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(13.04e9), "vae": int(1.106e9)})
@@ -105,7 +105,7 @@ def planned(devices: int, works: dict[str, Work], demand: BatchDemand) -> Placem
     """What the planner takes, its workers named as actors are."""
     inventory = Inventory((DeviceInfo(RTX_4090, 24 * GB),) * devices, 16)
     costs = known_costs(works, demand)
-    best = forecasts(Wishes(host_slots=0), inventory, demand, list(works), costs)[0].placement
+    best = forecasts(Wishes(), inventory, demand, all_stages(works), costs)[0].placement
     return replace(best, workers=tuple(replace(worker, num_gpus=0.0) for worker in best.workers))
 
 
@@ -131,7 +131,7 @@ def render(
     executor: RayExecutor, placement: Placement, works: dict[str, Work], demand: BatchDemand, faster: float
 ) -> float:
     costs = known_costs(works, demand, faster)
-    order = best_order(placement, list(works), costs).request_ids
+    order = best_order(placement, all_stages(works), costs).request_ids
     renderer = BatchLoop(
         Scheduler(placement, costs), executor, reorder=lambda rest: better_orders(rest, placement.workers, costs)
     )

@@ -2,7 +2,7 @@
 
     python benchmarks/schedule.py [--quick] [--seconds 4.5] [--virtual] [--devices 8] [--case distilled]
 
-str times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
+Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
 at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
 a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Devices differ from the cost model's table by factors that
 it is not told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured.
@@ -33,18 +33,19 @@ from dataclasses import dataclass, replace
 import ray
 from replay import draw_works
 from replay_worker import ReplaySpec, ReplayWorker, operations, replay_request, seconds_on
-from text_to_video import RECIPE, STAGES, V
+from text_to_video import RECIPE, STAGES, M, V, all_stages
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.estimates.costs import PredictedCosts, Work
+from ltx_dist.models.ltx_video.estimates import STAGE_RATES
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.placement.placement import DEFAULT_QUEUE, Wishes, place
+from ltx_dist.placement.placement import DEFAULT_QUEUE, LayoutWish, Wishes, place
 from ltx_dist.planning.losses import losses, measured_bound
 from ltx_dist.planning.order_search import better_orders
 from ltx_dist.planning.ordering import best_order
@@ -81,9 +82,9 @@ class Measured:
     faster: float
 
 
-def placement_of(layout: str, devices: Sequence[DeviceInfo], prefix: str) -> Placement:
+def placement_of(layout: LayoutWish, devices: Sequence[DeviceInfo], prefix: str) -> Placement:
     """The layout on these devices, with workers named as their actors are."""
-    found = place(Wishes(layout=layout, host_slots=0), Inventory(tuple(devices), 16), DEMAND)
+    found = place(Wishes(layout=layout), Inventory(tuple(devices), 16), DEMAND)
     workers = tuple(replace(w, worker_id=f"{prefix}{i}", num_gpus=0.0) for i, w in enumerate(found.workers))
     return replace(found, workers=workers)
 
@@ -108,21 +109,22 @@ def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
     costs = known_costs(works)
     return min(
         (split(num_devices, encoders) for encoders in range(1, num_devices)),
-        key=lambda placement: best_order(placement, list(works), costs).seconds,
+        key=lambda placement: best_order(placement, all_stages(works), costs).seconds,
     )
 
 
 def known_costs(works: dict[str, Work], demand: BatchDemand = DEMAND, faster: float = 1.0) -> PredictedCosts:
     """faster: than on GPUs the works are, so that swaps of weights are predicted to be so, too."""
-    weights = {stage: int(demand.weights([stage]) / faster) for stage in STAGES}
-    return PredictedCosts({name: operations(work) for name, work in works.items()}, weights)
+    weights = {name: int(size / faster) for name, size in demand.models.weights.items()}
+    works_of = {name: operations(work) for name, work in works.items()}
+    return PredictedCosts(RECIPE, works_of, STAGE_RATES, weights)
 
 
 def compressed(
     placement: Placement, works: dict[str, Work], seconds: float, demand: BatchDemand = DEMAND
 ) -> tuple[dict[str, Work], float]:
     """The batch in a time scale in which it takes about so many seconds, and how much faster that is than on GPUs."""
-    faster = best_order(placement, list(works), known_costs(works, demand)).seconds * SLOWER[1] / seconds
+    faster = best_order(placement, all_stages(works), known_costs(works, demand)).seconds * SLOWER[1] / seconds
     return {name: (work[0] / faster, work[1] / faster, work[2] / faster) for name, work in works.items()}, faster
 
 
@@ -139,7 +141,7 @@ class Prepared:
 
 def prepared(placement: Placement, works: dict[str, Work], seconds: float) -> Prepared:
     works, faster = compressed(placement, works, seconds)
-    order = best_order(placement, list(works), known_costs(works))
+    order = best_order(placement, all_stages(works), known_costs(works))
     return Prepared(placement, works, faster, order.name, order.request_ids)
 
 
@@ -192,11 +194,13 @@ def on_virtual_clock(batch: Prepared, costs: PredictedCosts) -> Run:
 
     def duration(assignment: Assignment) -> float:
         (name,) = assignment.request_ids
+        if assignment.stage == M:
+            return 0.0
         seconds = seconds_on(workers[assignment.worker_id], SLOWER, batch.works[name])
         return seconds[STAGES.index(assignment.stage)]
 
     completions = simulate(
-        batch.placement, batch.request_ids, duration, costs,
+        batch.placement, all_stages(batch.request_ids), duration, costs,
         reorder=lambda rest: better_orders(rest, batch.placement.workers, costs),
     )  # fmt: skip
     return list(completions), costs
@@ -204,8 +208,8 @@ def on_virtual_clock(batch: Prepared, costs: PredictedCosts) -> Run:
 
 def measured(batch: Prepared, run: Run) -> Measured:
     completions, costs = run
-    total, bound = makespan(completions), measured_bound(completions, batch.placement.workers, costs)
-    handed = losses(completions, batch.placement.workers).handing_over
+    total, bound = makespan(completions), measured_bound(completions, batch.placement.workers, RECIPE, costs)
+    handed = losses(completions, batch.placement.workers, RECIPE).handing_over
     predicted = prediction(batch.placement, batch.works, batch.request_ids, completions)
     return Measured(
         total / bound.seconds, total, bound.seconds, handed / total, predicted / total, batch.order, batch.faster
@@ -223,7 +227,7 @@ def prediction(
         done += completion.assignment.stage == V
         if done == LEARNT_AFTER:
             break
-    return makespan(list(predict(placement, order, costs)))
+    return makespan(list(predict(placement, all_stages(order), costs)))
 
 
 def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:

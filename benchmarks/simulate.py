@@ -18,7 +18,7 @@ import time
 import tracemalloc
 
 from replay import Replayed, draw_works
-from text_to_video import RECIPE
+from text_to_video import RECIPE, STAGES
 
 from ltx_dist.estimates.bounds import lower_bound
 from ltx_dist.estimates.costs import Work
@@ -26,7 +26,7 @@ from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.placement.placement import Wishes, place
+from ltx_dist.placement.placement import LayoutWish, Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 
 GB = 10**9
@@ -35,7 +35,11 @@ DEMAND = BatchDemand(
 )
 
 
-def fleet(layout: str, num_workers: int, mixed: bool) -> Placement:
+LAYOUTS: tuple[tuple[LayoutWish, bool], ...] = (("pinned", False), ("replicated", False), ("replicated", True))
+"""Layout, and whether its devices are of three kinds."""
+
+
+def fleet(layout: LayoutWish, num_workers: int, mixed: bool) -> Placement:
     names = ("NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "NVIDIA A100-SXM4-80GB") if mixed else ("NVIDIA H100",)
     gpus = tuple(DeviceInfo(names[index % len(names)], 80 * GB, index=index) for index in range(num_workers))
     return place(Wishes(layout=layout), Inventory(gpus, 16), DEMAND)
@@ -50,7 +54,7 @@ def run(placement: Placement, works: dict[str, Work]) -> tuple[float, int, float
     running: list[tuple[float, int, Assignment, float]] = []
     started = time.thread_time()
     scheduler = Scheduler(placement, costs)
-    scheduler.add(works)
+    scheduler.add(works, RECIPE.names)
     spent += time.thread_time() - started
     while not scheduler.is_finished:
         started = time.thread_time()
@@ -73,7 +77,7 @@ def bytes_a_clip(placement: Placement, works: dict[str, Work]) -> float:
     gc.collect()
     tracemalloc.start()
     scheduler = Scheduler(placement, costs)
-    scheduler.add(works)
+    scheduler.add(works, RECIPE.names)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return size / len(works)
@@ -86,7 +90,7 @@ def main() -> None:
     top = 10_000 if quick else 100_000
     cases = [
         (layout, clips, workers, mixed)
-        for layout, mixed in (("pinned", False), ("replicated", False), ("replicated", True))
+        for layout, mixed in LAYOUTS
         for clips, workers in ((1_000, 10), (1_000, 1_000), (top, 10), (top, 1_000))
     ]
     small: dict[tuple[str, bool, int], float] = {}
@@ -95,7 +99,7 @@ def main() -> None:
         works = draw_works(clips, random.Random(0))
         spent, count, makespan = run(placement, works)
         size = bytes_a_clip(placement, works)
-        bound = lower_bound(list(works.values()), placement.workers, Replayed(works)).seconds
+        bound = lower_bound(list(works.values()), placement.workers, STAGES, Replayed(works)).seconds
         each = spent / count * 1e6
         grown = each / small.setdefault((layout, mixed, workers), each)
         print(

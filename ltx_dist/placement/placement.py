@@ -28,11 +28,14 @@ HOST_SLOTS = 2
 """Clips whose frames are in the host's memory (120 to 660 MB each): one being encoded and one being decoded."""
 
 
+LayoutWish = Literal["auto", "pinned", "shared", "replicated", "elastic"]
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """The placement section of the config with `None` and `auto` still in it."""
 
-    layout: Literal["auto", "pinned", "shared", "replicated", "elastic"] = "auto"
+    layout: LayoutWish = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int | None = None
     memory_gb: float | None = None
