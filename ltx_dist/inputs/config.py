@@ -25,45 +25,45 @@ class ModelConfig(_Section):
     """Which weights, and in which precision."""
 
     checkpoint: str = Field(
-        "demo",
+        default="demo",
         min_length=1,
         description="`demo` (packaged), a folder in diffusers layout, an official .safetensors file, or owner/name or "
         "owner/name@REVISION (a commit, branch or refs/pr/N) on the Hugging Face hub.",
     )
     text_encoder: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="A folder with text_encoder/ and tokenizer/, or with T5 itself; if not set, the checkpoint's own. "
         "Official .safetensors files have none, so they need it.",
     )
     upscaler: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="The spatial latent upscaler of clips in two passes: a folder in diffusers layout, an official "
         ".safetensors file, or owner/name or owner/name@commit on the hub.",
     )
     loras: list[LoraRow] = Field(
-        [],
+        default=[],
         description="LoRAs of clips whose row has no `loras`: mappings with `path`, `weight`, and a `name` for rows.",
     )
     version: str = Field(
-        "auto", min_length=1, description="A row of the preset table; `auto` reads it from the checkpoint."
+        default="auto", min_length=1, description="A row of the preset table; `auto` reads it from the checkpoint."
     )
     precision: Literal["auto", Precision] = Field(
-        "auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
+        default="auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
     )
     vae_precision: Literal["auto", Precision] = Field(
-        "auto",
+        default="auto",
         description="dtype of the VAE, as in `pipe.vae.to(...)`; `auto` is `precision`, but float32 beside "
         "float16. A CPU without bfloat16 instructions decodes much faster in float32.",
     )
     transformer_storage: Literal["same", "float8"] = Field(
-        "same",
+        default="same",
         description="`float8` halves the transformer's memory: weights have 8 bits and are cast to `precision` layer "
         "by layer.",
     )
     text_encoder_quantization: Literal["none", "int8", "int4"] = Field(
-        "none",
+        default="none",
         description="`int8` halves the memory of T5, `int4` quarters it (GPU only), with bitsandbytes on a GPU and "
         "torchao on a CPU, which are not installed by default.",
     )
@@ -73,35 +73,37 @@ class PlacementConfig(_Section):
     """Which workers there are and which stages each runs."""
 
     layout: Literal["auto", Layout] = Field(
-        "auto",
+        default="auto",
         description="`pinned`: one device per stage; extra devices denoise. `shared`: one device runs all stages. "
         "`replicated`: every device runs all stages. `elastic`: every device runs the stages that fit on it together. "
         "`auto`: simulates all layouts that fit and takes the one with the shortest makespan.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto` is cuda if a GPU is found, otherwise cpu."
+        default="auto", description="`auto` is cuda if a GPU is found, otherwise cpu."
     )
     devices: int | None = Field(
-        None, ge=1, le=4096, description="Number of devices, each with one worker; every free GPU if not set."
+        default=None, ge=1, le=4096, description="Number of devices, each with one worker; every free GPU if not set."
     )
-    memory_gb: float | None = Field(None, gt=0, description="Memory per device in GB (1e9 bytes); detected if not set.")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads per worker for torch.")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="Memory per device in GB (1e9 bytes); detected if not set."
+    )
+    threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads per worker for torch.")
     host_memory_gb: float | None = Field(
-        None, gt=0, description="Memory of a worker's host in GB (1e9 bytes); detected if not set."
+        default=None, gt=0, description="Memory of a worker's host in GB (1e9 bytes); detected if not set."
     )
     residency: Literal["auto", "resident", "time_sliced", "streamed"] = Field(
-        "auto",
+        default="auto",
         description="`resident`: all components of a worker stay on its device. `time_sliced`: they take turns, in "
         "waves. `streamed`: their blocks pass through it one by one. `auto`: the first of these that fits.",
     )
     wave: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=10_000,
         description="Maximum number of clips that wait between two stages, which is the size of a wave.",
     )
     host_slots: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=16,
         description="Clips per worker whose frames may be in the host's memory, where they become mp4s while the "
@@ -120,7 +122,7 @@ class DefaultsConfig(_OfRows):
     """
 
     seed: int = Field(
-        0, ge=0, le=MAX_SEED, description="seed of the first clip; each clip's own is this plus its position"
+        default=0, ge=0, le=MAX_SEED, description="seed of the first clip; each clip's own is this plus its position"
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -141,7 +143,7 @@ class DenoiseConfig(_Section):
     """How clips pass through the transformer."""
 
     batch_size: int = Field(
-        1,
+        default=1,
         ge=1,
         le=64,
         description="Maximum number of clips with equal size and settings that share a forward pass, for clips too "
@@ -154,12 +156,12 @@ class DecodeConfig(_Section):
     """The tiles in which the VAE decodes. Chosen once per batch; tiles change pixels a little."""
 
     tile_size: int | Literal["auto", "off"] = Field(
-        "auto",
+        default="auto",
         description="Height and width of a tile in pixels. `auto`: the largest that fits, or `off` if the whole clip "
         "fits.",
     )
     tile_frames: int | Literal["auto", "off"] = Field(
-        "auto", description="Number of frames of a tile; `auto` and `off` as for `tile_size`."
+        default="auto", description="Number of frames of a tile; `auto` and `off` as for `tile_size`."
     )
 
     @field_validator("tile_size", "tile_frames", mode="before")
@@ -177,31 +179,32 @@ class OutputConfig(_Section):
     """How frames become an mp4, and what lies beside it."""
 
     crf: int = Field(
-        17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 is visually lossless."
+        default=17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 is visually lossless."
     )
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = Field(
-        "medium", description="x264's preset: slower ones make smaller files."
+        default="medium", description="x264's preset: slower ones make smaller files."
     )
     threads: int = Field(
-        2, ge=1, le=64, description="Number of x264's threads. It is fixed because it changes the file's bytes."
+        default=2, ge=1, le=64, description="Number of x264's threads. It is fixed because it changes the file's bytes."
     )
     audio: Literal["aac", "alac", "none"] = Field(
-        "aac",
+        default="aac",
         description="Format of the sound, where a model makes sound: aac (192 kb/s), alac (24 bits, lossless) or none.",
     )
     pad_audio: bool = Field(
-        True,
+        default=True,
         description="Pad the sound with silence up to the end of the video; the models' sound ends some 0.03 s early.",
     )
     name: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Template of the clips' names, such as `{index:04}-{prompt:.40}` or `{meta.group}/{name}`: any "
         "field, `index` (position, from 1), `name` (as without a template), `meta.KEY`, with Python's formats; `/` "
         "makes folders. The rows' own names if not set.",
     )
     poster: bool = Field(
-        True, description="Write `NAME.webp` beside each clip: its middle frame, at most 320 pixels wide, some 10 kB."
+        default=True,
+        description="Write `NAME.webp` beside each clip: its middle frame, at most 320 pixels wide, some 10 kB.",
     )
 
     @field_validator("name")
@@ -214,21 +217,21 @@ class RecoveryConfig(_Section):
     """What a run saves for the next one, beside finished clips."""
 
     spool_gb: float = Field(
-        20.0,
+        default=20.0,
         ge=0,
         description="Disk space in GB for saved stage outputs, so that a rerun resumes mid-clip; 0 disables it.",
     )
     keep_latents: bool = Field(
-        False,
+        default=False,
         description="Keep the latents of finished clips; `ltx-dist decode` can decode them again with other settings.",
     )
     exact: bool = Field(
-        False,
+        default=False,
         description="Fail a clip that runs out of memory instead of retrying in ways that change pixels (smaller "
         "tiles, 8-bit weights).",
     )
     grace_seconds: float = Field(
-        3.0,
+        default=3.0,
         ge=0,
         le=3600,
         description="Seconds from a stop to the end of the process; clips that are nearly done are published. Ray "
@@ -240,13 +243,13 @@ class CacheConfig(_Section):
     """What a run saves for every later one on this machine."""
 
     embeddings: str | None = Field(
-        "auto",
+        default="auto",
         min_length=1,
         description="Folder for encoded prompts and images: a batch whose prompts are all in it needs no text encoder. "
         "`auto` is a folder in the user's cache; null disables it.",
     )
     embeddings_gb: float = Field(
-        5.0,
+        default=5.0,
         gt=0,
         description="Disk space in GB for encoded prompts and images: 2 to 4 MB per prompt of LTX-Video, 13 to 25 MB "
         "of LTX-2. The least recently used are removed first.",

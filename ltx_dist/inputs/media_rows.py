@@ -26,34 +26,36 @@ class Preparation(BaseModel):
     """How images and videos are brought to the clip's shape; of a row, and of a single condition."""
 
     fit: Fit | None = Field(
-        None,
+        default=None,
         description="how images and videos of another aspect ratio are fitted; `crop` if not set; diffusers uses "
         "`stretch`",
     )
     preprocess: Preprocess | None = Field(
-        None,
+        default=None,
         description="how images are prepared: as in diffusers, which is the default, or slightly blurred and "
         "compressed, as in Lightricks' own program",
     )
     crf: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=51,
         description="for `preprocess: official`: CRF of its compression as an H.264 frame; 29 if not set. LTX-2: as "
         "trained if not set",
     )
-    blur: bool | None = Field(None, description="for `preprocess: official`: blur before compression; true if not set")
+    blur: bool | None = Field(
+        default=None, description="for `preprocess: official`: blur before compression; true if not set"
+    )
 
 
 class ConditionRow(Preparation, _Part):
     """An image or a video that the clip shows from one of its frames on."""
 
-    image: str | None = Field(None, min_length=1)
-    video: str | None = Field(None, min_length=1)
+    image: str | None = Field(default=None, min_length=1)
+    video: str | None = Field(default=None, min_length=1)
     frame_index: int = 0
-    strength: float = Field(1.0, gt=0, le=1)
-    start_frame: int = Field(0, ge=0)
-    num_frames: int | None = Field(None, ge=1)
+    strength: float = Field(default=1.0, gt=0, le=1)
+    start_frame: int = Field(default=0, ge=0)
+    num_frames: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_medium(self) -> ConditionRow:
@@ -67,9 +69,9 @@ class ConditionRow(Preparation, _Part):
 class LoraRow(_Part):
     """A file, or the name of one of `model.loras`, and how much of it to add."""
 
-    path: str | None = Field(None, min_length=1)
-    name: str | None = Field(None, min_length=1)
-    weight: float = Field(1.0, ge=-10, le=10)
+    path: str | None = Field(default=None, min_length=1)
+    name: str | None = Field(default=None, min_length=1)
+    weight: float = Field(default=1.0, ge=-10, le=10)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> LoraRow:
@@ -82,16 +84,16 @@ class SegmentRow(_Part):
     """What a long clip shows for some of its frames."""
 
     prompt: str = Field(min_length=1)
-    num_frames: int | None = Field(None, ge=1)
+    num_frames: int | None = Field(default=None, ge=1)
 
 
 class WindowsRow(_Part):
     """The windows that a long clip is denoised in; defaults of diffusers' LTXI2VLongMultiPromptPipeline."""
 
-    temporal_tile_size: int = Field(80, ge=1, le=100_000)
-    temporal_overlap: int = Field(24, ge=1, le=100_000)
-    temporal_overlap_cond_strength: float = Field(0.5, gt=0, le=1)
-    adain_factor: float = Field(0.25, ge=0, le=1)
+    temporal_tile_size: int = Field(default=80, ge=1, le=100_000)
+    temporal_overlap: int = Field(default=24, ge=1, le=100_000)
+    temporal_overlap_cond_strength: float = Field(default=0.5, gt=0, le=1)
+    adain_factor: float = Field(default=0.25, ge=0, le=1)
 
 
 def lora_rows(value: object) -> object:
@@ -108,8 +110,8 @@ _OfSecondPasses = create_model(
 class SecondPassRow(_OfSecondPasses):
     """Settings of the second pass in place of the preset's: those of either family."""
 
-    downscale_factor: float | None = Field(None, gt=0, le=1, description="first size as a share of the clip's")
-    loras: list[LoraRow] | None = Field(None, description="LTX-2: LoRAs that only the second pass uses")
+    downscale_factor: float | None = Field(default=None, gt=0, le=1, description="first size as a share of the clip's")
+    loras: list[LoraRow] | None = Field(default=None, description="LTX-2: LoRAs that only the second pass uses")
 
     @field_validator("loras", mode="before")
     @classmethod

@@ -37,44 +37,47 @@ class Row(RowSettings):
 
     prompt: str = Field(description=RowSettings.model_fields["prompt"].description)
     image: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="the first frame: a file, relative to the prompt file's folder, or a URL that fsspec reads",
     )
     conditions: list[ConditionRow] | None = Field(
-        None,
+        default=None,
         description="images and videos that the clip shows from one of its frames on: a list of mappings with `image` "
         "or `video`, `frame_index` (-1 is the last), `strength`, and of a video `start_frame` and `num_frames`",
     )
     video: str | None = Field(
-        None, min_length=1, description="a video that the clip starts from, a file or URL; see `denoise_strength`"
+        default=None,
+        min_length=1,
+        description="a video that the clip starts from, a file or URL; see `denoise_strength`",
     )
     reference: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="a video, a file or URL, that an IC-LoRA in `loras` follows: depth, poses, edges, or a clip to add "
         "detail to; at least as long as the clip",
     )
     segments: list[SegmentRow] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="for a long clip, in place of `prompt`: mappings with a `prompt` and the `num_frames` that show it",
     )
     windows: WindowsRow | None = Field(
-        None,
+        default=None,
         description="denoise a long clip in windows, with a prompt for each, separated by `|`: `temporal_tile_size` "
         "(80 frames), `temporal_overlap` (24), `temporal_overlap_cond_strength`, `adain_factor`",
     )
     loras: list[LoraRow] | None = Field(
-        None,
+        default=None,
         description="LoRAs that replace `model.loras`: files, or mappings with `weight` and either `path` or the "
         "`name` of one of those",
     )
     meta: dict[Any, Any] | None = Field(
-        None, description="anything else to know of the clip; it is written into the sidecar and changes nothing"
+        default=None,
+        description="anything else to know of the clip; it is written into the sidecar and changes nothing",
     )
     name: str | None = Field(
-        None,
+        default=None,
         description="the file name without its ending: letters and digits of any script, `.`, `_` and `-`, starting "
         "with a letter or digit, at most 200 bytes; `coast/storm` is a clip in a folder; unique, ignoring case; not "
         "`run`, `index`, `trace` or a Windows device, and not ending in `.mp4`, `.json` or `.`; if not set, position "
