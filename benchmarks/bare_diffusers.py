@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 PROCESS_STARTED = time.time()
 
@@ -21,6 +22,7 @@ import torch  # noqa: E402
 from ltx_dist.inputs.config import RenderConfig  # noqa: E402
 from ltx_dist.media.mp4 import encode_video  # noqa: E402
 from ltx_dist.pipeline.request import RenderRequest  # noqa: E402
+from ltx_dist.pipeline.storage import Mp4Settings  # noqa: E402
 from ltx_dist.run.batch import open_batch  # noqa: E402
 
 
@@ -31,7 +33,7 @@ def load_pipeline(folder: str) -> diffusers.DiffusionPipeline:
     return pipeline
 
 
-def render_clip(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, config: RenderConfig) -> bytes:
+def render_clip(pipeline: Any, request: RenderRequest, output: Mp4Settings) -> bytes:
     """One call of the pipeline and its mp4."""
     images = pipeline(
         prompt=request.prompt,
@@ -53,7 +55,7 @@ def render_clip(pipeline: diffusers.DiffusionPipeline, request: RenderRequest, c
         width=request.width,
         num_frames=request.num_frames,
         frame_rate=request.frame_rate,
-        output=config.output,
+        output=output,
         metadata={"title": request.prompt},
     ).mp4
 
@@ -74,7 +76,7 @@ def main() -> None:
     seconds = []
     for request in batch.requests[index::count]:
         clip_started = time.perf_counter()
-        mp4 = render_clip(pipeline, request, batch.config)
+        mp4 = render_clip(pipeline, request, batch.mp4_settings)
         with open(f"{arguments.out}/{request.request_id}.mp4", "wb") as file:
             file.write(mp4)
         seconds.append(time.perf_counter() - clip_started)

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from proofs import run_proofs
 
@@ -47,7 +48,7 @@ def run_machine(seed: int, examples: int) -> None:
     run_state_machine_as_test(
         seeded(seed)(Seeded),
         settings=settings(max_examples=examples, stateful_step_count=STEPS, deadline=None, database=None,
-                          suppress_health_check=list(HealthCheck)),
+                          suppress_health_check=list[Any](HealthCheck)),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ and its worker take their time to come, so clips are added to the batch until th
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def nodes(root: Path) -> str:
         initialize_head=True, head_node_args=options | {"temp_dir": str(root / "ray"), "include_dashboard": False}
     )
     others = [cluster.add_node(**options) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     workers = [worker(f"w{i}") for i in range(3)]
     executor = RayExecutor([batch.spec(one) for one in workers], hire=batch.hire)
     batch.begin(workers, executor)

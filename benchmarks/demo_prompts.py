@@ -139,7 +139,7 @@ def report(scenes: list[Scene], clips: list[np.ndarray]) -> dict[str, float]:
 
 def main() -> None:
     """Render, read back, print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, help="keep the clips in this folder")
     args, extra = parser.parse_known_args()
     _, scenes = split_scenes()

@@ -29,7 +29,7 @@ os.environ |= {
 }  # fmt: skip
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 
-import ray  # noqa: E402
+from ray._private import state  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from ltx_dist.cluster import ray_executor  # noqa: E402
@@ -124,7 +124,7 @@ class Run:
         actor = workers.actors.get(worker_id)
         if actor is None or worker_id in workers._homes:
             return {}
-        return ray._private.state.actors(actor._actor_id.hex())
+        return state.actors(actor._actor_id.hex())
 
 
 class Over(Exception):
@@ -172,7 +172,7 @@ class Bench:
 
     @property
     def ray_options(self) -> list[str]:
-        return ["--executor", "ray", "--address", self.cluster.address]
+        return ["--executor", "ray", "--address", str(self.cluster.address)]
 
     def expected(self, num_clips: int, num_steps: int) -> Digests:
         """Of a run in peace, in this process."""

@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from bare_diffusers import load_pipeline, render_clip
@@ -60,10 +61,10 @@ def replace_requests(placed: PlacedBatch, requests: tuple[RenderRequest, ...]) -
     return replace(placed, batch=replace(placed.batch, requests=requests))
 
 
-def bare(batch: Batch, pipeline: object, folder: Path) -> float:
+def bare(batch: Batch, pipeline: Any, folder: Path) -> float:
     started = time.perf_counter()
     for request in batch.requests:
-        (folder / f"{request.request_id}.mp4").write_bytes(render_clip(pipeline, request, batch.config))
+        (folder / f"{request.request_id}.mp4").write_bytes(render_clip(pipeline, request, batch.mp4_settings))
     return time.perf_counter() - started
 
 
@@ -79,10 +80,10 @@ def main() -> None:
         batch = make_batch(Path(temporary), arguments.clips, arguments.threads)
         placed = place_batch(batch, local_inventory())
         (worker,) = placed.placement.workers
-        spec = WorkerSpec(worker, batch.checkpoint, placed.precision, batch.config.output)
+        spec = WorkerSpec(worker, batch.checkpoint, placed.precision, batch.mp4_settings)
         executor = LocalExecutor([spec])
         pipeline = load_pipeline(str(batch.checkpoint.path))
-        render_clip(pipeline, batch.requests[0], batch.config)  # the first calls set up kernels
+        render_clip(pipeline, batch.requests[0], batch.mp4_settings)  # the first calls set up kernels
         ours(replace_requests(placed, batch.requests[:1]), executor, Path(temporary) / "warm")
         for round_ in range(arguments.rounds):
             folders = [Path(temporary) / f"{name}-{round_}" for name in ("bare", "ours")]

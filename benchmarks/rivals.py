@@ -141,7 +141,7 @@ def render(
 
 
 def run_data_parallel(devices: int, works: dict[str, Work], faster: float, reload_seconds: float) -> float:
-    actors = [ray.remote(num_cpus=0)(DataParallel).remote(reload_seconds) for _ in range(devices)]
+    actors: list[Any] = [ray.remote(num_cpus=0)(DataParallel).remote(reload_seconds) for _ in range(devices)]
     ray.get([actor.render.remote([]) for actor in actors])
     requests = [replay_request(name, work, faster) for name, work in works.items()]
     spans = ray.get([actor.render.remote(requests[i::devices]) for i, actor in enumerate(actors)])

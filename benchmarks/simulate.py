@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the largest sizes")
     quick = parser.parse_args().quick
     top = 10_000 if quick else 100_000
-    cases = [
+    cases: list[tuple[LayoutWish, int, int, bool]] = [
         (layout, clips, workers, mixed)
         for layout, mixed in LAYOUTS
         for clips, workers in ((1_000, 10), (1_000, 1_000), (top, 10), (top, 1_000))

@@ -172,7 +172,9 @@ def _gemma3(tiny: bool) -> Any:
 
 def _gemma4(tiny: bool) -> Any:
     from transformers import Gemma4UnifiedConfig
-    from transformers.models.gemma4_unified import configuration_gemma4_unified as gemma4
+    from transformers.models.gemma4_unified import configuration_gemma4_unified
+
+    gemma4: Any = configuration_gemma4_unified  # takes settings that it does not declare
 
     text = gemma4.Gemma4UnifiedTextConfig(
         **(

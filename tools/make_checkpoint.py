@@ -259,7 +259,7 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("version", choices=ARCHITECTURES)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", choices=("full", "tiny"), default="tiny")

@@ -116,7 +116,7 @@ def _write_weights(
 ) -> None:
     tensors = {f"{component}:{name}": (name, shape) for name, shape in shapes.items()}
     if not holes:
-        write_safetensors(path, tensors, {"format": "pt"}, lambda *tensor: _values(*tensor, buffers or {}))
+        write_safetensors(path, tensors, {"format": "pt"}, lambda name, shape: _values(name, shape, buffers or {}))
         return
     header, num_bytes = safetensors_header(tensors, {"format": "pt"})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ VOCODER_GAIN = 0.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("version", choices=VERSIONS)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", choices=("full", "tiny"), default="tiny")

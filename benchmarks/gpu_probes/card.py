@@ -121,7 +121,7 @@ def _beside_a_product(scale: Scale, there: torch.Tensor, locked: torch.Tensor) -
 
     def products() -> None:
         for _ in range(20):
-            x @ x
+            torch.matmul(x, x)
 
     def both() -> None:
         with torch.cuda.stream(side):

@@ -43,9 +43,9 @@ def operation_of(worker: Any, stage: str) -> Any:
 
 
 def frames_of(decoder: Any, request: Any, latents: Any, tiling: Any) -> Any:
-    from ltx_dist.models.family import StageContext
+    from ltx_dist.models.family import FAMILIES, StageContext
 
-    (clip,) = decoder.run([request], [{DENOISE: latents}], StageContext(None, tiling=tiling))
+    (clip,) = decoder.run([request], [{DENOISE: latents}], StageContext(FAMILIES[0].recipe[DECODE], tiling=tiling))
     return clip.frames
 
 

@@ -116,7 +116,8 @@ def skeleton(name: str, checkpoint: Any) -> torch.nn.Module:
         if name == "text_encoder":
             return transformers.T5EncoderModel(transformers.T5Config(**config))
         if name == "transformer":
-            return diffusers.LTXVideoTransformer3DModel.from_config(config)
+            transformer: Any = diffusers.LTXVideoTransformer3DModel
+            return transformer.from_config(config)
         vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
         vae.encoder = None
         return vae

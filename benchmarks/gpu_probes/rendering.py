@@ -38,7 +38,7 @@ class Rendered:
         return self.latents, self.frames
 
 
-def worker_of(scale: Scale, checkpoint: Any, residency: str, **fields: Any) -> Any:
+def worker_of(scale: Scale, checkpoint: Any, residency: Any, **fields: Any) -> Any:
     """A StageWorker of all stages, as a run makes it, with what of its placement is given here."""
     from ltx_dist.pipeline.storage import Mp4Settings, Storage
     from ltx_dist.pipeline.worker import Worker
@@ -46,7 +46,7 @@ def worker_of(scale: Scale, checkpoint: Any, residency: str, **fields: Any) -> A
 
     streamed = ("text_encoder", "transformer") if residency == "streamed" else ()
     storage = fields.pop("storage", Storage())
-    kind = scale.device.type
+    kind: Any = scale.device.type
     worker = Worker(f"{kind}:0", STAGES, kind, residency=residency, streamed=streamed, **fields)
     return StageWorker(WorkerSpec(worker, checkpoint, scale.precision, Mp4Settings(preset="ultrafast"), storage))
 
@@ -103,7 +103,7 @@ def theirs(pipeline: Any, requests: Sequence[Any]) -> Rendered:
         rendered.latents.append(sha256(unpacked(pipeline, kept[0], request)))
         digest = hashlib.sha256()
         for image in images:
-            digest.update(np.asarray(image))
+            digest.update(np.asarray(image).tobytes())
         rendered.frames.append(digest.hexdigest())
     return rendered
 
@@ -122,4 +122,4 @@ def unpacked(pipeline: Any, latents: torch.Tensor, request: Any) -> torch.Tensor
 
 
 def sha256(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy()).hexdigest()
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()

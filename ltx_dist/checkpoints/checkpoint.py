@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Checkpoint:
     num_encoder_parameters: int = 0
     num_layers: int = 28
     distilled: bool | None = None
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
     text_encoder: str | None = None
     generation: str = ""
     upscaler: str | None = None

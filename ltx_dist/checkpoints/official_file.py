@@ -7,6 +7,7 @@ diffusers 0.42 (loaders/single_file_utils.py), because diffusers renames the key
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def _architecture(transformer: Shapes, vae: Shapes) -> Architecture:
 
 
 def _sources(
-    path: Path, architecture: Architecture, shapes: dict[str, Shapes], told: dict[str, Any]
+    path: Path, architecture: Architecture, shapes: Mapping[str, Shapes], told: dict[str, Any]
 ) -> dict[str, InFile]:
     of_transformer = told.get("transformer")
     heads = of_transformer.get("num_attention_heads") if isinstance(of_transformer, dict) else None
@@ -140,7 +141,7 @@ def _sources(
     }
 
 
-def _require_whole(path: Path, architecture: Architecture, shapes: dict[str, Shapes]) -> None:
+def _require_whole(path: Path, architecture: Architecture, shapes: Mapping[str, Shapes]) -> None:
     """Raises ValueError for a file that lacks tensors of the model that its other tensors are of."""
     missing = missing_tensors("transformer", shapes["transformer"]) + missing_tensors(architecture.vae, shapes["vae"])
     if missing:

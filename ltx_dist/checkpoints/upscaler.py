@@ -44,7 +44,7 @@ def with_upscaler(checkpoint: Checkpoint, name: str, fetch: Fetch = fetch_snapsh
     return replace(
         checkpoint,
         upscaler=resolved,
-        sources=checkpoint.sources | {COMPONENT: source},
+        sources={**checkpoint.sources, COMPONENT: source},
         weights=checkpoint.weights | {COMPONENT: sum(info.num_bytes for info in tensors.values())},
         num_parameters=checkpoint.num_parameters | {COMPONENT: sum(info.num_elements for info in tensors.values())},
     )

@@ -43,7 +43,7 @@ def _lets_in(address: str, token: str | None) -> bool:
     """Whether the head refuses a call for want of a (right) token. Whatever else is wrong, Ray tells of it."""
     import grpc  # comes with Ray
 
-    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
     with grpc.insecure_channel(address) as channel:
         try:
             channel.unary_unary(ASK)(b"", timeout=ANSWER_SECONDS, metadata=metadata)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from ray._private import worker as ray_worker
 from ray.exceptions import RayError
@@ -33,7 +34,7 @@ class HeadWatch:
     """
 
     def __init__(self, leave: Callable[[str], None], is_ours: bool) -> None:
-        node = ray_worker.global_worker.node
+        node: Any = ray_worker.global_worker.node
         host, _, port = node.gcs_address.rpartition(":")
         self._head = host.strip("[]"), int(port)
         self._raylet = str(node.raylet_socket_name)

@@ -85,7 +85,7 @@ class RayWorkers:
         # Beside the thread that runs device stages, one answers `state` and one per slot runs host stages.
         groups = {"control": 1, "host": spec.worker.host_slots}
         actor = (
-            ray.remote(concurrency_groups=groups)(self._class)
+            ray.remote(concurrency_groups=groups)(self._class)  # pyright: ignore[reportCallIssue]
             .options(
                 # Torch's threads are set by the worker: a CPU request would only limit how many actors fit a machine.
                 num_cpus=0,
@@ -217,7 +217,7 @@ class RayWorkers:
     def _leave(self, worker_id: str, buried: _Buried, is_answered: bool) -> Left:
         spec = self._specs[worker_id]
         try:
-            remains = ray.get(buried.remains) if is_answered else Remains(False, "")
+            remains: Remains = ray.get(buried.remains) if is_answered else Remains(False, "")
         except RayError:
             remains = Remains(False, "")
         if not self._nodes.is_alive(buried.home.node_id):

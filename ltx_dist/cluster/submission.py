@@ -119,7 +119,7 @@ def _is_file_here(field: str, name: str) -> bool:
 
 def _stand_in(config: RenderConfig) -> Checkpoint:
     """What can be assumed of a checkpoint that is not here. It takes timesteps, so that none are refused wrongly."""
-    nothing = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
+    nothing: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
     name = config.model.checkpoint
     return Checkpoint(name, Path(name), TAKES_TIMESTEPS, *LTX_VIDEO_RATIOS, True, 128, nothing, nothing)
 

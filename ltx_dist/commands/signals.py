@@ -39,8 +39,11 @@ class _Signals:
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
-        stop.on_end = lambda: signal.setitimer(signal.ITIMER_REAL, 0)
+        stop.on_end = self.end_timer
         stop.leave = self.leave
+
+    def end_timer(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def on_signal(self, seconds: float) -> None:
         if self._stop.is_ending:

@@ -7,8 +7,8 @@ import json
 import av
 import numpy as np
 
-from ltx_dist.inputs.config import OutputConfig
 from ltx_dist.media.mp4 import check_video, encode_video
+from ltx_dist.pipeline.storage import Mp4Settings
 
 SIDE, NUM_FRAMES, FRAME_RATE = 64, 9, 24.0
 
@@ -21,7 +21,7 @@ def main() -> None:
         width=SIDE,
         num_frames=NUM_FRAMES,
         frame_rate=FRAME_RATE,
-        output=OutputConfig(),
+        output=Mp4Settings(),
         metadata={},
     )
     check_video(video.mp4, NUM_FRAMES, SIDE, SIDE, FRAME_RATE)

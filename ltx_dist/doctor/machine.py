@@ -63,8 +63,8 @@ def count_gpus() -> int:
 def _gpu(cells: list[str]) -> Gpu:
     index, name, *numbers, driver = cells
     total, free, generation, width, max_width = (int(cell) if cell.isdigit() else None for cell in numbers)
-    bytes_of = [None if size is None else size * MIB for size in (total, free)]
-    return Gpu(index, name, *bytes_of, generation, width, max_width, driver)
+    total_bytes, free_bytes = (None if size is None else size * MIB for size in (total, free))
+    return Gpu(index, name, total_bytes, free_bytes, generation, width, max_width, driver)
 
 
 def check_gpus(wants_gpu: bool) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-_OfRequests = create_model(
+_OfRequests: Any = create_model(
     "_OfRequests",
     __base__=_Strict,
     **(optional_fields(RenderRequest, only_rows=False) | optional_fields(SoundSettings)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model, field_validator
 
@@ -111,7 +111,7 @@ class PlacementConfig(_Section):
     )
 
 
-_OfRows = create_model("_OfRows", __base__=_Section, **defaults_fields())
+_OfRows: Any = create_model("_OfRows", __base__=_Section, **defaults_fields())
 
 
 class DefaultsConfig(_OfRows):

@@ -12,7 +12,7 @@ from ltx_dist.inputs.rows import MAX_ROWS
 from ltx_dist.messages import show
 
 
-def given_rows(prompts: Iterable[Any]) -> list[Any]:
+def given_rows(prompts: Any) -> list[Any]:
     """The rows of an iterable of texts and mappings, a pandas DataFrame or a Ray Dataset.
 
     Values of NumPy become Python's, and NaN, with which pandas says that a cell is empty, becomes None.

@@ -44,7 +44,7 @@ def kept_request(path: Path, text: str, checkpoint: Checkpoint) -> RenderRequest
     if wrong:
         key, message = next(iter(wrong.items()))
         raise ValueError(f"{path}: {printable(key)}: {message}: {REMEDY}")
-    nothing = dict.fromkeys(REQUIRED - {"request_id"})
+    nothing: dict[str, Any] = dict.fromkeys(REQUIRED - {"request_id"})
     return RenderRequest(request_id=row.pop("name"), **(nothing | row | resolved))
 
 

@@ -96,13 +96,13 @@ class WindowsRow(_Part):
     adain_factor: float = Field(default=0.25, ge=0, le=1)
 
 
-def lora_rows(value: object) -> object:
+def lora_rows(value: Any) -> Any:
     """One path, or a list with paths in it, for mappings with a path."""
     listed = [value] if isinstance(value, str) else value
     return [{"path": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else value
 
 
-_OfSecondPasses = create_model(
+_OfSecondPasses: Any = create_model(
     "_OfSecondPasses", __base__=_Part, **(optional_fields(SecondPass) | optional_fields(SoundSecondPass))
 )
 

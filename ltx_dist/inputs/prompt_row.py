@@ -86,7 +86,7 @@ class Row(RowSettings):
 
     @field_validator("height", "width")
     @classmethod
-    def _multiple_of_the_ratio(cls, value: int, info: ValidationInfo) -> int:
+    def _multiple_of_the_ratio(cls, value: int, info: ValidationInfo[Checkpoint]) -> int:
         # diffusers' pipelines ask for multiples of 32 whatever the VAE; the latents for multiples of its ratio.
         side = math.lcm(32, info.context.spatial_compression_ratio)
         below = value - value % side
@@ -96,7 +96,7 @@ class Row(RowSettings):
 
     @field_validator("num_frames")
     @classmethod
-    def _whole_latent_frames(cls, value: int, info: ValidationInfo) -> int:
+    def _whole_latent_frames(cls, value: int, info: ValidationInfo[Checkpoint]) -> int:
         frames = info.context.temporal_compression_ratio
         below = value - (value - 1) % frames
         if below != value:
@@ -105,7 +105,7 @@ class Row(RowSettings):
 
     @field_validator("timesteps", mode="before")
     @classmethod
-    def _falling(cls, value: object, info: ValidationInfo) -> tuple[float, ...]:
+    def _falling(cls, value: object, info: ValidationInfo[Checkpoint]) -> tuple[float, ...]:
         numbers = falling_numbers(value)
         if numbers is None:
             raise ValueError(f"{show(value)} is not a list of falling numbers, from at most 1000 to above 0")
@@ -121,7 +121,7 @@ class Row(RowSettings):
 
     @field_validator("sigmas", mode="before")
     @classmethod
-    def _falling_sigmas(cls, value: object, info: ValidationInfo) -> tuple[float, ...]:
+    def _falling_sigmas(cls, value: object, info: ValidationInfo[Checkpoint]) -> tuple[float, ...]:
         if not info.context.generation:
             raise ValueError("is of LTX-2; for this checkpoint write timesteps: 1000 times the sigmas")
         numbers = falling_numbers(value)
@@ -134,7 +134,7 @@ class Row(RowSettings):
 
     @field_validator("spatio_temporal_guidance_blocks", mode="before")
     @classmethod
-    def _blocks(cls, value: object, info: ValidationInfo) -> tuple[int, ...]:
+    def _blocks(cls, value: object, info: ValidationInfo[Checkpoint]) -> tuple[int, ...]:
         listed = [value] if type(value) is int else value
         count = info.context.num_layers
         if not isinstance(listed, (list, tuple)) or not all(type(one) is int and 0 <= one < count for one in listed):
@@ -143,14 +143,14 @@ class Row(RowSettings):
 
     @field_validator(*SOUND_FIELDS)
     @classmethod
-    def _of_sound(cls, value: object, info: ValidationInfo) -> object:
+    def _of_sound(cls, value: object, info: ValidationInfo[Checkpoint]) -> object:
         if not info.context.generation:
             raise ValueError("is of LTX-2, whose clips have sound; this checkpoint's have none: leave it out")
         return value
 
     @field_validator("max_sequence_length")
     @classmethod
-    def _of_t5(cls, value: int, info: ValidationInfo) -> int:
+    def _of_t5(cls, value: int, info: ValidationInfo[Checkpoint]) -> int:
         if value > max_tokens(info.context):
             raise ValueError(f"{value} is too large; T5 takes at most {T5_TOKENS}")
         return value

@@ -216,7 +216,7 @@ class _Resolver:
             row.pop("image_cond_noise_scale", None)  # it changes nothing, and must not change the key
         try:
             if two_passes:
-                of_row = asked["second_pass"].model_dump() if asked["second_pass"] else {}
+                of_row: dict[str, Any] = asked["second_pass"].model_dump() if asked["second_pass"] else {}
                 of_preset = self._preset.two_passes.second if self._preset.two_passes else {}
                 settings = overlaid_schedule(
                     overlaid_schedule(of_preset, self._defaults.get("second_pass", {})), of_row

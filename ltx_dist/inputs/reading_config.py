@@ -17,22 +17,22 @@ class PromptsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     columns: dict[str, str] = Field(
-        {},
+        default={},
         description="Columns and keys of other names, with the fields that they hold: `{caption: prompt}`; `--column "
         "caption=prompt` on the command line.",
     )
     keep_columns: list[str] = Field(
-        [],
+        default=[],
         description="Columns and keys that are no fields and go into the sidecar under `meta`, as those named `meta.*` "
         "do; `--keep-columns id,category` on the command line.",
     )
     expand: Literal["off", "all"] | int = Field(
-        "off",
+        default="off",
         description="Render the prompts that `{red|blue}` and `__colour__` stand for: `all` of them, or this number "
         "per row, drawn with the row's seed. `off`: such parts are text, with a warning.",
     )
     wildcards: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Folder of the lists that `__colour__` stands for: `colour.txt`, with one alternative per line. If "
         "not set, the prompt file's folder.",

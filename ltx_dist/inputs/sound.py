@@ -91,8 +91,8 @@ def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], check
             either = f"{below} or {below + side}" if below else f"{side}"
             raise ValueError(f"{name} {row[name]} is not a multiple of {side}, as two passes need; use {either}")
     own = declared(SoundSecondPass)  # LoRAs are resolved later, and added
-    given = {key: value for key, value in settings.items() if value is not None and key in own}
-    return SoundSecondPass(row["height"] // 2, row["width"] // 2, **(given | {"sigmas": tuple(given["sigmas"])}))
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None and key in own}
+    return SoundSecondPass(row["height"] // 2, row["width"] // 2, **{**given, "sigmas": tuple(given["sigmas"])})
 
 
 def latent_start(frame_index: int, num_frames: int, temporal_ratio: int) -> tuple[int, str | None]:

@@ -78,7 +78,7 @@ def encode_video(
             for frame in frames:
                 assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
                 frame = np.ascontiguousarray(frame)
-                digest.update(frame)
+                digest.update(frame.data)
                 if count == num_frames // 2:
                     poster = make_poster(frame)
                 picture = _to_yuv(frame, reformatter)
@@ -138,6 +138,7 @@ def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, 
         stream = container.streams.video[0]
         frames = [_to_rgb(picture, reformatter) for picture in container.decode(stream)]
         tags = {name: text for name, text in container.metadata.items() if name not in FORMAT_TAGS}
+        assert stream.average_rate is not None, "an mp4 has a rate"
         return np.stack(frames), float(stream.average_rate), tags
 
 

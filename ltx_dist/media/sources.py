@@ -116,7 +116,8 @@ def _copy(url: str, file: Any) -> str:
 
     digest, size = hashlib.sha256(), 0
     try:
-        with fsspec.open(url, "rb") as remote:
+        opened: Any = fsspec.open(url, "rb")
+        with opened as remote:
             while chunk := remote.read(_CHUNK):
                 digest.update(chunk)
                 file.write(chunk)

@@ -10,8 +10,10 @@ from pathlib import Path
 import av
 import numpy as np
 import PIL.Image
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.stream import VideoStream
 
 from ltx_dist.media.images import MAX_PIXELS
 
@@ -80,7 +82,7 @@ def read_frames(path: Path, start: int, num_frames: int, label: str | None = Non
 
 
 @contextmanager
-def _opened(path: Path, label: str) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+def _opened(path: Path, label: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(str(path), "r", options={"format_whitelist": FORMATS})
     except (FFmpegError, OSError, ValueError) as error:
@@ -100,9 +102,7 @@ def _opened(path: Path, label: str) -> Iterator[tuple[av.container.InputContaine
         yield container, stream
 
 
-def _decoded(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, label: str
-) -> Iterator[av.VideoFrame]:
+def _decoded(container: InputContainer, stream: VideoStream, label: str) -> Iterator[av.VideoFrame]:
     try:
         yield from container.decode(stream)
     except (FFmpegError, OSError, ValueError, MemoryError) as error:

@@ -171,4 +171,4 @@ class EncodedVideo:
     poster: bytes | None = None
 
 
-StageOutput = Conditioning | ConnectedText | ConditionLatents | Latents | DecodedClip | EncodedVideo
+StageOutput = Conditioning | EncodedMedia | ConnectedText | ConditionLatents | Latents | DecodedClip | EncodedVideo

@@ -114,7 +114,7 @@ class Batch:
         model's precision always.)
         """
         model = self.config.model
-        wished = model.vae_precision
+        wished: Any = model.vae_precision
         if wished == "auto":
             wished = "float32" if precision == "float16" and not self.checkpoint.generation else precision
         vae = "same" if wished == precision else wished

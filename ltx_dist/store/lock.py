@@ -15,7 +15,7 @@ from filelock import SoftFileLock, Timeout
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # pyright: ignore[reportAssignmentType]
 
 from ltx_dist.store.files import (
     INTERNAL,
@@ -72,6 +72,7 @@ def _locked(folder: Path, held: HeldFolder) -> Iterator[None]:
         os.close(internal)
     try:
         try:
+            assert fcntl is not None, "check_platform has refused Windows"
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _in_use(folder) from None

@@ -210,7 +210,7 @@ class Publisher:
         return self._folder / f"{request.request_id}.webp"
 
     def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
-        noted = content | self._notes.get(request.request_id, {})
+        noted = {**content, **self._notes.get(request.request_id, {})}
         write_atomically(self._json(request), to_json(noted), self._scratch, self._held)
 
 

@@ -86,5 +86,5 @@ def _sha256(tensors: Tensors) -> str:
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}\n".encode())
         # Flat first: a side of length 1 may have any stride, contiguous or not, and `view` asks for 1 in the last.
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

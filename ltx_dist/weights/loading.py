@@ -38,13 +38,14 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
-def pipeline_class(checkpoint: Checkpoint) -> type[diffusers.DiffusionPipeline]:
+def pipeline_class(checkpoint: Checkpoint) -> Any:
     """The diffusers class that the checkpoint names: it owns the numerics of every stage."""
     return getattr(diffusers, checkpoint.pipeline_class)
 
 
 def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:
-    scheduler_class, source = diffusers.FlowMatchEulerDiscreteScheduler, checkpoint.source("scheduler")
+    source = checkpoint.source("scheduler")
+    scheduler_class: Any = diffusers.FlowMatchEulerDiscreteScheduler
     if isinstance(source, InFile):
         return scheduler_class.from_config(read_config(source.config_name) | source.changes)
     return scheduler_class.from_pretrained(source, local_files_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -43,7 +44,7 @@ def build_vae() -> AutoencoderKLLTXVideo:
         temporal_compression_ratio=4,
     )
     # The last output channel is the posterior's log variance; training uses the mean alone.
-    last = vae.encoder.conv_out.conv
+    last: Any = vae.encoder.conv_out.conv
     with torch.no_grad():
         last.weight[-1].zero_()
         last.bias[-1].fill_(POSTERIOR_LOGVAR)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,7 +98,8 @@ def train_text_encoder(work: Path, steps: int, device: torch.device, seed: int) 
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     trainer = Trainer(work / "text.pt", model, [optimizer], steps, WARMUP, AVERAGE_DECAY, seed)
     train, held_out = split_scenes()
-    encoder, heads = model["encoder"], model["heads"]
+    parts: Any = model
+    encoder, heads = parts["encoder"], parts["heads"]
     while trainer.step < steps:
         trainer.begin()
         sample = _sample(train, random.Random(f"text {seed} {trainer.step}"), BATCH)

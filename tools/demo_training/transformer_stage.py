@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
-from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel
@@ -132,7 +132,7 @@ def _loss(
     return functional.mse_loss(output.float(), noise - latents)
 
 
-def _optimizers(transformer: nn.Module) -> list[torch.optim.Optimizer]:
+def _optimizers(transformer: Any) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for all else."""
     matrices = [p for p in transformer.transformer_blocks.parameters() if p.ndim == 2]
     matrices = [p for p in matrices if p.size(0) > 6]
@@ -153,7 +153,8 @@ def train_transformer(
 ) -> LTXVideoTransformer3DModel:
     """The trained transformer, averaged over its last steps; continues from `work`."""
     torch.manual_seed(seed)
-    transformer = build_transformer().to(vae.device)
+    transformer: Any = build_transformer()
+    transformer.to(vae.device)
     trainer = Trainer(
         work / "transformer.pt",
         transformer,

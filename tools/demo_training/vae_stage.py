@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTXVideo
@@ -117,7 +118,8 @@ def held_out_psnr(vae: AutoencoderKLLTXVideo, seed: int, count: int = 8) -> floa
 def train_vae(work: Path, steps: int, device: torch.device, seed: int) -> AutoencoderKLLTXVideo:
     """The trained VAE, averaged over its last steps; continues from the checkpoint in `work`."""
     torch.manual_seed(seed)
-    vae = build_vae().to(device, memory_format=torch.channels_last_3d)
+    vae: Any = build_vae()
+    vae.to(device, memory_format=torch.channels_last_3d)
     trainer = Trainer(work / "vae.pt", vae, _optimizers(vae), steps, WARMUP, AVERAGE_DECAY, seed)
     while trainer.step < steps:
         trainer.begin()

@@ -13,6 +13,7 @@ import torch
 from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.models.ltx2.stand_ins import AudioVae, Connectors, FirstFrameVae, VideoVae
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import ConditionLatents, ConnectedText, SoundLatents
 from ltx_dist.pipeline.sound import latent_index
 from ltx_dist.weights.lora import use_loras
@@ -150,21 +151,19 @@ class Denoiser:
         A new one each time: a noise scheduler keeps the step it is at.
         """
         settings, pipeline_class = passes(request)[index], pipeline_class_of(request)
-        vae, arguments = self._vae, {}
+        vae: Any = self._vae
+        arguments: dict[str, Any] = {}
         if pipeline_class is diffusers.LTX2ImageToVideoPipeline:
             vae = FirstFrameVae(self._checkpoint, self._device, self._dtype, encoded)
             arguments = {"image": PIL.Image.new("RGB", (settings.width, settings.height)), "image_crf": 0}
-        pipeline: Any = pipeline_class(
+        pipeline = partial_pipeline(
+            pipeline_class,
             scheduler=self._noise_scheduler(settings),
             vae=vae,
             audio_vae=self._audio_vae,
-            text_encoder=None,
-            tokenizer=None,
             connectors=Connectors(self._connected(text, index)),
             transformer=self._transformer,
-            vocoder=None,
         )
-        pipeline.set_progress_bar_config(disable=True)
         if pipeline_class is diffusers.LTX2ConditionPipeline:
             ratio = self._vae.temporal_compression_ratio
             at = [latent_index(one.frame_index, request.num_frames, ratio) for one in request.conditions]
@@ -176,7 +175,7 @@ class Denoiser:
 
     def _noise_scheduler(self, settings: PassSettings) -> Any:
         folder = self._checkpoint.folder("scheduler")
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True)
+        scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True)
         if settings.sigmas is None:
             return scheduler
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(scheduler.config, **UNSHIFTED)

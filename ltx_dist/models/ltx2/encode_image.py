@@ -17,6 +17,7 @@ from ltx_dist.media.preprocess import fitted
 from ltx_dist.media.sources import open_media
 from ltx_dist.media.video_in import read_frames
 from ltx_dist.models.ltx2.denoise import is_first_frame
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import ConditionLatents
 
 if TYPE_CHECKING:
@@ -39,9 +40,8 @@ class EncodeImage:
         self._device = device
         self._dtype = dtype
         # Both kinds of pipeline prepare pictures themselves, and each in another way.
-        parts = dict.fromkeys(("scheduler", "audio_vae", "text_encoder", "tokenizer", "connectors", "vocoder"))
-        self._first_frame = diffusers.LTX2ImageToVideoPipeline(**parts, vae=self._vae, transformer=None)
-        self._condition = diffusers.LTX2ConditionPipeline(**parts, vae=self._vae, transformer=None)
+        self._first_frame = partial_pipeline(diffusers.LTX2ImageToVideoPipeline, vae=self._vae)
+        self._condition = partial_pipeline(diffusers.LTX2ConditionPipeline, vae=self._vae)
 
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext

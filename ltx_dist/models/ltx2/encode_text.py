@@ -14,6 +14,7 @@ import diffusers
 import torch
 
 from ltx_dist.models.ltx2.load import load_tokenizer
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import ConnectedText
 from ltx_dist.weights.lora import adapter_name, loaded_loras, use_loras
 
@@ -39,15 +40,8 @@ class EncodeText:
     ) -> None:
         self._device = device
         self._connectors = components["connectors"]
-        self._pipeline = diffusers.LTX2Pipeline(
-            scheduler=None,
-            vae=None,
-            audio_vae=None,
-            text_encoder=components["text_encoder"],
-            tokenizer=load_tokenizer(checkpoint),
-            connectors=None,
-            transformer=None,
-            vocoder=None,
+        self._pipeline = partial_pipeline(
+            diffusers.LTX2Pipeline, text_encoder=components["text_encoder"], tokenizer=load_tokenizer(checkpoint)
         )
         self._negative = lru_cache(CACHED_NEGATIVE_PROMPTS)(self._encode)
 

@@ -10,6 +10,7 @@ import diffusers
 import torch
 
 from ltx_dist.models.ltx2.denoise import Denoiser, Start
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import ConditionLatents, SoundLatents
 from ltx_dist.pipeline.sound import SoundSecondPass
 
@@ -55,7 +56,9 @@ class Refine:
 
     def _upsampled(self, request: RenderRequest, second: SoundSecondPass, first: SoundLatents) -> torch.Tensor:
         """(1, C, F, H, W) in the upsampler's dtype, not normalised."""
-        pipeline = diffusers.LTX2LatentUpsamplePipeline(vae=self._denoiser.vae, latent_upsampler=self._upsampler)
+        pipeline = partial_pipeline(
+            diffusers.LTX2LatentUpsamplePipeline, vae=self._denoiser.vae, latent_upsampler=self._upsampler
+        )
         return pipeline(
             latents=first.latents.to(self._device),
             latents_normalized=True,

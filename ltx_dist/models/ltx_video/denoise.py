@@ -14,6 +14,7 @@ from ltx_dist.models.ltx_video.denoising import Denoising, first_pass
 from ltx_dist.models.ltx_video.geometry import VaeGeometry
 from ltx_dist.models.ltx_video.long_clips import LongDenoising
 from ltx_dist.models.ltx_video.stand_ins import EncodedVae
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import EncodedMedia, Latents
 from ltx_dist.pipeline.request import RenderRequest
 
@@ -72,7 +73,7 @@ class Denoise:
         video, LTXLatentUpsamplePipeline makes just such latents of it.
         """
         vae.expect([moments])
-        pipeline: Any = diffusers.LTXLatentUpsamplePipeline(vae=vae, latent_upsampler=None)
+        pipeline = partial_pipeline(diffusers.LTXLatentUpsamplePipeline, vae=vae)
         return pipeline.prepare_latents(
             torch.empty(1, 1, 1, 1, 1), dtype=torch.float32, device=self._device, generator=generator
         )

@@ -14,8 +14,9 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.in_context import InContextPipeline
 from ltx_dist.models.ltx_video.stand_ins import NoPixels, empty_conditions
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import Conditioning
-from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.request import RenderRequest, SecondPass
 from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
 from ltx_dist.weights.lora import use_loras
 
@@ -46,7 +47,7 @@ def second_pass(request: RenderRequest) -> Pass:
     """diffusers adds noise to latents only where a schedule begins in its middle: to timesteps of our own one is added
     in front, with a strength that leaves it out."""
     two = request.second_pass
-    assert two is not None, request.request_id
+    assert isinstance(two, SecondPass), request.request_id
     steps, timesteps, strength = two.num_inference_steps, two.timesteps, two.denoise_strength
     if timesteps is not None:
         steps, timesteps, strength = len(timesteps) + 1, (1000.0, *timesteps), 1 - 0.5 / (len(timesteps) + 1)
@@ -126,14 +127,9 @@ class Denoising:
         if request.reference:
             assert chosen is diffusers.LTXConditionPipeline, "older versions have no IC-LoRAs"
             chosen = InContextPipeline
-        pipeline: Any = chosen(
-            scheduler=copy.deepcopy(self._noise_scheduler),
-            vae=vae,
-            text_encoder=None,
-            tokenizer=None,
-            transformer=self._transformer,
+        pipeline = partial_pipeline(
+            chosen, scheduler=copy.deepcopy(self._noise_scheduler), vae=vae, transformer=self._transformer
         )
-        pipeline.set_progress_bar_config(disable=True)
         if request.seen:
             pipeline.video_processor = NoPixels()
         return pipeline

@@ -13,6 +13,7 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
 from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.load import load_tokenizer
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.weights.loading import pipeline_class
@@ -37,9 +38,7 @@ class EncodeText:
         self._remembered = lru_cache(REMEMBERED_PROMPTS)(self._encode)
 
     def _pipeline_of(self, chosen: Any, text_encoder: Any, scheduler: Any = None) -> Any:
-        return chosen(
-            scheduler=scheduler, vae=None, text_encoder=text_encoder, tokenizer=self._tokenizer, transformer=None
-        )
+        return partial_pipeline(chosen, scheduler=scheduler, text_encoder=text_encoder, tokenizer=self._tokenizer)
 
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext

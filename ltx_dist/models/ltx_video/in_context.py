@@ -22,8 +22,8 @@ class InContextPipeline(diffusers.LTXConditionPipeline):
     def prepare_latents(
         self,
         conditions: Sequence[torch.Tensor],
-        condition_strength: Sequence[float],
-        condition_frame_index: Sequence[int],
+        condition_strength: list[float],
+        condition_frame_index: list[int],
         **settings: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
         """Tokens (1, S, C), how far each is fixed (1, S), their places (1, 3, S), and how many are not the clip's."""
@@ -37,8 +37,9 @@ class InContextPipeline(diffusers.LTXConditionPipeline):
         sample = sample.to(device, dtype=settings["dtype"])
         sizes = self.transformer_spatial_patch_size, self.transformer_temporal_patch_size
         tokens = self._pack_latents(sample, *sizes)
+        _, _, frames, height, width = sample.shape
         own_places = self._scale_video_ids(
-            self._prepare_video_ids(1, *sample.shape[2:], *sizes, device=device),
+            self._prepare_video_ids(1, frames, height, width, *sizes, device=device),
             self.vae_spatial_compression_ratio,
             self.vae_temporal_compression_ratio,
             0,

@@ -11,6 +11,7 @@ import torch
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.stand_ins import NoPixels
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.weights.loading import load_noise_scheduler
@@ -52,14 +53,12 @@ class LongDenoising:
         windows = request.windows
         assert windows is not None and request.timesteps is not None, request.request_id
         use_loras(self._transformer, request.loras)
-        pipeline: Any = EncodedPipeline(
+        pipeline = partial_pipeline(
+            EncodedPipeline,
             scheduler=diffusers.LTXEulerAncestralRFScheduler.from_config(self._scheduler_config),
             vae=vae,
-            text_encoder=None,
-            tokenizer=None,
             transformer=self._transformer,
         )
-        pipeline.set_progress_bar_config(disable=True)
         pipeline.video_processor = NoPixels()
         pipeline.embeds = self._embeds(windows.distinct_prompts, text)
         steps = 0

@@ -12,8 +12,9 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
 from ltx_dist.models.ltx_video.denoising import Denoising, second_pass
 from ltx_dist.models.ltx_video.stand_ins import EncodedVae
+from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import EncodedMedia, Latents
-from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.request import RenderRequest, SecondPass
 
 
 class Refine:
@@ -63,8 +64,8 @@ class Refine:
     def _upsampled(self, request: RenderRequest, latents: torch.Tensor, vae: EncodedVae) -> torch.Tensor:
         """(1, C, F, 2 H, 2 W), normalised, in the upsampler's dtype."""
         two = request.second_pass
-        assert two is not None, request.request_id
-        pipeline: Any = diffusers.LTXLatentUpsamplePipeline(vae=vae, latent_upsampler=self._upsampler)
+        assert isinstance(two, SecondPass), request.request_id
+        pipeline = partial_pipeline(diffusers.LTXLatentUpsamplePipeline, vae=vae, latent_upsampler=self._upsampler)
         between = two.tone_map_compression_ratio if two.tone_map_at == "upsample" else 0.0
         (upsampled,) = pipeline(
             latents=latents,

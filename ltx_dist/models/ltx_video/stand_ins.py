@@ -64,8 +64,9 @@ class NoPixels:
 
 def empty_conditions(conditions: Sequence[Condition]) -> list[LTXVideoCondition]:
     """diffusers' conditions without their pixels: `NoPixels` counts the frames of what stands for a video."""
+    make: Any = LTXVideoCondition  # declared to hold pictures
     return [
-        LTXVideoCondition(
+        make(
             image=None if condition.is_video else "",
             video=[None] * condition.num_frames if condition.is_video else None,
             frame_index=condition.frame_index,

@@ -31,10 +31,11 @@ def load_half(checkpoint: Checkpoint, half: Half, dtype: torch.dtype) -> torch.n
     source = checkpoint.source("vae")
     with torch.device("meta"):
         if isinstance(source, InFile):
-            config = read_config(source.config_name) | source.changes
+            config: Any = read_config(source.config_name) | source.changes
             vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
         else:
-            vae = diffusers.AutoencoderKLLTXVideo.from_config(diffusers.AutoencoderKLLTXVideo.load_config(source))
+            config = diffusers.AutoencoderKLLTXVideo.load_config(source)
+            vae = diffusers.AutoencoderKLLTXVideo.from_config(config)
     setattr(vae, "decoder" if half == "encoder" else "encoder", None)
     fill(vae, _tensors(source, half, dtype))
     return vae.eval()
@@ -43,7 +44,7 @@ def load_half(checkpoint: Checkpoint, half: Half, dtype: torch.dtype) -> torch.n
 def statistics(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Mean and standard deviation of the latents' channels in `dtype`, (C,) each, and the VAE's scaling factor."""
     source = checkpoint.source("vae")
-    config = (
+    config: Any = (
         read_config(source.config_name)
         if isinstance(source, InFile)
         else diffusers.AutoencoderKLLTXVideo.load_config(source)
