@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a virtual environment with pinned packages, once; the other recipes call it.
 #
-#   launch/setup.sh            what rendering needs
-#   launch/setup.sh dev        what the tests need, too
+#   launch/setup.sh            the packages that rendering needs
+#   launch/setup.sh dev        also those that the tests need
 #   launch/setup.sh fast       .venv-fast without torch and Ray, for the test tier `fast`
 #
 # PYTHON chooses the interpreter (3.11 or newer); otherwise it is python3, or the newest python3.N if that is too old. A torch that the constraints

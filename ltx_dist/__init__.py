@@ -1,4 +1,4 @@
-"""Render batches of prompts with LTX-Video on one or many GPUs. Importing this loads no torch and no ray."""
+"""Render batches of prompts with LTX-Video or LTX-2 on one or many GPUs. Importing this loads no torch and no ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HOMES = {
     "InputError": "api.errors", "OutputError": "store.files",
     "WorkerStartError": "engine.executor", "SystemicError": "engine.failures", "WorkersLostError": "engine.workers",
 }  # fmt: skip
-"""The module of each public name, imported when it is first asked for."""
+"""The module of each public name, imported when the name is first used."""
 
 __all__ = [
     "Clip",

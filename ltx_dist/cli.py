@@ -53,24 +53,30 @@ ltx-dist render prompts.txt -m Lightricks/LTX-Video --profile rtx4090 -o clips
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Render batches of prompts with LTX-Video on one or many GPUs. "
+    help="Render batches of prompts with LTX-Video or LTX-2 on one or many GPUs. "
     "Exit codes: 0 all done, 1 internal error, 2 bad input, 3 some clips failed, 74 cannot write the output, "
     "75 stopped and resumable.",
     epilog=EXAMPLES,
 )
 
-RENDER, LOOK, CLUSTER, SETUP = "Render", "Look at results", "Ray cluster", "Set up"
+RENDER, LOOK, CLUSTER, SETUP = "Render", "Results", "Ray cluster", "Set up"
 
 Output = Annotated[
-    str, typer.Option("-o", "--output", help="A folder for the clips, or s3://, gs://...; existing clips are kept.")
+    str,
+    typer.Option(
+        "-o",
+        "--output",
+        help="The folder for the clips, or a URL (s3://, gs://...); clips that are up to date are kept.",
+    ),
 ]
 PlannedOutput = Annotated[
-    Path | None, typer.Option("-o", "--output", help="The folder that the clips are to go to, if it exists already.")
+    Path | None,
+    typer.Option("-o", "--output", help="The output folder, to count the clips in it that would be rendered again."),
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
 Images = Annotated[
     Path | None,
-    typer.Option(help="A folder of images: each is the first frame of the clip that has the file's name."),
+    typer.Option(help="A folder of images; each becomes the first frame of the clip with the same name."),
 ]
 Exact = Annotated[
     bool,
@@ -155,7 +161,7 @@ def plan(
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
-    With -o it also says how many clips of that folder an earlier version made, which are rendered again.
+    With -o it also reports how many clips in that folder were made by an earlier version and are rendered again.
     To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
     """
     with bad_input():

@@ -1,4 +1,4 @@
-"""Environment variables that processes of ours are started with. A program that imports the package keeps its own."""
+"""Environment variables for our own processes. A program that imports the package keeps its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS = {
     # number cards by their slots. Where cards are unequal, a stage would find itself on another one than planned.
     CUDA_DEVICE_ORDER: "PCI_BUS_ID",
 }
-"""For the command line and for workers in processes of their own, which have them before torch is loaded."""
+"""For the command line and for worker processes, which set them before torch is loaded."""
 
 
 def set_ours() -> None:
@@ -27,7 +27,7 @@ def set_ours() -> None:
 
 @contextmanager
 def added(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have those variables set that are not, for processes that are started in the block."""
+    """Set the variables that are unset, for processes that are started in the block."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     try:

@@ -1,4 +1,4 @@
-"""Words for people: values as they were given, counts, several mistakes reported together."""
+"""Wording of messages: given values, counts, and several errors reported together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_MISTAKES_SHOWN = 50
 
 
 class Mistakes(ValueError):
-    """Several mistakes in the input, to be reported together.
+    """Several errors in the input, to be reported together.
 
     messages: all of them, each of which may take several lines. The text holds the first MAX_MISTAKES_SHOWN.
     """
@@ -22,7 +22,7 @@ class Mistakes(ValueError):
 
 
 def show(value: object) -> str:
-    """A given value as a person wrote it, cut to a readable length and safe to print."""
+    """A given value as it was written, cut to a readable length and safe to print."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
@@ -40,10 +40,10 @@ def count(number: int, noun: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Without what moves a terminal's cursor, rings its bell or turns its writing direction; one line."""
+    """The text in one line, without characters that move a terminal's cursor, ring its bell or reverse its text."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def clean_lines(text: str) -> str:
-    """The same of a text of several lines."""
+    """The same for a text of several lines."""
     return "\n".join(map(clean, text.split("\n")))

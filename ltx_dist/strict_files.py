@@ -1,4 +1,4 @@
-"""Text, YAML and JSON that a person wrote or downloaded, read strictly: what is wrong is a ValueError saying where."""
+"""Reads text, YAML and JSON strictly. Errors are ValueErrors with their place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def mistaken_for(head: bytes) -> str | None:
-    """What a file that was to be downloaded is in truth, and what to do, by its first bytes; None if they do not tell.
+    """What a downloaded file really is, with the remedy, by its first bytes; None if they do not tell.
 
     64 bytes are enough.
     """
@@ -34,10 +34,11 @@ def mistaken_for(head: bytes) -> str | None:
         return "empty; download it again"
     if head.startswith(_LFS_POINTER):
         return (
-            "a git-lfs pointer, not the file itself; run `git lfs pull` in its folder, or download it by `hf download`"
+            "a git-lfs pointer, not the file itself; run `git lfs pull` in its folder, or download it with "
+            "`hf download`"
         )
     if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, not the file itself; download it by `hf download`, or from /resolve/ in place of /blob/"
+        return "a web page, not the file itself; download it with `hf download`, or from /resolve/ instead of /blob/"
     return None
 
 
@@ -140,7 +141,7 @@ class StrictLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, LookupError, AttributeError):  # e.g. the date 2026-99-99, `!!bool x`
-            message = f"{show(node.value)} is not a value of its kind; put it in quotes"
+            message = f"{show(node.value)} is not a valid value; put it in quotes"
             raise ConstructorError(None, None, message, node.start_mark) from None
 
 

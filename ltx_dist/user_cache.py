@@ -1,4 +1,4 @@
-"""Where on this machine the package keeps what it can make again: digests of weights, text embeddings; and clips on
+"""The user's cache folder: digests of weights, text embeddings, and clips on
 their way to a URL."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ def from_home(name: str, field: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:
         whose = "that user" if name.startswith("~") and name[1:2] not in ("", "/") else "this user"
-        raise ValueError(f"{field}: {name}: {whose} has no home folder; write the path out") from None
+        raise ValueError(f"{field}: {name}: {whose} has no home folder; write the full path") from None
 
 
 def user_cache() -> Path:

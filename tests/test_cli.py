@@ -79,14 +79,14 @@ def test_a_rerun_renders_only_what_is_missing_or_changed(prompts: Path, tmp_path
     render(prompts, out, checkpoint)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
     again = render(prompts, out, checkpoint, "--set", "placement.residency=time_sliced")
-    assert again.exit_code == 0 and "3 already there; nothing to do" in again.output
+    assert again.exit_code == 0 and "3 already up to date; nothing to do" in again.output
     assert len(json.loads((out / "run.json").read_text())["events"]) == 3 * 4, "the record of the work stays"
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")} == before
     (out / "red.mp4").write_bytes(b"damaged")
     prompts.write_text(prompts.read_text().replace("nothing", "something"))
     third = render(prompts, out, checkpoint)
-    assert third.exit_code == 0 and "1 already there" in third.output
-    assert "existing clips with other settings or damage, which will be replaced: 1" in third.output
+    assert third.exit_code == 0 and "1 already up to date" in third.output
+    assert "existing clips that have other settings or are damaged, to be replaced: 1" in third.output
     assert json.loads((out / "run.json").read_text())["skipped"] == 1
     assert (out / "002-a-blue-square.mp4").stat().st_mtime_ns == before["002-a-blue-square.mp4"]
     assert (out / "red.mp4").stat().st_size > 100 and (out / "003-something.mp4").exists()
@@ -152,7 +152,7 @@ finally:
         (["--set", "placement.layuot=pinned"], "did you mean placement.layout?"),
         (["--set", "model.checkpoint=/nowhere"], "/nowhere"),
         (["--executor", "cloud"], "--executor"),
-        (["--set", "placement.device=cuda", "--executor", "local"], "placement.device: cuda was asked for"),
+        (["--set", "placement.device=cuda", "--executor", "local"], "placement.device: cuda was requested"),
         (["--set", "placement.layout=pinned", "--set", "placement.devices=1"], "placement.layout: pinned needs"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_written_exits_74(prompts: Path, tmp_path: Path,
     (tmp_path / "out" / ".ltx-dist").write_text("a file where a folder of ours should be")
     result = render(prompts, tmp_path / "out", checkpoint)
     assert result.exit_code == 74 and "move away what is in the way" in result.output
-    assert "make room" not in result.output
+    assert "free space" not in result.output
 
 
 @pytest.mark.parametrize("reader", ["gone", "full"])

@@ -54,7 +54,7 @@ def test_workstation_renders_and_goes_on(tmp_path: Path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "out").glob("*.mp4"))) == 2
     again = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    assert "2 already there; nothing to do" in again.stdout
+    assert "2 already up to date; nothing to do" in again.stdout
     assert subprocess.run([script], capture_output=True, check=False).returncode == 2, "its usage"
 
 

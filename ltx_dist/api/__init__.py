@@ -1,1 +1,1 @@
-"""The Python interface. `ltx_dist` itself exports it; nothing here prints, exits or handles signals unless asked to."""
+"""The Python interface, exported by `ltx_dist`. Nothing here prints, exits or handles signals unless asked to."""

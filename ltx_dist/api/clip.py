@@ -1,4 +1,4 @@
-"""Clips as a program sees them: what is in a folder of finished and failed ones."""
+"""The finished and failed clips of a folder, for Python programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DIGESTS = ("frames_sha256", "latents_sha256", "audio_sha256", "mp4_sha256")
 
 MAX_SHOWN_BYTES = 20 << 20
-"""Of an mp4 that a notebook holds as text: a larger one would make the notebook slow to open."""
+"""Largest mp4 that is embedded in a notebook: a larger one would make it slow to open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Clip:
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def frames(self) -> np.ndarray:
-        """The frames of the mp4, as a player shows them: uint8 RGB, shaped (frames, height, width, 3)."""
+        """The decoded frames of the mp4: uint8 RGB, shaped (frames, height, width, 3)."""
         from ltx_dist.media.mp4 import read_video
 
         if not isinstance(self.path, Path):
@@ -54,7 +54,7 @@ class Clip:
         return read_video(self.path)[0]
 
     def _repr_html_(self) -> str:
-        """A player with the mp4 in it, so that it plays wherever the notebook is opened."""
+        """HTML of a player with the mp4 embedded, so that it plays wherever the notebook is opened."""
         text = html.escape(str(self.request.get("prompt", "")))
         caption = f"<figcaption><b>{html.escape(self.name)}</b> {text}</figcaption>"
         can_show = isinstance(self.path, Path) and self.path.is_file() and self.path.stat().st_size <= MAX_SHOWN_BYTES
@@ -67,9 +67,9 @@ class Clip:
 
 
 def clips(folder: str | PathLike[str]) -> list[Clip]:
-    """Every clip of the output of a run, a folder or a URL, in the order of names.
+    """All clips of a run's output, a folder or a URL, sorted by name.
 
-    Raises InputError where there is no such folder, OutputError where it cannot be read.
+    Raises InputError if there is no such folder, OutputError if it cannot be read.
     """
     with input_errors(), output_errors(), ExitStack() as held:
         out = open_output(fspath(folder), "folder")
@@ -83,7 +83,7 @@ def clips(folder: str | PathLike[str]) -> list[Clip]:
 
 
 def read_clip(out: Output, name: str) -> Clip:
-    """The clip as its sidecar has it. One that is not as ours are is `unknown`, never an error."""
+    """The clip as its sidecar describes it; `unknown`, never an error, if the sidecar is not one of ours."""
     mp4 = f"{name}.mp4"
     path: Path | str | None = out.folder / mp4
     if not (out.folder / mp4).is_file():

@@ -1,4 +1,4 @@
-"""Bad input as an exception of its own."""
+"""The exception for bad input."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ltx_dist.messages import Mistakes
 
 
 class InputError(ValueError):
-    """Prompts, settings or places that are not right; nothing was rendered.
+    """Prompts, settings or paths are wrong; nothing was rendered.
 
-    mistakes: all of them, each with where it is and the remedy: `prompts:2: height: 130 is not a multiple of 32; ...`.
+    mistakes: all errors, each with its place and the remedy: `prompts:2: height: 130 is not a multiple of 32; ...`.
     """
 
     def __init__(self, message: str, mistakes: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Raise what is wrong with the input as `InputError`."""
+    """Raise errors in the input as `InputError`."""
     try:
         yield
     except ValueError as error:

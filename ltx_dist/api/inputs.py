@@ -1,4 +1,4 @@
-"""What a program may give as prompts and settings -> what the rest of the package takes."""
+"""Converts the prompts and settings of a Python program into what the rest of the package takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ltx_dist.messages import show
 from ltx_dist.run.batch import Batch, open_batch
 
 Prompts = str | PathLike[str] | Iterable[str | Mapping[str, Any]]
-"""The path of a prompt file, or rows: texts and mappings with the fields of a row, also a DataFrame of them."""
+"""The path of a prompt file, or rows: strings and mappings with the fields of a row; also a DataFrame."""
 
 Config = str | PathLike[str] | Mapping[str, Any] | RenderConfig | None
 """The path of a YAML file, a mapping (of sections, or of dotted keys), or a config."""
@@ -30,7 +30,7 @@ def batch_of(
     vary: Mapping[str, Any] | None,
     fetch: Fetch = fetch_snapshot,
 ) -> Batch:
-    """The checked batch. Raises ValueError with every mistake found. fetch: as in `open_batch`."""
+    """The checked batch. Raises ValueError with all errors. fetch: as in `open_batch`."""
     settings = config_of(model, config)
     if vary:
         settings = with_vary(settings, plain(vary), "vary")

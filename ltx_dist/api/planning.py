@@ -1,4 +1,4 @@
-"""`plan`: what a batch would take on this machine, or on one that the config describes. Loads no model."""
+"""`plan`: predicts a batch on this machine, or on one that the config describes. Loads no model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltx_dist.run.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What one layout is predicted to do. seconds: from first start to last end; bound: what no order could beat.
+    """The prediction for one layout. seconds: from first start to last end; bound: what no order could beat.
 
     workers: their stages, by worker. busy: the share of `seconds` that each spends working.
     """
@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def layouts(self) -> list[Layout]:
-        """The layouts that fit, in the order in which a run would prefer them: it takes the first."""
+        """The layouts that fit, best first; a run takes the first."""
         return [_layout(forecast) for forecast in self.forecasts]
 
     @property
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may be other than it was meant."""
+        """Warnings about settings that may not be meant."""
         return self.batch.warnings
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -81,7 +81,7 @@ def plan(
     config: Config = None,
     vary: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Check a batch and predict what it takes, as `ltx-dist plan` does.
+    """Check a batch and predict its time and memory, as `ltx-dist plan` does.
 
     The parameters are those of `render`. To plan for GPUs that this machine lacks, set `placement.device` to cuda,
     `placement.devices` and `placement.memory_gb`. Raises InputError with every mistake found.
@@ -91,7 +91,7 @@ def plan(
 
 
 def plan_of(batch: Batch, inventory: Inventory | None = None) -> Plan:
-    """The plan of a batch, on this machine if no inventory is given. Raises ValueError when no layout fits."""
+    """The plan of a batch; on this machine if no inventory is given. Raises ValueError if no layout fits."""
     if inventory is None:
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)

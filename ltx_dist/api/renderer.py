@@ -1,4 +1,4 @@
-"""`Renderer`: a model held in this process that renders batch after batch, for pipelines of Ray Data and the like."""
+"""`Renderer`: holds a model in this process and renders batch after batch, for pipelines such as Ray Data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Renderer:
 
         dataset.map_batches(Renderer, fn_constructor_kwargs={"model": MODEL}, num_gpus=1, batch_size=4, concurrency=8)
 
-    Raises InputError for settings that are not right.
+    Raises InputError for wrong settings.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Renderer:
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """The columns of the batch, and three more: `mp4` (bytes), `frames_sha256` and `error`, None where unset.
 
-        A row that is not right, or whose clip fails, has its `error`. Raises InputError for an unknown column,
-        SystemicError when all clips fail alike, and WorkerStartError when the model cannot be loaded.
+        A wrong row, and one whose clip fails, has an `error`. Raises InputError for an unknown column,
+        SystemicError when all clips fail in the same way, and WorkerStartError when the model cannot be loaded.
         """
         self._check_columns(batch)
         columns = {name: list(values) for name, values in batch.items()}
@@ -87,18 +87,18 @@ class Renderer:
             raise InputError("\n".join(mistakes), mistakes)
 
     def _check(self, rows: Rows) -> tuple[Batch | None, list[str | None]]:
-        """The batch of those rows that are right, if any, and what is wrong with each of the others."""
+        """The batch of the valid rows, if any, and the error of each other row."""
         if not rows:
             return None, []
         for position, row in enumerate(rows):
-            if row.get("seed") is None:  # its place among all rows, also where some of them are left out
+            if row.get("seed") is None:  # its position among all rows, even if some are left out
                 row["seed"] = self._config.defaults.seed + position
         try:
             return open_batch(given_rows(rows), self._config), [None] * len(rows)
         except ValueError:
             errors = [self._mistake(row) for row in rows]
         right = [row for row, error in zip(rows, errors, strict=True) if error is None]
-        with input_errors():  # what is wrong with rows that are right one by one, as a name that is given twice
+        with input_errors():  # errors between rows that are valid by themselves, such as a name given twice
             return (open_batch(given_rows(right), self._config) if right else None), errors
 
     def _mistake(self, row: dict[str, Any]) -> str | None:
@@ -121,11 +121,11 @@ class Renderer:
             raise
 
     def _executor_of(self, placed: PlacedBatch) -> LocalExecutor:
-        """The one of the last batch, unless this one needs another worker."""
+        """The worker of the last batch, unless this one needs another."""
         from ltx_dist.run.crew import Crew
         from ltx_dist.worker.local_executor import LocalExecutor
 
-        # The predicted peak is for people.
+        # The predicted peak is only shown.
         specs = [replace(spec, worker=replace(spec.worker, peak_bytes=0)) for spec in Crew(placed).specs()]
         if self._executor is None or specs != self._specs:
             self.close()

@@ -1,4 +1,4 @@
-"""`render`: a batch that renders in the background, and whose clips are handed out as they are published."""
+"""`render`: renders a batch in the background and yields its clips as they are published."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from ltx_dist.store.files import to_json
 from ltx_dist.store.output import Output, open_output
 
 ONE_AT_A_TIME = threading.Lock()
-"""Held by the run of this process that renders; others wait for it. Some decoders draw noise from torch's one global
+"""Held by the run that renders in this process; others wait for it. Some decoders draw noise from torch's one global
 generator, and a cluster that a run has started ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Clips of a run so far. eta_seconds: None before the first clip of this run has ended."""
+    """Counts of a run's clips so far. eta_seconds: None until the first clip of this run has ended."""
 
     total: int
     done: int
@@ -66,19 +66,19 @@ def render(
     progress: Literal["auto"] | bool = "auto",
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
-    """Start to render prompts into a folder or URL, and return at once. Clips that are up to date are kept.
+    """Start rendering prompts into a folder or URL, and return at once. Clips that are up to date are kept.
 
     prompts: the path of a prompt file, or an iterable of texts and mappings with the fields of a row.
     model: short for `model.checkpoint` of the config.
     config: the path of a YAML file, a mapping or a RenderConfig.
     vary: values of fields that every prompt is rendered with, such as `{"seed": range(5)}` or `{"guidance_scale": [1,
-        3, 5]}`; several fields make every combination.
+        3, 5]}`; with several fields, every combination is rendered.
     executor: `local` is this process, `ray` actors, `auto` Ray for a cluster or several workers.
     address: of a Ray cluster to join; a program that has called `ray.init()` gets its own session used.
-    progress: `auto` shows it at a terminal and in a notebook, True prints it anywhere.
+    progress: `auto` shows it in a terminal or notebook, True always prints it.
     on_event: called in threads of the run with each event of `--json-events`; an exception that it raises ends the run.
 
-    Raises InputError with every mistake in prompts and settings. What shows only later, such as a folder in use, is
+    Raises InputError with all errors in prompts and settings. Errors that occur later, such as a folder in use, are
     raised by iterating over the run and by `result()`.
     """
     with input_errors():
@@ -89,9 +89,9 @@ def render(
 
 
 class Run:
-    """A batch that is being rendered, in a thread of its own.
+    """A batch that is being rendered in a separate thread.
 
-    Iterating yields every clip, done or failed, as soon as it is published: first those that were there already.
+    Iterating yields every clip, done or failed, as soon as it is published; clips of earlier runs come first.
     Leaving a `with` waits for the end of the run; an exception in it, or Ctrl-C while waiting for the run, stops it.
     """
 
@@ -172,11 +172,11 @@ class Run:
 
     def __del__(self) -> None:
         if getattr(self, "_error", None) is not None and not self._is_error_known:
-            logging.getLogger("ltx_dist").error("a run ended with an error that nobody has seen: %s", self._error)
+            logging.getLogger("ltx_dist").error("a run ended with an error that was never retrieved: %s", self._error)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C while somebody waits for the run stops it."""
+        """Stop the run on Ctrl-C while somebody waits for it."""
         try:
             yield
         except KeyboardInterrupt:
@@ -207,7 +207,7 @@ class Run:
 
 
 class _Clips:
-    """Follows a batch: keeps its clips, and wakes those that wait for the next one.
+    """Follows a batch: keeps its clips and wakes the loops that wait for the next one.
 
     Clips that were there are known by name until somebody wants to see them: there may be a hundred thousand.
     """
@@ -247,7 +247,7 @@ class _Clips:
             self._changed.notify_all()
 
     def wait_for(self, position: int) -> Clip | None:
-        """The clip at this position; None if the run ends without it."""
+        """The clip at this position, waiting for it if necessary; None if the run ends without it."""
         with self._changed:
             self._changed.wait_for(lambda: self._has_ended or len(self._found) > position)
             return self._clip(position) if len(self._found) > position else None
@@ -289,7 +289,7 @@ def _turn(stop: Stop) -> Iterator[None]:
 
 
 def _console(progress: Literal["auto"] | bool) -> Console:
-    """Where the run says what it does: live at a terminal, lines in a notebook, nowhere if nobody would read it."""
+    """The console for progress: a live view in a terminal, lines in a notebook, a quiet one otherwise."""
     if progress not in ("auto", True, False):
         raise ValueError(f"progress: {show(progress)} is not auto, True or False")
     console = Console(stderr=True)

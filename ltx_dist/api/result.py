@@ -1,4 +1,4 @@
-"""What a run has come to: its clips, as a sequence and as a table."""
+"""The result of a run: its clips, as a sequence and as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Result(Sequence[Clip]):
     """The clips of a run that ended, done and failed, in the order of the prompts.
 
     remaining: names of clips that a stop left out. exit_code: what `ltx-dist render` would have exited with.
-    warnings: what may be other than it was meant, and clips that ran out of memory.
+    warnings: about settings that may not be meant, and about clips that ran out of memory.
     """
 
     def __init__(

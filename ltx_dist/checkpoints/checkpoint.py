@@ -1,4 +1,4 @@
-"""Checkpoint: what is known of a model before any weight is read, and where each of its components is."""
+"""`Checkpoint`: facts about a model that need no weights, and the place of each component."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything a render needs: a folder in diffusers layout, or an official file with a text encoder beside it.
+    """A complete model: a folder in diffusers layout, or an official file with a text encoder.
 
     name: as asked for. Compression ratios: pixels (frames) a latent pixel (frame), by diffusers' own rule.
     weights: bytes of the tensors of text_encoder, transformer and vae as stored; num_parameters: their elements.
@@ -79,7 +79,7 @@ class Checkpoint:
     loras: tuple[Lora, ...] = ()
 
     def num_loaded(self) -> dict[str, int]:
-        """The elements that each component loads: of the VAE `vae` is the decoder, `vae_encoder` the encoder."""
+        """Number of parameters that each component loads; `vae` is the VAE's decoder, `vae_encoder` its encoder."""
         halves = {"vae": self.num_parameters["vae"] - self.num_encoder_parameters}
         return self.num_parameters | halves | {"vae_encoder": self.num_encoder_parameters}
 
@@ -102,7 +102,7 @@ def open_checkpoint(
     text_encoder: a folder with T5 and its tokenizer (or a name on the hub), in place of the checkpoint's own; an
     official file has none. upscaler: the latent upscaler of two passes, likewise. What is on the hub and not in its
     cache on this machine is downloaded. fetch: `fetch_headers` downloads no weights, for a look at the model alone.
-    Raises ValueError with a line for each thing that is missing or cannot be used, and what to do.
+    Raises ValueError with a line for each missing or unusable part, and the remedy.
     """
     path = DEMO_MODEL if name == "demo" else from_home(name, "model.checkpoint")
     if _is_on_hub(name, path):
@@ -117,7 +117,7 @@ def open_checkpoint(
 
 
 def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
-    """The same where this machine has it: one from the hub lies in each machine's own cache, and is downloaded to it.
+    """The same checkpoint on this machine: one from the hub is in each machine's own cache, and is downloaded to it.
 
     Raises ValueError where it is not here and not on the hub.
     """
@@ -126,7 +126,7 @@ def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
     missing = [path for part in parts if not (path := _place(checkpoint.source(part))).exists()]
     names = [name for name in asked if name is not None]
     if any("@" in name and is_hub_name(name) for name in names):
-        # Whether or not it is there: another worker may be downloading it, and only the hub's own locks tell.
+        # Even if it exists: another worker may be downloading it, which only the hub's own locks show.
         try:
             return replace(open_checkpoint(*asked), loras=checkpoint.loras)
         except NotCachedError:
@@ -135,7 +135,7 @@ def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
     elif missing and checkpoint.name == "demo":
         return replace(open_checkpoint(*asked), loras=checkpoint.loras)
     elif missing:
-        raise ValueError(f"{missing[0]} is not on this machine; put the checkpoint at the same path on every one")
+        raise ValueError(f"{missing[0]} is not on this machine; put the checkpoint at the same path on every machine")
     return checkpoint
 
 
@@ -171,7 +171,7 @@ def _is_on_hub(name: str, path: Path) -> bool:
 def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
     """The name with its commit, once all but the weights is here and is of a model that can be rendered from.
 
-    Gigabytes of another model are then never downloaded. Raises ValueError as the folder's own checks do.
+    So gigabytes of an unsupported model are never downloaded. Raises ValueError as the folder's own checks do.
     """
     from ltx_dist.checkpoints.diffusers_folder import require_supported_model
     from ltx_dist.checkpoints.text_encoder_folder import require_t5
@@ -190,7 +190,7 @@ def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
 
 
 def _find_text_encoder(name: str, fetch: Fetch) -> tuple[str, Path]:
-    """Its name, of one on the hub with the commit, and where it is."""
+    """Its name, with the commit for one on the hub, and its path."""
     path = from_home(name, "model.text_encoder")
     if "://" in name:
         raise ValueError(f"model.text_encoder: {name}: {what_is_wrong(name, path)}")

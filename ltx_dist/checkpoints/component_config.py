@@ -32,7 +32,7 @@ def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
 
 
 def noise_scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """As far as it is written down."""
+    """The config as far as it is stored."""
     source = checkpoint.source("scheduler")
     if isinstance(source, InFile):
         return read_config(source.config_name) | source.changes

@@ -1,4 +1,4 @@
-"""A folder in diffusers layout, from its JSON files and safetensors headers alone: no torch, no weights read."""
+"""Opens a folder in diffusers layout by its JSON files and safetensors headers: no torch, no weights read."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ COMPONENT_CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
     }
 )
-"""Library and class of each component: no other is ever loaded. The tokenizer's are in tokenizer_folder.py."""
+"""Library and class of each component; no other is ever loaded. The tokenizer's classes are in tokenizer_folder.py."""
 
 _CONFIG_FILES = {"transformer": "config.json", "vae": "config.json", "scheduler": "scheduler_config.json"}
 
 
 def open_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
-    """Raises ValueError with a line for each thing that is missing or cannot be used."""
+    """Raises ValueError with a line for each missing or unusable part."""
     if require_supported_model(path) in LTX2_CLASSES:
         return open_ltx2_folder(name, path, text_encoder)
     of_encoder: list[str] = []
@@ -108,7 +108,7 @@ def vae_fields(config: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def read_pipeline_class(index: Path) -> str:
-    """The pipeline that a model_index.json names. Raises ValueError for that of another model."""
+    """The pipeline that a model_index.json names. Raises ValueError for another model's."""
     given = read_json(index).get("_class_name")
     if given not in (*PIPELINE_CLASSES, *LTX2_CLASSES):
         raise ValueError(
@@ -143,7 +143,7 @@ def _read_index(index: Path, text_encoder: Path | None) -> str:
         if entry is None or (part == "text_encoder" and text_encoder is not None):
             continue
         if entry != [*expected]:
-            raise ValueError(f"{index}: {part}: {entry!r} is not {[*expected]!r}, which alone is loaded")
+            raise ValueError(f"{index}: {part}: {entry!r} is not supported; only {[*expected]!r} is loaded")
     return str(given["_class_name"])
 
 
@@ -153,12 +153,14 @@ def _read_config(path: Path, part: str) -> dict[str, Any]:
     config, (_, class_name) = read_json(file), COMPONENT_CLASSES[part]
     refuse_code(file, config)
     if config.get("_class_name", class_name) != class_name:
-        raise ValueError(f"{file}: _class_name: {config['_class_name']!r} is not {class_name}, which alone is loaded")
+        raise ValueError(
+            f"{file}: _class_name: {config['_class_name']!r} is not supported; only {class_name} is loaded"
+        )
     return config
 
 
 def _differences(transformer: dict[str, Any], vae: dict[str, Any]) -> Iterator[str]:
-    """What keeps these two from being used together."""
+    """Reasons why these two components do not fit together."""
     num_layers, in_channels = transformer.get("num_layers", 28), transformer.get("in_channels")
     if type(num_layers) is not int:
         yield f"transformer/config.json: num_layers: {num_layers!r} is not a whole number"

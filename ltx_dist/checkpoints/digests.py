@@ -1,4 +1,4 @@
-"""What identifies a checkpoint by content: sha256 of its files, kept for the large ones in a small cache on disk."""
+"""Identifies a checkpoint by the sha256 of its files; those of large files are cached on disk."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _sha256(file: Path) -> str:
 
 
 class _DigestCache:
-    """sha256 of large files by path, size and mtime_ns. A cache that cannot be read or written is as good as none."""
+    """sha256 of large files by path, size and mtime_ns. A cache that cannot be read or written is ignored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -43,11 +43,11 @@ class Snapshot:
 
 
 class NotCachedError(ValueError):
-    """The hub was not reached, or not to be asked."""
+    """The hub was not reached, or is not to be used."""
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether it has the form of one; a folder of that name comes first."""
+    """Whether the name has the form `owner/name`; a folder of that name takes precedence."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -67,16 +67,16 @@ def fetch_snapshot(name: str, files: Sequence[str], field: str) -> Snapshot:
     except LocalEntryNotFoundError:
         raise NotCachedError(
             f"{field}: {name}: no such folder, not in the cache ({constants.HF_HUB_CACHE}), and the hub was not "
-            f"reached; where there is network run `hf download {repository} --include '*/*' '*.json'` and take the "
-            "cache along, or give a folder"
+            f"reached; run `hf download {repository} --include '*/*' '*.json'` on a machine with network access and "
+            "copy the cache, or give a folder"
         ) from None
     except HfHubHTTPError as error:
         said = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{field}: {name}: no such folder, and the hub does not give it ({said}); check the name and the commit, "
-            f"and run `hf auth login` for a model that asks for it"
+            f"{field}: {name}: no such folder, and the hub refused it ({said}); check the name and the commit, "
+            f"and run `hf auth login` for a gated model"
         ) from None
     except OSError as error:
-        raise ValueError(f"{field}: {name}: cannot be kept in {constants.HF_HUB_CACHE}: {error}; free room") from None
+        raise ValueError(f"{field}: {name}: cannot be kept in {constants.HF_HUB_CACHE}: {error}; free space") from None
     # In the cache a snapshot's folder is called by its commit.
     return Snapshot(f"{repository}@{path.name}", path)

@@ -41,7 +41,7 @@ def fetch_headers(name: str, files: Sequence[str], field: str) -> Snapshot:
 
 
 def _weights(name: str, files: Sequence[str]) -> list[str]:
-    """The files of weights that the hub has and that match; none where it is not reached."""
+    """The matching weight files on the hub; none if it is not reached."""
     from huggingface_hub import HfApi
 
     repository, _, commit = name.partition("@")
@@ -53,7 +53,7 @@ def _weights(name: str, files: Sequence[str]) -> list[str]:
 
 
 def _header(name: str, file: str, field: str) -> dict[str, object]:
-    """What a safetensors file begins with, by range requests."""
+    """The beginning of a safetensors file, by range requests."""
     from huggingface_hub import HfApi
 
     repository, _, commit = name.partition("@")

@@ -1,4 +1,4 @@
-"""LoRA files for LTX-Video and LTX-2 in every layout that trainers write, read by their headers alone.
+"""Reads the headers of LoRA files for LTX-Video and LTX-2, in every layout that trainers write.
 
 Loaders that take what they know and leave the rest apply a part of a LoRA, or nothing, with no more than a warning.
 Here every tensor of the file has its place in the model, or the file is refused with the reason.
@@ -60,10 +60,10 @@ _NOT_SUPPORTED = {
     r"\.(oft|boft)": "OFT; export it as plain LoRA",
     r"\.lora_mid": "a LoRA with a middle layer (LoCon with CP decomposition); export it as plain LoRA",
     r"\.lora_(A|B|up|down)\S*\.bias": "a LoRA with biases; export it without",
-    r"\.(diff|diff_b|w_norm|b_norm|set_weight)$": "changes of whole weights beside the LoRA; export the LoRA alone",
+    r"\.(diff|diff_b|w_norm|b_norm|set_weight)$": "changes to whole weights besides the LoRA; export the LoRA alone",
     r"^(text_encoders?|lora_te\d?|te\d?)[._]": "parts for the text encoder; export the transformer's part alone",
 }
-"""What else trainers write, by a pattern of its keys, and what to do about it."""
+"""Unsupported formats by a pattern of their keys, each with its remedy."""
 
 _OTHER_MODELS = {
     r"audio_|av_cross|av_ca_|video_to_audio|^text_embedding_projection|^connectors": "LTX-2",
@@ -139,7 +139,7 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     for key in sorted(header.tensors):
         layer, part = _split(key, by_underscores, label)
         if found.setdefault(layer, {}).setdefault(part, key) != key:
-            raise ValueError(f"{label}: {key} and {found[layer][part]} are for one layer; export the LoRA again")
+            raise ValueError(f"{label}: {key} and {found[layer][part]} are for the same layer; export the LoRA again")
     if not found:
         raise ValueError(f"{label}: holds no tensors; download it again")
     _check_layers(header, found, linears, label)

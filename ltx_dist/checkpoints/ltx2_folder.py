@@ -1,4 +1,4 @@
-"""A folder of LTX-2.0, 2.3 or 2.5 in diffusers layout, from its JSON files and safetensors headers alone.
+"""Opens a folder of LTX-2.0, 2.3 or 2.5 in diffusers layout by its JSON files and safetensors headers.
 
 The versions have the same classes and differ in flags of their configs, which tell them apart; no name counts.
 """
@@ -34,7 +34,7 @@ COMPONENT_CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "scheduler": ("FlowMatchEulerDiscreteScheduler",),
     }
 )
-"""By component the classes that are loaded; no other ever is."""
+"""The classes that are loaded, by component; no other ever is."""
 
 OPTIONAL = (UPSAMPLER,)
 
@@ -46,7 +46,7 @@ AUDIO_DOWNSAMPLING = 4
 
 
 def open_ltx2_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
-    """Raises ValueError with a line for each thing that is missing or cannot be used."""
+    """Raises ValueError with a line for each missing or unusable part."""
     if text_encoder is not None:
         raise ValueError(
             f"model.text_encoder: {text_encoder}: an LTX-2 checkpoint has its own Gemma in text_encoder/, which the "
@@ -102,7 +102,7 @@ def _read_config(path: Path, part: str) -> dict[str, Any]:
     refuse_code(file, config)
     named = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if named not in classes:
-        raise ValueError(f"{file}: {named!r} is not {' or '.join(classes)}, which alone is loaded")
+        raise ValueError(f"{file}: {named!r} is not supported; only {' or '.join(classes)} is loaded")
     return config
 
 
@@ -116,7 +116,7 @@ def _require_tokenizer(folder: Path) -> None:
 
 
 def _loaded_elements(path: Path, sizes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """Elements of what is loaded of components of which a part is not.
+    """Number of parameters that are loaded, for components that are only loaded in part.
 
     Of Gemma the language model, of the sound's VAE the decoder; the video's VAE by halves, so it stays whole here.
     `NAME.block` is one of the blocks in which a component can be streamed.
@@ -131,7 +131,7 @@ def _loaded_elements(path: Path, sizes: Mapping[str, tuple[int, int]]) -> dict[s
 
 
 BLOCKS = {"text_encoder": r"language_model\.(?:model\.)?layers\.(\d+)\.", "transformer": r"transformer_blocks\.(\d+)\."}
-"""What names the tensors of a block, by component."""
+"""The name pattern of a block's tensors, by component."""
 
 
 def _block(path: Path, part: str, pattern: str) -> int:
@@ -161,7 +161,7 @@ def _ratio(vae: Mapping[str, Any], key: str, patch: str) -> int:
 
 
 def _differences(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What keeps components from being used together."""
+    """Reasons why components do not fit together."""
     if not all(configs.get(part) for part in ("text_encoder", "connectors", "transformer", "vae", "audio_vae")):
         return
     transformer, connectors = configs["transformer"], configs["connectors"]

@@ -1,4 +1,4 @@
-"""An official LTX-Video .safetensors file: transformer and VAE under their original key names, from its header alone.
+"""Opens an official LTX-Video .safetensors file by its header: transformer and VAE under their original key names.
 
 The version is recognised by the rules of `infer_diffusers_model_type` and `convert_ltx_vae_checkpoint_to_diffusers` in
 diffusers 0.42 (loaders/single_file_utils.py), because diffusers renames the keys by them; sizes by tensors' shapes.
@@ -23,7 +23,7 @@ TRANSFORMER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "vae."
 STATISTICS = "vae.per_channel_statistics."
 KEPT_STATISTICS = ("mean-of-means", "std-of-means")
-"""The only two that diffusers takes over."""
+"""The only two keys that diffusers takes over."""
 
 
 def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
@@ -59,7 +59,7 @@ def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Chec
             {key: info for key, info in tensors["vae"].items() if key.startswith("vae.encoder.")}
         ),
         num_layers=transformer_config["num_layers"],
-        # Only distilled files list the steps they were made for.
+        # Only distilled files list their steps.
         distilled=True if told.get("allowed_inference_steps") else None,
         sources={**encoder.folders, **sources},
         **vae_fields(vae_config, str(path)),

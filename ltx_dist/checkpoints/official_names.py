@@ -1,4 +1,4 @@
-"""Which tensors an official file must have: names read off diffusers' classes by tools/make_official_names.py."""
+"""The tensors that an official file must have, as listed by tools/make_official_names.py from diffusers' classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes of tensors under LTX-Video's original names -> the sizes in a diffusers config."""
+"""Derives the sizes in a diffusers config from shapes of tensors under LTX-Video's original names."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def vae_sizes(shapes: Shapes, config_name: str) -> dict[str, Any]:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """How many members the list of that name has."""
+    """Number of members of the list of that name."""
     numbers = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", key) for key in shapes)
     return len({number[1] for number in numbers if number})
 

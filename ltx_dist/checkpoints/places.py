@@ -1,4 +1,4 @@
-"""What people give as `model.checkpoint` or `model.text_encoder` that is not a model, and what to give in its place."""
+"""Recognises values of `model.checkpoint` or `model.text_encoder` that are not models, and suggests the right ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _IN_REPOSITORY = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)/(?P<file
 
 
 def what_is_wrong(name: str, path: Path) -> str:
-    """What is wrong with a name that is neither a folder, nor a .safetensors file, nor a possible name on the hub."""
+    """The error for a name that is neither a folder, nor a .safetensors file, nor a possible name on the hub."""
     if "://" in name or name.startswith(("huggingface.co/", "hf.co/")):
         return _of_url(name)
     if path.suffix == ".gguf":

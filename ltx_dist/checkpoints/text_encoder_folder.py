@@ -1,4 +1,4 @@
-"""T5 and its tokenizer: of a checkpoint in diffusers layout, or from a folder of their own (`model.text_encoder`)."""
+"""Opens T5 and its tokenizer: a checkpoint's own, or those of a separate folder (`model.text_encoder`)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def locate_text_encoder(path: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """What is known of T5 before it is loaded. size: bytes and elements of its tensors; config: its config.json."""
+    """Facts about T5 before it is loaded. size: bytes and elements of its tensors; config: its config.json."""
 
     folders: dict[str, Path]
     size: tuple[int, int]
@@ -71,14 +71,14 @@ def require_t5(path: Path) -> None:
 
 
 def examine_text_encoder(folders: dict[str, Path], problems: list[str]) -> TextEncoder:
-    """The same of these folders; what is wrong is added to `problems`."""
+    """The same for these folders; errors are added to `problems`."""
     config = _examine_files(folders, problems)
     size = attempt(problems, (0, 0), lambda: measure_weights(folders["text_encoder"], "text_encoder"))
     return TextEncoder(folders, size, config)
 
 
 def _examine_files(folders: dict[str, Path], problems: list[str]) -> dict[str, Any]:
-    """T5's config, and what is wrong with it and the tokenizer."""
+    """T5's config, and the errors in it and in the tokenizer."""
     encoder, tokenizer = folders["text_encoder"], folders["tokenizer"]
     config = attempt(problems, {}, lambda: _read_t5_config(encoder / "config.json"))
     vocab_size = config.get("vocab_size")
@@ -97,7 +97,7 @@ def _refuse(path: Path, problems: list[str]) -> None:
 
 
 def width_problem(t5: dict[str, Any], caption_channels: object) -> str | None:
-    """What is wrong, and what to do, where the transformer cannot take the embeddings of this text encoder."""
+    """The error and its remedy if the transformer cannot take the embeddings of this text encoder."""
     width = t5.get("d_model")
     if width is None or caption_channels is None or width == caption_channels:
         return None

@@ -1,4 +1,4 @@
-"""The tokenizer's files without transformers: which class reads them, and whether the vocabulary is there and whole.
+"""Checks a tokenizer's files without transformers: which class reads them, and whether the vocabulary is complete.
 
 A T5 tokenizer without its vocabulary loads without an error: transformers makes one of some hundred tokens, in which
 every word is `<unk>`, so that all prompts give one clip.
@@ -76,7 +76,7 @@ def require_tokenizer(folder: Path, model_index: Path, vocab_size: int | None) -
             counts[name] = _count(folder / name, _sentinels(folder, class_name))
     if class_name in _VOCABULARIES and not counts:
         wanted = " (or ".join(_VOCABULARIES[class_name]) + ")" * (len(_VOCABULARIES[class_name]) - 1)
-        raise ValueError(f"{folder}: {wanted} is missing: without it every word is unknown; download it again, whole")
+        raise ValueError(f"{folder}: {wanted} is missing: without it every word is unknown; download all of it again")
     if class_name == "ByT5Tokenizer":
         counts["tokenizer_config.json"] = BYTE_TOKENS + _sentinels(folder, class_name)
     for name, tokens in counts.items():
@@ -102,7 +102,7 @@ def refuse_code(path: Path, config: Mapping[str, Any]) -> None:
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if "/" in str(config.get(key, "")):
             raise ValueError(
-                f"{path}: {key}: {config[key]!r} names compiled code on the hub, which is never run; take the key out"
+                f"{path}: {key}: {config[key]!r} names compiled code on the hub, which is never run; remove the key"
             )
 
 
@@ -111,7 +111,7 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 
 def _sentinels(folder: Path, class_name: str) -> int:
-    """How many tokens `<extra_id_N>` there are. A config that transformers 5 saved says 0 and lists them instead."""
+    """Number of tokens `<extra_id_N>`. A config that transformers 5 saved says 0 and lists them instead."""
     file = folder / "tokenizer_config.json"
     config = _read_if_there(file)
     given, added = config.get("extra_ids", EXTRA_IDS.get(class_name, 0)), config.get("added_tokens_decoder")

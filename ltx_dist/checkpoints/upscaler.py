@@ -59,7 +59,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
 
 
 def _find(name: str, fetch: Fetch) -> tuple[str, Source]:
-    """Its name, of one on the hub with the commit, and where it is."""
+    """Its name, with the commit for one on the hub, and its path."""
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return name, InFile(path, CONFIG_NAME, _told(path))
@@ -75,7 +75,7 @@ def _find(name: str, fetch: Fetch) -> tuple[str, Source]:
         if (folder / "config.json").is_file():
             return name, folder
     raise ValueError(
-        f"model.upscaler: {name}: no latent upscaler here; give a folder with config.json and weights, an official "
+        f"model.upscaler: {name}: not a latent upscaler; give a folder with config.json and weights, an official "
         ".safetensors file such as ltxv-spatial-upscaler-0.9.8.safetensors, or owner/name on the hub"
     )
 
@@ -87,9 +87,7 @@ def _told(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict) or not {"in_channels", "mid_channels"} <= config.keys():
-        raise ValueError(
-            f"model.upscaler: {path}: its metadata hold no config of an upscaler; give the official file of one"
-        )
+        raise ValueError(f"model.upscaler: {path}: its metadata has no upscaler config; give the official file of one")
     return {field: config[field] for field in FIELDS if field in config}
 
 

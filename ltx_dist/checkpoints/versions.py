@@ -1,4 +1,4 @@
-"""Which architecture each published LTX-Video version has: the configs in `configs/`, by component.
+"""The architecture of each published LTX-Video version: its configs in `configs/`, by component.
 
 Sources: scripts/convert_ltx_to_diffusers.py in github.com/huggingface/diffusers for the transformer, the VAE and the
 noise scheduler; huggingface.co/google/t5-v1_1-xxl for the text encoder. Versions of one shape share files.

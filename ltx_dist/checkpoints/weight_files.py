@@ -1,4 +1,4 @@
-"""Where a component's weights lie and how large they are, from the headers of its safetensors files.
+"""Finds a component's weights and their size by the headers of its safetensors files.
 
 Nothing else is opened: .bin, .pt and .ckpt files are pickles, which run code when they are loaded.
 """
@@ -35,7 +35,7 @@ _SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_
 
 
 def weights_name(component: str) -> str:
-    """That of any component, of whatever model family."""
+    """The main file of any component, in any model family."""
     return WEIGHTS_NAME.get(component, "diffusion_pytorch_model.safetensors")
 
 
@@ -92,14 +92,14 @@ def measure_weights(folder: Path, component: str) -> tuple[int, int]:
 
 
 def count_parameters(folder: Path, component: str, prefix: str) -> int:
-    """Elements of those of a component's tensors whose names begin so."""
+    """Number of elements of a component's tensors whose names have this prefix."""
     headers = [read_header(file).tensors for file in weight_files(folder, component)]
     return sum(info.num_elements for tensors in headers for key, info in tensors.items() if key.startswith(prefix))
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a header says of a tensor. dtype: by safetensors' names, such as BF16."""
+    """A tensor as described by the header. dtype: by safetensors' names, such as BF16."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -1,4 +1,4 @@
-"""A cluster's head, asked before Ray is: does it answer, and does it want a token?
+"""Checks a cluster's head before Ray connects: does it answer, and does it require a token?
 
 Ray itself would try for minutes where nothing listens, and for most of one, with a warning a second and no word of a
 token in the end, where the token is wrong.
@@ -11,14 +11,14 @@ import socket
 from ltx_dist.cluster.token import refused, use_token
 
 ANSWER_SECONDS = 5.0
-"""A head that does not take a connection within this is not there."""
+"""Seconds within which a head must accept a connection."""
 
 ASK = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""The first call of every Ray client, and so the first to be refused. Its request is empty."""
+"""The first call of every Ray client, and so the first to be refused without a token. Its request is empty."""
 
 
 def check_head(address: str) -> None:
-    """Raises ValueError when no head answers at HOST:PORT, or does not let us in."""
+    """Raises ValueError if no head answers at HOST:PORT, or if it refuses our token."""
     host, _, port = address.rpartition(":")
     if "//" in address or not host or not port.isdigit():
         raise ValueError(f"{address!r} is not HOST:PORT of a cluster's head (port 6379 by default){_hint(address)}")
@@ -31,16 +31,16 @@ def check_head(address: str) -> None:
 
 
 def _hint(address: str) -> str:
-    """What other addresses of a cluster are for, and what takes them."""
+    """A hint at what takes an address of another kind."""
     if address.startswith("ray://"):
-        return "; ray:// is the port of Ray's client, through which workers cannot be followed: give the head's own"
+        return "; ray:// is the port of Ray's client, which cannot monitor workers; give the head's own"
     if address.startswith(("http://", "https://")):
         return "; http:// is the job server, which `ltx-dist submit` takes"
     return ""
 
 
 def _lets_in(address: str, token: str | None) -> bool:
-    """Whether the head refuses a call for want of a (right) token. Whatever else is wrong, Ray tells of it."""
+    """Whether the head refuses a call because of its token. Ray reports everything else."""
     import grpc  # comes with Ray
 
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)

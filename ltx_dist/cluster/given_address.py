@@ -1,4 +1,4 @@
-"""Which option or variable gave a cluster's address: errors about the address begin with its name."""
+"""Tracks which option or variable gave a cluster's address, so that errors about it can name it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def given_address(option: str | None, name: str = OPTION) -> GivenAddress:
 
 @contextmanager
 def given_by(source: str) -> Iterator[None]:
-    """Have a ValueError about an address name what gave it, because nobody types a variable into the command."""
+    """Prefix a ValueError about an address with the option or variable that gave it."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Leaves in time when the cluster under a run is gone, because Ray does not.
+"""Ends a run in time when its cluster is lost, before Ray ends the process.
 
 A driver that loses its head (GCS) or its machine's raylet is ended by Ray's C++, after 60 s or some 15 s, with exit
 code 1 and no word of how to resume. A thread that asks whether both still take connections comes before that.
@@ -20,7 +20,7 @@ ANSWER_SECONDS = 0.2
 """For a connection to be taken by the kernel, whatever the process behind it is doing."""
 
 GONE_LOOKS = 2
-"""Refused in a row: neither a raylet nor the head of a cluster that this run started comes back, and Ray's C++ may end
+"""Refused connections in a row: neither a raylet nor the head of our own cluster comes back, and Ray's C++ may end
 the process within seconds."""
 
 HEAD_LOOKS = 100
@@ -28,7 +28,7 @@ HEAD_LOOKS = 100
 
 
 class HeadWatch:
-    """Looks as long as its block lasts; where the cluster is gone it calls `leave` with a line, which does not return.
+    """Watches the cluster inside its block. If the cluster is lost, calls `leave` with a line; that does not return.
 
     is_ours: this run started the cluster, so nobody will start its head again.
     """
@@ -47,7 +47,7 @@ class HeadWatch:
         self._thread.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """An error of Ray's may be the loss itself, which the thread has not seen often enough yet."""
+        """Leave if this error of Ray is the loss of the cluster, which the thread may not have confirmed yet."""
         self._over.set()
         self._thread.join()
         if isinstance(error, RayError) and not (self._head_answers() and self._raylet_answers()):

@@ -1,6 +1,6 @@
-"""A cluster's job server, asked before Ray's client is: may we talk to it at all, and does it want a token?
+"""Checks a job server before Ray's client connects: is it safe to use, and does it require a token?
 
-Whoever reaches a job server runs code on the cluster, and a token over plain http is anyone's on the way.
+Anyone who reaches a job server can run code on the cluster, and a token sent over plain http can be read on the way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TUNNEL = "`ssh -L 8265:localhost:8265 HEAD` and --address http://localhost:8265"
 
 @dataclass(frozen=True, slots=True)
 class JobServer:
-    """An address that may be used. wants_token: whether it refuses requests without one."""
+    """An address that is safe to use. wants_token: whether it refuses requests without a token."""
 
     address: str
     wants_token: bool
@@ -47,8 +47,8 @@ def check_job_server(address: str, insecure: bool = False) -> JobServer:
     is_local = _is_loopback(str(url.hostname))
     if url.scheme == "http" and not is_local and not insecure:
         raise ValueError(
-            f"{address} is plain http to another machine, and anyone on the way could take the token; use "
-            f"https, or {TUNNEL}, or --insecure where the network is yours alone"
+            f"{address} is plain http to another machine, and anyone on the way could read the token; use "
+            f"https, or {TUNNEL}, or --insecure in a private network"
         )
     wants_token = _wants_token(address)
     if not wants_token and not is_local:
@@ -62,7 +62,7 @@ def check_job_server(address: str, insecure: bool = False) -> JobServer:
 
 
 def _wants_token(address: str) -> bool:
-    no_server = f"what answers at {address} is no job server of Ray"
+    no_server = f"the server at {address} is not a Ray job server"
     try:
         with urlopen(f"{address}/api/version", timeout=ANSWER_SECONDS) as answer:
             version = json.loads(answer.read(MAX_ANSWER_BYTES))
@@ -82,7 +82,7 @@ def _wants_token(address: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether every address of the host is this machine itself."""
+    """Whether all addresses of the host belong to this machine."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError as error:

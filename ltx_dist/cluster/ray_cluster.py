@@ -1,4 +1,4 @@
-"""A Ray cluster: joining or starting one, what it has to give, and a GPU of it for each worker."""
+"""Joins or starts a Ray cluster, reads its inventory, and reserves a GPU for each worker."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ltx_dist.placement.local_devices import local_inventory
 from ltx_dist.worker.stage_worker import WorkerSpec
 
 PLACE_SECONDS = 60.0
-"""GPUs that are free are given at once; this leaves other work some time to end."""
+"""Seconds to wait for GPUs: free ones are given at once; this leaves other work some time to end."""
 
 NODE_SECONDS = 60.0
-"""A node may have to start a Python process before it can answer."""
+"""Seconds to wait for a node, which may have to start a Python process first."""
 
 
 def connect(address: str | None) -> Inventory:
-    """Join the cluster at `address`, or start one on this machine if None, and say what it has to give now.
+    """Join the cluster at `address`, or start one on this machine if None. Returns its current inventory.
 
     `check_head` comes first. Raises ValueError when the cluster cannot be joined. Handlers of signals stay as they are,
     and must not raise meanwhile: see `Stop`.
@@ -43,10 +43,10 @@ def connect(address: str | None) -> Inventory:
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        # Ray turns its token on by itself, and warns of that with advice to turn it off.
+        # Ray enables its token by itself, and then warns with advice to turn it off.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options |= {"address": "local", "include_dashboard": False}
-        # Ray runs workers at niceness 15, behind everything else on the machine: for a render that is what it is for.
+        # Ray runs workers at niceness 15, behind everything else; but rendering is what the machine is for.
         environment |= {"RAY_worker_niceness": "0"} | OURS
     else:
         options["address"] = address
@@ -60,7 +60,7 @@ def connect(address: str | None) -> Inventory:
 
 
 def joined(address: str | None) -> Inventory:
-    """What the cluster that this process has joined has to give now. Raises ValueError if `address` is another one."""
+    """The inventory of the cluster that this process has joined. Raises ValueError if `address` is another one."""
     here = ray.get_runtime_context().gcs_address
     if address not in (None, "auto", here):
         raise ValueError(
@@ -71,7 +71,7 @@ def joined(address: str | None) -> Inventory:
 
 @contextmanager
 def _handlers_stay() -> Iterator[None]:
-    """`ray.init` sets two handlers for SIGTERM, and neither is to be met.
+    """Keep `ray.init` from setting its two handlers for SIGTERM.
 
     One in Python before all else, with which a stop in the seconds that follow would exit with 15: it is not set at
     all, because to put ours back is too late, and to block the signal would block it in the cluster's processes. One in
@@ -112,7 +112,7 @@ def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[DeviceInfo]:
 
 
 def _gpu_of_each_node(node_ids: Sequence[str]) -> dict[str, DeviceInfo]:
-    """The smallest GPU of each node, asked of the node itself; one of unknown memory where it cannot say."""
+    """The smallest GPU of each node, as the node reports it; with unknown memory if it cannot tell."""
     ask = ray.remote(num_cpus=0, max_retries=0)(_smallest_gpu)
     answers = {
         node_id: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
@@ -140,9 +140,9 @@ def disconnect() -> None:
 
 
 def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
-    """A GPU for each worker that is to have one, each by itself: losing a node then loses its workers and no other.
+    """Reserve a GPU for each worker that needs one, separately: losing a node then loses only its workers.
 
-    Raises WorkerStartError when the cluster cannot give them; without this the actors would wait in silence.
+    Raises WorkerStartError if the cluster cannot provide them; otherwise the actors would wait silently.
     """
     groups = {spec.worker.worker_id: reserve_one(spec.worker) for spec in specs if spec.worker.num_gpus > 0}
     deadline = time.monotonic() + PLACE_SECONDS
@@ -159,6 +159,6 @@ def reserve(specs: Sequence[WorkerSpec]) -> dict[str, PlacementGroup]:
 
 
 def reserve_one(worker: Worker) -> PlacementGroup:
-    """A GPU on the worker's node; an actor that is to use it waits in Ray until it is there."""
+    """A reserved GPU on the worker's node; an actor that uses it waits in Ray until it is available."""
     on_its_node = {"ray.io/node-id": worker.node_id} if worker.node_id else {}
     return placement_group([{"GPU": worker.num_gpus}], bundle_label_selector=[on_its_node])

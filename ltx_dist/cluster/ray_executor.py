@@ -1,4 +1,4 @@
-"""Runs assignments as calls to Ray actors, one actor a worker.
+"""Runs assignments as calls to Ray actors, one actor per worker.
 
 Stage outputs pass from actor to actor as object references; the driver fetches the small report of every call and
 the finished mp4, nothing else. Retries and placement are the driver's: Ray restarts and retries nothing by itself,
@@ -24,10 +24,10 @@ from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport,
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 FETCH_SECONDS = 120.0
-"""For a few megabytes from another node; one that takes longer is as good as gone."""
+"""Seconds for a few megabytes from another node; one that takes longer counts as lost."""
 
 DEAD = (RayActorError, OutOfMemoryError)
-"""What a call to a dead actor raises; the second is no kind of the first: Ray's memory monitor killed it."""
+"""What a call to a dead actor raises. OutOfMemoryError (from Ray's memory monitor) is not a RayActorError."""
 
 STATE_SECONDS = 0.5
 """Between two rounds of asking the workers what they are at, at least, and only when somebody wants to know: a person
@@ -48,7 +48,7 @@ class _Call:
 
 
 class RayExecutor:
-    """One actor a worker, each with its GPU from Ray; `connect` comes first.
+    """Runs one actor per worker, each with its GPU from Ray; call `connect` first.
 
     worker_class: what an actor is made of, from its spec. hire: the worker for a GPU that joins the cluster meanwhile.
     known_nodes: those that joined before; None for all that are there now. environment: variables of actors' processes.
@@ -77,10 +77,10 @@ class RayExecutor:
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
         actor = self._workers.actors.get(assignment.worker_id)
-        if actor is None:  # found dead since the scheduler chose it
+        if actor is None:  # it died since the scheduler chose it
             self._orphans.append((_Call(assignment, requests, (), self._now()), Failure.QUEUED))
             return
-        # Inputs are arguments of their own: Ray fetches those for the actor, but none that lie in a list.
+        # Inputs are separate arguments: Ray fetches those for the actor, but not references inside a list.
         inputs = self._outputs.inputs(assignment.stage, requests)
         group = {"concurrency_group": "host"} if self._recipe[assignment.stage].runs_on == "host" else {}
         run = actor.run.options(num_returns=len(requests) + 1, **group)
@@ -158,7 +158,7 @@ class RayExecutor:
             self._workers.bury(call.assignment.worker_id, error)
             return None
         except RayError as error:
-            # What it needed, or made, lay on a node that is gone.
+            # Its input or output was on a node that is lost.
             report = StageReport(0.0, error=f"{type(error).__name__}: {cause(error)}")
             return Completion(call.assignment, call.submitted, finished, report, Failure.INPUT_LOST)
         if report.device_lost:
@@ -175,7 +175,7 @@ class RayExecutor:
         )
 
     def _end_orphans(self, left: Left) -> list[Completion]:
-        """All that a lost worker had, whether its calls have failed by now or not."""
+        """All assignments of a lost worker, whether their calls have failed by now or not."""
         of_it = [(report, call) for report, call in self._calls.items() if call.assignment.worker_id == left.worker_id]
         for report, call in of_it:
             del self._calls[report]
@@ -195,7 +195,7 @@ class RayExecutor:
         ]
 
     def _ask_states(self) -> None:
-        """What each worker is at, as last heard; asks those that have answered, if that is wanted, and never waits."""
+        """The last known state of each worker. Polls those that have answered, if wanted; never waits."""
         calls = list(self._state_calls)
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
         for call in ready:

@@ -24,18 +24,18 @@ EXIT_STOPPED = 75
 POLL_SECONDS = 1.0
 
 SILENCE_SECONDS = 300.0
-"""A head that does not answer for this long is given up; the job, if it runs, is not."""
+"""Seconds without an answer after which we stop following; the job itself continues."""
 
 LOST = (RequestException, ClientError, ConnectionError, RuntimeError)
-"""What Ray's client raises for a connection that broke, or a server that answers with an error."""
+"""What Ray's client raises for a broken connection or a server error."""
 
 
 class LostContactError(Exception):
-    """The job server did not answer for SILENCE_SECONDS. The job may go on."""
+    """The job server did not answer for SILENCE_SECONDS. The job may still be running."""
 
 
 def connect(server: JobServer) -> JobSubmissionClient:
-    """Raises ValueError, in one line, when the server does not take the token or does not answer."""
+    """Raises ValueError, in one line, if the server rejects the token or does not answer."""
     # Ray's client prefers the cluster of these variables to the address that it is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = server.address
     os.environ.pop("RAY_ADDRESS", None)
@@ -48,7 +48,7 @@ def connect(server: JobServer) -> JobSubmissionClient:
 
 
 def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:
-    """The id of the batch's job and whether it is a new one: a job that still runs for the same batch is that job.
+    """The id of the batch's job, and whether it is new: a job that still runs for the same batch is used.
 
     Raises ValueError when the server refuses it.
     """
@@ -67,7 +67,7 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
                 runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT)},
             )
     except LOST as error:
-        raise ValueError(f"the cluster did not take the job: {_first_line(error)}{_remedy(error)}") from None
+        raise ValueError(f"the cluster rejected the job: {_first_line(error)}{_remedy(error)}") from None
     return submission_id, True
 
 
@@ -102,7 +102,7 @@ def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
 
 
 def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], None]) -> int:
-    """Hand on the job's log as it grows, from its beginning, until the job has ended; returns its true exit code.
+    """Pass on the job's log from its beginning, as it grows, until the job ends. Returns the job's own exit code.
 
     Raises LostContactError. A broken connection is opened again, and nothing is written twice.
     """
@@ -124,7 +124,7 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
             asyncio.run(tail())
             job = client.get_job_info(submission_id)
         except BrokenPipeError:
-            raise  # ours: nobody reads what we write
+            raise  # our own pipe: nobody reads our output
         except LOST as error:
             if time.monotonic() - heard > SILENCE_SECONDS:
                 raise LostContactError(_first_line(error)) from None
@@ -136,7 +136,7 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
 
 
 def stop(client: JobSubmissionClient, submission_id: str) -> JobDetails:
-    """Ask the job to stop and wait until it has: its clips in work are given up, its finished ones stay.
+    """Ask the job to stop, and wait until it has. Finished clips are kept.
 
     Raises ValueError when there is no such job, LostContactError when it does not end.
     """
@@ -154,7 +154,7 @@ def stop(client: JobSubmissionClient, submission_id: str) -> JobDetails:
 
 
 def exit_code(job: JobDetails) -> int:
-    """That of the job's own command, as a shell would say it; for one that was stopped, that of a stopped batch."""
+    """The exit code of the job's command, as in a shell; for a stopped job, that of a stopped batch."""
     assert job.status.is_terminal(), job.status
     if job.status == JobStatus.SUCCEEDED:
         return 0

@@ -1,6 +1,6 @@
 """Metrics of a batch for Prometheus, through the agents of Ray's nodes; launch/grafana.json draws them.
 
-Written by the driver alone. No clip is a tag: each would be a time series for good.
+Written only by the driver. Clips are not tags: each would be a time series forever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECONDS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 
 
 class RayMetrics:
-    """A watcher of the batch. Ray sends what was set every few seconds, in a thread of its own.
+    """An observer of the batch. Ray sends the values every few seconds in its own thread.
 
     queue_lengths: clips that wait in front of each stage, asked whenever a stage ends.
     """
@@ -26,21 +26,21 @@ class RayMetrics:
     def __init__(self, queue_lengths: Callable[[], Mapping[str, int]]) -> None:
         self._queue_lengths = queue_lengths
         self._runs: dict[str, Counts[str]] = {}
-        self._clips = Counter("ltx_clips", "Clips that ended, done or failed.", ("status",))
-        self._retries = Counter("ltx_retries", "Stages run again for a clip.", ("stage",))
+        self._clips = Counter("ltx_clips", "Clips that ended, by status (done or failed).", ("status",))
+        self._retries = Counter("ltx_retries", "Stages that were run again for a clip.", ("stage",))
         self._failures = Counter(
             "ltx_stage_failures", "Stages that ended in an error or with their worker.", ("stage",)
         )
         # Ray exports a histogram's sum as that of its buckets' middles, so busy shares need a count of their own.
-        self._busy = Counter("ltx_busy_seconds", "Seconds of work, and of loading weights before it.", ("worker",))
+        self._busy = Counter("ltx_busy_seconds", "Seconds of work and of loading weights.", ("worker",))
         self._seconds = Histogram("ltx_stage_seconds", "Seconds of work.", SECONDS, ("stage", "worker"))
         # Over the count of ltx_stage_seconds: clips that share a pass.
         self._passed = Counter("ltx_stage_clips", "Clips that went through a stage.", ("stage", "worker"))
         self._loading = Histogram(
-            "ltx_load_seconds", "Seconds of loading weights before.", SECONDS, ("stage", "worker")
+            "ltx_load_seconds", "Seconds of loading weights before the work.", SECONDS, ("stage", "worker")
         )
-        self._queued = Gauge("ltx_queue_length", "Clips that wait in front of a stage.", ("stage",))
-        self._memory = Gauge("ltx_device_peak_bytes", "Device memory at its highest in a stage.", ("stage", "worker"))
+        self._queued = Gauge("ltx_queue_length", "Clips that wait for a stage.", ("stage",))
+        self._memory = Gauge("ltx_device_peak_bytes", "Peak device memory in a stage.", ("stage", "worker"))
 
     def stage_ended(self, completion: Completion) -> None:
         assignment, report = completion.assignment, completion.report
@@ -51,7 +51,7 @@ class RayMetrics:
             runs[assignment.stage] += 1
             if runs[assignment.stage] > 1:
                 self._retries.inc(1, stage)
-        if seconds := report.seconds + report.load_seconds:  # a worker that died tells of none, and Ray refuses a 0
+        if seconds := report.seconds + report.load_seconds:  # a worker that died reports none, and Ray refuses a 0
             self._busy.inc(seconds, {"worker": assignment.worker_id})
         if went_wrong(completion):
             self._failures.inc(1, stage)

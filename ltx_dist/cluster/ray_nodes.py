@@ -13,11 +13,11 @@ from ltx_dist.cluster.ray_cluster import free_gpus
 from ltx_dist.placement.inventory import DeviceInfo
 
 POLL_SECONDS = 3.0
-"""Between two looks at the list of nodes: one short call to the head."""
+"""Seconds between two checks of the list of nodes, each a short call to the head."""
 
 
 class Nodes:
-    """Looks for new nodes now and then; their GPUs are asked for in a thread, because a new node may take a minute."""
+    """Looks for new nodes periodically; queries their GPUs in a thread, because a new node may take a minute."""
 
     def __init__(self, known: frozenset[str] | None = None) -> None:
         """known: nodes whose GPUs are counted already; None for all there are."""

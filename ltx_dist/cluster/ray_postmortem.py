@@ -1,4 +1,4 @@
-"""After a worker's death: that its process is gone, so that its GPU can be used again, and what it last said.
+"""Confirms that a dead worker's process is gone, so that its GPU can be used again, and reads its last log lines.
 
 Ray may call an actor dead whose process is still there and holds the device's memory (ray-project/ray#59872), so the
 node itself is asked.
@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 GONE_SECONDS = 10.0
-"""A process that was killed is gone within this, unless the kernel or the driver holds it."""
+"""Seconds within which a killed process is gone, unless the kernel or the driver holds it."""
 
 KILL_AFTER_SECONDS = 2.0
 """What Ray did not end by then gets SIGKILL: a stage in a C call that never returns, a process that was stopped."""
@@ -28,7 +28,7 @@ TAIL_BYTES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a worker's process is: asked of it when it starts, because it cannot be asked any more when it matters."""
+    """Where a worker's process runs; asked when it starts, because a dead worker cannot be asked."""
 
     node_id: str
     pid: int
@@ -67,7 +67,7 @@ def _examine(home: Home) -> Remains:
 
 
 def _is_running(pid: int) -> bool:
-    """A process that has ended and was not yet waited for holds nothing."""
+    """Whether the process still runs: one that has ended but was not yet waited for holds nothing."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")

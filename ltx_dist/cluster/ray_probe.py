@@ -1,4 +1,4 @@
-"""Prints Ray's version, or what the cluster has whose address and its giver are given, as JSON.
+"""Prints Ray's version, or the inventory of the cluster at the given address, as JSON.
 
 `doctor` runs it in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""Why Ray did not start or join, in one line with a remedy, out of what `ray.init` raises."""
+"""Explains in one line, with a remedy, why Ray did not start or join, from what `ray.init` raises."""
 
 from __future__ import annotations
 

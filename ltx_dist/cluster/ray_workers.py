@@ -27,16 +27,16 @@ from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
 
 START_SECONDS = 1800.0
-"""To load its models: 26 GB of weights over a network file system take minutes."""
+"""Seconds for a worker to load its models: 26 GB over a network file system take minutes."""
 
 EXAMINE_SECONDS = 30.0
-"""A node that does not answer about a dead worker by then is not asked any more."""
+"""Seconds to wait for a node's answer about a dead worker."""
 
 MAX_STARTS = 3
-"""Starts in a row at which a worker may die; Ray's own trouble is over by then."""
+"""Maximum number of starts in a row at which a worker may die; transient problems of Ray are over by then."""
 
 Hire = Callable[[DeviceInfo, int], WorkerSpec | None]
-"""The worker for a GPU that joined, or None if the run, which has so many workers, is to have no more."""
+"""Returns a worker for a GPU that joined, or None if the run, which has this many workers, takes no more."""
 
 
 @dataclass(slots=True)
@@ -98,11 +98,11 @@ class RayWorkers:
             .remote(spec)
         )
         self.actors[worker_id] = actor
-        # An answer proves that the constructor is through; a worker that is killed while it loads answers never.
+        # An answer proves that the constructor has ended; a worker that is killed while it loads never answers.
         self._starting[actor.__ray_call__.remote(home)] = worker_id, time.monotonic()
 
     def refs(self) -> list[Any]:
-        """What a wait should end for."""
+        """References that a wait should end for."""
         return [*self._starting, *(buried.remains for buried in self._buried.values())]
 
     @property
@@ -127,21 +127,21 @@ class RayWorkers:
         return changes
 
     def _grant(self, seconds: float) -> None:
-        """Time that the driver stood still is no worker's: answers that came meanwhile are yet to be read."""
+        """Extend deadlines by the driver's standstill: answers that came meanwhile are still to be read."""
         if seconds:
             self._starting = {answer: (name, since + seconds) for answer, (name, since) in self._starting.items()}
             for buried in self._buried.values():
                 buried.since += seconds
 
     def bury(self, worker_id: str, error: RayActorError | OutOfMemoryError) -> None:
-        """A call found the worker dead. It leaves when it is known why, and that its process is gone."""
+        """Record that the worker is dead. Its loss is reported once the reason is known and its process is gone."""
         if worker_id not in self.actors or worker_id in self.expected:
             return  # known already, or it never was up: then its start tells
         lost = getattr(error, "preempted", False) or isinstance(error, ActorUnavailableError)
         self._end(worker_id, Failure.NODE_LOST if lost else Failure.CRASH, f"worker {worker_id} died: {cause(error)}")
 
     def end(self, worker_id: str, failure: Failure, reason: str) -> None:
-        """Kill a worker; one that is gone or ending already does so for the reason it has."""
+        """Kill a worker, unless it is lost or ending already."""
         if worker_id in self.expected:  # it works before its answer was read
             self._early += self._started()
         if worker_id in self.actors and worker_id in self._homes:
@@ -189,7 +189,7 @@ class RayWorkers:
         return changes
 
     def _not_started(self, answer: Any, reason: str, error: RayError | None) -> Left:
-        """If none was ever up, the last worker that could not start is the end: the weights are not as they must be.
+        """End the run if no worker ever started and this was the last: the weights must be wrong.
 
         While others are still starting it is this worker's device that may be wrong, and they render without it.
         """
@@ -200,7 +200,7 @@ class RayWorkers:
         is_first = not self._was_any_up
         if is_first and not self._starting and (raised or num_starts >= MAX_STARTS):
             raise WorkerStartError(reason) from error
-        # What its constructor said would be said again; only a process that died may do better.
+        # An error of its constructor would recur; only a process that died may do better next time.
         can_return = num_starts < MAX_STARTS and not (is_first and raised)
         return Left(worker_id, Failure.QUEUED, reason, can_return)
 
@@ -227,12 +227,12 @@ class RayWorkers:
             return Left(worker_id, Failure.NODE_LOST, f"{buried.reason} (its node is gone)", spec.worker.num_gpus == 0)
         reason = f"{buried.reason}\n{remains.log}" if remains.log else buried.reason
         if not remains.is_gone:
-            reason += f"\nits process {buried.home.pid} would not end, so its device is not used again"
+            reason += f"\nits process {buried.home.pid} did not end, so its device is not used again"
         return Left(worker_id, buried.failure, reason, can_return=remains.is_gone)
 
 
 def start_failure(worker_id: str, error: RayError) -> str:
-    """The worker's own line out of Ray's message, which ends with the traceback of the actor's constructor."""
+    """The worker's own error line from Ray's message, which ends with the constructor's traceback."""
     ours = [line for line in str(error).splitlines() if "WorkerStartError: " in line]
     return ours[-1].split("WorkerStartError: ", 1)[1] if ours else f"worker {worker_id}: {cause(error)}"
 

@@ -1,4 +1,4 @@
-"""A batch as a job on a Ray cluster: what is checked here, what travels, and under which name. Knows nothing of Ray."""
+"""A batch as a job on a Ray cluster: checks it here, packs what travels, and names it. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ltx_dist.user_cache import from_home
 CONFIG_FILE = "config.yaml"
 
 STOP_WAIT_SECONDS = 60
-"""Between the first signal and the kill. Ray's own 3 seconds would cut clips off that are nearly done."""
+"""Seconds between the first signal and the kill. Ray's default of 3 would cut off clips that are nearly done."""
 
 GRACE_SECONDS = STOP_WAIT_SECONDS - 5
-"""`recovery.grace_seconds` of a job, unless the config says another."""
+"""`recovery.grace_seconds` of a job, unless the config sets it."""
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
 """Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
@@ -42,7 +42,7 @@ LTX_VIDEO_RATIOS = (32, 8)
 class Submission:
     """A checked batch, packed. files: what the job finds in its working folder, by name; never weights or clips.
 
-    digest: of all that makes it this batch: prompts, config and output. num_clips: how many it asks for.
+    digest: of everything that identifies the batch: prompts, config and output. num_clips: its clips.
     checkpoint_is_here: False where only the cluster can tell whether the checkpoint is complete.
     """
 
@@ -59,7 +59,7 @@ class Submission:
 
     @property
     def id_prefix(self) -> str:
-        """What the ids of all attempts at this batch begin with."""
+        """The common prefix of the ids of all attempts at this batch."""
         return f"ltx-{self.digest}-"
 
     def next_id(self, taken: Iterable[str]) -> str:
@@ -70,7 +70,7 @@ class Submission:
 
 
 def prepare(prompts: Prompts, config: RenderConfig, output: str) -> Submission:
-    """Check the batch as far as it can be checked here, and pack it.
+    """Check the batch as far as possible here, and pack it.
 
     A checkpoint that lies on the cluster only cannot be opened here, and one on the hub is not downloaded for this: the
     prompts are then checked by what all LTX-Video models have in common, and the rest when the job starts.
@@ -95,13 +95,14 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str) -> Submission:
 def _check_output(output: str) -> None:
     if "://" not in output and not PurePosixPath(output).is_absolute():
         raise ValueError(
-            f"--output: {output} is relative, and a job's own folder is gone when it ends; give an absolute path that "
+            f"--output: {output} is relative, but a job's working folder is deleted when it ends; give an "
+            "absolute path that "
             "the cluster's head can write to, best on storage that you can read, too"
         )
 
 
 def _is_here(config: RenderConfig) -> bool:
-    """Whether checkpoint and text encoder can be opened on this machine. ValueError for a path that cannot travel."""
+    """Whether checkpoint and text encoder can be opened on this machine. Raises ValueError for a relative path."""
     model = config.model
     names = {"model.checkpoint": model.checkpoint, "model.text_encoder": model.text_encoder}
     found = [_is_file_here(field, name) for field, name in names.items() if name is not None and name != "demo"]
@@ -110,15 +111,17 @@ def _is_here(config: RenderConfig) -> bool:
 
 def _is_file_here(field: str, name: str) -> bool:
     path = from_home(name, field)
-    if path.is_absolute() or PurePosixPath(name).is_absolute():  # Windows takes /models for a relative path
+    if path.is_absolute() or PurePosixPath(name).is_absolute():  # Windows regards /models as a relative path
         return path.exists()
     if path.exists() or not is_hub_name(name):
-        raise ValueError(f"{field}: {name} is relative, which means another file on the cluster; give its path there")
+        raise ValueError(
+            f"{field}: {name} is relative, which would name another file on the cluster; give the path there"
+        )
     return False
 
 
 def _stand_in(config: RenderConfig) -> Checkpoint:
-    """What can be assumed of a checkpoint that is not here. It takes timesteps, so that none are refused wrongly."""
+    """What can be assumed about a checkpoint that is not here. It takes timesteps, so that none are refused wrongly."""
     nothing: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
     name = config.model.checkpoint
     return Checkpoint(name, Path(name), TAKES_TIMESTEPS, *LTX_VIDEO_RATIOS, True, 128, nothing, nothing)
@@ -127,7 +130,7 @@ def _stand_in(config: RenderConfig) -> Checkpoint:
 def _read(
     prompts: Prompts, config: RenderConfig, checkpoint: Checkpoint, here: bool
 ) -> tuple[str, bytes, list[RenderRequest]]:
-    """The prompt file's name for the journey, its bytes, and what it asks for."""
+    """The prompt file's name in the job, its bytes, and its requests."""
     version = config.model.version
     # Which preset a checkpoint elsewhere goes with is not known, unless the config says so; all have the same sizes.
     preset = family_of(checkpoint).preset_for("generic" if version == "auto" and not here else version, checkpoint)

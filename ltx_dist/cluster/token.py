@@ -40,6 +40,6 @@ def use_token(address: str) -> str:
 def refused(address: str) -> ValueError:
     """The error for a token that is not the cluster's."""
     return ValueError(
-        f"{address} does not take the token from {token_source()}; put that of this cluster there "
+        f"{address} rejects the token from {token_source()}; put this cluster's token there "
         "(on its head `ray get-auth-token` prints it)"
     )

@@ -1,4 +1,4 @@
-"""Standard output and error: they accept every character, and a long batch outlives whoever reads them."""
+"""Standard output and error that accept every character, and that survive when nobody reads them any more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def accept_all_characters() -> None:
     """Make both streams write `?` for characters that the console's encoding lacks, as in prompts, names and `·`.
 
-    A character that cannot be shown is no reason to stop a batch.
+    A batch must not stop because a character cannot be shown.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -27,12 +27,12 @@ PIPE_WIDTH = 10_000
 def lasting_console() -> Console:
     """Standard output until it is closed (`| head`) or full; after that, what is printed is dropped.
 
-    `run.json` and the page have it all, so lines that nobody can read are no reason to stop a batch.
+    `run.json` and the page have it all, so a batch need not stop because nobody reads its lines.
     """
     from rich.console import Console
 
     stdout = sys.stdout
-    file = stdout.file if isinstance(stdout, LastingFile) else stdout  # whose own losses end a command with 74
+    file = stdout.file if isinstance(stdout, LastingFile) else stdout  # lost output here ends a command with 74
     return Console(file=cast(IO[str], LastingFile(file)))
 
 
@@ -74,7 +74,7 @@ class LastingFile:
     def write(self, text: str) -> int:
         try:
             return self.file.write(text)
-        except UnicodeEncodeError as error:  # a stream of the caller's own may be strict
+        except UnicodeEncodeError as error:  # a stream set by the caller may be strict
             return self.file.write(text.encode(error.encoding, "replace").decode(error.encoding))
         except OSError as error:
             self._give_up(error)

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has, what will not work, and the remedies."""
+"""`doctor`: what this machine has, what will fail, and the remedies."""
 
 from __future__ import annotations
 

@@ -21,13 +21,15 @@ FormatName = Annotated[
         "vbench: PROMPT-INDEX.mp4. csv: a table. frames: a PNG per frame. sheet: one image of all clips.",
     ),
 ]
-Destination = Annotated[Path, typer.Option("-o", "--output", help="The folder or file to write; it must not be there.")]
+Destination = Annotated[
+    Path, typer.Option("-o", "--output", help="The folder or file to write; it must not exist yet.")
+]
 
 
 def export(format_: FormatName, folder: Folder, output: Destination) -> None:
-    """Hand the finished clips of a folder to other tools. Renders nothing, and changes nothing in the folder.
+    """Convert the finished clips of a folder for other tools. Renders nothing and does not change the folder.
 
-    Clips that failed or are not finished are named and left out; the exit code is then 3.
+    Clips that failed or are not finished are listed and left out; the exit code is then 3.
     """
     with bad_input():
         from ltx_dist.inputs.explain import did_you_mean

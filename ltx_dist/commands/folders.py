@@ -89,7 +89,7 @@ def print_timeline(folder: Path) -> None:
 
 @contextmanager
 def fetched(out: Output) -> Iterator[Path]:
-    """The folder with all mp4s: of a URL a temporary one, into which they are fetched."""
+    """The folder with all mp4s; for a URL, a temporary folder into which they are downloaded."""
     if out.mirror is None:
         yield out.folder
         return

@@ -41,7 +41,7 @@ JobId = Annotated[str, typer.Argument(help="The job's id, as printed by `submit`
 
 def submit(
     output: Annotated[
-        str, typer.Option("-o", "--output", help="The folder for the clips, as the cluster's head sees it: absolute.")
+        str, typer.Option("-o", "--output", help="The folder for the clips: an absolute path on the cluster's head.")
     ],
     address: JobServerAddress,
     prompts: Prompts = None,
@@ -79,7 +79,7 @@ def submit(
 
 def status(
     address: JobServerAddress,
-    job: Annotated[str | None, typer.Argument(help="A job's id; all jobs if not given.")] = None,
+    job: Annotated[str | None, typer.Argument(help="A job's id; lists all jobs if not given.")] = None,
     insecure: Insecure = False,
 ) -> None:
     """List jobs and their status, or show one."""

@@ -23,10 +23,10 @@ from ltx_dist.planning.simulator import predict
 from ltx_dist.run.batch import Batch
 
 MAX_SHOWN = 12
-"""Clips in the predicted timeline; the others follow in the same way."""
+"""Maximum number of clips in the predicted timeline."""
 
 MAX_KINDS_SHOWN = 4
-"""Lines on how often clips run the transformer."""
+"""Maximum number of lines about how often clips run the transformer."""
 
 MAX_DEVICES_SHOWN = 8
 """Busy shares in the table. For more devices it shows the smallest and the largest."""
@@ -69,9 +69,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     for line in denoising_lines(batch.family.denoising(request) for request in batch.requests):
         console.print(line, highlight=False)
     for stage, bound in best.placement.max_queued.items():
-        console.print(
-            f"At most {count(bound, 'clip')} {'waits' if bound == 1 else 'wait'} for {stage}", highlight=False
-        )
+        if bound:  # 0 for a stage that no clip of this batch runs
+            verb = "waits" if bound == 1 else "wait"
+            console.print(f"At most {count(bound, 'clip')} {verb} for {stage}", highlight=False)
     console.print("Predicted timeline, from formulas and earlier runs on such devices:", highlight=False)
     costs = batch.costs(precision)
     shown = {name: batch.todo[name] for name in best.order.request_ids[:MAX_SHOWN]}
@@ -82,13 +82,13 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
     )
     if len(batch.requests) > MAX_SHOWN:
-        console.print(f"... and {len(batch.requests) - MAX_SHOWN} more in the same way", highlight=False)
+        console.print(f"... and {len(batch.requests) - MAX_SHOWN} more clips like these", highlight=False)
 
 
 def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:
-    """What the clips of a batch cost the transformer, one line per kind, the most frequent first.
+    """How often clips run the transformer: one line per kind of clip, the most frequent first.
 
-    clips: of each denoising pass of a clip its steps, and how often each of them runs the transformer.
+    clips: for each clip and denoising pass, the number of steps and of transformer runs per step.
     """
     return [
         f"{count(many, 'clip')} with {sum(steps * calls for steps, calls in passes)} runs of the transformer"

@@ -1,4 +1,4 @@
-"""Options of the commands that read prompts: what they put into the config, and prompts given without a file."""
+"""Options of the commands that read prompts: their config values, and prompts given without a file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Vary = Annotated[
         "--vary",
         rich_help_panel=PANEL,
         metavar="FIELD=VALUES",
-        help="Render every prompt with each of these values, such as seed=0-4 or guidance_scale=1,3,5. Several make "
-        "every combination.",
+        help="Render every prompt with each of these values, such as seed=0-4 or guidance_scale=1,3,5. Several "
+        "--vary render every combination.",
     ),
 ]
 Expand = Annotated[
@@ -34,9 +34,7 @@ Expand = Annotated[
 
 Text = Annotated[
     list[str] | None,
-    typer.Option(
-        "--prompt", rich_help_panel=PANEL, metavar="TEXT", help="A prompt, in place of a file; give it again for more."
-    ),
+    typer.Option("--prompt", rich_help_panel=PANEL, metavar="TEXT", help="A prompt, instead of a file; repeatable."),
 ]
 Column = Annotated[
     list[str] | None,
@@ -44,7 +42,7 @@ Column = Annotated[
         "--column",
         rich_help_panel=PANEL,
         metavar="NAME=FIELD",
-        help="A column or key of another name, such as caption=prompt; repeatable.",
+        help="Read a column or key as another field, such as caption=prompt; repeatable.",
     ),
 ]
 KeepColumns = Annotated[
@@ -58,9 +56,9 @@ KeepColumns = Annotated[
 
 
 def given_prompts(source: str | None, texts: list[str] | None) -> str | list[str]:
-    """The prompts' file, or the prompts. Raises ValueError where there are both or neither."""
+    """The prompt file, or the prompts. Raises ValueError if both or neither are given."""
     if (source is None) == (not texts):
-        raise ValueError("name a file of prompts, or give prompts with --prompt: one of the two")
+        raise ValueError("give either a file of prompts or --prompt")
     return source if source is not None else texts or []
 
 
@@ -71,8 +69,10 @@ def with_prompt_options(
     column: list[str] | None,
     keep_columns: str | None,
 ) -> RenderConfig:
-    """The config with the options' values in place of its own. Raises ValueError naming the option."""
-    config = config.model_copy(deep=True)  # `remember` is not to change the defaults that all configs share
+    """The config with the options' values replacing its own. Raises ValueError naming the option."""
+    config = config.model_copy(
+        deep=True
+    )  # a copy, because `remember` must not change the defaults that all configs share
     if vary:
         from ltx_dist.inputs.vary import with_vary
 
@@ -97,7 +97,7 @@ def _assignments(option: str, given: list[str]) -> dict[str, str]:
 
 
 def _with(config: RenderConfig, option: str, **update: Any) -> RenderConfig:
-    """The config with a value of its section `prompts` replaced by that of an option."""
+    """The config with one value of its section `prompts` replaced by an option's."""
     from pydantic import ValidationError
 
     from ltx_dist.inputs.explain import explain

@@ -1,4 +1,4 @@
-"""`fields`, `config` and `models`: what prompt files and configs may say, and which models are known."""
+"""`fields`, `config` and `models`: print what prompt files and configs may contain, and the known versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH = 100
 
 def fields(
     versions: Annotated[
-        list[str] | None, typer.Argument(help="Versions whose defaults to show, as `ltx-dist models` lists them.")
+        list[str] | None, typer.Argument(help="Versions to show the defaults of; `ltx-dist models` lists them.")
     ] = None,
 ) -> None:
     """List the fields of a prompt file's rows, with their limits and the defaults of the versions named."""
@@ -39,7 +39,7 @@ def fields(
 
 def config(
     profile: Annotated[
-        str | None, typer.Argument(help="A profile instead of the defaults.", autocompletion=complete_profile)
+        str | None, typer.Argument(help="A profile to print instead of the defaults.", autocompletion=complete_profile)
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the profiles.")] = False,
 ) -> None:
@@ -85,7 +85,7 @@ def default_config() -> Iterator[str]:
 
 
 def _commented(entry: Entry) -> Iterator[str]:
-    # A default of `defaults.*` is not the row's: what it does not set, the version's preset does.
+    # A default of `defaults.*` is not shown: what is not set comes from the version's preset.
     about = f"{_plain(entry.meaning).rstrip('.')}. Allowed: {_plain(entry.allowed)}."
     yield from textwrap.wrap(about, WIDTH, initial_indent="  # ", subsequent_indent="  # ")
     yield f"  {entry.name}: {_yaml(entry.default)}"

@@ -1,4 +1,4 @@
-"""What `render`, `demo` and `decode` share: signals stop the run, and its end is a line and an exit code."""
+"""What `render`, `demo` and `decode` share: signals stop the run, and a line and an exit code report its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run_command(
     batch: Batch, out: Output, executor: ExecutorKind, address: str | None, json_events: Path | None = None
 ) -> int:
-    """Render a batch; returns the exit code, which `run.json` holds too. Raises ValueError for bad input."""
+    """Render a batch. Returns the exit code, which is also in `run.json`. Raises ValueError for bad input."""
     from ltx_dist.cluster.given_address import given_address
     from ltx_dist.commands.console import lasting_console
     from ltx_dist.commands.signals import stop_on_signals

@@ -1,4 +1,4 @@
-"""What the commands share: options, how bad input ends a command, how a config is loaded."""
+"""What the commands share: options, reporting bad input, loading a config."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def complete_profile(incomplete: str) -> list[tuple[str, str]]:
-    """For the shell: the names of profiles, each with what it is for."""
+    """Names of profiles with their purpose, for shell completion."""
     from ltx_dist.inputs.profile import profiles, purpose
 
     return [(name, purpose(path)) for name, path in profiles().items() if name.startswith(incomplete)]
 
 
 def complete_key(incomplete: str) -> list[tuple[str, str]]:
-    """For the shell: the keys of the config as `section.key=`, each with its meaning."""
+    """Config keys as `section.key=` with their meaning, for shell completion."""
     from ltx_dist.inputs.reference import config_entries
 
     keys = [(f"{section}.{one.name}=", one.meaning) for section, ones in config_entries().items() for one in ones]
@@ -45,8 +45,8 @@ Config = Annotated[
 Profile = Annotated[
     str | None,
     typer.Option(
-        help="Settings for a kind of machine, such as rtx4090; -c and --set replace them. "
-        "`ltx-dist config --list` names all.",
+        help="Settings for a kind of machine, such as rtx4090; -c and --set override them. "
+        "`ltx-dist config --list` lists all.",
         autocompletion=complete_profile,
     ),
 ]
@@ -80,7 +80,7 @@ Executor = Annotated[
         help="Where workers run: in this process or as Ray actors; auto uses Ray for a cluster or several workers."
     ),
 ]
-Address = Annotated[str | None, typer.Option(help="The address of a Ray cluster to join; RAY_ADDRESS by default.")]
+Address = Annotated[str | None, typer.Option(help="The address of a Ray cluster to join; defaults to RAY_ADDRESS.")]
 
 
 def load(
@@ -103,7 +103,7 @@ def bad_input() -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError:
-        raise  # also a ValueError, but about what is written, not about the input
+        raise  # also a ValueError, but about the output, not about the input
     except ValueError as error:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
         print(f"ltx-dist: {heading}{clean_lines(str(error))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How a run is stopped from outside: SIGTERM, Ctrl-C, a terminal that closes.
+"""Stops a run on SIGTERM, Ctrl-C, or when the terminal closes.
 
 The first signal asks: nothing new is begun, and clips whose frames are there are published. When the grace is over, or
 at a second signal, KeyboardInterrupt ends what is still running; one more ends the process on the spot. What was not
@@ -23,7 +23,7 @@ from ltx_dist.run.exit_codes import EXIT_STOPPED
 from ltx_dist.run.stop import Stop
 
 LEAVE_SECONDS = 2.0
-"""Part of the grace for ending workers and writing `run.json`."""
+"""Seconds of the grace reserved for ending workers and writing `run.json`."""
 
 LAST_SECONDS = 0.5
 """Part of the grace for writing only `run.json` when ending takes too long, and for the interpreter to exit."""
@@ -31,11 +31,11 @@ LAST_SECONDS = 0.5
 LEAST_SECONDS = 0.2
 
 TICK_SECONDS = 0.2
-"""How well it is known when a signal came."""
+"""How precisely the time of a signal is known, in seconds."""
 
 
 class _Signals:
-    """What the signals do to a `Stop`."""
+    """Signal handlers that act on a `Stop`."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -64,7 +64,7 @@ class _Signals:
         """End the process now, from any thread, with what it started: 75, with `run.json` written by `last_words`."""
         with suppress(Exception):
             self._stop.last_words()
-        # A cluster of our own, of which the agents would stay for half a minute.
+        # Our own cluster: its agents would stay for half a minute.
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 process.kill()
@@ -75,7 +75,7 @@ class _Signals:
 
 @contextmanager
 def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
-    """Take signals until the end of the block. grace_seconds: from the first of them to the end of the process.
+    """Handle signals until the end of the block. grace_seconds: from the first signal to the end of the process.
 
     Handlers of other libraries must not be set after this: `ray.init` sets one, see `ray_cluster.connect`.
     """
@@ -138,7 +138,7 @@ def _watched(signals: _Signals, seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(previous)
-        os.write(writer, b"\0")  # no signal; to close the pipe would not do, where a forked process has it, too
+        os.write(writer, b"\0")  # no signal; closing the pipe is not enough if a forked process has it, too
         thread.join()
         os.close(writer)
         os.close(reader)

@@ -14,7 +14,7 @@ ONE_ACTOR_A_STAGE = ("placement.layout=pinned", "placement.device=cpu", "placeme
 """Shows the overlap of the stages on any machine; not the fastest layout for a model this small."""
 
 NO_CACHE = ("cache.embeddings=null",)
-"""Every time all three stages, so that every time there is something to see."""
+"""Runs all three stages every time, so that there is always something to see."""
 
 
 def demo_config(overrides: Sequence[str]) -> RenderConfig:

@@ -1,1 +1,1 @@
-"""Checks of this machine: what it has, what will not work, and the remedies. No check can end another."""
+"""Checks of this machine: what it has, what will fail, and the remedies. No check can abort another."""

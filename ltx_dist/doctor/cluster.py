@@ -1,4 +1,4 @@
-"""Checks a cluster: whether it answers, accepts us, and what it has."""
+"""Checks whether a cluster answers and accepts us, and what it has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_cluster(address: str, source: str) -> Iterator[Finding]:
         yield failure("cluster", what, remedy or missing or "is it up, and is its token in ~/.ray/auth_token?")
         return
     if "jobs" in found:
-        yield ok("cluster", f"the job server at {address} lets us in: {found['jobs']} jobs of ltx-dist")
+        yield ok("cluster", f"the job server at {address} grants access: {found['jobs']} jobs of ltx-dist")
         return
     text = f"{address}: {found['nodes']} nodes, {found['free']} of {found['gpus']} GPUs free"
     if found["free"]:

@@ -17,11 +17,11 @@ FIELDS = (
 )
 
 FREE_SHARE = 0.9
-"""A GPU with less of its memory free is in use by something else; a desktop alone takes a few percent."""
+"""A GPU with less free memory than this is in use by another program; a desktop alone takes a few percent."""
 
 SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_BYTES = 2 * 10**9
-"""Ray's object store wants a third of the machine here. Some clips' latents and embeddings fit in this."""
+"""Free bytes below which to warn: latents and embeddings of some clips fit. Ray's object store is kept there."""
 
 MIB = 2**20
 
@@ -76,7 +76,7 @@ def check_gpus(wants_gpu: bool) -> Iterator[Finding]:
     if not gpus:
         found = failure if wants_gpu else warning
         yield found(
-            "gpu", "no NVIDIA driver (nvidia-smi is not there)", "install one, or render on the CPU: the demo does"
+            "gpu", "no NVIDIA driver (nvidia-smi was not found)", "install one, or render on the CPU, as the demo does"
         )
     for gpu in gpus:
         yield _finding(gpu)
@@ -90,9 +90,9 @@ def _finding(gpu: Gpu) -> Finding:
     free = "memory unknown" if gpu.free is None else f"{gpu.free / 1e9:.1f} of {(gpu.total or 0) / 1e9:.1f} GB free"
     text = f"{gpu.name}, {free}, {link if gpu.generation and gpu.width else 'link unknown'}, driver {gpu.driver}"
     if gpu.free is not None and gpu.total and gpu.free < FREE_SHARE * gpu.total:
-        return warning(subject, text, "something else holds its memory: see `nvidia-smi`, or set placement.memory_gb")
+        return warning(subject, text, "another program uses its memory: see `nvidia-smi`, or set placement.memory_gb")
     if gpu.width is not None and gpu.max_width is not None and gpu.width < gpu.max_width:
-        return warning(subject, text, f"its slot could be x{gpu.max_width}: weights that take turns are copied slower")
+        return warning(subject, text, f"it supports x{gpu.max_width}; swapping weights is slower in this slot")
     return ok(subject, text)
 
 

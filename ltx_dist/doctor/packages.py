@@ -71,7 +71,7 @@ def check_torch(num_gpus: int, wants_gpu: bool) -> Iterator[Finding]:
     elif wants_gpu:
         yield failure("torch", f"{text}, and no GPU", "render on a machine with one, or set placement.device to cpu")
     else:
-        yield warning("torch", f"{text}: renders on the CPU", "enough for the demo; LTX-Video itself wants a GPU")
+        yield warning("torch", f"{text}: renders on the CPU", "enough for the demo; LTX-Video itself needs a GPU")
 
 
 def _check_capabilities(found: dict) -> Iterator[Finding]:
@@ -79,8 +79,8 @@ def _check_capabilities(found: dict) -> Iterator[Finding]:
         if tuple(device["capability"]) < BFLOAT16_CAPABILITY:
             yield warning(
                 "torch",
-                f"{_named(device)} has no fast bfloat16, and no attention kernel for it that saves memory",
-                "set model.precision to float32, which is streamed where it does not fit; float16 is not proven",
+                f"{_named(device)} has no fast bfloat16 and no memory-efficient attention for it",
+                "set model.precision to float32, which is streamed where it does not fit; float16 is untested",
             )
     for device, check in zip(found["devices"], found.get("convolutions", []), strict=False):
         yield _of_convolution(device["name"], check)
@@ -88,12 +88,14 @@ def _check_capabilities(found: dict) -> Iterator[Finding]:
     if locked is not None and locked < LOCKED_BYTES:
         yield warning(
             "torch",
-            f"this machine gives {locked / 1e9:.1f} GB of page-locked memory: weights that take turns move slower",
+            f"this machine gives {locked / 1e9:.1f} GB of page-locked memory, so swapping weights is slower",
             "on WSL2 use cards that hold all components; in Docker, --ulimit memlock=-1",
         )
     if not found.get("computes"):
         yield failure(
-            "torch", "a matrix product on the GPU is wrong", "update the driver; if that is no help, the card"
+            "torch",
+            "a matrix product on the GPU is wrong",
+            "update the driver; if that does not help, replace the card",
         )
 
 
@@ -107,10 +109,10 @@ def check_codecs() -> Iterator[Finding]:
         found = probe("ltx_dist.doctor.codec_probe")
     except ProbeError as error:
         yield failure(
-            "codecs", f"no mp4 can be made: {error}", "`pip install --force-reinstall av`: its wheels have x264"
+            "codecs", f"cannot write an mp4: {error}", "`pip install --force-reinstall av`: its wheels have x264"
         )
         return
-    yield ok("codecs", f"PyAV {found['av']}: libx264 made and read an mp4")
+    yield ok("codecs", f"PyAV {found['av']}: wrote and read an mp4 with libx264")
 
 
 def check_ray() -> Iterator[Finding]:
@@ -124,7 +126,7 @@ def check_ray() -> Iterator[Finding]:
     mode, source = os.environ.get("RAY_AUTH_MODE", "").lower(), token_source()
     if mode == "disabled":
         text = f"{found['version']}, without a token (RAY_AUTH_MODE=disabled)"
-        remedy = "unset it: whoever reaches a cluster started like this runs code on it"
+        remedy = "unset it: anyone who can reach a cluster started like this can run code on it"
         yield warning("ray", text, remedy)
     elif mode == "token" and source is None:
         remedy = "put the cluster's token into ~/.ray/auth_token; `ray get-auth-token --generate` makes one"
@@ -133,7 +135,7 @@ def check_ray() -> Iterator[Finding]:
         remedy = "set HOME to a folder that you can write to; one worker in this process still works"
         yield failure("ray", f"{found['version']}: its token cannot be written to ~/.ray", remedy)
     else:
-        yield ok("ray", f"{found['version']}, token {f'from {source}' if source else 'made when it is first needed'}")
+        yield ok("ray", f"{found['version']}, token {f'from {source}' if source else 'created when first needed'}")
 
 
 def _can_make_token() -> bool:

@@ -1,4 +1,4 @@
-"""Runs what may be missing, hang or crash in a separate process: torch, Ray, codecs."""
+"""Runs checks of torch, Ray and codecs in a separate process, because they may be missing, hang or crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROBE_SECONDS = 120.0
 
 
 class ProbeError(Exception):
-    """One line: why a probe has no answer."""
+    """A probe gave no answer; the message is one line."""
 
 
 def probe(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:

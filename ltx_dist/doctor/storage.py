@@ -16,7 +16,7 @@ from ltx_dist.doctor.probe import ProbeError, probe
 
 TEST_BYTES = 64 << 20
 MIN_FREE_BYTES = 2 * 10**9
-"""Some hundred clips and their latents on the way."""
+"""Room for some hundred clips and their latents."""
 
 MIN_SPEED = 20e6
 """Bytes a second; a clip with its latents is some 15 MB, so that slower storage takes a second of each clip."""
@@ -35,7 +35,9 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
         what, _, remedy = found["absent"].partition("; ")
         if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("", "0", "FALSE", "NO", "OFF"):
             what = what.replace("and the hub was not reached", "and `doctor` does not ask the hub")
-            yield warning("checkpoint", what, "check the name; `ltx-dist plan` looks at it, and `render` downloads it")
+            yield warning(
+                "checkpoint", what, "check the name; `ltx-dist plan` checks the model, and `render` downloads it"
+            )
         else:
             yield failure("checkpoint", what, remedy)
     for mistake in found.get("wrong", ()):
@@ -63,15 +65,15 @@ def check_output(output: str) -> Iterator[Finding]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = (
-            "free some room, or choose another folder" if full else "choose another folder, or change its permissions"
+            "free some space, or choose another folder" if full else "choose another folder, or change its permissions"
         )
         yield failure("output", f"{folder}: {free / 1e6:.1f} MB free, and cannot be written: {error.strerror}", remedy)
         return
     text = f"{folder}: {free / 1e9:.1f} GB free, {speed / 1e6:.0f} MB/s written"
     if free < MIN_FREE_BYTES:
-        yield warning("output", text, "free some room: a run ends with exit code 74 when it is full")
+        yield warning("output", text, "free some space: a run ends with exit code 74 when it is full")
     elif speed < MIN_SPEED:
-        yield warning("output", text, "slow storage holds up the clips; render to a local disk, and copy")
+        yield warning("output", text, "slow storage delays the clips; render to a local disk and copy them")
     else:
         yield ok("output", text)
 
@@ -85,7 +87,7 @@ def _check_store(url: str) -> Iterator[Finding]:
         return
     text = f"{url}: {speed / 1e6:.0f} MB/s for one object"
     if speed < MIN_SPEED / 4:  # four are written at a time
-        yield warning("output", text, "clips may have to wait for their upload; a store in the same region is faster")
+        yield warning("output", text, "clips may have to wait for uploads; a bucket in the same region is faster")
     else:
         yield ok("output", text)
 

@@ -10,7 +10,7 @@ import torch
 from ltx_dist.weights.self_check import check_convolution
 
 LOCK_PIECE, LOCK_ENOUGH = 256 << 20, 8 << 30
-"""What is asked for at a time, as weights are, and what is enough to know: T5 or most of a 2B transformer."""
+"""Bytes per allocation, as for weights, and the total at which to stop: T5 or most of a 2B transformer."""
 
 
 def lockable_bytes() -> int:

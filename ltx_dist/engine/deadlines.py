@@ -1,4 +1,4 @@
-"""Finds assignments without progress for too long. Pure: time is an input, and it ends nothing itself."""
+"""Finds assignments that make no progress for too long. Pure: time is an input, and it ends nothing itself."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
 
 LEAST_SECONDS = 60.0
-"""Nothing is called hung before this: a busy host, a slow link, a first kernel take their time."""
+"""Nothing counts as hung before this many seconds: a busy host, a slow link or a first kernel takes time."""
 
 FACTOR = 5.0
-"""Times the median that a step or a stage may take."""
+"""Multiple of the median that a step or a stage may take."""
 
 FIRST_SECONDS = 1800.0
-"""While no median is known: one step of the largest model on a CPU stays below it."""
+"""Limit while no median is known: one step of the largest model on a CPU stays below it."""
 
 NEWS_SECONDS = 30.0
-"""After the driver stood still nothing is called hung before this: what workers did meanwhile is yet to be heard."""
+"""Seconds after a standstill of the driver before anything counts as hung: workers' progress is still to be read."""
 
 KEPT = 31
-"""The median of a stage is taken over so many of its latest times."""
+"""Number of latest times that a stage's median is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What a pass has to do: clips in it, and the pixels times frames of its largest."""
+    """The work of a pass: its clips, and the pixels times frames of the largest."""
 
     number: int
     size: float
 
     def most(self, seconds: float, other: _Load) -> float:
-        """Seconds this may take where another load took so many: attention grows with the square of a clip's size."""
+        """Seconds this may take, given those of another load: attention grows with the square of a clip's size."""
         return seconds * max(1.0, self.size / other.size) ** 2 * max(1.0, self.number / other.number)
 
 
@@ -89,7 +89,7 @@ class Deadlines:
     def end(self, completion: Completion) -> None:
         watch = self._watched.pop(completion.assignment)
         if completion.failure is None:
-            # Steps are seen under way only where they are slower than workers are asked; this tells of the others, too.
+            # Steps are only seen if they are slower than the polling of workers; this covers the others, too.
             moves = max(watch.num_steps, 1)
             self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.load))
 
@@ -110,9 +110,9 @@ class Deadlines:
             watch.step, watch.since, watch.is_timed = state.step, now, True
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The driver did nothing for so many seconds, up to now: it was stopped, or its machine was frozen.
+        """Record that the driver did nothing for so many seconds, up to now: it was stopped, or its machine frozen.
 
-        That time counts for no assignment, and workers are heard again before any is called hung.
+        That time counts for no assignment, and workers are polled again before any counts as hung.
         """
         for assignment, watch in self._watched.items():
             if watch.since is None or watch.begun is None:
@@ -126,7 +126,7 @@ class Deadlines:
         return self._watched.keys()
 
     def overdue(self, now: float) -> list[tuple[Assignment, str]]:
-        """Assignments that have not moved for longer than they may, each with a line about it."""
+        """Assignments that made no progress for longer than allowed, each with a line about it."""
         found: list[tuple[Assignment, str]] = []
         for assignment, watch in self._watched.items():
             allowed = self._allowed(assignment.stage, watch.load)

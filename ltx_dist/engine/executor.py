@@ -1,4 +1,4 @@
-"""What the batch loop asks of whatever runs assignments: in this process, or as Ray actors."""
+"""The `Executor` protocol: what runs assignments for the batch loop, in this process or as Ray actors."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ltx_dist.pipeline.worker import Worker
 
 
 class WorkerStartError(RuntimeError):
-    """A worker did not come up: its weights or its device are of no use to any clip, so the run ends. One line."""
+    """A worker did not start: its weights or device cannot serve any clip, so the run ends. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A worker is up and has run nothing yet: one of the first, one that was replaced, or one on a node that joined."""
+    """A worker is up and has run nothing yet: an initial one, a replacement, or one on a node that joined."""
 
     worker: Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A worker is gone, and what it was running has ended with this failure in the same `wait`.
+    """A worker is lost; its assignments end with this failure in the same `wait`.
 
-    reason: for people. can_return: `replace` can start it again.
+    reason: to be shown to users. can_return: whether `replace` can start it again.
     """
 
     worker_id: str
@@ -40,36 +40,36 @@ class Executor(Protocol):
     """Holds the outputs of stages by request and stage: conditioning and latents never pass through the caller."""
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
-        """Start, or remember to start, a stage of these requests. The worker has no other in flight but of mp4s.
+        """Start a stage of these requests, now or soon. The worker has nothing else in flight except mp4s.
 
-        On a worker that is gone, which the caller may not know yet, it ends as QUEUED.
+        On a lost worker, which the caller may not know about yet, it ends as QUEUED.
         """
         ...
 
     def wait(self, timeout: float) -> list[Completion]:
         """The assignments that ended, at least one if any ends within `timeout` seconds.
 
-        Raises WorkerStartError when a worker did not come up.
+        Raises WorkerStartError if a worker did not start.
         """
         ...
 
     def changes(self) -> list[Joined | Left]:
-        """Workers that came up or went since this was last asked, in order."""
+        """Workers that started or were lost since the last call, in order."""
         ...
 
     @property
     def expected(self) -> frozenset[str]:
-        """Workers that are on their way. Each comes, or leaves, in bounded time."""
+        """Ids of workers that are starting. Each joins, or is lost, in bounded time."""
         ...
 
     def replace(self, worker_id: str) -> None:
-        """Start a worker that left and can return: a process of its own on the same device, with nothing in it."""
+        """Start a lost worker again: a new process on the same device, with nothing loaded."""
         ...
 
     def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
-        """Kill a worker. It leaves in one of the next `wait`s, as do its assignments, with this failure.
+        """Kill a worker. One of the next `wait`s reports its loss, and its assignments end with this failure.
 
-        culprit: the one that the failure is of, where that is known; the others then end as QUEUED, charged to nobody.
+        culprit: the assignment that caused the failure, if known; the others then end as QUEUED, charged to nobody.
         """
         ...
 
@@ -87,9 +87,9 @@ class Executor(Protocol):
         ...
 
     def worker_states(self) -> list[WorkerState]:
-        """What each worker does, as last heard. Never blocks, and is good in any thread.
+        """The last known state of each worker. Never blocks; may be called in any thread.
 
-        To ask is a wish for news: a worker on another machine is asked because of it, and its answer comes later.
+        Calling this also requests an update from remote workers; their answers come later.
         """
         ...
 
@@ -99,7 +99,7 @@ class Executor(Protocol):
 
 
 def failure_of(report: StageReport) -> Failure | None:
-    """How a stage ended, as its worker tells it: after a device is lost, its process is of no use any more."""
+    """How a stage ended, from its worker's report: once its device is lost, the process cannot be used any more."""
     if report.device_lost:
         return Failure.CRASH
     return None if report.error is None else Failure.ERROR

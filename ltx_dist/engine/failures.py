@@ -1,4 +1,4 @@
-"""What a failure means: for the clip it happened to, for the worker it happened on, and for the run. Pure.
+"""What a failure means for the clip, for the worker that ran it, and for the run. Pure.
 
 | what happened | charged | the clip | the worker |
 |---|---|---|---|
@@ -32,10 +32,10 @@ from dataclasses import dataclass, field
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 
 MAX_ATTEMPTS = 3
-"""After taking down, or hanging, this many workers a clip is to blame, if other clips do not crash."""
+"""After crashing or hanging this many workers a clip is to blame, if other clips do not crash."""
 
 MOST_ATTEMPTS = 10
-"""Attempts at a stage, however often other clips crash."""
+"""Maximum number of attempts at a stage, however often other clips crash."""
 
 BY_CHANCE = 1e-3
 """A clip is blamed for its crashes when so many in a row would befall one that is not to blame less often than this."""
@@ -44,22 +44,22 @@ MAX_ERRORS = 2
 """Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth one try and no more."""
 
 MAX_LOSSES = 10
-"""Nodes and inputs that a clip may lose. No fault of the clip's, but a batch must end."""
+"""Maximum number of nodes and inputs that a clip may lose. This is not the clip's fault, but a batch must end."""
 
 MAX_STREAK = 3
 MAX_REMEMBERED = 4 * MAX_STREAK
-"""Length of a streak: some may prove the clips' own fault, and an irreplaceable worker's streak has no end."""
+"""Maximum length of a streak that is remembered: an irreplaceable worker's streak has no end."""
 
 SYSTEMIC = 5
 
 
 class SystemicError(RuntimeError):
-    """All clips fail alike: something is wrong with what they share, and rendering the others would not help."""
+    """All clips fail in the same way: what they share is wrong, and rendering the others would not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a clip after a failure: it has failed if `error` is set, otherwise it is retried.
+    """The decision on a clip after a failure: it has failed if `error` is set, otherwise it is retried.
 
     from_disk: not at the stage of the failure but at the last one whose output is on disk, else at the first.
     avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker. shares: a pass with others.
@@ -74,7 +74,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Record:
-    """What a clip that is not done yet has been through.
+    """The failures so far of a clip that is not done yet.
 
     charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared, by worker, too.
     raised_on: workers on which each stage raised, one for each time.
@@ -89,7 +89,7 @@ class _Record:
 
 
 class FailurePolicy:
-    """Takes in every completion, in order; judges those that went wrong."""
+    """Records every completion, in order, and decides on failed ones."""
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
@@ -111,12 +111,12 @@ class FailurePolicy:
         if is_done:
             for request_id in request_ids:
                 self._records.pop(request_id, None)
-            self._first_failures = None  # what can be done once is not wrong with all
+            self._first_failures = None  # what worked once is not wrong for all clips
 
     def judge(
         self, completion: Completion, request_id: str, hosts: Set[str], expected: Set[str] = frozenset()
     ) -> Verdict:
-        """What becomes of one of its clips.
+        """The decision on one of the assignment's clips.
 
         hosts: the workers there are for the stage, with this one or not. expected: those on their way, which may host
         it, too.
@@ -151,23 +151,23 @@ class FailurePolicy:
         return self._again(record, assignment.stage)
 
     def is_bad(self, worker_id: str) -> bool:
-        """Whether so many different clips have failed at one stage on a worker in a row that it must be the worker."""
+        """Whether so many different clips in a row failed at one stage on a worker that the worker is to blame."""
         return any(len(passes) >= MAX_STREAK for (name, _), passes in self._streaks.items() if name == worker_id)
 
     def check_systemic(self) -> None:
-        """Raises SystemicError when the first clips to end have all failed alike. To be asked while clips are open."""
+        """Raises SystemicError if the first clips to end all failed in the same way. Call it while clips are open."""
         first = self._first_failures
         if first is not None and len(first) >= SYSTEMIC and len(set(first)) == 1:
-            raise SystemicError(f"the first {SYSTEMIC} clips all failed alike: {first[0]}")
+            raise SystemicError(f"the first {SYSTEMIC} clips all failed in the same way: {first[0]}")
 
     def _again(self, record: _Record, stage: str, from_disk: bool = False) -> Verdict:
-        """For what may be the last attempt a fresh process is worth more than another device."""
+        """Whether to use a fresh process: for what may be the last attempt it is worth more than another device."""
         may_be_last = record.charged[stage] >= MAX_ATTEMPTS - 1
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
 
     def _enough(self, stage: str) -> int:
-        """How many crashes at a stage make it the clip's fault.
+        """Number of crashes at a stage after which the clip is to blame.
 
         Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
         befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
@@ -200,7 +200,7 @@ class FailurePolicy:
 
 
 def _signature(completion: Completion) -> str:
-    """What is equal where clips fail alike: how the worker died, or the words of the error without its numbers."""
+    """What failures of one cause have in common: how the worker died, or the error's text without its numbers."""
     if completion.failure is not Failure.ERROR:
         return f"{completion.assignment.stage}: {completion.failure}"
     first_line = (completion.error or "").partition("\n")[0]

@@ -30,7 +30,7 @@ class KeptOutputs(SavedOutputs, Protocol):
     """Outputs of stages that are kept on disk, for this run and later ones."""
 
     def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
-        """Write down what a stage just made, if it is of any use later, without waiting for it."""
+        """Save a stage's output, if it is of use later, without waiting."""
         ...
 
 
@@ -93,14 +93,14 @@ class BatchLoop:
             yield from self.turn()
 
     def begin(self, requests: Sequence[RenderRequest]) -> None:
-        """Take in the requests, and give every worker its first work."""
+        """Add the requests, and give every worker its first work."""
         for request in requests:
             self._by_id[request.request_id] = request
             self._scheduler.add([request.request_id], self._made.todo_from_disk(request))
         self._submit()
 
     def turn(self) -> list[RenderResult]:
-        """Wait for something to end, for a moment, and do what follows from it; the requests that are over with it."""
+        """Wait a moment for assignments to end, and handle them. Returns the results of requests that ended."""
         if self._is_over():
             raise KeyboardInterrupt
         if self._is_stopped():
@@ -123,7 +123,7 @@ class BatchLoop:
         return results
 
     def _take_in(self, completion: Completion) -> list[RenderResult]:
-        """What an ended assignment changes; the results of those of its requests that are over."""
+        """Handle an ended assignment. Returns the results of its requests that ended."""
         self._record(completion)
         self._workers.heed(completion)
         assignment = completion.assignment
@@ -146,7 +146,7 @@ class BatchLoop:
         return results
 
     def queue_lengths(self) -> dict[str, int]:
-        """Requests that wait in front of each device stage; good in any thread."""
+        """Number of requests that wait for each device stage; may be called in any thread."""
         return {stage: self._scheduler.num_queued(stage) for stage in self._recipe.on_device}
 
     def _wind_up(self) -> None:
@@ -190,7 +190,7 @@ class BatchLoop:
                 self._resumption.keep(
                     self._by_id[name], assignment.stage, self._executor.fetcher(name, assignment.stage)
                 )
-        # Without the mp4: it is handed out once, and a batch may have a hundred thousand.
+        # Without the mp4, which is only needed once: a batch may have a hundred thousand.
         self.completions.append(replace(completion, video=None))
         if self._on_completion is not None:
             self._on_completion(self.completions[-1])

@@ -1,4 +1,4 @@
-"""What is made of each request, by this run or an earlier one, and so what is left to do."""
+"""Which stage outputs of each request exist, from this run or an earlier one, and so which stages are left."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ltx_dist.pipeline.work import Assignment
 
 
 class SavedOutputs(Protocol):
-    """Outputs of stages on disk, as far as the loop reads them."""
+    """Stage outputs on disk, for reading."""
 
     def made(self, request: RenderRequest) -> frozenset[str]:
-        """The stages whose outputs are there, made with the request's settings."""
+        """The stages whose saved outputs were made with the request's settings."""
         ...
 
     def load(self, request: RenderRequest, stage: str) -> StageOutput | None:
-        """The output of a stage, as `made` found it; None if it has gone since or turns out to be damaged."""
+        """The output of a stage that `made` found; None if it has disappeared since or is damaged."""
         ...
 
 
@@ -54,15 +54,17 @@ class MadeOutputs:
         return self._recipe.needed(self._recipe.of(request), made)
 
     def ended(self, assignment: Assignment) -> None:
-        """The executor holds what these stages made, so they need not run again. Frames, which host stages take, stay
-        with their worker; so a clip goes back to its last device stage whichever host stage fails.
+        """Record that the executor holds the stage's outputs, so that it need not run again.
+
+        Frames, which host stages take, stay with their worker; so whichever host stage fails, the clip goes back to
+        its last device stage.
         """
         if self._recipe[assignment.stage].runs_on == "device" and self._recipe.hands_on(assignment.stage):
             for name in assignment.request_ids:
                 self._held.setdefault(name, set()).add(assignment.stage)
 
     def restore(self, request: RenderRequest, stage: str) -> bool:
-        """Hand the executor the stage's inputs that are on disk. False: one of them is there no longer."""
+        """Load the stage's inputs from disk into the executor. False if one of them no longer exists."""
         on_disk = self._on_disk.get(request.request_id, set())
         for source in on_disk.intersection(self._recipe[stage].inputs):
             assert self._saved is not None

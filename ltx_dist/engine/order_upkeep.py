@@ -1,4 +1,4 @@
-"""Looks for a better order of what waits while the devices work, a little at a time."""
+"""Looks for a better order of waiting requests while the devices work, a little at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ltx_dist.planning.simulator import OrderRevision, Reorder
 from ltx_dist.scheduling.scheduler import Scheduler
 
 ORDER_SECONDS, ORDER_SHARE = 0.005, 0.1
-"""Spent at a time on looking for a better order, and of all time: a worker that ends meanwhile waits for that piece."""
+"""Seconds per piece of the search, and its share of all time: a worker that ends meanwhile waits for that piece."""
 
 
 class OrderUpkeep:
@@ -28,7 +28,7 @@ class OrderUpkeep:
         self._orders = None
 
     def look(self) -> None:
-        """A little of the search, if it is due; the whole takes up to seconds."""
+        """Run a piece of the search, if it is due; the whole takes up to seconds."""
         started = self._clock()
         if self._reorder is None or started < self._next:
             return

@@ -1,4 +1,4 @@
-"""Outputs of stages that an executor holds for the stages to come."""
+"""Stage outputs that an executor holds for later stages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Outputs(Generic[T]):
         self._held.setdefault(request_id, {})[stage] = output
 
     def ended(self, stage: str, requests: Sequence[RenderRequest], outputs: Sequence[T]) -> None:
-        """Hold what a stage made, and free what no later stage reads."""
+        """Hold a stage's output, and free those that no later stage reads."""
         is_held = self._recipe.hands_on(stage)
         for request, output in zip(requests, outputs, strict=True):
             if is_held:

@@ -1,6 +1,6 @@
-"""Whether this process stood still: SIGSTOP, Ctrl-Z, a debugger, a frozen container.
+"""Detects that this process stood still: SIGSTOP, Ctrl-Z, a debugger, a frozen container.
 
-Clocks run on meanwhile, and so do workers; deadlines that count the gap would end those that are well.
+Clocks and workers continue meanwhile, so deadlines that counted the gap would end healthy workers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ LONGEST_TURN_SECONDS = 5.0
 
 
 class Standstill:
-    """To be asked at every turn of a loop."""
+    """To be called in every iteration of a loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
 
     def seconds(self) -> float:
-        """How long this process stood still since it was asked last; 0 where that was a turn like any other."""
+        """Seconds that this process stood still since the last call; 0 after a normal iteration."""
         now = self._clock()
         passed, self._last = now - self._last, now
         return passed if passed > LONGEST_TURN_SECONDS else 0.0

@@ -1,4 +1,4 @@
-"""Workers that come, go, change, hang or fail clip after clip: what the batch does about them."""
+"""Handles workers that start, are lost, change, hang or fail repeatedly."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ltx_dist.pipeline.worker import Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 
 HANG_LOOK_SECONDS = 3.0
-"""Between two looks for hung workers, each of which is asked what it is at: they are given a minute at least."""
+"""Seconds between two checks for hung workers, which poll each worker; the shortest limit is a minute."""
 
 
 class WorkersLostError(RuntimeError):
-    """No worker is left for a stage. The requests that wait for it are not to blame: a rerun resumes."""
+    """No worker is left for a stage. Requests that wait for it do not fail: a rerun resumes."""
 
 
 class Workers:
-    """Keeps the scheduler, the deadlines and the executor in agreement about which workers there are.
+    """Keeps the scheduler, the deadlines and the executor in agreement about the workers.
 
     notice: told in words of workers that come and go. bounds: of the queues, asked when a worker joins or changes;
     on_change is called before with a worker that holds its weights in another way than planned.
@@ -52,7 +52,7 @@ class Workers:
             self._left(change)
 
     def heed(self, completion: Completion) -> None:
-        """Pass on what the worker reports of itself, and schedule in waves if its components take turns from now on."""
+        """Pass on the worker's notices, and schedule in waves if its components take turns from now on."""
         name, report = completion.assignment.worker_id, completion.report
         for line in report.notices:
             self._notice(f"worker {name}: {line}")
@@ -65,7 +65,7 @@ class Workers:
             self._scheduler.change_worker(changed, self._bounds() if self._bounds else None)
 
     def drop_bad(self, completions: Sequence[Completion]) -> None:
-        """End bad workers that are still there: errors alone end no worker."""
+        """End bad workers that are still running: errors alone end no worker."""
         for name in {c.assignment.worker_id for c in completions if c.failure is Failure.ERROR}:
             if self._policy.is_bad(name) and self._scheduler.can_do_without(name):
                 self._executor.end_worker(name, Failure.QUEUED, "ended, because several clips in a row failed on it")
@@ -107,7 +107,7 @@ class Workers:
         if self._scheduler.has_worker(left.worker_id):
             self._scheduler.remove_worker(left.worker_id)
         if is_bad:
-            what = "is no longer used, as clip after clip failed on it"
+            what = "is no longer used, because clips kept failing on it"
         elif left.can_return:
             self._executor.replace(left.worker_id)
             what = "is being restarted"

@@ -1,4 +1,4 @@
-"""What no order of a batch's work can beat on given workers, and which stages are worth a worker's time.
+"""Lower bounds on a batch's makespan on given workers, and the value of each stage's work.
 
 The largest of three lower bounds of the makespan counts:
   the longest clip alone, each stage on the fastest worker that hosts it;

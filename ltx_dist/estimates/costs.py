@@ -1,4 +1,4 @@
-"""Predicted seconds of each stage of a clip and of each swap: work over a device's rate, corrected by what was seen.
+"""Predicts the seconds of each stage and each swap: work divided by a device's rate, corrected by measurements.
 
 Seconds only rank layouts and orders; nothing waits by them, so a wrong rate costs time and never a clip.
 """
@@ -16,7 +16,7 @@ from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Worker
 
 Work = tuple[float, ...]
-"""What each device stage of one clip takes, in the recipe's order: operations, or seconds on a device of rate 1."""
+"""The work of each device stage of one clip, in the recipe's order: operations, or seconds on a device of rate 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ DeviceStage = tuple[str, str]
 
 
 class Costs(Protocol):
-    """What the scheduler and the planner ask. `rate` is work per second, the same for workers of a kind."""
+    """The costs that scheduler and planner use. `rate` is work per second, equal for workers of a kind."""
 
     def work(self, request_id: str, stage: str) -> float: ...
 
@@ -86,12 +86,12 @@ class Costs(Protocol):
         ...
 
     def observe(self, completion: Completion, worker: Worker) -> bool:
-        """Take in what an assignment took; True when what was planned with is off by more than DRIFT."""
+        """Record an assignment's seconds. True if the costs have drifted by more than DRIFT since the last plan."""
         ...
 
 
 class UniformCosts:
-    """Costs of which nothing is known: every stage takes a second everywhere, and swaps take none."""
+    """Costs without any knowledge: every stage takes one second everywhere, and swaps take none."""
 
     def work(self, request_id: str, stage: str) -> float:
         return 1.0
@@ -189,7 +189,7 @@ class PredictedCosts:
 
 
 def device_kind(worker: Worker) -> str:
-    """What workers of equal speed share: the device's model, and the threads of a CPU."""
+    """The kind of a worker: workers of equal speed share the device's model, and the threads of a CPU."""
     return f"{worker.device_name} x{worker.threads or 1}" if worker.device == "cpu" else worker.device_name
 
 

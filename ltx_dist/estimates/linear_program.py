@@ -10,7 +10,7 @@ NEAR_ZERO = 1e-12
 def maximize(
     objective: Sequence[float], rows: Sequence[Sequence[float]], limits: Sequence[float]
 ) -> tuple[float, list[float]]:
-    """The maximum of `objective · x` and an x that has it, for x >= 0 and `rows · x <= limits`.
+    """The maximum of `objective · x` and an x that attains it, for x >= 0 and `rows · x <= limits`.
 
     limits: none below 0, so that x = 0 is where the search begins. The maximum must be finite. By Bland's rule the
     pivots never cycle (Bland 1977, New finite pivoting rules for the simplex method).

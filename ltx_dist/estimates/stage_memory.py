@@ -1,4 +1,4 @@
-"""What weights and stages take on a device, as a model family describes it."""
+"""Describes the memory of a model family's weights and stages on a device."""
 
 from __future__ import annotations
 

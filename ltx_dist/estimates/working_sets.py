@@ -1,4 +1,4 @@
-"""Bytes that a stage needs beside its weights, by formula from the clip's size and the model's config.
+"""Bytes that a stage needs besides its weights, by formula from the clip's size and the model's config.
 
 Each formula is the largest set of activations that diffusers 0.42 and transformers 5 hold at a time, named below.
 `python benchmarks/working_sets.py` counts the same on the real classes at full size and prints both;

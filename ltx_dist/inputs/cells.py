@@ -1,4 +1,4 @@
-"""A setting written as text, in a cell of a table or on the command line, as the value that its field takes."""
+"""Converts settings written as text, in a table's cell or on the command line, to the values of their fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NESTED = ("conditions", "second_pass", "loras", "vary", "meta")
 
 
 def cell(field: str, text: str) -> Any:
-    """A number where the field is one and the text is; other text is left to fail the field's own check."""
+    """A number if the field takes one and the text is one; other text fails the field's own check."""
     kinds, stripped = kinds_of(field), text.strip()
     if int in kinds and re.fullmatch(r"[+-]?[0-9]{1,400}", stripped):
         return int(stripped)
@@ -30,5 +30,5 @@ def cell(field: str, text: str) -> Any:
 
 
 def kinds_of(field: str) -> tuple[Any, ...]:
-    """The types that the values of a field of a row may have."""
+    """The types that a field of a row accepts."""
     return get_args(Row.model_fields[field].annotation)

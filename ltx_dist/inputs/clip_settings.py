@@ -13,7 +13,7 @@ from ltx_dist.pipeline.settings import declared
 from ltx_dist.pipeline.sound import SoundSettings
 
 SOUND_FIELDS = tuple(declared(SoundSettings))
-"""What only rows of LTX-2 may have."""
+"""Fields that only rows of LTX-2 may have."""
 
 
 class _Strict(BaseModel):
@@ -28,7 +28,7 @@ _OfRequests: Any = create_model(
 
 
 class BatchSettings(Preparation, _OfRequests):
-    """What a row may set, and the config for all rows that do not."""
+    """Fields that a row may set, or the config for rows that do not."""
 
     recipe: Literal["one_pass", "two_passes"] | None = Field(
         None,
@@ -44,22 +44,22 @@ class BatchSettings(Preparation, _OfRequests):
         None,
         ge=1,
         le=10_000,
-        description="clips of a row, with the seeds `seed`, `seed` + 1, ...; their names end in them: `storm-seed7`, "
+        description="number of clips of a row, with the seeds `seed`, `seed` + 1, ...; their names end so: "
+        "`storm-seed7`, "
         "`storm-seed8`",
     )
     vary: dict[Any, Any] | None = Field(
         None,
-        description="fields of which every combination of values is rendered: `{seed: 0-4, guidance_scale: [1, 3]}`; "
-        "see below",
+        description="fields to render with every combination of values: `{seed: 0-4, guidance_scale: [1, 3]}`",
     )
 
 
 RowSettings = create_model("RowSettings", __base__=BatchSettings, **optional_fields(RenderRequest, only_rows=True))
-"""The same with what only a row may set."""
+"""The same, and fields that only a row may set."""
 
 
 def defaults_fields() -> dict[str, Any]:
-    """Fields of `defaults.*`: what a batch may set, of these types and without limits.
+    """Fields of `defaults.*`: what a batch may set, with these types but without limits.
 
     Limits are checked with those of the rows, for which the checkpoint must be known.
     """

@@ -1,4 +1,4 @@
-"""Names of columns and keys: those that stand for fields, those kept for the sidecar, and those that are mistakes."""
+"""Names of columns and keys: fields, those kept for the sidecar, and mistakes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.messages import printable
 
 META = "meta."
-"""What the names of columns begin with that are kept for the sidecar."""
+"""Prefix of the names of columns that are kept for the sidecar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """renamed: the fields that columns of other names hold. kept: columns that go into the sidecar under `meta`."""
+    """renamed: fields by the names of their columns. kept: columns that go into the sidecar under `meta`."""
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     kept: frozenset[str] = frozenset()
 
     def field_of(self, column: str) -> str:
-        """The field that a column holds, or `meta.NAME`; of an unknown column its own name."""
+        """The field that a column holds, or `meta.NAME`; for an unknown column, its own name."""
         name = self.renamed.get(column, column)
         return f"{META}{name}" if name in self.kept else name
 
@@ -32,7 +32,7 @@ class Columns:
         return name in Row.model_fields or (name.startswith(META) and name != META)
 
     def header_problems(self, header: Sequence[str]) -> list[str]:
-        """What is wrong with the names of a table's columns, of which those without a name are not asked."""
+        """Errors in the names of a table's columns; those without a name are checked elsewhere."""
         fields = [self.field_of(column) for column in header if column]
         known = list(Row.model_fields)
         wrong = [
@@ -47,14 +47,14 @@ class Columns:
         return wrong
 
     def missing(self, seen: Sequence[str] | set[str]) -> list[str]:
-        """One problem for each column that was to be renamed or kept, and that is not among those `seen`."""
+        """One error for each column to be renamed or kept that is not among those `seen`."""
         asked = [("prompts.columns", name) for name in self.renamed]
         asked += [("prompts.keep_columns", name) for name in sorted(self.kept - set(self.renamed.values()))]
         there = ", ".join(map(printable, list(seen)[:20])) or "none"
         return [f"{key}: no column {name!r}; there are {there}" for key, name in asked if name not in seen]
 
     def arranged(self, row: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
-        """A row by fields, with what is kept under `meta`, and what is wrong with the names of its keys."""
+        """A row by fields, with kept values under `meta`, and the errors in the names of its keys."""
         found: dict[Any, Any] = {}
         meta: dict[str, Any] = {}
         problems: list[str] = []

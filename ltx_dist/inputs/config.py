@@ -22,7 +22,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """Which weights, and in which precision."""
+    """The weights and their precision."""
 
     checkpoint: str = Field(
         default="demo",
@@ -39,7 +39,7 @@ class ModelConfig(_Section):
     upscaler: str | None = Field(
         default=None,
         min_length=1,
-        description="The spatial latent upscaler of clips in two passes: a folder in diffusers layout, an official "
+        description="The spatial latent upscaler for two passes: a folder in diffusers layout, an official "
         ".safetensors file, or owner/name or owner/name@commit on the hub.",
     )
     loras: list[LoraRow] = Field(
@@ -70,7 +70,7 @@ class ModelConfig(_Section):
 
 
 class PlacementConfig(_Section):
-    """Which workers there are and which stages each runs."""
+    """The workers, and the stages that each runs."""
 
     layout: Literal["auto", Layout] = Field(
         default="auto",
@@ -115,7 +115,7 @@ _OfRows: Any = create_model("_OfRows", __base__=_Section, **defaults_fields())
 
 
 class DefaultsConfig(_OfRows):
-    """Settings for requests whose row does not set them. What neither sets comes from the checkpoint's preset.
+    """Settings for requests whose row does not set them. What neither sets comes from the preset.
 
     Names and meanings are those of rows. `seed` is that of the batch: a request's own default is `seed` plus its
     position.
@@ -132,7 +132,7 @@ class DefaultsConfig(_OfRows):
         self._origins.update(origins)
 
     def named(self, key: str) -> str:
-        """The key and where it was given, for an error that shows only once a checkpoint is known."""
+        """The key and where it was given, for errors that are only found once the checkpoint is known."""
         origin = self._origins.get(f"defaults.{key}", "")
         if origin.startswith("--"):
             return origin
@@ -172,11 +172,11 @@ class DecodeConfig(_Section):
 
 
 OF_THE_FOLDER = frozenset({"name", "poster"})
-"""Keys of `output` that change no byte of an mp4; all others do, and are part of the render key."""
+"""Keys of `output` that change no byte of an mp4; the others do, and are part of the render key."""
 
 
 class OutputConfig(_Section):
-    """How frames become an mp4, and what lies beside it."""
+    """How frames become an mp4, and the files beside it."""
 
     crf: int = Field(
         default=17, ge=0, le=51, description="x264's constant rate factor; 0 is lossless, 17 is visually lossless."
@@ -214,7 +214,7 @@ class OutputConfig(_Section):
 
 
 class RecoveryConfig(_Section):
-    """What a run saves for the next one, beside finished clips."""
+    """What a run saves for the next one, besides finished clips."""
 
     spool_gb: float = Field(
         default=20.0,
@@ -235,7 +235,7 @@ class RecoveryConfig(_Section):
         ge=0,
         le=3600,
         description="Seconds from a stop to the end of the process; clips that are nearly done are published. Ray "
-        "allows a job 3.",
+        "gives a job 3.",
     )
 
 
@@ -257,7 +257,7 @@ class CacheConfig(_Section):
 
 
 class RenderConfig(_Section):
-    """Everything that a batch needs beside its prompts."""
+    """Everything that a batch needs besides its prompts."""
 
     model: ModelConfig = ModelConfig()
     placement: PlacementConfig = PlacementConfig()

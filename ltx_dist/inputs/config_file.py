@@ -66,7 +66,7 @@ def config_from(document: Mapping[str, Any]) -> RenderConfig:
 
 
 def _override(document: dict[str, Any], origins: dict[str, str], overrides: Sequence[str], is_valid: bool) -> list[str]:
-    """Put the overrides into a document that `is_valid`; returns what is wrong with them."""
+    """Put the overrides into a document that `is_valid`. Returns their errors."""
     problems: list[str] = []
     for override in overrides:
         try:
@@ -88,12 +88,12 @@ def _validated(document: Mapping[str, Any], origins: Mapping[str, str], problems
     config = RenderConfig.model_validate(document)
     _refuse_contradictions(config, origins)
     if given := {dotted: where for dotted, where in origins.items() if dotted.startswith("defaults.")}:
-        config.defaults.remember(given)  # else `defaults` is the instance that all configs share
+        config.defaults.remember(given)  # otherwise `defaults` is the instance that all configs share
     return config
 
 
 def cut_off_texts(path: Path) -> list[str]:
-    """A warning for each text of a YAML file that ` #` may have ended where it was not meant to be a comment.
+    """A warning for each string of a YAML file that ` #` may have cut off without being meant as a comment.
 
     `checkpoint: /m/ltx #2` is YAML for /m/ltx. A comment that begins with a space or a further # is taken for one.
     """
@@ -116,7 +116,7 @@ def cut_off_texts(path: Path) -> list[str]:
 
 
 def _plain_scalars(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """The values without quotes of a mapping and of the mappings in it, by dotted key."""
+    """The unquoted values of a mapping and of nested mappings, by dotted key."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if isinstance(value, yaml.ScalarNode) and value.style is None:
             yield f"{prefix}{key.value}", value
@@ -149,7 +149,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
-    """The line of each key of a mapping and of the mappings in it."""
+    """The line of each key of a mapping and of nested mappings."""
     lines: dict[str, int] = {}
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         dotted = f"{prefix}{key.value}"
@@ -179,7 +179,7 @@ def _kinds(section: str, key: str) -> set[Any]:
 
 
 def _candidates(dotted: str) -> list[str]:
-    """What a wrong key may have been meant for: a key of its section, else a section or any section's key."""
+    """Candidates for a wrong key: the keys of its section, otherwise sections and all keys."""
     section = dotted.partition(".")[0]
     in_section = [key for key in _known_keys() if key.startswith(f"{section}.")]
     named = [key for key in _known_keys() if key.endswith(f".{dotted.rpartition('.')[2]}")]

@@ -33,7 +33,7 @@ def read_csv(text: str, columns: Columns, delimiters: str = ",;\t") -> Iterator[
                 header, header_line = [column.strip() for column in row], line
                 yield from (Problem(line, message) for message in columns.header_problems(header))
                 if "prompt" not in map(columns.field_of, header):
-                    return  # every row would be wrong for this one reason
+                    return  # otherwise every row would repeat this error
             elif any(row):
                 cells = _trimmed(row, len(header))
                 if len(cells) > len(header):
@@ -46,7 +46,7 @@ def read_csv(text: str, columns: Columns, delimiters: str = ",;\t") -> Iterator[
     except csv.Error as error:
         yield Problem(line, f"not CSV: {error}")
     for column in nameless:
-        yield Problem(header_line, f"column {column} has no name; name it or take it out (pandas: index=False)")
+        yield Problem(header_line, f"column {column} has no name; name it or remove it (pandas: index=False)")
 
 
 def _rows(text: str, delimiter: str) -> Any:
@@ -63,13 +63,13 @@ def _has_prompts(text: str, delimiter: str, columns: Columns) -> bool:
 
 
 def _trimmed(row: Sequence[str], width: int) -> list[str]:
-    """Without the empty cells beyond the header's width, which spreadsheets add."""
+    """The row without the empty cells beyond the header's width, which spreadsheets add."""
     end = max((column for column, text in enumerate(row, 1) if text.strip()), default=0)
     return list(row[: max(width, end)])
 
 
 def _content(header: Sequence[str], row: Sequence[str], columns: Columns) -> dict[str, Any]:
-    """By column. An empty cell is no value, but for the prompt, of which there must be one."""
+    """Values by column. An empty cell is left out, except the prompt, which must have a value."""
     found: dict[str, Any] = {}
     for column, text in zip(header, row, strict=False):
         field = columns.field_of(column)

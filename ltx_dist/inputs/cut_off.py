@@ -1,4 +1,4 @@
-"""Prompts with more tokens than the text encoder is given: what is beyond `max_sequence_length` has no effect."""
+"""Finds prompts with more tokens than the text encoder gets: those beyond `max_sequence_length` have no effect."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def cut_off(requests: Iterable[RenderRequest], checkpoint: Checkpoint) -> dict[s
 
 
 def cut_off_warning(found: Mapping[str, tuple[CutOff, ...]], most: int = T5_TOKENS) -> str | None:
-    """One line that names some clips with their numbers, and what to do; None where nothing is cut off.
+    """One line that names some clips with their token counts, and a remedy; None if nothing is cut off.
 
-    most: the tokens that the text encoder can be given.
+    most: the maximum that the text encoder can get.
     """
     if not found:
         return None
@@ -65,7 +65,7 @@ def cut_off_warning(found: Mapping[str, tuple[CutOff, ...]], most: int = T5_TOKE
 
 
 def _texts(request: RenderRequest, field: str) -> tuple[str, ...]:
-    """What is encoded by itself: of a long clip the prompt of each window."""
+    """The texts that are encoded separately: for a long clip, the prompt of each window."""
     return request.windows.distinct_prompts if field == "prompt" and request.windows else (getattr(request, field),)
 
 

@@ -1,4 +1,4 @@
-"""Prompts with `{red|blue}` and `__colour__` -> the prompts that they stand for, where that is asked for."""
+"""Expands `{red|blue}` and `__colour__` in prompts, if enabled."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ltx_dist.messages import show
 from ltx_dist.strict_files import read_text
 
 WILDCARD = re.compile(r"(?<!\w)__([A-Za-z0-9][\w/*.-]*?)__(?!\w)")
-"""A list of its own file, in which every line is one of the alternatives."""
+"""A wildcard: the name of a file in which every line is an alternative."""
 
 MAX_LIST_BYTES = 16 << 20
 
 _MAX_DEPTH = 20
-"""Of alternatives in alternatives, and of lists in lists."""
+"""Maximum depth of nested alternatives and lists."""
 
 _MORE_THAN_A_CHOICE = re.compile(r"\s*(\d+(-\d+)?\$\$|\d+(\.\d+)?::)")
-"""How many of the alternatives to take (`2$$`), or how likely one is (`0.5::`)."""
+"""The number of picks (`2$$`) or a weight (`0.5::`), both of which are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """One of the prompts. picks: for each part that was replaced, as written, what took its place."""
+    """One of the prompts. picks: for each part that was replaced, as written, its replacement."""
 
     text: str
     picks: tuple[tuple[str, str], ...]
@@ -40,7 +40,7 @@ class Expanded:
 
 
 _Part = str | tuple[str, tuple[str, ...]]
-"""Text as it is, or a part as written and its alternatives."""
+"""Plain text, or a part as written with its alternatives."""
 
 
 class Expander:
@@ -92,7 +92,9 @@ class Expander:
         written = [text[begin:end] for begin, end in bounds]
         if any(_MORE_THAN_A_CHOICE.match(one) for one in written):
             end = bounds[-1][1] + 1
-            raise ValueError(f"{show(text[at:end])}: weights (::) and several picks ($$) are not known; write {{a|b}}")
+            raise ValueError(
+                f"{show(text[at:end])}: weights (::) and multiple picks ($$) are not supported; write {{a|b}}"
+            )
         return bounds[-1][1] + 1, self._all_texts(written, depth)
 
     def _wildcard(self, text: str, at: int, depth: int) -> tuple[int, tuple[str, ...]] | None:
@@ -105,7 +107,7 @@ class Expander:
             if "*" in name or ".." in Path(name).parts:
                 raise ValueError(f"__{name}__: name one file below {self._folder}, without *")
             if not path.is_file():
-                raise ValueError(f"__{name}__: {path} is missing; prompts.wildcards is the folder of such lists")
+                raise ValueError(f"__{name}__: {path} is missing; prompts.wildcards names the folder of such lists")
             lines = [line.strip() for line in read_text(path, MAX_LIST_BYTES).split("\n")]
             written = [line for line in lines if line and not line.startswith("#")]
             if not written:
@@ -114,7 +116,7 @@ class Expander:
         return self._lists[name]
 
     def _all_texts(self, written: list[str], depth: int) -> tuple[str, ...]:
-        """What alternatives stand for, which may have alternatives themselves; each text once."""
+        """The texts that alternatives expand to, each once; they may be nested."""
         texts: dict[str, None] = {}
         for one in written:
             parts = list(self._parts(one, depth + 1))
@@ -126,7 +128,7 @@ class Expander:
 
 
 def _alternatives(text: str, at: int) -> list[tuple[int, int]]:
-    """Begin and end of each alternative of the braces that open at `at`; none where they do not close."""
+    """Start and end of each alternative in the braces that open at `at`; none if they do not close."""
     bounds: list[tuple[int, int]] = []
     begin, depth = at + 1, 0
     for index in range(at, len(text)):
@@ -143,7 +145,7 @@ def _alternatives(text: str, at: int) -> list[tuple[int, int]]:
 
 
 def _picked(parts: list[_Part], sizes: list[int], index: int) -> Expanded:
-    """The combination of that index, in which the last part changes fastest."""
+    """The combination with that index; the last part changes fastest."""
     chosen: list[int] = []
     for size in reversed(sizes):
         index, pick = divmod(index, size)

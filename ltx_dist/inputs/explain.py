@@ -22,7 +22,7 @@ _WORDING = {
     "finite_number": "{given} is not a finite number{allowed}",
     "string_type": "{given} is not text; put it in quotes",
     "string_too_short": "empty; give a value, or leave it out",
-    "string_unicode": "holds half a surrogate pair, which is no character",
+    "string_unicode": "holds half a surrogate pair, which is not a character",
     "literal_error": "{given} is not one of {expected}",
     "model_type": "{given} is not a mapping of settings",
     "dict_type": "{given} is not a mapping",
@@ -32,10 +32,10 @@ _WORDING = {
     "less_than_equal": "{given} is too large{allowed}",
     "value_error": "{error}",
 }
-"""Ours for pydantic's error types."""
+"""Our messages for pydantic's error types."""
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-"""Ours for the bounds that a pydantic field can have."""
+"""Our words for the bounds of a pydantic field."""
 
 
 def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], key: str) -> str:
@@ -99,14 +99,14 @@ def explain_within(model: type[BaseModel] | None, details: ErrorDetails) -> str:
 
 
 def _model_in(annotation: Any) -> Any:
-    """The model that the values of a field are, or those of its list; None for plain ones."""
+    """The model of a field's value, or of its list's items; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for what another program's key stands for or the nearest known one, else the known ones.
+    """`; did you mean X?` with our name for another program's key or the nearest known key; otherwise the known keys.
 
     Of dotted keys only the ends differ.
     """

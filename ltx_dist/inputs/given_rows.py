@@ -1,4 +1,4 @@
-"""Prompts that a program has as Python objects -> rows, to be checked as those of a file are."""
+"""Converts a program's Python objects to rows, which are then checked like those of a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltx_dist.messages import show
 
 
 def given_rows(prompts: Any) -> list[Any]:
-    """The rows of an iterable of texts and mappings, a pandas DataFrame or a Ray Dataset.
+    """The rows of an iterable of strings and mappings, a pandas DataFrame or a Ray Dataset.
 
     Values of NumPy become Python's, and NaN, with which pandas says that a cell is empty, becomes None.
     Raises ValueError when it is none of these, is empty or too long.
@@ -25,7 +25,7 @@ def given_rows(prompts: Any) -> list[Any]:
     elif hasattr(prompts, "iter_rows"):
         prompts = prompts.iter_rows()
     if not isinstance(prompts, Iterable):
-        raise ValueError(f"prompts: {show(prompts)}: give a path, or a list of texts or mappings")
+        raise ValueError(f"prompts: {show(prompts)}: give a path, or a list of strings or mappings")
     items: list[Any] = []
     for position, row in enumerate(prompts):
         if position == MAX_ROWS:
@@ -37,7 +37,7 @@ def given_rows(prompts: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON would have it, so that strict checks meet the types that they know."""
+    """The value as JSON types, so that strict checks see types that they know."""
     if isinstance(value, Mapping):
         return {plain(key): plain(content) for key, content in value.items()}
     if isinstance(value, np.generic | np.ndarray):

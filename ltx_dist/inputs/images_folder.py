@@ -1,4 +1,4 @@
-"""`--images DIR`: the first frames of clips, found by their names."""
+"""`--images DIR`: finds the first frames of clips by name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
-"""Of files that are taken for images; others in the folder are left alone."""
+"""Extensions of image files; other files in the folder are ignored."""
 
 NAMED = 5
-"""How many names a warning lists."""
+"""Maximum number of names in a warning."""
 
 
 class ImagesFolder:
@@ -41,7 +41,7 @@ class ImagesFolder:
         return self._files[name].absolute() if name in self._files else None
 
     def warnings(self) -> Iterator[str]:
-        """What found no other half, after all rows have taken their images."""
+        """Warnings about rows without an image and images without a row, once all rows were read."""
         if self._without:
             names = _listed(sorted(self._without))
             yield f"--images: {self._folder}: no image for {names}; the file's name must be the row's"

@@ -88,7 +88,7 @@ class _Document:
             self._expect(",")
 
     def _holds_a_list_of_prompts(self) -> bool:
-        """Whether the text begins as {"prompts": [, of which the list is then next."""
+        """Whether the text begins with {"prompts": [, so that the list is next."""
         if match := re.compile(r'\{\s*"prompts"\s*:\s*(?=\[)').match(self._text, self._at):
             self._at = match.end()
         return bool(match)
@@ -104,7 +104,7 @@ class _Document:
         return value
 
     def _next(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         match = _SPACE.match(self._text, self._at)
         self._at = match.end() if match else self._at
         return self._text[self._at : self._at + 1]

@@ -19,7 +19,7 @@ from ltx_dist.pipeline.settings import declared
 FIELDS = frozenset(field.name for field in fields(RenderRequest))
 REQUIRED = frozenset(field.name for field in fields(RenderRequest) if field.default is MISSING)
 RESOLVED = tuple(f.name for f in fields(RenderRequest) if f.name not in {"request_id", *declared(RenderRequest)})
-"""Fields that a row asks for in other words than a request has them in."""
+"""Fields of a request that a row expresses differently."""
 
 REMEDY = "not latents kept by ltx-dist; remove the file"
 
@@ -34,7 +34,7 @@ def kept_request(path: Path, text: str, checkpoint: Checkpoint) -> RenderRequest
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict) or not REQUIRED <= told.keys() <= FIELDS:
-        raise ValueError(f"{path}: does not hold a whole request: {REMEDY}")
+        raise ValueError(f"{path}: is not a complete request: {REMEDY}")
     name = told.pop("request_id")
     if not isinstance(name, str) or name.replace("/", "%2F") != path.stem:
         raise ValueError(f"{path}: request_id: {show(name)} is not the file's name: {REMEDY}")

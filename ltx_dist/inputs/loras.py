@@ -39,10 +39,10 @@ class LoraResolver:
         in_context = [lora for lora in found if is_in_context(lora.place)]
         if in_context and not has_reference:
             place, generation = in_context[0].place, self._checkpoint.generation
-            remedy = "those of LTX-2 are not supported" if generation else "give the row that video as reference"
+            remedy = "those of LTX-2 are not supported" if generation else "give the row a reference video"
             raise ValueError(f"{place}: an IC-LoRA, which follows a video; {remedy}")
         if has_reference and not found:
-            raise ValueError("a reference video is followed only with an IC-LoRA; name one")
+            raise ValueError("a reference video needs an IC-LoRA in loras; add one")
         return tuple(found)
 
     def _find(self, asked: LoraRow, folder: Path | str) -> Lora:

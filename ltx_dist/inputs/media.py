@@ -18,12 +18,12 @@ from ltx_dist.pipeline.conditions import Condition, steps_of
 _OF_ROW = tuple(Preparation.model_fields)
 
 FIELDS = ("image", "conditions", "video", "denoise_strength", "reference", *_OF_ROW)
-"""The fields of a row that are about media."""
+"""The media fields of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is known of a file. frame_rate: of a video, where it says. num_frames: at most those looked for."""
+    """Facts about a media file. frame_rate: of a video, if known. num_frames: at most as many as were looked for."""
 
     file: MediaFile
     width: int
@@ -45,7 +45,7 @@ class MediaResolver:
         self._known: dict[tuple[str, bool, int], Picture | str] = {}
 
     def resolve(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What a request has of media, of a row whose fields are right by themselves."""
+        """The media of a request, from a row whose fields are valid by themselves."""
         self.problems, self.warnings = [], []
         asked = [("image", ConditionRow(image=row["image"]))] if row.get("image") else []
         asked += [(f"conditions: [{index}]", one) for index, one in enumerate(row.get("conditions") or ())]
@@ -137,7 +137,7 @@ class MediaResolver:
         """diffusers compresses a picture as the version was trained; there is no other way to prepare it."""
         for name in ("preprocess", "blur"):
             if chosen[name] not in (None, "diffusers"):
-                self.problems.append((field, f"{name}: is of LTX-Video; leave it out"))
+                self.problems.append((field, f"{name}: is only for LTX-Video; leave it out"))
         # Each preset of LTX-2 has a crf.
         return {"fit": chosen["fit"] or "crop", "preprocess": "diffusers", "crf": chosen["crf"], "blur": False}
 
@@ -168,21 +168,24 @@ class MediaResolver:
         strength, steps = row.get("denoise_strength"), row["num_inference_steps"]
         if not row.get("video"):
             if strength is not None and strength < 1:
-                self.problems.append(("denoise_strength", "is for a video to begin with; give video, too"))
+                self.problems.append(("denoise_strength", "applies only to a clip with video; give video, too"))
         elif strength is None or strength == 1:
             self.problems.append(
                 ("video", "needs denoise_strength below 1: how much of the schedule runs, such as 0.5")
             )
         elif steps_of(steps, strength) < 1:
             self.problems.append(
-                ("denoise_strength", f"{strength:g} of {steps} steps runs none; use at least {1 / steps:.3g}")
+                (
+                    "denoise_strength",
+                    f"{strength:g} of {steps} steps is less than one step; use at least {1 / steps:.3g}",
+                )
             )
 
     def _check_pipeline(self, asked: list[tuple[str, ConditionRow]], row: Mapping[str, Any]) -> None:
         """Versions of LTXPipeline begin with an image, and that is all; LTX-2 begins as no video."""
         if self._checkpoint.generation:
             if row.get("video"):
-                self.problems.append(("video", "LTX-2 does not begin as a video; give its frames as conditions"))
+                self.problems.append(("video", "LTX-2 has no video to video here; give the frames as conditions"))
             if row.get("reference"):
                 self.problems.append(("reference", "is for IC-LoRAs of LTX-Video; those of LTX-2 are not supported"))
             return

@@ -1,4 +1,4 @@
-"""What a row may say of images, videos, a second pass and LoRAs: the mappings in it, checked but for their files."""
+"""Schema of a row's images, videos, second pass and LoRAs: its mappings, checked except for the files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Preparation(BaseModel):
 
 
 class ConditionRow(Preparation, _Part):
-    """An image or a video that the clip shows from one of its frames on."""
+    """An image or a video that the clip shows from a given frame on."""
 
     image: str | None = Field(default=None, min_length=1)
     video: str | None = Field(default=None, min_length=1)
@@ -81,7 +81,7 @@ class LoraRow(_Part):
 
 
 class SegmentRow(_Part):
-    """What a long clip shows for some of its frames."""
+    """The prompt of some of a long clip's frames."""
 
     prompt: str = Field(min_length=1)
     num_frames: int | None = Field(default=None, ge=1)
@@ -108,9 +108,11 @@ _OfSecondPasses: Any = create_model(
 
 
 class SecondPassRow(_OfSecondPasses):
-    """Settings of the second pass in place of the preset's: those of either family."""
+    """Settings of the second pass that replace the preset's, for either family."""
 
-    downscale_factor: float | None = Field(default=None, gt=0, le=1, description="first size as a share of the clip's")
+    downscale_factor: float | None = Field(
+        default=None, gt=0, le=1, description="size of the first pass as a share of the clip's"
+    )
     loras: list[LoraRow] | None = Field(default=None, description="LTX-2: LoRAs that only the second pass uses")
 
     @field_validator("loras", mode="before")
@@ -127,14 +129,14 @@ class SecondPassRow(_OfSecondPasses):
     @classmethod
     def _falling(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or not all(1000 > one > later for one, later in pairwise((*value, 0.0))):
-            raise ValueError(f"{list(value)} do not fall from below 1000 to above 0")
+            raise ValueError(f"{list(value)} do not decrease from below 1000 to above 0")
         return value
 
     @field_validator("sigmas")
     @classmethod
     def _falling_sigmas(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or not all(1 > one > later for one, later in pairwise((*value, 0.0))):
-            raise ValueError(f"{list(value)} do not fall from below 1 to above 0")
+            raise ValueError(f"{list(value)} do not decrease from below 1 to above 0")
         return value
 
     @model_validator(mode="after")

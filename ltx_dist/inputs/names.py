@@ -18,7 +18,7 @@ MAX_PART_BYTES, MAX_BYTES = 200, 230
 the output, and our own files have endings."""
 
 MAX_NAME = 100
-"""Characters of a name that is made of a row's and of what varies."""
+"""Maximum characters of a name made from a row's name and its varied values."""
 
 OWN_FILES = ("run", "index", "trace")
 """run.json, index.html and trace.json lie beside the clips."""
@@ -81,11 +81,11 @@ def check_template(template: str) -> str:
 
 
 Notes = dict[str, dict[str, Any]]
-"""What sidecars say of single clips, by name; `meta` is what the prompt file said beyond the settings."""
+"""Notes for the sidecars of single clips, by name; `meta` is what the prompt file has beyond the settings."""
 
 
 def renamed(requests: Sequence[RenderRequest], notes: Notes, template: str) -> tuple[list[RenderRequest], Notes]:
-    """The same with the names that the template gives them.
+    """The same requests with the names from the template.
 
     What a file name may not have becomes `-`. Raises ValueError with a line for every request whose name is taken,
     not usable, or lacks a value.
@@ -114,7 +114,7 @@ def renamed(requests: Sequence[RenderRequest], notes: Notes, template: str) -> t
 
 
 def slug(text: str) -> str:
-    """What of a text can be in a file name: letters and digits of any script, `.` and `_`; `-` for all between."""
+    """The text as part of a file name: letters and digits of any script, `.` and `_`; `-` for everything else."""
     return re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", text)).strip("-._")
 
 

@@ -1,4 +1,4 @@
-"""Names that other programs give to settings that we have under diffusers' name."""
+"""Names of settings in other programs, for settings that we have under diffusers' name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_SEVERAL: Mapping[str, tuple[str, ...]] = {
     "loras": ("lora", "lora_path", "activated_loras", "lora_paths", "adapters"),
     "meta": ("metadata",),
 }  # fmt: skip
-"""What stands for no single setting of a request, or for a field that only rows have."""
+"""Names without a single equivalent among the settings, or for fields that only rows have."""
 
 _OURS = {name: it.other_names for name, it in declared(RenderRequest).items()} | _OF_SEVERAL
 _OF_OTHERS = {name: ours for ours, names in _OURS.items() for name in names}
@@ -39,11 +39,11 @@ _HOW: Mapping[str, str] = {
     "end_image": ": [{image: ..., frame_index: -1}]",
     "last_frame": ": [{image: ..., frame_index: -1}]",
 }
-"""What to know beside the name."""
+"""Conversions to mention besides the name."""
 
 
 def is_other_name(key: str) -> bool:
-    """Whether some other program has a setting of this name that we have too."""
+    """Whether this is another program's name of a setting that we have, too."""
     return _normalised(key) in _OF_OTHERS
 
 

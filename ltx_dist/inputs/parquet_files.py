@@ -13,11 +13,11 @@ from ltx_dist.inputs.rows import MAX_ROWS, Item, Problem
 from ltx_dist.strict_files import mistaken_for
 
 MAX_COLUMN_BYTES = 1 << 30
-"""Of the columns that are read, before compression: eight times as much as the longest prompts take."""
+"""Maximum bytes of the columns that are read, uncompressed: eight times what the longest prompts take."""
 
 
 def read_parquet(source: str, columns: Columns) -> Iterator[Item | Problem]:
-    """The rows of a file or URL. Raises ValueError for one that cannot be read, and where pyarrow is missing."""
+    """The rows of a file or URL. Raises ValueError if it cannot be read, or if pyarrow is missing."""
     try:
         import pyarrow.parquet as parquet
     except ImportError:

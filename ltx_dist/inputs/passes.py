@@ -1,4 +1,4 @@
-"""Whether a clip is made in two passes, and with which settings: the row's, the config's, the preset's."""
+"""Decides whether a clip is made in two passes, and with which settings: the row's, the config's, the preset's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCHEDULES = ({"timesteps"}, {"num_inference_steps", "denoise_strength"})
 
 
 def overlaid_schedule(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a second pass with others above them: timesteps hide steps and a strength, and those hide them."""
+    """Settings of a second pass, overridden by others: timesteps replace steps and a strength, and the reverse."""
     hidden = {
         key
         for of, instead in (_SCHEDULES, _SCHEDULES[::-1])
@@ -39,12 +39,12 @@ def has_two_passes(
         raise ValueError(f"two passes need a latent upscaler between them; {where}")
     if wanted and not can_refine:
         raise ValueError(
-            f"{checkpoint.pipeline_class}, which this checkpoint is rendered with, cannot begin with latents; use a "
+            f"{checkpoint.pipeline_class}, which this checkpoint is rendered with, cannot start from latents; use a "
             "checkpoint of 0.9.5 or newer"
         )
     if wanted and preset.two_passes is None and not settings:
         raise ValueError(
-            f"{preset.version} is not published with two passes; set second_pass: timesteps, or num_inference_steps "
+            f"{preset.version} was not published with two passes; set second_pass: timesteps, or num_inference_steps "
             "and denoise_strength (for LTX-2: sigmas)"
         )
     return wanted or (recipe is None and has_upscaler and can_refine and preset.two_passes is not None)
@@ -55,7 +55,7 @@ def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
     `settings` have none. Raises ValueError for a schedule or a size that there is not."""
     settings = {key: value for key, value in settings.items() if value is not None}
     if of_sound := [key for key in settings if key != "downscale_factor" and key not in declared(SecondPass)]:
-        raise ValueError(f"{of_sound[0]}: is of LTX-2; leave it out")
+        raise ValueError(f"{of_sound[0]}: is only for LTX-2; leave it out")
     side = math.lcm(32, checkpoint.spatial_compression_ratio)
     factor = settings.get("downscale_factor", 0.5)
     height, width = (int(row[name] * factor) // side * side for name in ("height", "width"))
@@ -69,7 +69,8 @@ def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
         raise ValueError("give timesteps, or num_inference_steps and denoise_strength")
     if timesteps is None and steps_of(steps or 0, strength or 0.0) < 1:
         raise ValueError(
-            f"denoise_strength: {strength:g} of {steps} steps runs none; use at least {1 / (steps or 1):.3g}"
+            f"denoise_strength: {strength:g} of {steps} steps is less than one step; use at least "
+            f"{1 / (steps or 1):.3g}"
         )
     if timesteps is not None:
         schedule = {"num_inference_steps": len(timesteps), "timesteps": tuple(timesteps), "denoise_strength": 1.0}

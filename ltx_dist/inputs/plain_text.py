@@ -1,4 +1,4 @@
-"""Prompts in plain text, one per line: which lines are plainly of another format, or another program's."""
+"""Prompts as plain text, one per line; detects lines that clearly belong to another format or program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.messages import show
 
 Line = tuple[int, str]
-"""Its number, from 1, and its text without white space around it."""
+"""A line: its number, from 1, and its stripped text."""
 
 _ROWS = "write rows with the fields prompt and negative_prompt, as .csv, .jsonl or .yaml"
 
@@ -24,13 +24,13 @@ _FOREIGN_LINES: Mapping[str, tuple[re.Pattern[str], str]] = {
         re.compile(r"((steps|seed|cfg scale)\s*:\s*[\d.]+|size\s*:\s*\d+x\d+|sampler\s*:[^,]*)\s*(,|$)", re.I),
         _ROWS,
     ),
-    "holds no word": (re.compile(r"[-=_*~+#.`|:<>/\\]{3,}$"), "take it out; each line is a prompt"),
+    "has no words": (re.compile(r"[-=_*~+#.`|:<>/\\]{3,}$"), "remove it; each line is a prompt"),
     "is a command of another program": (
-        re.compile(r"!\s*\{|\[/\w+\s*=|--[A-Za-z][\w-]*([\s=]|$)"), f"take it out, or {_ROWS}",
+        re.compile(r"!\s*\{|\[/\w+\s*=|--[A-Za-z][\w-]*([\s=]|$)"), f"remove it, or {_ROWS}",
     ),
     "is a row of a table": (re.compile(r"\|.*\|$"), _ROWS),
 }  # fmt: skip
-"""What a line is that begins like this, and what to do with it."""
+"""Kinds of lines by their beginnings, each with its remedy."""
 
 _FLAG = re.compile(r"\s--([A-Za-z][\w-]*)(?=[\s=]|$)")
 _SHORT_FLAGS = frozenset({"ar", "no", "stylize", "chaos", "niji", "neg", "n", "s", "d", "g", "l"})
@@ -45,17 +45,17 @@ _UNEXPANDED = (
 )
 
 EXPANDABLE = ("a choice", "a wildcard")
-"""Of these the kinds that `prompts.expand` replaces."""
+"""The kinds that `prompts.expand` replaces."""
 
 
 def unexpanded(prompt: str) -> tuple[str, str] | None:
-    """The first part of a prompt that other programs would replace, and what it is to them; None if there is none."""
+    """The first part of a prompt that other programs would replace, and what they call it; None if there is none."""
     found = [(match.start(), match[0], kind) for pattern, kind in _UNEXPANDED if (match := pattern.search(prompt))]
     return min(found)[1:] if found else None
 
 
 def json_kind(text: str) -> str | None:
-    """`.json` or `.jsonl`, whichever a text is plainly meant as; None for one that only begins with a bracket."""
+    """`.json` or `.jsonl`, whichever the text clearly is; None if it only begins with a bracket."""
     stripped = text.lstrip()
     if stripped[:1] not in ("{", "["):
         return None
@@ -70,7 +70,7 @@ def json_kind(text: str) -> str | None:
 def foreign_lines(lines: Sequence[Line]) -> list[tuple[int, str]]:
     """For each kind of line that is no prompt the number of the first, and what it is with what to do about it.
 
-    Where the whole file is of another format that alone is reported.
+    If the whole file has another format, only that is reported.
     """
     if whole := _whole_file(lines):
         return [(lines[0][0], whole)]
@@ -86,7 +86,7 @@ def foreign_lines(lines: Sequence[Line]) -> list[tuple[int, str]]:
             if flag := _flag(line[1]):
                 kind = "has a flag of another program"
                 found.setdefault(kind, []).append((line[0], flag))
-                remedies[kind] = f"take it out, or {_ROWS}"
+                remedies[kind] = f"remove it, or {_ROWS}"
     return [
         (same[0][0], f"{show(same[0][1])} {kind}{_and_more(len(same) - 1)}; {remedies[kind]}")
         for kind, same in found.items()
@@ -106,7 +106,7 @@ def _whole_file(lines: Sequence[Line]) -> str | None:
     if len(lines) > 1 and all(marks):
         numbers = [int(mark[2]) for mark in marks if mark and mark[2]]
         if not numbers or numbers == list(range(numbers[0], numbers[0] + len(lines))):
-            return f"every line begins as {show(first[:2])} does, as in a list; take these marks out, or write .yaml"
+            return f"every line begins as {show(first[:2])} does, as in a list; remove these marks, or write .yaml"
     return None
 
 

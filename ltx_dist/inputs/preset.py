@@ -15,7 +15,7 @@ TAKES_TIMESTEPS = "LTXConditionPipeline"
 
 @dataclass(frozen=True, slots=True)
 class TwoPasses:
-    """How a version is published with a latent upscaler: what its first pass has in place of the preset's settings, the
+    """How a version is published with a latent upscaler: settings of its first pass that replace the preset's, the
     settings of its second, where they are from, and what of the source's settings is not done here."""
 
     first: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Preset:
 
 
 def with_settings(preset: Preset, **settings: Any) -> Preset:
-    """The preset with these in place of its own; use `replace` for its other fields."""
+    """The preset with these settings replacing its own; use `replace` for its other fields."""
     return replace(preset, settings=MappingProxyType({**preset.settings, **settings}))
 
 

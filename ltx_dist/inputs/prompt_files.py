@@ -1,4 +1,4 @@
-"""Prompts in files of several formats, at a path or URL, or given directly -> rows with line numbers.
+"""Reads prompts from files of several formats, at a path or URL, or given directly: rows with line numbers.
 
 The content of rows is not checked here.
 """
@@ -23,7 +23,7 @@ from ltx_dist.inputs.yaml_files import read_yaml
 from ltx_dist.strict_files import decode_text, yaml_errors
 
 Prompts = str | Sequence[Any]
-"""A path, a URL, `-` for standard input; or texts and mappings, which are rows 1, 2, ..."""
+"""A path, a URL, `-` for standard input; or strings and mappings, which are rows 1, 2, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _read(source: str, label: str, columns: Columns) -> list[Found]:
     if source != "-" and suffix not in readers:
         raise ValueError(
             f"{label}: unknown kind of prompt file; it must end in {', '.join(sorted([*readers, '.parquet']))} (or be "
-            "-); a prompt itself is given with --prompt"
+            "-); to give a prompt itself, use --prompt"
         )
     text = decode_text(read_bytes(source), label, MAX_FILE_BYTES)
     reader = readers[(json_kind(text) or ".txt") if source == "-" else suffix]
@@ -84,7 +84,7 @@ def _read(source: str, label: str, columns: Columns) -> list[Found]:
 
 
 def _missing(items: list[Item], columns: Columns) -> list[Problem]:
-    """Columns that were asked for and are the keys of no row."""
+    """Errors for requested columns that no row has."""
     if not columns.renamed and not columns.kept:
         return []
     seen = dict.fromkeys(str(key) for item in items if isinstance(item.content, dict) for key in item.content)

@@ -11,7 +11,7 @@ from ltx_dist.pipeline.request import RenderRequest
 
 
 def known_keys_once(messages: list[str]) -> list[str]:
-    """The messages; of those that list all known keys only the first does, with what else a key may be."""
+    """The error messages. Only the first one about an unknown key lists the known keys and --keep-columns."""
     found, listed = list[str](), False
     for message in messages:
         brief, known, _ = message.partition("; known are ")
@@ -22,7 +22,7 @@ def known_keys_once(messages: list[str]) -> list[str]:
 
 
 def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Doubt]:
-    """One for all rows with parts that other programs would have replaced."""
+    """One warning for all rows with parts that other programs would replace."""
     found = {
         item.line: (item, part)
         for item, request in requests
@@ -36,4 +36,4 @@ def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Dou
             if kind in EXPANDABLE
             else "Write one row per variant, or run a program that expands it first"
         )
-        yield Doubt(item.line, f"{show(text)} would be {kind} elsewhere; here it is text{of}. {remedy}")
+        yield Doubt(item.line, f"{show(text)} would be {kind} in other programs; here it is plain text{of}. {remedy}")

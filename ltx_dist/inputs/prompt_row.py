@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Row(RowSettings):
-    """A row with what config and preset fill in. Sizes are checked against the checkpoint given as context.
+    """A row, completed from config and preset. Sizes are checked against the checkpoint given as context.
 
     Settings come from the tables of pipeline/. Here are the fields that a request has in other words.
     """
@@ -43,7 +43,7 @@ class Row(RowSettings):
     )
     conditions: list[ConditionRow] | None = Field(
         default=None,
-        description="images and videos that the clip shows from one of its frames on: a list of mappings with `image` "
+        description="images and videos that the clip shows at given frames: a list of mappings with `image` "
         "or `video`, `frame_index` (-1 is the last), `strength`, and of a video `start_frame` and `num_frames`",
     )
     video: str | None = Field(
@@ -60,11 +60,12 @@ class Row(RowSettings):
     segments: list[SegmentRow] | None = Field(
         default=None,
         min_length=1,
-        description="for a long clip, in place of `prompt`: mappings with a `prompt` and the `num_frames` that show it",
+        description="for a long clip, instead of `prompt`: a list of mappings, each with a `prompt` and its "
+        "`num_frames`",
     )
     windows: WindowsRow | None = Field(
         default=None,
-        description="denoise a long clip in windows, with a prompt for each, separated by `|`: `temporal_tile_size` "
+        description="denoise a long clip in windows; `|` separates the prompts of the windows: `temporal_tile_size` "
         "(80 frames), `temporal_overlap` (24), `temporal_overlap_cond_strength`, `adain_factor`",
     )
     loras: list[LoraRow] | None = Field(
@@ -73,8 +74,7 @@ class Row(RowSettings):
         "`name` of one of those",
     )
     meta: dict[Any, Any] | None = Field(
-        default=None,
-        description="anything else to know of the clip; it is written into the sidecar and changes nothing",
+        default=None, description="anything else about the clip; copied into its sidecar, without effect on the video"
     )
     name: str | None = Field(
         default=None,
@@ -108,9 +108,9 @@ class Row(RowSettings):
     def _falling(cls, value: object, info: ValidationInfo[Checkpoint]) -> tuple[float, ...]:
         numbers = falling_numbers(value)
         if numbers is None:
-            raise ValueError(f"{show(value)} is not a list of falling numbers, from at most 1000 to above 0")
+            raise ValueError(f"{show(value)} is not a list of decreasing numbers, from at most 1000 to above 0")
         if info.context.pipeline_class != TAKES_TIMESTEPS:
-            raise ValueError(f"{info.context.pipeline_class} takes no timesteps of your own; set num_inference_steps")
+            raise ValueError(f"{info.context.pipeline_class} takes no timesteps; set num_inference_steps")
         if numbers[0] <= 1:
             as_timesteps = ", ".join(f"{1000 * number:.6g}" for number in numbers if number > 0)
             raise ValueError(f"begins at {numbers[0]:g}: these are sigmas of 0 to 1; write timesteps: {as_timesteps}")
@@ -123,10 +123,10 @@ class Row(RowSettings):
     @classmethod
     def _falling_sigmas(cls, value: object, info: ValidationInfo[Checkpoint]) -> tuple[float, ...]:
         if not info.context.generation:
-            raise ValueError("is of LTX-2; for this checkpoint write timesteps: 1000 times the sigmas")
+            raise ValueError("is only for LTX-2; for this checkpoint write timesteps: 1000 times the sigmas")
         numbers = falling_numbers(value)
         if numbers is None or numbers[0] > 1 or numbers[-1] <= 0:
-            raise ValueError(f"{show(value)} is not a list of falling numbers, from at most 1 to above 0")
+            raise ValueError(f"{show(value)} is not a list of decreasing numbers, from at most 1 to above 0")
         steps = info.data.get("num_inference_steps")
         if steps is not None and steps != len(numbers):
             raise ValueError(f"{len(numbers)} sigmas, but num_inference_steps is {steps}; leave one of the two out")
@@ -145,7 +145,7 @@ class Row(RowSettings):
     @classmethod
     def _of_sound(cls, value: object, info: ValidationInfo[Checkpoint]) -> object:
         if not info.context.generation:
-            raise ValueError("is of LTX-2, whose clips have sound; this checkpoint's have none: leave it out")
+            raise ValueError("is only for LTX-2, whose clips have sound; leave it out")
         return value
 
     @field_validator("max_sequence_length")
@@ -178,7 +178,7 @@ class Row(RowSettings):
     def _clean(cls, value: str) -> str:
         text = re.sub(r"\r\n|\n|\t", " ", value).strip()
         if control := _CONTROL.search(text):
-            raise ValueError(f"has the control character U+{ord(control[0]):04X}; take it out")
+            raise ValueError(f"has the control character U+{ord(control[0]):04X}; remove it")
         if (size := len(text.encode())) > MAX_PROMPT_BYTES:
             raise ValueError(f"is {size} bytes long; at most {MAX_PROMPT_BYTES} are allowed")
         return text
@@ -197,12 +197,12 @@ class Row(RowSettings):
 
 
 def max_tokens(checkpoint: Checkpoint) -> int:
-    """How many tokens the checkpoint's text encoder can be given."""
+    """Maximum number of tokens for the checkpoint's text encoder."""
     return GEMMA_TOKENS if checkpoint.generation else T5_TOKENS
 
 
 def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values that are right, as their fields want them, and what is wrong with each of the others, by key."""
+    """The valid values, converted for their fields, and the error of each other value, by key."""
     try:
         checked = Row.model_validate(given, context=checkpoint)
         row = {name: getattr(checked, name) for name in checked.model_fields_set}

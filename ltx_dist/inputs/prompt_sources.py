@@ -1,4 +1,4 @@
-"""Where prompts are: a file, a URL of any kind that fsspec reads, or standard input."""
+"""Opens the source of prompts: a file, any URL that fsspec reads, or standard input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_url(source: str) -> bool:
 
 
 def label_of(source: str) -> str:
-    """How to name a source in messages: a URL without its query, which may hold a key."""
+    """The name of a source in messages: a URL without its query, which may hold a secret."""
     if source == "-":
         return "<stdin>"
     return source.partition("?")[0] if is_url(source) else source
@@ -29,14 +29,14 @@ def suffix_of(source: str) -> str:
 
 
 def folder_of(source: str) -> Path | str:
-    """What relative paths in the file are relative to: its folder, a URL's parent, or the current folder of `-`."""
+    """The base of relative paths in the file: its folder, a URL's parent, or the current folder for `-`."""
     if source == "-":
         return Path()
     return label_of(source).rpartition("/")[0] if is_url(source) else Path(source).parent
 
 
 def read_bytes(source: str) -> bytes:
-    """At most MAX_FILE_BYTES and one more. Raises ValueError naming the source and the remedy."""
+    """The content, up to MAX_FILE_BYTES + 1. Raises ValueError naming the source and the remedy."""
     if source == "-":
         return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     try:
@@ -56,11 +56,11 @@ def open_binary(source: str) -> AbstractContextManager[BinaryIO]:
 
 
 def cannot_read(source: str, error: Exception) -> ValueError:
-    """What to raise for an error of reading a file or URL."""
+    """The ValueError for an error in reading a file or URL."""
     label = label_of(source)
     if is_url(source):
         if isinstance(error, FileNotFoundError):
-            return ValueError(f"{label}: there is no such file; check the URL")
+            return ValueError(f"{label}: no such file; check the URL")
         reason = first_line(error).replace(source, label)
         return ValueError(f"{label}: cannot be read: {reason}; check the URL and your access to it")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)

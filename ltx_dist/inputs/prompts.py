@@ -84,7 +84,7 @@ def read_prompts(
 
 
 class _Resolver:
-    """Turns items into requests one by one, and remembers what is wrong and which names are taken."""
+    """Converts items to requests one by one, and collects errors and taken names."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _Resolver:
         variants, problems = self._variation.of(given, self._seed + position)
         for problem in problems:
             self._note(item, problem)
-        # What else is wrong is reported along with how the row varies.
+        # Other errors are reported together with those of `vary`.
         for variant in variants or [Variant(given)]:
             request = self._resolve(position, item, variant)
             if request is not None:
@@ -167,7 +167,7 @@ class _Resolver:
         return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
 
     def _set_name(self, position: int, item: Item, row: dict[str, Any], variant: Variant) -> None:
-        """Complete the name of a row, and note one that is taken or too long."""
+        """Complete the name of a row; record an error if it is taken or too long."""
         given, suffix = row.get("name"), variant.suffix
         shared = given if given is not None else _default_name(position, variant.template or row["prompt"])
         row["name"] = (shared if given is not None else shared[: MAX_NAME - len(suffix)].rstrip("-")) + suffix
@@ -183,7 +183,7 @@ class _Resolver:
         self._claim(item, row["name"])
 
     def _pair(self, item: Item, row: dict[str, Any]) -> None:
-        """Give the row the image of its name, of `--images`."""
+        """Give the row the `--images` file with its name."""
         found = self._images.take(row["name"]) if self._images else None
         if found and row.get("image"):
             self._note(item, f"image: --images has {found.name} for this row, too; leave one of the two out")
@@ -213,7 +213,7 @@ class _Resolver:
         problems = self._media.problems
         self.doubts += [Doubt(item.line, f"{field}: {message}") for field, message in self._media.warnings]
         if not any(asked[field] for field in ("image", "conditions", "reference")):
-            row.pop("image_cond_noise_scale", None)  # it changes nothing, and must not change the key
+            row.pop("image_cond_noise_scale", None)  # it has no effect, and must not change the key
         try:
             if two_passes:
                 of_row: dict[str, Any] = asked["second_pass"].model_dump() if asked["second_pass"] else {}
@@ -267,7 +267,7 @@ class _Resolver:
             problems.append(("second_pass", f"loras: {error}"))
 
     def problems_of_all_rows(self) -> list[str]:
-        """Problems of config and preset values that some row relied on, each once rather than per row."""
+        """Errors in config and preset values that rows relied on, each once rather than per row."""
         varied = [*self._wrong_axes, *(f"{printable(key)}: {message}" for key, message in self._wrong_values)]
         of_defaults, of_preset = [f"{self._named('vary')}: {problem}" for problem in varied], []
         for key in Row.model_fields:
@@ -287,11 +287,11 @@ class _Resolver:
             self._note(item, f"name: {name!r} is taken by line {line} (case does not count); choose another")
 
     def _note(self, item: Item, message: str) -> None:
-        self.problems[Problem(item.line, message)] = None  # once per row, however many clips it asks for
+        self.problems[Problem(item.line, message)] = None  # once per row, however many clips it makes
 
 
 def _odd_settings(row: dict[str, Any], two: SecondPass | None) -> Iterator[str]:
-    """What of a clip of LTX-Video can be rendered and may not be meant."""
+    """Warnings about settings of an LTX-Video clip that may not be meant."""
     if message := high_frame_rate_warning(row["frame_rate"]):
         yield f"frame_rate: {message}"
     if two and (message := refined_aspect_warning(two.width, two.height, row["width"], row["height"])):
@@ -299,14 +299,14 @@ def _odd_settings(row: dict[str, Any], two: SecondPass | None) -> Iterator[str]:
 
 
 def _quoted(content: object) -> str:
-    """YAML reads `no` and `7` as something else than text."""
+    """A hint to quote: YAML does not read `no` and `7` as strings."""
     return "; put text in quotes" if isinstance(content, bool | int | float) else ""
 
 
 def _default_name(position: int, prompt: str) -> str:
     """`001-a-red-circle`: the position counted from 1 and what is plain ASCII of the prompt's first words.
 
-    Of a prompt that has nothing in ASCII they stay in their own script.
+    Words of a prompt without any ASCII stay in their own script.
     """
     ascii_only = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[:40].rstrip("-")

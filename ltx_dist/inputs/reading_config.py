@@ -18,12 +18,13 @@ class PromptsConfig(BaseModel):
 
     columns: dict[str, str] = Field(
         default={},
-        description="Columns and keys of other names, with the fields that they hold: `{caption: prompt}`; `--column "
+        description="Columns and keys with other names, and the fields that they hold: `{caption: prompt}`; `--column "
         "caption=prompt` on the command line.",
     )
     keep_columns: list[str] = Field(
         default=[],
-        description="Columns and keys that are no fields and go into the sidecar under `meta`, as those named `meta.*` "
+        description="Columns and keys that are not fields and go into the sidecar under `meta`, like those "
+        "named `meta.*` "
         "do; `--keep-columns id,category` on the command line.",
     )
     expand: Literal["off", "all"] | int = Field(
@@ -34,7 +35,7 @@ class PromptsConfig(BaseModel):
     wildcards: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder of the lists that `__colour__` stands for: `colour.txt`, with one alternative per line. If "
+        description="Folder of the word lists for `__colour__`: `colour.txt`, with one alternative per line. If "
         "not set, the prompt file's folder.",
     )
 
@@ -43,7 +44,7 @@ class PromptsConfig(BaseModel):
     def _hold_fields(cls, value: dict[str, str]) -> dict[str, str]:
         for column, field in value.items():
             if field not in Row.model_fields and not field.startswith("meta."):
-                raise ValueError(f"{column}={field}: {field} is no field{did_you_mean(field, Row.model_fields)}")
+                raise ValueError(f"{column}={field}: {field} is not a field{did_you_mean(field, Row.model_fields)}")
         return value
 
     @field_validator("keep_columns")

@@ -1,4 +1,4 @@
-"""What rows and configs may say, read from their models: for the docs, `ltx-dist fields` and `ltx-dist config`."""
+"""Describes the fields of rows and configs from their models, for the docs, `ltx-dist fields` and `ltx-dist config`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltx_dist.inputs.media_rows import SecondPassRow, WindowsRow
 from ltx_dist.inputs.prompt_row import Row
 
 FIRST = ("prompt", "name", "seed")
-"""Of a row's fields, the ones that most files have."""
+"""The fields of a row that most files have."""
 
 NAMES = {
     str: "text", int: "whole number", float: "number", bool: "`true`, `false`", tuple: "list of numbers", list: "list",
@@ -58,7 +58,7 @@ def _entry(name: str, field: FieldInfo) -> Entry:
 
 
 def _allowed(field: FieldInfo) -> str:
-    """`whole number, 1 to 4,096`, or the words it may be."""
+    """The allowed values: `whole number, 1 to 4,096`, or the possible words."""
     limits: dict[str, Any] = {}
     for part in field.metadata:
         limits |= {key: getattr(part, key) for key in ("ge", "gt", "le", "lt") if getattr(part, key, None) is not None}

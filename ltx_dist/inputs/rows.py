@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_ROWS = 100_000
-"""Rows of a file, and clips that they ask for."""
+"""Maximum number of a file's rows, and of their clips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A warning: a line of the file (from 1) and what may not be what was meant."""
+    """A warning: a line of the file (from 1) and what may not be meant."""
 
     line: int
     message: str

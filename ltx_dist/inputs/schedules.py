@@ -1,4 +1,4 @@
-"""Schedules of denoising steps: lists of falling numbers, or text in a CSV cell."""
+"""Schedules of denoising steps: lists of decreasing numbers, or text in a CSV cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, and where both say it, what is above. A number of steps hides a schedule below, and a schedule a number."""
+    """`above` merged over `below`. A number of steps in `above` removes a schedule from `below`, and the reverse."""
     hidden: set[str] = set()
     if above.get("num_inference_steps") is not None:
         hidden |= {"timesteps", "sigmas"}

@@ -1,4 +1,4 @@
-"""What a row of LTX-2 asks for beyond one of LTX-Video: settings of its sound, its second pass, and their checks."""
+"""What a row of LTX-2 may set beyond LTX-Video: its sound and its second pass, with their checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAIRS = (
     ("audio_guidance_scale", "guidance_scale"), ("audio_guidance_rescale", "guidance_rescale"),
     ("audio_stg_scale", "stg_scale"), ("audio_modality_scale", "modality_scale"),
 )  # fmt: skip
-"""Settings of the sound, and those of the video."""
+"""Settings of the sound, each with its counterpart for the video."""
 
 
 def sound_settings(asked: Mapping[str, Any], row: Mapping[str, Any]) -> SoundSettings:
@@ -32,7 +32,7 @@ def sound_settings(asked: Mapping[str, Any], row: Mapping[str, Any]) -> SoundSet
 
 
 def sound_problems(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """What cannot be rendered as asked for, with the field that it is about."""
+    """Errors in settings that cannot be rendered, each with its field."""
     return list(_problems(asked, row, checkpoint))
 
 
@@ -62,7 +62,7 @@ def _problems(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Chec
 
 
 def sound_warnings(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> Iterator[str]:
-    """What is rendered as asked for, and likely not meant."""
+    """Warnings about settings that are probably not meant."""
     stg = max(asked["stg_scale"] or 0, asked.get("audio_stg_scale") or 0) > 0
     modality = max(asked["modality_scale"] or 0, asked.get("audio_modality_scale") or 0) > 1
     guided = max(row["guidance_scale"], asked.get("audio_guidance_scale") or 0) > 1
@@ -77,11 +77,11 @@ def sound_warnings(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
 
 
 def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SoundSecondPass:
-    """Raises ValueError for what LTX-2's second pass does not have, and for a size whose half is none."""
+    """Raises ValueError for settings that LTX-2's second pass lacks, and for a size whose half is not valid."""
     known = (*declared(SoundSecondPass), "loras")
     others = [key for key, value in settings.items() if value is not None and key not in known]
     if others:
-        raise ValueError(f"{others[0]}: is of LTX-Video; for LTX-2 there are {', '.join(known)}")
+        raise ValueError(f"{others[0]}: is only for LTX-Video; for LTX-2 there are {', '.join(known)}")
     if not settings.get("sigmas"):
         raise ValueError("give sigmas: such as 0.909375, 0.725, 0.421875")
     side = 2 * math.lcm(32, checkpoint.spatial_compression_ratio)

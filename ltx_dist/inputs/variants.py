@@ -39,7 +39,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How all rows vary unless they say otherwise.
+    """How all rows vary unless they set it themselves.
 
     sample: how many of the prompts that a prompt stands for are rendered; None renders all.
     """
@@ -86,7 +86,7 @@ class Variation:
         """The seeds of `num_videos_per_prompt`, of the row or else of the batch, unless the row's `vary` has some."""
         number = row.get("num_videos_per_prompt", None if "seed" in own else self.num_videos_per_prompt)
         if type(number) is not int or not 1 <= number <= MAX_ROWS:
-            return None  # what is wrong with it is found where all fields are checked
+            return None  # an invalid one is reported where all fields are checked
         return Axis("seed", tuple(Value(str(one), one) for one in range(seed, seed + number)))
 
 
@@ -163,6 +163,6 @@ def summary(names: Sequence[str], notes: Mapping[str, Mapping[str, Any]]) -> str
 
 
 def _sizes(values: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many values each field has in the clips of a row."""
+    """The number of values per field in the clips of a row."""
     fields = dict.fromkeys(field for one in values for field in one)
     return {field: len({repr(one.get(field)) for one in values}) for field in fields}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOT_VARIED = ("prompt", "name", "num_videos_per_prompt", "vary", "meta")
 
 MAX_LABEL = 24
-"""Characters of a text's label; what is longer ends in a digest."""
+"""Maximum characters of a string's label; longer ones end in a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def assignments(texts: Iterable[str]) -> dict[str, str]:
         field, equals, values = text.partition("=")
         field = field.strip()
         if not equals or not field:
-            raise ValueError(f"{show(text)} names no values; write FIELD=VALUES, such as seed=0-4")
+            raise ValueError(f"{show(text)} has no values; write FIELD=VALUES, such as seed=0-4")
         if field in found:
             raise ValueError(f"{field} is given twice; write all its values after one {field}=")
         found[field] = values.strip()
@@ -82,7 +82,7 @@ def with_vary(config: RenderConfig, vary: Mapping[str, Any], origin: str) -> Ren
 
 
 def label_of(value: object) -> str:
-    """What names a value in the name of a clip. Raises ValueError for a list or mapping, which needs one given."""
+    """The label of a value in a clip's name. Raises ValueError for a list or mapping, whose label must be given."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     if isinstance(value, int):

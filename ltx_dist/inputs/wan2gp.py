@@ -10,12 +10,12 @@ from ltx_dist.inputs.rows import Doubt, Found, Item, Problem
 from ltx_dist.messages import show
 
 _MARKS = ("model_type", "resolution", "video_length")
-"""Keys that all of its settings have, and that no row has."""
+"""Keys that all settings of Wan2GP have, and no row has."""
 
 _SAME = ("prompt", "negative_prompt", "num_inference_steps", "guidance_scale")
 _RENAMED = {"video_length": "num_frames", "repeat_generation": "num_videos_per_prompt", "image_start": "image"}
 _OF_THE_PROGRAM = ("model_type", "model_filename", "settings_version", "type", "base_model_type", "mode")
-"""Says nothing of the clip that a checkpoint does not."""
+"""Keys that only name the model."""
 
 
 def from_wan2gp(found: Iterator[Found]) -> Iterator[Found]:
@@ -56,7 +56,7 @@ def _row(line: int, settings: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _left_out(settings: Mapping[str, Any]) -> list[str]:
-    """Settings that are on, by the looks of them: Wan2GP writes down those that are off, too."""
+    """Whether a setting seems to be on: Wan2GP also saves those that are off."""
     used = {*_SAME, *_RENAMED, *_MARKS, *_OF_THE_PROGRAM, "seed", "image_end", "force_fps"}
     return [
         key

@@ -83,7 +83,7 @@ def _check_row(row: Mapping[str, Any], asked: Mapping[str, Any], checkpoint: Che
     if checkpoint.pipeline_class != TAKES_TIMESTEPS:
         raise ValueError(f"{field}: long clips need LTX-Video 0.9.5 or newer; they were made for 0.9.8 distilled")
     if row.get("timesteps") is None:
-        raise ValueError(f"{field}: set timesteps, as those of 0.9.8 distilled: each window runs them all")
+        raise ValueError(f"{field}: set timesteps, such as those of 0.9.8 distilled; each window runs all of them")
     for other in ("video", "reference", "second_pass"):
         if asked[other]:
             raise ValueError(f"{other}: a long clip cannot have it; leave it out, or leave {field} out")
@@ -101,10 +101,10 @@ def _prompts(
     if segments is not None:
         for index, segment in enumerate(segments):
             if SEPARATOR in segment.prompt:
-                raise ValueError(f"segments: [{index}].prompt: has {SEPARATOR}, which separates segments; take it out")
+                raise ValueError(f"segments: [{index}].prompt: has {SEPARATOR}, which separates segments; remove it")
         prompts = [segment.prompt for segment in segments]
     if not all(prompts):
-        raise ValueError(f"prompt: a part between two {SEPARATOR} is empty; write what that window shows")
+        raise ValueError(f"prompt: a part between two {SEPARATOR} is empty; write a prompt for that window")
     if segments is None or segments[0].num_frames is None:
         if len(prompts) > len(places):
             raise ValueError(

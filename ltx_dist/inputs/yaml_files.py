@@ -18,7 +18,7 @@ _TEXTS = ("prompt", "negative_prompt")
 
 
 def read_yaml(text: str) -> Iterator[Found]:
-    """The items of the list. JSON with tabs, which YAML does not allow, is read as JSON."""
+    """The items of the list. JSON with tabs, which YAML forbids, is read as JSON."""
     if "\t" in text and text.lstrip()[:1] in ("[", "{"):
         found = list(read_json_list(text))
         if not any(isinstance(entry, Problem) for entry in found):
@@ -62,7 +62,7 @@ def _read_item(loader: StrictLoader, item: yaml.Node, text: str) -> Iterator[Fou
 
 
 def _is_text_with_a_colon(item: yaml.Node) -> bool:
-    """`- a cat: the movie` is a mapping to YAML, of a key that nobody meant."""
+    """An error for `- a cat: the movie`, which YAML reads as a mapping."""
     if not isinstance(item, yaml.MappingNode) or item.flow_style or len(item.value) != 1:
         return False
     key = item.value[0][0]

@@ -1,9 +1,9 @@
-"""What is wrong, or worth a warning, with a picture or video as a condition of a clip."""
+"""Errors in images and videos as conditions of a clip, and warnings about them."""
 
 from __future__ import annotations
 
 MAX_ASPECT_CHANGE = 0.01
-"""A change of shape that `stretch` makes without a warning: under 1 % nobody sees it."""
+"""Stretching up to this share gives no warning: under 1 % nobody sees it."""
 
 MAX_REFINED_CHANGE = 0.02
 """The same after a second pass, whose sizes are rounded: as published, frames for 1216x704 are stretched by 3 %."""
@@ -15,7 +15,7 @@ MAX_FRAME_RATE = 30
 def frame_index_problem(index: int, num_frames: int, is_video: bool, temporal_ratio: int) -> str | None:
     """Why a condition cannot begin at this frame of a clip of `num_frames`; None if it can. -1 is the last frame.
 
-    A video begins where a latent frame does: diffusers rounds another index down without a word.
+    A video begins where a latent frame does: diffusers silently rounds another index down.
     """
     if not -1 <= index < num_frames:
         return f"{index} is not a frame of the clip; use 0 to {num_frames - 1}, or -1 for the last"
@@ -34,7 +34,7 @@ def video_length_problem(
     """Why a video of `found` frames cannot condition a clip from frame `index` on, or None.
 
     start: the first of its frames that is used; wanted: how many, None for all that follow. diffusers cuts what is too
-    long, and what is not a multiple of the VAE's ratio plus 1, without a word.
+    long, and what is not a multiple of the VAE's ratio plus 1, silently.
     """
     left, room = found - start, num_frames - index
     if left < 1:
@@ -62,7 +62,7 @@ def video_length_problem(
 
 
 def aspect_warning(width: int, height: int, clip_width: int, clip_height: int, fit: str) -> str | None:
-    """That the picture changes its shape or loses an edge on the way to the clip's size; None below 1 %."""
+    """A warning if the image is stretched, padded or cropped to the clip's shape; None below 1 %."""
     change = (clip_width / clip_height) / (width / height)
     if abs(change - 1) <= MAX_ASPECT_CHANGE:
         return None
@@ -76,7 +76,7 @@ def aspect_warning(width: int, height: int, clip_width: int, clip_height: int, f
 
 
 def frame_rate_warning(found: float | None, frame_rate: float) -> str | None:
-    """That a video would play faster or slower in the clip than it did; None if not, or if it does not say its rate."""
+    """A warning if a video would play faster or slower in the clip; None if not, or if its rate is unknown."""
     if found is None or abs(found / frame_rate - 1) < 0.01:
         return None
     speed = f"it will play {frame_rate / found:.2g} times as fast"
@@ -84,7 +84,7 @@ def frame_rate_warning(found: float | None, frame_rate: float) -> str | None:
 
 
 def refined_aspect_warning(width: int, height: int, clip_width: int, clip_height: int) -> str | None:
-    """That the frames of a second pass are stretched to the clip's size, where it shows; None up to 2 %."""
+    """A warning if the frames of a second pass are visibly stretched to the clip's size; None up to 2 %."""
     change = abs((clip_width / clip_height) / (width / height) - 1)
     if change <= MAX_REFINED_CHANGE:
         return None
@@ -92,7 +92,7 @@ def refined_aspect_warning(width: int, height: int, clip_width: int, clip_height
 
 
 def high_frame_rate_warning(frame_rate: float) -> str | None:
-    """That LTX-Video knows no motion of this rate, or None."""
+    """A warning if LTX-Video was not trained for this frame rate, or None."""
     if frame_rate <= MAX_FRAME_RATE:
         return None
     return (

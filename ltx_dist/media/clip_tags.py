@@ -1,4 +1,4 @@
-"""The tags of a clip's mp4, from which other programs show how it was made: title, comment and parameters."""
+"""The tags of a clip's mp4, which show in other programs how it was made: title, comment and parameters."""
 
 from __future__ import annotations
 

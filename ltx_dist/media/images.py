@@ -1,4 +1,4 @@
-"""Pictures for conditions: opened strictly, upright, in RGB. What cannot be one is a ValueError with the remedy."""
+"""Opens images for conditions: strictly, upright, in RGB. Raises ValueError with a remedy for anything else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_image(path: Path, label: str | None = None) -> PIL.Image.Image:
             raise ValueError(f"{label}: {_too_large()}") from None
         except (OSError, SyntaxError, EOFError, MemoryError, IndexError, TypeError, KeyError, OverflowError) as error:
             # Pillow's decoders raise all of these on damaged files.
-            raise ValueError(f"{label}: damaged or cut off ({str(error)[:120]}); save it again") from None
+            raise ValueError(f"{label}: damaged or truncated ({str(error)[:120]}); save it again") from None
 
 
 def _check_header(image: PIL.Image.Image, label: str) -> None:

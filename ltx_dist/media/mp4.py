@@ -102,7 +102,7 @@ def encode_video(
 
 @contextmanager
 def _scratch_file() -> Iterator[str]:
-    """The name of a file to write to, gone afterwards.
+    """The name of a temporary file to write to.
 
     Moving the index to the front reopens the file by its name, so a buffer does not do. A file in memory does, and then
     a TMPDIR that is full or missing is no reason for clips to fail.
@@ -161,11 +161,11 @@ def check_video(
     frame_rate: float,
     sound: SoundFacts | None = None,
 ) -> None:
-    """Decode to the end; ValueError saying what differs from what was asked for, or that it cannot be read."""
+    """Decode the file completely. Raises ValueError if it cannot be read or is not as requested."""
     try:
         with _open(mp4) as container:
             stream = container.streams.video[0]
-            stream.codec_context.options = {"err_detect": "explode"}  # else a damaged frame is papered over
+            stream.codec_context.options = {"err_detect": "explode"}  # otherwise a damaged frame is concealed
             sizes = [(picture.height, picture.width) for picture in container.decode(stream)]
             rate = stream.average_rate
         heard = None
@@ -178,7 +178,7 @@ def check_video(
     if len(sizes) != num_frames:
         wrong.append(f"{len(sizes)} frames instead of {num_frames}")
     if rate != exact_rate(frame_rate):
-        wrong.append(f"{rate} frames a second instead of {exact_rate(frame_rate)}")
+        wrong.append(f"{rate} frames per second instead of {exact_rate(frame_rate)}")
     if sound is not None:
         wrong += sound_problems(heard, sound, num_frames / exact_rate(frame_rate))
     if wrong:

@@ -1,4 +1,4 @@
-"""A clip's poster: a small picture that stands for it until it plays."""
+"""A clip's poster: a small image that is shown until it plays."""
 
 from __future__ import annotations
 

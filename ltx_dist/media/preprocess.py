@@ -1,4 +1,4 @@
-"""A picture -> the pixels that the VAE encodes: fitted to the clip's size, and prepared as one of two peers does it.
+"""Prepares an image for the VAE: fitted to the clip's size, and processed as in diffusers or in Lightricks' program.
 
 `diffusers`: Lanczos on 8-bit pixels, by its VideoProcessor. `official` does what `inference.py` and `crf_compressor.py`
 of github.com/Lightricks/LTX-Video do: the part that is shown is blurred a little and compressed as one frame of H.264

@@ -1,4 +1,4 @@
-"""The seal of an mp4: its last box, which says what the clip is and that every byte before it is as it was written.
+"""The seal of an mp4: its last box, which identifies the clip and proves that all bytes before it are unchanged.
 
 So a finished file speaks for itself: a lost sidecar can be written again from it, and a damaged file can be told
 from a whole one without a record beside it. Players skip boxes they do not know (ISO/IEC 14496-12, 4.2).
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 SEAL_ID = uuid.UUID("6c74782d-6469-5374-9eaf-7365616c0001").bytes
-"""Ours; the last part is the version of what is inside."""
+"""Our box id; its last part is the version of the content."""
 
 HEADER = struct.Struct(">I4s16s32s")
 
@@ -38,7 +38,7 @@ def sealed(mp4: bytes, facts: Mapping[str, str]) -> bytes:
 
 
 def read_seal(mp4: BinaryIO) -> dict[str, str] | None:
-    """The facts that the file was sealed with; None where it has no seal, or is not the file that was sealed.
+    """The facts in the file's seal; None if it has no seal, or if the file was changed.
 
     Reads the file block by block, and only its end where that is no seal.
     """

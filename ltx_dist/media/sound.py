@@ -1,4 +1,4 @@
-"""A waveform to the sound of an mp4 and back, through PyAV. Equal waveforms and settings give equal bytes."""
+"""Encodes a waveform as the sound of an mp4, and decodes it. Equal waveforms and settings give equal bytes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SoundTrack:
             self._written = end
 
     def close(self) -> None:
-        """All that is left, and what the encoder holds back."""
+        """The remaining samples, and those that the encoder holds back."""
         self.write(Fraction(self._samples.shape[1], self._rate))
         self._container.mux(self._stream.encode(None))
 
@@ -92,7 +92,7 @@ def read_sound(container: InputContainer) -> Sound | None:
 
 
 def sound_problems(found: Sound | None, expected: SoundFacts, seconds: Fraction) -> list[str]:
-    """What differs in the sound of a clip that lasts so long from what was recorded of it."""
+    """Differences between a clip's sound and its record; `seconds` is the clip's length."""
     if found is None:
         return ["no sound"]
     channels, samples = found.waveform.shape

@@ -1,4 +1,4 @@
-"""Where a picture or video lies that a row names: a file on this machine, or a URL of any kind that fsspec reads."""
+"""Opens the images and videos that rows name: files on this machine, or URLs that fsspec reads."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def resolve_place(given: str, folder: Path | str) -> str:
     folder: a URL, of prompts that are read from one, or a path. Raises ValueError for what no file can be called.
     """
     if "\0" in given:
-        raise ValueError(f"{given!r}: no file can have this name, as there is a zero byte in it")
+        raise ValueError(f"{given!r}: not a file name, because it has a zero byte")
     if "://" in given and not given.startswith("file://"):
         return given
     try:
         path = Path(given.removeprefix("file://")).expanduser()
     except RuntimeError:
-        raise ValueError(f"{given}: no such user's folder; write the path out") from None
+        raise ValueError(f"{given}: no such user's folder; write the full path") from None
     if isinstance(folder, str) and not path.is_absolute():
         return f"{folder}/{path.as_posix()}"
     return os.path.abspath(folder / path)
@@ -63,9 +63,7 @@ def open_media(place: str, sha256: str | None = None) -> MediaFile:
         kept = user_cache() / "media" / (sha256 or "")
         found = MediaFile(place, sha256, kept) if sha256 and kept.is_file() else _download(place)
     if sha256 is not None and found.sha256 != sha256:
-        raise ValueError(
-            f"{place}: has changed since it was first read; leave media as they are until the batch is done"
-        )
+        raise ValueError(f"{place}: changed since it was first read; do not change media until the batch is done")
     return found
 
 
@@ -100,7 +98,7 @@ def _download(url: str) -> MediaFile:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".download-")
     except OSError as error:
-        raise ValueError(f"{url}: cannot be kept in {folder}: {error.strerror}; free room there") from None
+        raise ValueError(f"{url}: cannot be kept in {folder}: {error.strerror}; free space there") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             sha256 = _copy(url, file)
@@ -111,7 +109,7 @@ def _download(url: str) -> MediaFile:
 
 
 def _copy(url: str, file: Any) -> str:
-    """Its digest. Stores raise errors of many classes; all become ValueError here."""
+    """Download a URL and return its digest. Stores raise errors of many classes; all become ValueError here."""
     import fsspec
 
     digest, size = hashlib.sha256(), 0
@@ -134,5 +132,5 @@ def _copy(url: str, file: Any) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a line; the errors of some stores go on with a web page."""
+    """The first line of an error's message; some stores' errors continue with a web page."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

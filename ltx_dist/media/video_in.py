@@ -1,4 +1,4 @@
-"""Videos for conditions: their frames as RGB pictures, and what is known of them before they are used."""
+"""Reads videos for conditions: their properties, and their frames as RGB images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class VideoFacts:
 
 
 def inspect_video(path: Path, max_frames: int, label: str | None = None) -> VideoFacts:
-    """What is known of a video after decoding its first `max_frames`; headers do not tell a file that is cut off.
+    """Properties of a video after decoding its first `max_frames`; headers do not show that a file is truncated.
 
     Raises ValueError for what is no video, damaged within these frames, or has frames above images.MAX_PIXELS.
     """
@@ -91,14 +91,14 @@ def _opened(path: Path, label: str) -> Iterator[tuple[InputContainer, VideoStrea
         if not container.streams.video:
             raise ValueError(f"{label}: has no video in it; use mp4, mov, webm or mkv")
         stream = container.streams.video[0]
-        # A codec that is not known has no context at all, whatever PyAV's types say.
+        # An unknown codec has no context at all, whatever PyAV's types say.
         if stream.codec_context is None:
-            raise ValueError(f"{label}: its codec is not known; save it as H.264")
+            raise ValueError(f"{label}: unknown codec; save it as H.264")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise ValueError(
                 f"{label}: frames have more than {MAX_PIXELS // 1_000_000} million pixels; scale them down"
             )
-        stream.codec_context.options = {"err_detect": "explode"}  # else a damaged frame is papered over
+        stream.codec_context.options = {"err_detect": "explode"}  # otherwise a damaged frame is concealed
         yield container, stream
 
 
@@ -106,7 +106,7 @@ def _decoded(container: InputContainer, stream: VideoStream, label: str) -> Iter
     try:
         yield from container.decode(stream)
     except (FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise ValueError(f"{label}: damaged or cut off ({error}); save it again") from None
+        raise ValueError(f"{label}: damaged or truncated ({error}); save it again") from None
 
 
 def _picture(frame: av.VideoFrame, reformatter: VideoReformatter) -> PIL.Image.Image:

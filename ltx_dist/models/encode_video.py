@@ -1,4 +1,4 @@
-"""Frames -> mp4, on the host; the same for every family."""
+"""Encodes frames as mp4 on the host, for every family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract between the package and a model family, and which family a checkpoint is of.
+"""The contract between the package and a model family, and the family of a checkpoint.
 
 A family is plain data: a recipe, the components it loads, and the names of the classes that run its operations.
 Importing this imports no torch; the classes are imported by the workers that run them.
@@ -37,7 +37,7 @@ Ratios = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What an operation gets beside the requests and their inputs.
+    """What an operation gets besides the requests and their inputs.
 
     stage: the row of the recipe, as one operation may run several stages.
     on_step: called with the number of denoising steps done, after each.

@@ -1,4 +1,4 @@
-"""Numbers that overflowed: a clip of them would be black, and look finished."""
+"""Detects numbers that overflowed: the clip would be black, but look finished."""
 
 from __future__ import annotations
 

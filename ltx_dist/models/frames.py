@@ -1,4 +1,4 @@
-"""Decoded pixels -> frames on the host: the tail of diffusers' pipelines, a group of frames at a time."""
+"""Moves decoded pixels to the host as frames: the end of diffusers' pipelines, a group of frames at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def frames_of(piece: torch.Tensor, processor: Any, size: tuple[int, int] | None 
         images = processor.postprocess(group, output_type="pt").float()
         if size is not None and size != (height, width):
             images = torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
-        # Turned over on the device: on the host that takes 0.4 s a clip, with the interpreter's lock held.
+        # Transposed on the device: on the host this takes 0.4 s per clip, with the interpreter's lock held.
         yield from on_host((images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
 
 

@@ -1,4 +1,4 @@
-"""The main settings of each version's preset in a row of short texts, for the docs and `ltx-dist models`."""
+"""Tabulates the main settings of the presets, for the docs and `ltx-dist models`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ COLUMNS = ("version", "width x height", "frames", "frame rate", "steps", "guidan
 
 
 def preset_row(preset: Preset) -> tuple[str, ...]:
-    """One text for each of COLUMNS."""
+    """One string for each of COLUMNS."""
     settings = preset.settings
     schedule = next((f", by their own `{name}`" for name in ("timesteps", "sigmas") if name in settings), "")
     return (

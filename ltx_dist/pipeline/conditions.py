@@ -1,4 +1,4 @@
-"""What else a clip is made from than its prompt: images and videos, a second pass, and LoRAs."""
+"""What a clip is made from besides its prompt: images and videos, a second pass, and LoRAs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TONE_MAP = setting("compression of highlights between the passes; 0 leaves them"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An image, or frames of a video, that the clip is to show from `frame_index` on; diffusers' LTXVideoCondition.
+    """An image, or frames of a video, that the clip shows from `frame_index` on; diffusers' LTXVideoCondition.
 
     place: absolute path or URL; not part of any key, as `sha256`, of the file's bytes, is. frame_index: of the clip.
     strength: 1 keeps the frames, less lets them change. start_frame and num_frames: which frames of a video, from 0; a
@@ -50,7 +50,7 @@ class SecondPass:
     first_width: int
     num_inference_steps: int = field(metadata=setting("steps, of which a share runs", ge=1, le=1000))
     timesteps: tuple[float, ...] | None = field(
-        metadata=setting("the schedule, in place of steps and a share of them; falling, from below 1000")
+        metadata=setting("the schedule, instead of steps and a share of them; decreasing, from below 1000")
     )
     denoise_strength: float = field(metadata=setting("share of the steps that runs", gt=0, lt=1))
     guidance_scale: float = field(metadata=setting("as in the first pass, whose value it has if not set", ge=0))
@@ -119,5 +119,5 @@ class Lora:
 
 
 def steps_of(num_inference_steps: int, denoise_strength: float) -> int:
-    """The steps that remain when denoising begins in the middle: diffusers' own rule, which rounds down."""
+    """Number of steps that remain when denoising begins in the middle: diffusers' own rule, which rounds down."""
     return min(int(num_inference_steps * denoise_strength), num_inference_steps)

@@ -1,4 +1,4 @@
-"""What a stage makes of a request, as one digest: equal keys mean equal outputs, so an output can be used again.
+"""The key of a stage's output, as one digest: equal keys mean equal outputs, so an output can be reused.
 
     key(stage) = sha256(operation, settings, weights and files that it reads, how they are stored, keys of its inputs)
 
@@ -26,7 +26,7 @@ NO_KEYS: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What all requests of a batch are made with, beside their own settings.
+    """What all requests of a batch are made with, besides their own settings.
 
     part_of: the part of the checkpoint that a component's weights are in, where that has another name. digest: of each
     part of the checkpoint, by name. ratios: pixels and frames per latent. precision: the dtype of the weights as
@@ -69,7 +69,7 @@ def stage_keys(
 
 
 def render_key(keys: Mapping[str, str]) -> str:
-    """The key of the clip, of the keys of its stages in order."""
+    """The key of the clip: that of its last stage."""
     *_, last = keys.values()
     return last
 
@@ -95,7 +95,7 @@ class BatchKeys:
         return render_key(self.of(request))
 
     def in_tilings(self, request: RenderRequest, tilings: Iterable[DecodeTiling]) -> Iterator[str]:
-        """The clip's key in these tiles, one after the other, of which there may be hundreds."""
+        """The clip's key in each of these tilings, lazily, because there may be hundreds."""
         recipe = self._making.recipe
         first = min(recipe.position(stage.name) for stage in recipe if "tiling" in stage.run_settings)
         known = {name: key for name, key in self.of(request).items() if recipe.position(name) < first}
@@ -108,15 +108,15 @@ class BatchKeys:
 
 
 def digest_of(document: Mapping[str, object]) -> str:
-    """sha256 hex of what JSON can hold, whatever the order of its keys."""
+    """sha256 hex of a JSON value, whatever the order of its keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _making(making: Making, stage: StageSpec, request: RenderRequest, tiling: DecodeTiling) -> dict[str, object]:
-    """All that decides the stage's output but the request's settings and what earlier stages made.
+    """Everything that decides the stage's output, except the request's settings and the outputs of earlier stages.
 
-    What is at a neutral default is left out, so that keys outlive a setting that is added.
+    Neutral defaults are left out, so that keys stay valid when a setting is added.
     """
     parts = {*(making.part_of.get(name, name) for name in stage.components), *stage.files}
     document: dict[str, object] = {
@@ -149,7 +149,7 @@ def _changed(storage: Storage) -> dict[str, str]:
 
 
 def _settings(stage: StageSpec, request: RenderRequest) -> dict[str, object]:
-    """What the stage reads of the request; 25 and 25.0 frames a second are one setting.
+    """The request's settings that the stage reads; 25 and 25.0 frames per second are equal.
 
     A field at its default is left out: requests had none of those once, and clips rendered then keep their keys.
     """

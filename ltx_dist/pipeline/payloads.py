@@ -1,4 +1,4 @@
-"""What stages hand on. Tensors appear only as annotations: importing this loads no torch.
+"""The outputs of stages. Tensors appear only as annotations: importing this loads no torch.
 
 Only small things travel between workers: text conditioning (2-4 MB), latents (3-9 MB), one mp4 (1-5 MB). Decoded
 frames (120-660 MB) stay in the worker that decodes them.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the text encoder hands on.
+    """The output of the text encoder.
 
     prompt_embeds: (1, max_sequence_length, caption_channels) in the text encoder's dtype.
     prompt_attention_mask: (1, max_sequence_length) bool. The negative pair is None without guidance.
@@ -81,7 +81,7 @@ class ConditionLatents:
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """What the transformer hands on.
+    """The output of the transformer.
 
     latents: (1, C, F, H, W) float32, normalised (diffusers' `output_type="latent"`, unpacked).
     generator_state: (5056,) uint8, the clip's CPU generator after it drew the initial noise: the decode noise of
@@ -100,7 +100,7 @@ class Latents:
 
 @dataclass(frozen=True, slots=True)
 class SoundLatents(Latents):
-    """The same of a model that makes sound, too.
+    """The same for a model that makes sound, too.
 
     audio_latents: (1, C, L, mel) float32, not normalised: diffusers' `output_type="latent"`.
     """
@@ -122,7 +122,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class DecodedClip:
-    """What a decoder hands on to the host of its own worker; it never leaves that process.
+    """The output of a decoder, for the host of its own worker; it never leaves that process.
 
     frames: (height, width, 3) uint8 RGB each, decoded as they are taken. latents_sha256: of the latents they are of.
     """
@@ -134,7 +134,7 @@ class DecodedClip:
 
 @dataclass(frozen=True, slots=True)
 class SoundFacts:
-    """What is recorded of a clip's sound: of the waveform as the model made it, before any silence is added."""
+    """The record of a clip's sound: of the model's waveform, before any silence is added."""
 
     audio_sha256: str
     sampling_rate: int
@@ -155,7 +155,7 @@ class SoundFacts:
 
 @dataclass(frozen=True, slots=True)
 class EncodedVideo:
-    """What the VAE worker hands on: a finished mp4 and the digest of the frames it was made from.
+    """The output of a clip's last stage: a finished mp4 and the digest of its frames.
 
     frames_sha256 is over the uint8 RGB frames in T,H,W,3 order. sound: None for a clip of a model without.
     poster: a small WebP of the middle frame.

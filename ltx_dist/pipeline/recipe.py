@@ -137,7 +137,7 @@ class Recipe:
         return tuple(s.name for s in self.stages if not s.only_with or attrgetter(s.only_with)(request))
 
     def feeding(self, name: str) -> tuple[str, ...]:
-        """The device stages that may come right before this one: back to the last that every request runs."""
+        """The device stages that may directly precede this one: back to the last that every request runs."""
         found: list[str] = []
         for earlier in reversed(self.on_device[: self.on_device.index(name)]):
             found.append(earlier)
@@ -162,7 +162,7 @@ class Recipe:
         return tuple(name for name in self.names if name in names)
 
     def needed(self, wanted: Sequence[str], made: Collection[str]) -> tuple[str, ...]:
-        """What is left to do of `wanted` when the outputs of the stages `made` are at hand, in order.
+        """The stages among `wanted` that are left to run, in order, given the outputs of the stages `made`.
 
         The last stage is always wanted; an earlier one only while a stage that is to run reads its output.
         """

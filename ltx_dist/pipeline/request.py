@@ -1,4 +1,4 @@
-"""What a user asks for: one clip, every setting resolved."""
+"""The request for one clip, with every setting resolved."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RenderRequest:
     )
     num_frames: int = field(
         metadata=setting(
-            "8k + 1 (given by the VAE's ratio; 4k + 1 for the demo model)",
+            "8k + 1, given by the VAE's ratio (4k + 1 for the demo model)",
             ge=1,
             le=100_000,
             other_names="frames frame_count video_length length n_frames frame_num video_frames number_of_frames "
@@ -129,7 +129,7 @@ class RenderRequest:
     timesteps: tuple[float, ...] | None = field(
         default=None,
         metadata=setting(
-            "a schedule that replaces `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: falling "
+            "a schedule that replaces `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: decreasing "
             "numbers, from at most 1000"
         ),
     )
@@ -180,7 +180,7 @@ class RenderRequest:
 
     @property
     def has_own_pass(self) -> bool:
-        """Whether it shares no pass of the transformer with others: one with media or windows."""
+        """Whether it never shares a pass of the transformer: so with media or windows."""
         return self.has_media or self.windows is not None
 
     @property

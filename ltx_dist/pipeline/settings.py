@@ -1,4 +1,4 @@
-"""How a setting of a clip is declared: once, as a field of a dataclass that says what it means and what it may be.
+"""Declares a setting of a clip once: as a dataclass field with its meaning and limits.
 
 `RenderRequest`, `SoundSettings` and `SecondPass` are such tables. Prompt rows, `defaults.*` of the config, the docs,
 `ltx-dist fields` and hints at other programs' names are derived from them.
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a field says beside its name, type and default.
+    """A setting's description, besides its name, type and default.
 
     ge, gt, le, lt: bounds of a number, as in pydantic. only_rows: a batch cannot set it for all of its clips.
     other_names: what other programs call it; the error for an unknown key suggests ours.

@@ -1,4 +1,4 @@
-"""Settings of clips with sound, which only LTX-2.x has, under diffusers' names."""
+"""Settings of clips with sound, which only LTX-2.x makes, under diffusers' names."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SoundSettings:
 
     stg_scale: float = field(
         metadata=setting(
-            "LTX-2: spatio-temporal guidance of the video; 0 turns it off, and saves a pass a step",
+            "LTX-2: spatio-temporal guidance of the video; 0 turns it off and saves one pass per step",
             ge=0,
         )
     )
     modality_scale: float = field(
         metadata=setting(
-            "LTX-2: how much video and sound are to fit; 1 turns it off, and saves a pass a step",
+            "LTX-2: how closely sound and video match; 1 turns it off and saves one pass per step",
             ge=0,
         )
     )
@@ -36,11 +36,13 @@ class SoundSettings:
     audio_modality_scale: float = field(metadata=setting("LTX-2: `modality_scale` of the sound", ge=0))
     spatio_temporal_guidance_blocks: tuple[int, ...] = field(
         default=(),
-        metadata=setting("LTX-2: blocks of the transformer that `stg_scale` and `audio_stg_scale` leave out"),
+        metadata=setting("LTX-2: blocks of the transformer that `stg_scale` and `audio_stg_scale` skip"),
     )
     sigmas: tuple[float, ...] | None = field(
         default=None,
-        metadata=setting("LTX-2: a schedule in place of `num_inference_steps`: falling, from at most 1; used as it is"),
+        metadata=setting(
+            "LTX-2: a schedule instead of `num_inference_steps`: decreasing, from at most 1; used as it is"
+        ),
     )
 
 
@@ -56,10 +58,10 @@ class SoundSecondPass:
 
     first_height: int
     first_width: int
-    sigmas: tuple[float, ...] = field(metadata=setting("LTX-2: the schedule; falling, from below 1"))
+    sigmas: tuple[float, ...] = field(metadata=setting("LTX-2: the schedule; decreasing, from below 1"))
     adain_factor: float = field(default=0.0, metadata=ADAIN)
     tone_map_compression_ratio: float = field(default=0.0, metadata=TONE_MAP)
-    audio: Literal["first", "second"] = field(default="second", metadata=setting("LTX-2: whose sound is kept"))
+    audio: Literal["first", "second"] = field(default="second", metadata=setting("LTX-2: the pass whose sound is kept"))
     loras: tuple[Lora, ...] = ()
 
     @property

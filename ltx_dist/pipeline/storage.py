@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class DecodeTiling:
-    """In which pieces the VAE decodes a clip: at most so many pixels high and wide, and so many frames long.
+    """The tiles in which the VAE decodes a clip: at most this many pixels high and wide, and frames long.
 
     None: not cut that way. Pieces overlap and are blended, so the pixels differ from those of another tiling: one is
     resolved for a whole batch, whichever worker decodes.
@@ -18,7 +18,7 @@ class DecodeTiling:
     tile_frames: int | None = None
 
     def of(self, height: int, width: int, num_frames: int, temporal_ratio: int) -> DecodeTiling:
-        """What it comes to for a clip: one that is no larger than a tile is not cut, and its pixels do not tell.
+        """The tiling that takes effect for a clip: one that is no larger than a tile is not cut.
 
         temporal_ratio: frames a latent frame of the VAE.
         """
@@ -38,7 +38,7 @@ TILE_OVERLAP_FRAMES = 8
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How weights lie on the device where not in the model's precision: each changes the pixels.
+    """How weights are stored on the device if not in the model's precision; each option changes the pixels.
 
     transformer: `float8` keeps linear layers in 8 bits, cast up as they are used. text_encoder: its linear layers.
     vae: its own precision, in which it also computes; `same` where that is the model's. It does not decide the latents.

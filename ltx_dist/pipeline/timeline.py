@@ -1,4 +1,4 @@
-"""Completions -> what happened when: lanes, makespan, busy shares, overlaps, and a picture of them in text."""
+"""Computes lanes, makespan, busy shares and overlaps from completions, and draws them as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TICK_CELLS = 10
 """Ticks of the time axis are at least this many cells apart, so that their numbers never touch."""
 
 SHORTEST = 1e-6
-"""Seconds the picture spans at least, so that a batch of nothing has an axis too."""
+"""Minimum seconds that the picture spans, so that an empty batch has an axis, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ def _lane(completion: Completion, recipe: Recipe) -> str:
 
 
 def went_wrong(completion: Completion) -> bool:
-    """Whether nothing came of it: the request failed there, or the worker was lost."""
+    """Whether the work was in vain: the request failed there, or the worker was lost."""
     return completion.error is not None or completion.failure is not None
 
 
 def first_start(completions: Iterable[Completion]) -> float:
-    """Seconds from the run's start, when its workers begin to load, to the first work; 0 of nothing.
+    """Seconds from the run's start, when its workers begin to load, to the first work; 0 if there is none.
 
     What was QUEUED on a worker that went was given out before that worker was up, as a rule: it never began.
     """
@@ -58,12 +58,12 @@ def first_start(completions: Iterable[Completion]) -> float:
 
 
 def makespan(completions: Sequence[Completion]) -> float:
-    """Seconds from the start of the first work to the end of the last; 0 of nothing. Start-up is not part of it."""
+    """Seconds from the start of the first work to the end of the last; 0 if there is none. Start-up does not count."""
     return max((c.finished for c in completions), default=0.0) - first_start(completions)
 
 
 def busy_shares(completions: Sequence[Completion], recipe: Recipe) -> dict[str, float]:
-    """By lane, the share of the makespan in which it had something to do: 0 to 1, however its completions overlap."""
+    """The busy share of each lane: the share of the makespan, 0 to 1, in which it had work, overlaps counted once."""
     total = makespan(completions)
     return {name: _busy_seconds(lane) / total if total else 0.0 for name, lane in lanes(completions, recipe).items()}
 

@@ -13,7 +13,7 @@ from ltx_dist.pipeline.request import RenderRequest
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One stage on one worker, in one pass: of one request, or of several alike that share it.
+    """One pass of a stage on one worker, for one request or for several equal ones that share it.
 
     The unit the scheduler decides and an executor runs. keys: of each request, the keys of its stages; the batch loop
     adds them, and they tell no two assignments apart.
@@ -37,7 +37,7 @@ class Assignment:
 
 
 class Failure(StrEnum):
-    """How an assignment ended that did not end well. What follows from it is decided in `engine/failures.py`.
+    """How an assignment failed. `engine/failures.py` decides what follows.
 
     ERROR: the stage raised, and the worker is as good as before. CRASH: its worker died, or its device raises at every
     call since, while it ran. HANG: nothing moved for too long, so the worker was ended. QUEUED: its worker died before
@@ -55,7 +55,7 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """What a worker says of an assignment it ran; small, so it always travels to the driver.
+    """A worker's report of an assignment; small, so it always travels to the driver.
 
     seconds: in the stage itself, on the worker's monotonic clock; of all its requests together. load_seconds: weights
         read or moved before it. latents_sha256: of each request, in their order, where the stage has latents.
@@ -117,7 +117,7 @@ class RenderResult:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """What a worker is doing now, for people to watch. `stage` is None while it waits.
+    """The state of a worker, for views. `stage` is None while it waits.
 
     request_ids: those that share what it does. step of num_steps: denoising steps done; 0 of 0 in the other stages.
     is_loading: it reads or moves the stage's weights.

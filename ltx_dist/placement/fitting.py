@@ -1,4 +1,4 @@
-"""One device's bytes and the stages it hosts -> residency and decode tiling, or what does not fit and what would."""
+"""Chooses residency and decode tiling for a device and its stages, or reports what does not fit and what would."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ltx_dist.placement.tilings import TilingCosts
 Wish = Literal["auto", "resident", "time_sliced", "streamed"]
 
 CUDA_CONTEXT = 600_000_000
-"""Bytes that a process takes of a GPU beside torch's allocator: the CUDA context, kernels, handles of cuBLAS and cuDNN
+"""Bytes of a GPU that a process takes besides torch's allocator: CUDA context, kernels, handles of cuBLAS and cuDNN
 (0.5 to 0.8 GB, published)."""
 
 DRIVER_RESERVE = 400_000_000
-"""Bytes of the board that no process gets: memory.total of `nvidia-smi` is 0.3 to 0.6 GB more than is usable."""
+"""Bytes that no process can use: memory.total of `nvidia-smi` is 0.3 to 0.6 GB more than is usable."""
 
 DEVICE_RESERVE: Mapping[Device, int] = {"cuda": CUDA_CONTEXT + DRIVER_RESERVE, "cpu": 800_000_000}
-"""Bytes that are gone before anything of ours; on a CPU the process with torch, diffusers and transformers imported
+"""Bytes in use before anything is loaded; on a CPU the process with torch, diffusers and transformers imported
 (0.6 GB)."""
 
 MAX_ELEMENTS = 2**31 - 1
@@ -33,7 +33,7 @@ MAX_ELEMENTS = 2**31 - 1
 `needs_64bit_indexing_no_split`)."""
 
 WAVE_OVERHEAD = 0.05
-"""Swaps may take this share of the time of a wave."""
+"""Maximum share of a wave's time that swaps may take."""
 
 MAX_WAVE = 100
 """Conditioning and latents of a waiting clip are some 4 MB on the host; beyond this a first clip takes long to come."""
@@ -44,7 +44,7 @@ MAX_TILING_COST = 1.6
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What is known of a batch's models. weights: bytes on the device, by component.
+    """The sizes of a batch's models. weights: bytes on the device, by component.
 
     blocks: by component, how many equal blocks it can be streamed in, and block_bytes of one; absent for one that
         cannot. memory: by stage; a stage without needs nothing beside its weights. ratios: the VAE's pixels and frames
@@ -83,7 +83,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class BatchDemand:
-    """What a batch asks of its devices.
+    """The demands of a batch on its devices.
 
     shapes: one request of each size in it. tilings: those allowed, cheapest first. batch_size: how many requests may
     share a pass. together: how many of each of the shapes can; 1 where it is not given. Working sets are kept once
@@ -141,7 +141,7 @@ class BatchDemand:
         """The first plan that fits in `capacity` bytes, in order of cost: resident, decoding in tiles, taking turns,
         streamed.
 
-        Where nobody knows the capacity, what was asked for is taken, or turns. Asked for by name, `streamed` streams
+        If the capacity is unknown, the requested residency is used, or turns. Requested by name, `streamed` streams
         every component that can be; else those alone that do not fit whole.
         Raises ValueError saying what does not fit and what would.
         """
@@ -159,7 +159,7 @@ class BatchDemand:
         raise ValueError(self._does_not_fit(device, capacity, stages, least, residency))
 
     def _plans(self, device: Device, stages: Sequence[str], whole: int | None) -> Iterator[MemoryPlan]:
-        """Every plan in order of cost. `whole`: what a stage must fit in not to be streamed."""
+        """All plans in order of cost. `whole`: the bytes that a stage must fit in to not be streamed."""
         cost, tilings = TilingCosts(self.shapes, self.models.ratios), self._indexable(device, stages)
         reserve = DEVICE_RESERVE[device]
         for tiling in takewhile(lambda one: one == tilings[0] or cost(one) <= MAX_TILING_COST, tilings):
@@ -172,7 +172,7 @@ class BatchDemand:
             yield self._streamed(device, stages, tiling, None if whole is None else whole - reserve)
 
     def _indexable(self, device: Device, stages: Sequence[str]) -> Sequence[DecodeTiling]:
-        """The tilings in which no tensor is too large for the device's kernels; the last one if all are."""
+        """The tilings whose tensors are small enough for the device's kernels; the last one if none are."""
         if device == "cpu":
             return self.tilings
         tilings = self.tilings
@@ -208,7 +208,7 @@ class BatchDemand:
     def _does_not_fit(
         self, device: Device, capacity: int, stages: Sequence[str], least: MemoryPlan, residency: str
     ) -> str:
-        """One line: the largest part, and the remedies that there are for it."""
+        """One line with the largest part and its remedies."""
         if residency != "auto":
             return (
                 f"placement.residency: {residency} needs at least {gigabytes(least.peak_bytes)} of the device's "
@@ -235,12 +235,12 @@ def _allowed(device: Device, capacity: int | None, residency: Wish) -> tuple[str
         return (residency,)
     if capacity is None:
         return ("resident",) if device == "cpu" else ("time_sliced",)
-    # Weights that pass through a CPU come from its own memory: nothing is won.
+    # On a CPU, streamed weights come from the same memory: nothing is gained.
     return ("resident", "time_sliced") if device == "cpu" else ("resident", "time_sliced", "streamed")
 
 
 def wave_size(swap_seconds: float, clip_seconds: float) -> int:
-    """K: how many clips a stage takes in a row so that swaps take `WAVE_OVERHEAD` of the time: ceil(S / (0.05 T))."""
+    """Clips that a stage takes in a row so that swaps take `WAVE_OVERHEAD` of the time: ceil(S / (0.05 T))."""
     assert clip_seconds > 0
     return min(MAX_WAVE, max(1, ceil(swap_seconds / (WAVE_OVERHEAD * clip_seconds) - 1e-9)))
 

@@ -1,4 +1,4 @@
-"""What workers take of their host's memory: page-locked copies of weights, casts while loading, frames, the process."""
+"""Plans the workers' host memory: page-locked copies of weights, casts while loading, frames, the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.fitting import BatchDemand, gigabytes
 
 PROCESS_BYTES = 1_500_000_000
-"""Of a process that renders on a GPU: torch, diffusers, transformers (0.6 GB), and the host's side of CUDA."""
+"""Bytes of a process that renders on a GPU: torch, diffusers, transformers (0.6 GB), and the host's side of CUDA."""
 
 SMALLEST_SLAB = 256 << 20
 """Page-locked memory is taken in powers of two, so that the end of the last slab is left over."""
@@ -34,7 +34,7 @@ class HostNeed:
 
 
 def host_need(worker: Worker, demand: BatchDemand) -> HostNeed:
-    """What the worker takes; of a worker on a CPU nothing, as its device is the host's memory."""
+    """The worker's host memory; nothing for a worker on a CPU, whose device is the host's memory."""
     if worker.device == "cpu":
         return HostNeed(0, 0, 0, "")
     models = demand.models
@@ -50,7 +50,7 @@ def host_need(worker: Worker, demand: BatchDemand) -> HostNeed:
 
 
 def require_host_memory(workers: Sequence[Worker], demand: BatchDemand, host_bytes: int | None) -> None:
-    """Raises ValueError where the workers of one host need more memory than it has, and says what would fit."""
+    """Raises ValueError if the workers of one host need more memory than it has, saying what would fit."""
     if host_bytes is None:
         return
     for of_host in _by_host(workers):
@@ -81,7 +81,7 @@ def _by_host(workers: Sequence[Worker]) -> Iterable[list[Worker]]:
 
 
 def _locked_bytes(weights: int, block: int) -> int:
-    """Bytes of the slabs that hold so many; see `weights/host_memory.py`, which takes them."""
+    """Bytes of the slabs that hold this many; see `weights/host_memory.py`, which allocates them."""
     slab = _power_of_two(max(SMALLEST_SLAB, 8 * block))
     whole, rest = divmod(weights, slab)
     return whole * slab + (_power_of_two(rest) if rest else 0)

@@ -1,4 +1,4 @@
-"""What there is to place workers on, device by device: a cluster of an 80 GB card and two of 24 GB is three entries."""
+"""The available devices: a cluster with an 80 GB card and two of 24 GB has three entries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One device. name: as its driver tells it, `NVIDIA GeForce RTX 4090`, or `cpu`.
+    """One device. name: from its driver, such as `NVIDIA GeForce RTX 4090`, or `cpu`.
 
     memory_bytes: None where the device does not tell it. node_id: Ray's hex id of its node; None is this machine.
     index: among the devices of its node that are visible.
@@ -21,7 +21,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The GPUs that are free, in a steady order, and the CPU cores and memory of the smallest host among theirs.
+    """The free GPUs, in a stable order, and the CPU cores and memory of their smallest host.
 
     node_ids: Ray's nodes that were looked at.
     """

@@ -1,4 +1,4 @@
-"""Which stages each device hosts: by the layout alone, or by what fits it.
+"""Decides the stages of each device: by the layout alone, or by what fits.
 
 Stages that run on the same components are hosted together: they share the loaded weights.
 """
@@ -15,7 +15,7 @@ Hosted = tuple[str, ...]
 """Stages of one device, in the recipe's order."""
 
 PINNED_DEVICES = 3
-"""One for what comes before the main stages, one for them and one for what comes after."""
+"""Three devices: for the stages before the main ones, for the main ones, and for those after."""
 
 
 def hosted_by_layout(layout: str, num_devices: int, recipe: Recipe, needed: Hosted) -> list[Hosted]:
@@ -54,9 +54,9 @@ def hosted_by_size(
     needed: Hosted,
     fits: Callable[[DeviceInfo, Hosted], bool],
 ) -> list[Hosted]:
-    """For each device what fits it all at once; a stage that then has no device goes to the smallest that can have it.
+    """For each device, the stages that fit at once; a stage without a device goes to the smallest that can hold it.
 
-    Where nothing holds the stage beside others, the smallest device runs all stages in turns.
+    If no device can hold it beside others, the smallest device runs all stages in turns.
     """
     sets = by_use(recipe, needed)
     hosted = [next((stages for stages in sets if fits(device, stages)), needed) for device in devices]
@@ -76,6 +76,6 @@ def hosted_by_size(
 
 
 def _others_host(hosted: Sequence[Hosted], index: int, stages: Hosted) -> bool:
-    """Whether what the device at `index` runs now and would no longer run is run elsewhere."""
+    """Whether other devices run all stages that the device at `index` would give up."""
     elsewhere = {stage for i, other in enumerate(hosted) if i != index for stage in other}
     return all(stage in stages or stage in elsewhere for stage in hosted[index])

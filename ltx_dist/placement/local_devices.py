@@ -1,4 +1,4 @@
-"""What this machine has, found without importing torch: planning must work, and fail, in milliseconds."""
+"""Finds this machine's devices without importing torch: planning must work, and fail, in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIG_SLICE = "MIG slice"
 
 
 DESCRIBED = "GPU as described"
-"""`DeviceInfo.name` of a GPU that is in the config and not in this machine."""
+"""`DeviceInfo.name` of a GPU that is only described by the config."""
 
 
 def local_inventory() -> Inventory:
@@ -33,7 +33,7 @@ def local_inventory() -> Inventory:
 
 
 def _usable_cores() -> int:
-    """Those that this process may run on; macOS does not tell, so all of them there."""
+    """The cores that this process may run on; all of them on macOS, which does not tell."""
     process = psutil.Process()
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 
@@ -67,7 +67,7 @@ def _read(path: Path) -> str:
 
 
 def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:
-    """For planning alone: where there are fewer GPUs than are asked for, as many of the memory that is asked for.
+    """For planning: if there are fewer GPUs than requested, the requested number with the requested memory.
 
     What a machine that is not here, or not bought yet, would do; its host's memory is unknown. The same inventory where
     nothing has to be made up.
@@ -80,7 +80,7 @@ def with_described(inventory: Inventory, device: str, devices: int | None, memor
 
 
 def check_order(inventory: Inventory) -> None:
-    """Raises ValueError where torch would number the GPUs of this machine otherwise than the inventory does."""
+    """Raises ValueError if torch would number this machine's GPUs differently from the inventory."""
     is_in_order = os.environ.get(CUDA_DEVICE_ORDER) == OURS[CUDA_DEVICE_ORDER]
     if not is_in_order and len({(gpu.name, gpu.memory_bytes) for gpu in inventory.gpus}) > 1:
         raise ValueError(
@@ -101,8 +101,8 @@ def _query_gpus() -> list[tuple[str, str, int | None, str]]:
         listing = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True).stdout
     except subprocess.TimeoutExpired:
         raise ValueError(
-            f"nvidia-smi does not answer within {ANSWER_SECONDS:.0f} s: restart the driver, or set "
-            "CUDA_VISIBLE_DEVICES to an empty text to render without GPUs"
+            f"nvidia-smi did not answer within {ANSWER_SECONDS:.0f} s: restart the driver, or set "
+            "CUDA_VISIBLE_DEVICES to an empty string to render without GPUs"
         ) from None
     except (OSError, subprocess.SubprocessError):
         return []

@@ -1,4 +1,4 @@
-"""Devices + sizes + config -> workers as data. Nothing but the workers tells one layout from another."""
+"""Turns devices, sizes and config into workers as data. Layouts differ only in their workers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.layouts import PINNED_DEVICES, Hosted, by_use, hosted_by_layout, hosted_by_size
 
 HOST_SHARE = 0.8
-"""Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips under plan."""
+"""Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips in work."""
 
 DEFAULT_QUEUE = 6
 """Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped: with 2,
 stages of alike length but unlike clips keep each other waiting. They are 4 to 9 MB each."""
 
 DEFAULT_WAVE = 8
-"""Clips that wait between two stages where a change of stage swaps weights and nothing predicts what that costs."""
+"""Clips that may wait between two stages if a change of stage swaps weights at an unknown cost."""
 
 HOST_SLOTS = 2
 """Clips whose frames are in the host's memory (120 to 660 MB each): one being encoded and one being decoded."""
@@ -47,12 +47,12 @@ class Wishes:
 
 
 def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hosted | None = None) -> Placement:
-    """The workers for these devices. `demand`: what the batch asks of them.
+    """The workers for these devices. `demand`: the batch's demands on them.
 
     needed: the device stages that the batch still has to run, in order; all if not given. What no worker hosts is
     never loaded.
 
-    Raises ValueError naming the field when the devices cannot carry the layout.
+    Raises ValueError naming the field if the devices cannot hold the layout.
     """
     devices = _devices(wishes, inventory)
     layout = wishes.layout if wishes.layout != "auto" else ("shared" if len(devices) == 1 else "replicated")
@@ -66,7 +66,7 @@ def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hos
 
     hosted = host(demand.stages if needed is None else needed)
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
-    # Tiles change the pixels, so they are those of the whole batch, whatever of it is done already.
+    # Tiles change the pixels, so they follow from the whole batch, even if part of it is done already.
     tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(demand.stages), strict=True)), demand))
     host_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
@@ -80,7 +80,7 @@ def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hos
 def with_device(
     placement: Placement, device: DeviceInfo, number: int, wishes: Wishes, demand: BatchDemand
 ) -> Placement:
-    """The placement with one worker more, its last, on a GPU that joined. `number`: of its name, used by none before.
+    """The placement with one more worker, its last, on a GPU that joined. `number`: for its name, never used before.
 
     In `pinned` it runs the main stages, as every device beyond the third; in `elastic` it runs what fits; in `shared`,
     which then is no longer one device, and elsewhere it runs all stages that the batch needs.
@@ -136,7 +136,7 @@ def worker_for(
 def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
     """The devices to use, in the order in which they get their stages."""
     if wishes.device == "cuda" and not inventory.gpus:
-        raise ValueError("placement.device: cuda was asked for and no GPU was found; use cpu, or check nvidia-smi")
+        raise ValueError("placement.device: cuda was requested, but no GPU was found; use cpu, or check nvidia-smi")
     if wishes.layout == "shared" and wishes.devices not in (None, 1):
         raise ValueError(f"placement.devices: shared uses one device, not {wishes.devices}; use replicated")
     if wishes.device == "cpu" or not inventory.gpus:
@@ -149,14 +149,14 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
     found = len(inventory.gpus)
     if wishes.devices is not None and wishes.devices > found:
         raise ValueError(
-            f"placement.devices: {wishes.devices} were asked for and {found} GPUs were found; use {found} or fewer"
+            f"placement.devices: {wishes.devices} GPUs were requested, but {found} were found; use {found} or fewer"
         )
     count = 1 if wishes.layout == "shared" else wishes.devices or found
     return list(inventory.gpus[:count])
 
 
 def _fits(wishes: Wishes, device: DeviceInfo, stages: Hosted, demand: BatchDemand) -> bool:
-    """Whether the device keeps the weights of all of these stages at once and has room to work."""
+    """Whether the device can hold the weights of all these stages at once, and their working sets."""
     try:
         return demand.plan_memory(_kind(device), _capacity(wishes, device), stages).residency == "resident"
     except ValueError:
@@ -177,7 +177,7 @@ def _capacity(wishes: Wishes, device: DeviceInfo) -> int | None:
 
 
 def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, Hosted]], demand: BatchDemand) -> DecodeTiling:
-    """The tiling of the device that needs the smallest pieces, for all. With one to choose from there is no choice."""
+    """The tiling for all devices: that of the device that needs the smallest tiles."""
     if len(demand.tilings) == 1:
         return demand.tilings[0]
     kinds = {(device.name, device.memory_bytes, stages): (device, stages) for device, stages in hosted}
@@ -198,12 +198,12 @@ def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> i
 
 
 def _host_bytes(wishes: Wishes, inventory: Inventory) -> int | None:
-    """Bytes of the smallest host, or what is wished for in its place."""
+    """Bytes of the smallest host, or the configured value."""
     return inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
 
 
 def with_changed(placement: Placement, changed: Worker, wishes: Wishes) -> Placement:
-    """The placement after one of its workers holds its weights in another way, with queues that suit that."""
+    """The placement after one of its workers changed its residency, with matching queue bounds."""
     workers = tuple(changed if worker.worker_id == changed.worker_id else worker for worker in placement.workers)
     return replace(placement, workers=workers, max_queued=_max_queued(wishes, placement.recipe, workers))
 

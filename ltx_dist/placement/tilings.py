@@ -1,4 +1,4 @@
-"""The ways to decode in pieces that a config allows, and what each costs."""
+"""The tilings that a config allows, and the cost of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TileLength = int | Literal["auto", "off"]
 
 SMALLEST_TILE_PIXELS = 256
 SMALLEST_TILE_FRAMES = 16
-"""Smaller tiles are overlap more than half: 16 frames cost 2.8 times the work of one piece."""
+"""Smallest tile: in smaller ones more than half is overlap; 16 frames cost 2.8 times the work of one piece."""
 
 
 class TilingCosts:
@@ -86,5 +86,5 @@ def _choices(name: str, asked: TileLength, step: int, smallest: int, end: int, r
         return [None, *range((end - 1) // step * step, smallest - 1, -step)]
     overlap = {"tile_size": TILE_OVERLAP_PIXELS, "tile_frames": TILE_OVERLAP_FRAMES}[name]
     if asked % ratio or asked <= overlap:
-        raise ValueError(f"decode.{name}: {asked} is no tile; use a multiple of {ratio} above {overlap}")
+        raise ValueError(f"decode.{name}: {asked} is not a valid tile; use a multiple of {ratio} above {overlap}")
     return [asked]

@@ -1,4 +1,4 @@
-"""Warns of a device that pages to the host's memory: it does not fail, it gets a hundred times slower.
+"""Warns if a device pages to host memory: it does not fail, but gets a hundred times slower.
 
 An RTX 4090 took 2.5 hours for a clip of half a minute because the text encoder had stayed on it
 (github.com/Lightricks/LTX-Video/issues/41).
@@ -14,17 +14,17 @@ from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Worker
 
 TOO_SLOW = 5.0
-"""Times its prediction that a stage may take: formulas are right within 2, and a cliff is a factor of 77 and more."""
+"""Multiple of its prediction that a stage may take: formulas are right within 2, paging costs a factor of 77."""
 
 WORTH_SAYING = 5.0
-"""Seconds below which a stage is not called slow: another program on the machine is enough for that."""
+"""Seconds below which a stage does not count as slow: another program on the machine may cause that."""
 
-REMEDY = "free the device of other programs, or set placement.memory_gb below what is free on it"
+REMEDY = "end other programs on the device, or set placement.memory_gb below what is free on it"
 
 
 @dataclass
 class CliffGuard:
-    """Looks at every completion; says each thing once for a worker's stage.
+    """Checks every completion; warns once per worker and stage.
 
     predicted: as known when the run began, so that a run that is slow from its start does not become its own measure.
     Where nothing was known of a device, the fastest clip so far is. workers: all there ever were; some join later.
@@ -42,7 +42,7 @@ class CliffGuard:
         return cls(before, workers)
 
     def look(self, completion: Completion) -> str | None:
-        """One line that says what is wrong and what to change, or None."""
+        """One line with the problem and the remedy, or None."""
         assignment, report = completion.assignment, completion.report
         worker = next((worker for worker in self.workers() if worker.worker_id == assignment.worker_id), None)
         if worker is None or completion.error is not None or assignment.stage not in worker.stages:

@@ -1,4 +1,4 @@
-"""How far a run was from what its work and workers allowed, and where the rest of the time went."""
+"""Compares a run with its lower bound, and shows where the rest of the time went."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ltx_dist.pipeline.worker import Worker
 class Losses:
     """Seconds of the makespan, as the mean over the workers; they add up to it.
 
-    work: in stages that ended well. in_vain: in stages that did not. swaps: weights read or moved between clips.
+    work: in stages that succeeded. in_vain: in stages that did not. swaps: weights read or moved between clips.
     fill, drain: before a worker's first assignment and after its last. handing_over: from giving an assignment to an
     idle worker to its start: Ray, and inputs that travel. waiting: the rest, with nothing to do.
     """
@@ -56,7 +56,7 @@ def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker],
 
 
 def losses(completions: Sequence[Completion], workers: Sequence[Worker], recipe: Recipe) -> Losses:
-    """Where the time of a run's devices went. Host stages run beside them and are left out."""
+    """Account for the time of a run's devices. Host stages run beside them and are left out."""
     total, origin = makespan(completions), first_start(completions)
     if not workers or not total:
         return Losses()

@@ -1,4 +1,4 @@
-"""A better order for what waits, looked for in small pieces while the devices work.
+"""Searches for a better order of waiting requests, in small pieces while the devices work.
 
 The rules of `ordering.py` are right about most of a batch and a percent or two off at its end, where workers run out of
 work one after the other. So, from the best of them, two requests at a time exchange their places, and what is predicted
@@ -24,13 +24,13 @@ from ltx_dist.planning.simulator import Todo, predict
 from ltx_dist.scheduling.scheduler import Scheduler
 
 MAX_SEARCHED = 512
-"""Requests that wait. With more, the end of the batch is far and the rules will do."""
+"""Maximum number of waiting requests. With more, the end of the batch is far and the rules suffice."""
 
 MAX_TRIES, MAX_IN_VAIN = 40, 20
 """Exchanges tried, and such in a row that bring nothing: four times as many gain 0.1 to 0.3 % more."""
 
 NEAR_ENOUGH = 1.002
-"""Times the lower bound: an order as good as that is not looked at any further."""
+"""Multiple of the lower bound at which an order is good enough."""
 
 PIECE = 50
 """Simulated completions between two yields, at most: a few milliseconds."""
@@ -75,7 +75,7 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
 
 
 def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Rest | None:
-    """None where there is nothing to put in order, or nothing to simulate until a worker is back."""
+    """None if there is nothing to order, or nothing to simulate until a worker is back."""
     there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
     waiting, running = scheduler.waiting(), scheduler.running()
     begun = {name: scheduler.left(name) for assignment in running for name in assignment.request_ids}
@@ -99,7 +99,7 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
 
 
 def _of_all(scheduler: Scheduler, placement: Placement, costs: Costs, rule: str) -> list[str]:
-    """The rule that was best for some requests, applied to all that wait."""
+    """The best rule for a sample of requests, applied to all that wait."""
     waiting = scheduler.waiting()
     return rules(placement, waiting, costs)[rule](list(waiting))
 
@@ -110,7 +110,7 @@ def _whole_work(recipe: Recipe, costs: Costs, name: str) -> Work:
 
 
 class _FrozenCosts:
-    """Costs as they are now, because they keep learning."""
+    """A snapshot of the costs, because they keep learning."""
 
     def __init__(self, costs: Costs, placement: Placement, todo: Todo) -> None:
         on_device = frozenset(placement.recipe.on_device)
@@ -151,7 +151,7 @@ class _Rest:
     _bound: float = field(default=0.0, init=False)
 
     def seconds(self, order: Sequence[str]) -> Pieces:
-        """Predicted of the rest in this order."""
+        """The predicted makespan of the rest in this order."""
         completions: list[Completion] = []
         begun = [name for assignment in self.running for name in assignment.request_ids]
         todo = {name: self.todo[name] for name in (*begun, *order)}

@@ -1,4 +1,4 @@
-"""In which order to submit a batch: a few orders are simulated, and the shortest is taken.
+"""Chooses the order in which to submit a batch: simulates a few and takes the one with the shortest makespan.
 
 Only the end of a batch and the filling of its stages depend on the order, and a rule that is right for one split of
 devices is wrong for another: longest first leaves short denoises with long decodes to the end, where they jam the
@@ -27,12 +27,12 @@ MAX_SIMULATED = 1000
 
 CLIPS_PER_WORKER = 8
 SHORT_PER_WORKER = 4
-"""Clips that end a batch so that its workers end together."""
+"""Number of clips at the end of a batch that are ordered so that its workers end together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """An order by name, and what it is predicted to come to. scale: clips that each simulated one stands for."""
+    """An order by name, with its prediction. scale: clips that each simulated one stands for."""
 
     name: str
     request_ids: tuple[str, ...]
@@ -45,7 +45,7 @@ class Ordered:
 
 
 def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
-    """The order with the shortest predicted makespan; that of submission unless another is worth it."""
+    """The order with the shortest predicted makespan; that of submission unless another saves enough."""
     request_ids = list(todo)
     sample = sampled(request_ids, len(placement.workers))
     by_name = rules(placement, todo, costs)
@@ -63,7 +63,7 @@ def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
 def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
     """The requests that represent all in a simulation, in their order: all, or so many at random.
 
-    Every n-th could be the short ones of a batch in which long and short come in turns.
+    Every n-th could be the short ones of a batch in which long and short alternate.
     """
     size = max(MAX_SIMULATED, CLIPS_PER_WORKER * num_workers)
     if len(request_ids) <= size:
@@ -100,7 +100,7 @@ def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
         return first + sorted((name for name in ids if before[name] > after[name]), key=lambda name: -after[name])
 
     def interleaved(ids: Sequence[str]) -> list[str]:
-        """Long and short in turns, so that neither the transformers nor the decoders get all of theirs at once."""
+        """Long and short alternating, so that neither transformers nor decoders get all of theirs at once."""
         by_length = longest_first(ids)
         half = (len(by_length) + 1) // 2
         short = by_length[half:]
@@ -117,5 +117,5 @@ def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
         "short ones last": short_last,
         "longest first": longest_first,
         "Johnson's rule": johnson,
-        "long and short in turns": interleaved,
+        "long and short alternating": interleaved,
     }

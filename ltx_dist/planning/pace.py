@@ -1,4 +1,4 @@
-"""How long a batch will still take: its plan, stretched to the speed that was measured."""
+"""Predicts the remaining time of a batch: its plan, scaled to the measured speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts side by side: each that can be placed is simulated with the predicted costs, and the shortest is taken."""
+"""Compares layouts: simulates each with the predicted costs, and takes the one with the shortest makespan."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SHORTER = 0.01
 """A layout must save this share of the makespan to be taken before a plainer one."""
 
 WELL_FILLED = 0.8
-"""A device that is busy for less of the makespan than this could have done more clips in it."""
+"""A device that is busy for a smaller share of the makespan than this could have rendered more clips."""
 
 PLAINEST_FIRST: tuple[Literal["auto", "elastic", "pinned"], ...] = ("auto", "elastic", "pinned")
-"""What is planned for `auto`. To place `auto` itself is the plainest: shared on one device, replicated on several."""
+"""The layouts compared for `auto`. `auto` itself is the plainest: shared on one device, replicated on several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a layout is predicted to do with a batch. busy: share of the makespan, by worker."""
+    """The prediction for a layout. busy: share of the makespan, by worker."""
 
     placement: Placement
     order: Ordered
@@ -64,7 +64,7 @@ def forecasts(
     todo: Todo,
     costs: Costs,
 ) -> list[Forecast]:
-    """Forecasts of the layouts that the wishes and the devices allow, best first; of one alone if it was wished for.
+    """Forecasts of the layouts that the config and the devices allow, best first.
 
     Raises ValueError naming the field when no layout can be placed.
     """
@@ -127,17 +127,20 @@ def advice(best: Forecast) -> str:
     if best.bound.by == ALL_WORK or len(workers) == 1:
         sliced = sum(worker.residency == "time_sliced" for worker in workers)
         if sliced:
-            return f"{sliced} of {len(workers)} devices must swap weights: smaller weights or more memory save that."
+            return (
+                f"{sliced} of {len(workers)} devices must swap weights: smaller weights or more memory would "
+                "avoid that."
+            )
         idlest = min(best.busy.get(worker.worker_id, 0.0) for worker in workers)
         if idlest < WELL_FILLED:
             return (
                 f"Too few clips to keep every device busy (one is busy {idlest:.0%}): more clips would take no longer."
             )
-        return "All devices are busy to the end: only another or a faster device would shorten this batch."
+        return "All devices are busy to the end: only more or faster devices would shorten this batch."
     hosts = [worker for worker in workers if best.bound.by in worker.stages]
     noun = best.placement.recipe[best.bound.by].label.noun
     if len(hosts) == len(workers):
-        return f"All devices run {noun}, which takes nearly all of the time: another or a faster device would help."
+        return f"All devices run {noun}, which takes nearly all of the time: more or faster devices would help."
     spare = min((w for w in workers if w not in hosts), key=lambda w: best.busy.get(w.worker_id, 0.0))
     return (
         f"The bottleneck is {noun}: let one more device run it "

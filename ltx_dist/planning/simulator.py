@@ -1,4 +1,4 @@
-"""The scheduler on a virtual clock: what a batch will do, without a device or a second spent."""
+"""Runs the scheduler on a virtual clock to predict a batch, without devices."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def predict(
 
 
 def _work_key(costs: Costs) -> BatchKey:
-    """Requests of equal work share a pass."""
+    """The batch key: requests of equal work may share a pass."""
 
     def key(stage: str, request_id: str) -> float:
         return costs.work(request_id, stage)
@@ -110,7 +110,7 @@ def _work_key(costs: Costs) -> BatchKey:
 
 
 class _Loads:
-    """What is on the device of each worker whose components take turns."""
+    """Tracks the components on the device of each worker that takes turns."""
 
     def __init__(self, placement: Placement, swap: Swap | None, running: Iterable[Assignment]) -> None:
         self._workers: Mapping[str, Worker] = {worker.worker_id: worker for worker in placement.workers}
@@ -129,7 +129,7 @@ class _Loads:
 
 
 class _Fixed:
-    """Costs that learn nothing: a simulation must not be taken for a measurement."""
+    """Costs that do not learn: a simulation is not a measurement."""
 
     def __init__(self, costs: Costs) -> None:
         self.work, self.rate, self.swap_seconds = costs.work, costs.rate, costs.swap_seconds

@@ -1,4 +1,4 @@
-"""What kept a batch from being faster, in one sentence of measured facts."""
+"""States in one sentence what limited a batch, from measurements."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ltx_dist.report.run_record import recorded_completions
 from ltx_dist.report.tally import precise_duration
 
 SATURATED = 0.9
-"""A worker that was busy for this share of the makespan could hardly have done more."""
+"""A worker that was busy for this share of the makespan counts as saturated."""
 
 
 def advice(record: Mapping[str, Any], recipe: Recipe) -> str:
-    """What kept the batch from being faster, in a sentence of measured facts; empty where there are none yet."""
+    """One sentence about what limited the batch, from measurements; empty if there are none yet."""
     hosts = {stage: [w["worker_id"] for w in record["workers"] if stage in w["stages"]] for stage in recipe.on_device}
     # Host stages run beside the devices' work: they bound nothing that another device could shorten.
     completions = [c for c in recorded_completions(dict(record)) if not went_wrong(c) and hosts.get(c.assignment.stage)]
@@ -42,12 +42,12 @@ def advice(record: Mapping[str, Any], recipe: Recipe) -> str:
         return f"The bottleneck is {noun}, yet {who} waited {1 - busy:.0%} of the makespan.{loaded}"
     if len(hosts[pole]) == len(record["workers"]):
         every = "The worker was" if len(hosts[pole]) == 1 else "The workers were"
-        return f"{every} busy {busy:.0%} of the makespan: only another or a faster device would shorten this batch."
+        return f"{every} busy {busy:.0%} of the makespan: only more or faster devices would shorten this batch."
     return f"The bottleneck is {noun}: {who} {was} busy {busy:.0%}; another worker for it would help most."
 
 
 def _sums(completions: list[Completion]) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of work by clip, which has its part of a pass that it shared, and by stage."""
+    """Seconds of work by clip, with its part of shared passes, and by stage."""
     by_clip: dict[str, float] = {}
     by_stage: dict[str, float] = {}
     for completion in completions:

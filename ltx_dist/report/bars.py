@@ -54,7 +54,7 @@ def lanes_of(
 
 
 def _bars(lane: Sequence[Completion], origin: float, order: Mapping[str, int], recipe: Recipe) -> list[Bar]:
-    """Clip by clip in two shades, counted in the lane: over all clips, every second lane would have but one."""
+    """Alternate two shades from clip to clip within a lane: over all clips, every second lane would have only one."""
     firsts = dict.fromkeys(c.assignment.request_ids[0] for c in lane)
     shades = {name: position % 2 for position, name in enumerate(firsts)}
     return [

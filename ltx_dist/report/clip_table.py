@@ -52,7 +52,7 @@ def _column(key: str) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # of a sidecar that is not ours: JSON has no such number
+        return None  # from a foreign sidecar: JSON has no such number
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
     return value

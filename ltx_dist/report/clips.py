@@ -21,7 +21,7 @@ from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
 
 DIGESTS = ("frames_sha256", "audio_sha256", "mp4_sha256")
-"""Those of what one sees and hears; the sidecar has the others."""
+"""The digests of what one sees and hears; the sidecar has the others."""
 
 Picture = tuple[str, str, bool]
 """What a clip was made from: a label, the file's URL relative to the page, and whether it is a video."""
@@ -55,7 +55,7 @@ class Clip:
 
 
 def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
-    """Every clip of the folder, finished or failed, in the order of names (2 before 10)."""
+    """All clips of the folder, finished or failed, sorted by name (2 before 10)."""
     return [_clip(folder, name, recipe) for name in clip_names(folder)]
 
 
@@ -95,7 +95,7 @@ def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
 
 
 def _url_of(folder: Path, name: str) -> str | None:
-    """Of a file of the folder, or of what was uploaded from it; None where there is no such file."""
+    """The URL of a file in the folder, or of its upload; None if there is no such file."""
     there = (folder / name).is_file() or is_uploaded(folder, name)
     return quote(os.fsencode(name)) if there else None
 
@@ -103,7 +103,7 @@ def _url_of(folder: Path, name: str) -> str | None:
 def _worker_and_seconds(report: Mapping[str, Any]) -> tuple[str, float]:
     seconds = report["seconds"]
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        raise ValueError(f"{seconds!r} are no seconds")
+        raise ValueError(f"{seconds!r} is not a number of seconds")
     return str(report["worker"]), float(seconds)
 
 

@@ -17,7 +17,7 @@ from ltx_dist.pipeline.sound import SoundSecondPass
 _UNASKED: dict[str, Any] = {
     field.name: json.loads(json.dumps(field.default)) for field in fields(RenderRequest) if field.default is not MISSING
 }
-"""Settings of a request that says nothing of them; there are some that a row cannot have."""
+"""Settings of a request that does not have them; some of them a row cannot have."""
 
 _FIELDS = frozenset(Row.model_fields)
 
@@ -55,7 +55,7 @@ def options_of(settings: Mapping[str, Any]) -> str:
 
 
 def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A request as a row asks for it: media and LoRAs by their places, the settings of sound side by side."""
+    """A request in the form of a row: media and LoRAs by their paths, the settings of sound side by side."""
     row = dict(request)
     sound, second, conditions = row.pop("sound", None), row.pop("second_pass", None), row.pop("conditions", None)
     video, reference, loras = (row.pop(key, None) for key in ("video", "reference", "loras"))

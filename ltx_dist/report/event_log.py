@@ -1,4 +1,4 @@
-"""What happens in a batch, for programs that follow it: `--json-events FILE` has one JSON object per line.
+"""Writes the events of a batch for programs that follow it: `--json-events FILE` gets one JSON object per line.
 
 Each has `event`, `time` (UTC), and:
 
@@ -38,7 +38,7 @@ class Events:
 
     @contextmanager
     def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
-        """Tell the start of a batch, and its end however it ends."""
+        """Send the start of a batch, and its end however it ends."""
         self._batch_started(run.placement, run.counts)
         try:
             yield
@@ -87,7 +87,7 @@ class EventLog:
             self._path = path.expanduser()
             self._file = os.open(self._path, flags, 0o666)  # unbuffered: nothing is left to fail at the end
         except RuntimeError:
-            raise ValueError(f"--json-events: {path}: no such user; write the path out") from None
+            raise ValueError(f"--json-events: {path}: no such user; write the full path") from None
         except OSError as error:
             raise ValueError(f"--json-events: cannot write {path}: {error.strerror}") from None
 

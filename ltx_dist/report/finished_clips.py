@@ -1,4 +1,4 @@
-"""The finished clips of an output folder with what their sidecars tell, and those that are not finished, with why."""
+"""Finds the finished clips of an output folder with their sidecars, and the unfinished ones with the reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LeftOut:
 
 
 def finished_clips(folder: Path, url: str | None = None) -> tuple[list[FinishedClip], list[LeftOut]]:
-    """Both kinds, in the order of names. An mp4 is taken for its clip's by its size; `ltx-dist verify` reads it.
+    """Both kinds, sorted by name. Only an mp4's size is checked here; `ltx-dist verify` reads it.
 
     url: of the output that `folder` stages for, or was fetched from.
     """

@@ -24,7 +24,7 @@ def headline(record: Mapping[str, Any] | None, clips: Sequence[Clip], makespan_s
         ended = record["done"] - record.get("skipped", 0) + record["failed"]
         facts += [duration(makespan_seconds), f"{rate_text(3600 * ended / makespan_seconds)} clips/h"]
     if record.get("skipped"):
-        facts.append(f"{record['skipped']} there before")
+        facts.append(f"{record['skipped']} finished earlier")
     return facts
 
 

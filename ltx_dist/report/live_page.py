@@ -25,7 +25,7 @@ class LivePage:
         self._due = time.monotonic() + PAGE_EVERY
 
     def refresh(self, run: RunProgress, out: Output) -> None:
-        """Write if it is time. A full disk is reported by publishing, not here."""
+        """Write if it is due. A full disk is reported by publishing, not here."""
         started = time.monotonic()
         if started < self._due:
             return

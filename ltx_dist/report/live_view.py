@@ -1,4 +1,4 @@
-"""For a terminal: the batch, its queues and one row per worker, redrawn a few times per second.
+"""The terminal view: the batch, its queues and one row per worker, redrawn a few times per second.
 
 Finished clips scroll by above. Every line fits the terminal's width, whatever that is at the moment.
 """
@@ -23,10 +23,10 @@ from ltx_dist.pipeline.work import Completion, RenderResult, WorkerState
 from ltx_dist.report.tally import Tally
 
 AskWorkers = Callable[[], Sequence[WorkerState]]
-"""What each worker does at the moment; must not block."""
+"""Returns the current state of each worker; must not block."""
 
 AskQueues = Callable[[], Mapping[str, int]]
-"""How many clips wait in front of each stage; must not block."""
+"""Returns how many clips wait for each stage; must not block."""
 
 WIDE, NARROW = 110, 64
 """Cells from which the names of components fit, and below which bars, components and memory do not."""

@@ -39,7 +39,7 @@ def rows_as_json_lines(rows: list[Row]) -> bytes:
 
 
 def _read_rows(path: Path) -> list[Row] | None:
-    """The rows that we wrote; none where there is no file; None where it is not ours."""
+    """The rows that we wrote; empty if there is no file; None if it is not ours."""
     try:
         rows = [json.loads(line) for line in read_found(path, MAX_RUN_BYTES).splitlines()]
     except FileNotFoundError:

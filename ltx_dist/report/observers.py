@@ -13,7 +13,7 @@ from ltx_dist.report.run_record import RunProgress
 
 
 class Watcher(Protocol):
-    """Called in the batch's own loop (stages) and in the thread that publishes (clips), one call at a time.
+    """Called in the batch loop (stages) and in the publishing thread (clips), one call at a time.
 
     So neither may take long.
     """
@@ -26,12 +26,12 @@ class Watcher(Protocol):
 
 
 class Follower(Watcher, Protocol):
-    """A watcher that is given the batch as a whole, too."""
+    """A watcher that also sees the start and end of the batch."""
 
     def batch(self, run: RunProgress, warn: Callable[[str], None]) -> AbstractContextManager[None]:
         """Entered before anything is rendered, when `run` knows which clips are there; left when the run has ended.
 
-        warn: tells people that something is not as it should be.
+        warn: shows a warning to users.
         """
         ...
 
@@ -58,7 +58,7 @@ class Watchers:
 
 
 class Warnings:
-    """Prints warnings that a person should act on, and keeps them for `run.json`."""
+    """Prints warnings that users should act on, and keeps them for `run.json`."""
 
     def __init__(self, guard: CliffGuard, run: RunProgress, say: Callable[[str], None]) -> None:
         self._guard, self._run, self._say = guard, run, say

@@ -45,7 +45,7 @@ STATES = {None: "running", 0: "done", 1: "ended by an error", 3: "finished, some
 """By exit code, for people; None is also what a killed run leaves behind."""
 
 LOSSES = {
-    "work": ("working", "in stages that ended well"),
+    "work": ("working", "in stages that succeeded"),
     "in_vain": ("failed work", "in stages that failed, or whose worker was lost"),
     "swaps": ("loading weights", "weights read or moved between clips"),
     "fill": ("before the first clip", "until a worker got its first clip"),
@@ -67,7 +67,7 @@ def write_report(folder: Path, held: HeldFolder | None = None) -> Path:
 
 
 def render_page(folder: Path) -> str:
-    """The page as text. It has no clock and no random part: the same folder gives the same page."""
+    """The page's HTML. It uses no clock and no randomness: the same folder gives the same page."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
@@ -91,7 +91,7 @@ def render_page(folder: Path) -> str:
 
 
 def _run(record: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """What the template asks of a run."""
+    """The template's values about a run."""
     completions = recorded_completions(record)
     lanes, names = lanes_of(record, completions, recipe)
     total, bound = makespan(completions), record["lower_bound_seconds"]
@@ -140,14 +140,14 @@ def _shares(losses: Mapping[str, float], total: float) -> list[tuple[str, str, s
 
 
 def _shown(value: object) -> object:
-    """Every value on its way to the page: text without control characters, its line breaks kept."""
+    """A value for the page, as text without control characters except line breaks."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     return clean_lines(value)
 
 
 def _json(value: object) -> Markup:
-    """JSON that no parser takes for the end of its element, in ASCII, so that no terminal obeys it."""
+    """JSON that cannot end its HTML element, in ASCII, so that no terminal interprets it."""
     text = json.dumps(value, separators=(",", ":"))
     for character in "<>&\x7f":
         text = text.replace(character, f"\\u{ord(character):04x}")

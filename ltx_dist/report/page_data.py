@@ -59,7 +59,7 @@ def _clip_data(
 
 
 def _shared(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What is in every one of them, with the same value."""
+    """The entries that all of them share, with equal values."""
     first, *others = parts or [{}]
     shared = dict(first)
     for part in others:

@@ -1,4 +1,4 @@
-"""For files, pipes and logs: one line per finished clip, and one about the batch every 30 s. Never cut or wrapped."""
+"""The view for files, pipes and logs: one line per finished clip, and one about the batch every 30 s, never cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view that suits where a batch writes to: live on a terminal, plain lines anywhere else."""
+"""Chooses the view: live in a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def progress_of(
     queue_lengths: AskQueues,
     planned_ends: Sequence[float] = (),
 ) -> Iterator[LiveView | PlainView]:
-    """A view for as long as the batch runs. `already_done` of the `total` clips were there before this run."""
+    """A view while the batch runs. `already_done` of the `total` clips were finished before this run."""
     tally = Tally(recipe, total, already_done, time.monotonic, planned_ends)
     if console.is_terminal and not console.is_dumb_terminal:
         live = LiveView(tally, console, worker_states, queue_lengths)

@@ -1,4 +1,4 @@
-"""Whether a run record is one of ours: every part that a view reads is there, of its kind, and finite.
+"""Checks that a run record is one of ours: every part that a view reads exists, has the right type, and is finite.
 
 `run.json` may have been edited, or come from elsewhere; views read it as it is once it has passed here.
 """
@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, cast
 
 MAX_SECONDS = 1e10
-"""Three centuries. Durations are drawn and multiplied, and what is far larger would overflow."""
+"""Maximum seconds, three centuries: durations are drawn and multiplied, and larger ones would overflow."""
 
 
 def check_kinds(record: Any) -> None:

@@ -149,7 +149,7 @@ def read_run_record(folder: Path) -> dict[str, Any]:
 
 
 def _is_run_record(record: Any) -> bool:
-    """Whether everything is there, and of its kind, that anyone reads of it."""
+    """Whether all parts that are read exist and have the right type."""
     try:
         check_kinds(record)
         recipe = recorded_recipe(record)
@@ -166,7 +166,7 @@ def _is_run_record(record: Any) -> bool:
 
 
 def recorded_completions(record: dict[str, Any]) -> list[Completion]:
-    """The events of a run as completions again: their times, without the videos."""
+    """The events of a run as completions: their times, without the videos."""
     return [
         Completion(
             Assignment((event["request_id"], *event.get("shared_with", ())), event["stage"], event["worker_id"]),

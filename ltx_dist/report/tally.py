@@ -1,4 +1,4 @@
-"""The progress of a batch in words: counts, pace, and the line for a finished clip."""
+"""Words the progress of a batch: counts, pace, and the line for a finished clip."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Tally:
         return self._started if self._began is None else self._began
 
     def pace(self) -> str:
-        """`214 clips/h, 3 min 30 s left`, as far as it is known; until the first clip ends, what the plan says."""
+        """`214 clips/h, 3 min 30 s left`, as far as known; until the first clip ends, the planned time."""
         rate, eta = self.clips_an_hour(), self.eta()
         if self._began is not None and eta is None and self._pace.planned_seconds is not None:
             return f"{duration(self._pace.planned_seconds)} planned"
@@ -88,14 +88,14 @@ class Tally:
     def so_far(self, queued: Mapping[str, int]) -> str:
         """One line for a log, during the batch."""
         if not self.has_begun:
-            return f"-- {duration(self.elapsed())}: the workers load their models, or are at the first stage"
+            return f"-- {duration(self.elapsed())}: loading models, or in the first stage"
         parts = [f"{self.ended} of {self.total} ended, {self.failed} failed", self.pace(), waiting(queued, self.recipe)]
         return f"-- {duration(self.elapsed())}: " + "; ".join(part for part in parts if part)
 
     def summary(self) -> str:
         parts = [f"{self.done} done"]
         if self.already_done:
-            parts = [f"{self.done} done ({self.already_done} of them before)"]
+            parts = [f"{self.done} done ({self.already_done} of them earlier)"]
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.ended < self.total:
@@ -146,7 +146,7 @@ def duration(seconds: float) -> str:
 
 
 def precise_duration(seconds: float) -> str:
-    """As `duration`, with digits below the second where they tell something."""
+    """Like `duration`, with decimals of a second where they matter."""
     return duration(seconds) if seconds >= 59.95 else f"{seconds:.{1 if seconds >= 9.995 else 2}f} s"
 
 

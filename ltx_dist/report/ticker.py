@@ -1,4 +1,4 @@
-"""Something done every so often beside a loop that may be busy for minutes: a local batch renders in its own thread."""
+"""Calls a function periodically in a thread, beside a loop that may be busy for minutes."""
 
 from __future__ import annotations
 

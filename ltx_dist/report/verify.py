@@ -39,7 +39,7 @@ class Verdict:
 
 
 def verify_folder(folder: Path) -> Iterator[Verdict]:
-    """A verdict for each clip of `folder`, by name: finished, failed, without its other half, or not made yet.
+    """A verdict for each clip of `folder`, by name: finished, failed, incomplete, or not made yet.
 
     Raises ValueError when there is no such folder or no run wrote to it.
     """

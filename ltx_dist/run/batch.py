@@ -1,4 +1,4 @@
-"""A batch as asked for, checked without torch."""
+"""A batch of requests with its checkpoint and settings, checked without torch."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Batch:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Clips of which nothing can be made in this run."""
+        """Names of clips that this run cannot render."""
         given = {request.request_id for request in self.requests}
         return tuple(name for name in self.names if name not in given)
 
@@ -74,15 +74,15 @@ class Batch:
 
     @cached_property
     def todo(self) -> dict[str, tuple[str, ...]]:
-        """The stages of each request, if nothing of it is made yet."""
+        """The stages of each request, assuming that none has run yet."""
         return {request.request_id: self.family.recipe.of(request) for request in self.requests}
 
     def placement(self, inventory: Inventory, todo: Todo | None = None) -> Placement:
-        """The best placement. Raises ValueError when the devices cannot carry the layout that was asked for."""
+        """The best placement. Raises ValueError if the devices cannot hold the requested layout."""
         return self.forecasts(inventory, todo)[0].placement
 
     def forecasts(self, inventory: Inventory, todo: Todo | None = None) -> list[Forecast]:
-        """What the layouts that were asked for are predicted to take, the best first. Raises ValueError likewise.
+        """Forecasts of the requested layouts, best first. Raises ValueError likewise.
 
         todo: the stages that each request still has to run; all of its stages if not given.
         """
@@ -92,7 +92,8 @@ class Batch:
         found = forecasts(wishes, inventory, self.demand(precision), left, self.costs(precision))
         if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
             raise ValueError(
-                "model.text_encoder_quantization: int4 saves nothing on a CPU: torchao keeps 4 bits in 8; use int8"
+                "model.text_encoder_quantization: int4 saves nothing on a CPU, where torchao stores 4 bits in "
+                "8; use int8"
             )
         return found
 
@@ -108,10 +109,10 @@ class Batch:
         return "float32" if on_cpu else "bfloat16"
 
     def storage(self, precision: str) -> Storage:
-        """A VAE's precision that is the model's is none of its own: both ask for the same clips.
+        """The VAE's precision if it differs from the model's: one that is equal gives the same clips as none.
 
-        `auto` beside float16 is float32: nobody has shown that the VAE's values fit into float16. (LTX-2's VAE has the
-        model's precision always.)
+        `auto` with float16 is float32: nobody has shown that the VAE's values fit into float16. (LTX-2's VAE always
+        has the model's precision.)
         """
         model = self.config.model
         wished: Any = model.vae_precision
@@ -121,7 +122,7 @@ class Batch:
         return Storage(model.transformer_storage, model.text_encoder_quantization, vae)
 
     def making(self, digest: Mapping[str, str], precision: str) -> Making:
-        """What the keys of all its requests have in common."""
+        """The part of the keys that all requests share."""
         checkpoint, family = self.checkpoint, self.family
         return Making(
             family.recipe,
@@ -136,7 +137,7 @@ class Batch:
         )
 
     def demand(self, precision: str) -> BatchDemand:
-        """What the batch asks of its devices. Raises ValueError for a tile that is none."""
+        """The memory and work that the batch demands of devices. Raises ValueError for an invalid tile."""
         family, checkpoint, storage = self.family, self.checkpoint, self.storage(precision)
         configs = component_configs(family, checkpoint)
         weights = family.weight_bytes(configs, checkpoint.num_loaded(), precision, storage)
@@ -170,7 +171,7 @@ class Batch:
 def open_batch(
     prompts: Prompts, config: RenderConfig, fetch: Fetch = fetch_snapshot, images: Path | None = None
 ) -> Batch:
-    """Read and check everything that a run needs. Raises ValueError with every mistake found.
+    """Read and check everything that a run needs. Raises ValueError with all errors.
 
     prompts: as in `read_prompts`. fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub
     is not downloaded. images: a folder with the first frames of the clips of the same names.
@@ -204,7 +205,7 @@ def open_batch(
 
 
 def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
-    """Raises ValueError for a setting of the model that LTX-2's loader would not heed."""
+    """Raises ValueError for a model setting that LTX-2's loader would ignore."""
     if model.text_encoder_quantization != "none":
         raise ValueError(
             "model.text_encoder_quantization: Gemma is loaded in the model's precision only, and streamed where it "
@@ -217,7 +218,7 @@ def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
 
 
 def _is_cast(checkpoint: Checkpoint, component: str, precision: str) -> bool:
-    """Whether most of a component is stored in another dtype than it is loaded in, and so not mapped but copied."""
+    """Whether most of a component is loaded in another dtype than it is stored in, so that it is copied, not mapped."""
     stored, elements = checkpoint.weights.get(component), checkpoint.num_parameters.get(component)
     if stored is None or elements is None:
         return False
@@ -226,7 +227,7 @@ def _is_cast(checkpoint: Checkpoint, component: str, precision: str) -> bool:
 
 
 def _shape(request: RenderRequest) -> tuple[object, ...]:
-    """What decides how much memory a request takes, and which stages it runs."""
+    """The settings that decide how much memory a request takes, and which stages it runs."""
     guided = request.guidance_scale > 1, request.do_classifier_free_guidance
     size = request.height, request.width, request.num_frames, request.max_sequence_length, guided
     conditions = tuple((one.is_video, one.frame_index, one.num_frames) for one in request.conditions)

@@ -1,4 +1,4 @@
-"""What a batch is predicted to cost: operations by the checkpoint's configs, corrected by what earlier runs took."""
+"""Predicted costs of a batch: operations from the checkpoint's configs, corrected by times of earlier runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ltx_dist.store.files import write_atomically
 from ltx_dist.user_cache import user_cache
 
 MAX_CORRECTION = 1e4
-"""A correction beyond this, either way, is no measurement: the file was damaged."""
+"""A correction beyond this factor, either way, cannot be a measurement: the file was damaged."""
 
 
 def predicted_costs(
@@ -28,7 +28,7 @@ def predicted_costs(
     requests: Iterable[RenderRequest],
     storage: Storage = PLAIN,
 ) -> PredictedCosts:
-    """Costs of these requests, corrected by what runs of such a model on such devices took."""
+    """Costs of these requests, corrected by earlier runs of such a model on such devices."""
     configs = component_configs(family, checkpoint)
     ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
     known: dict[RenderRequest, Work] = {}
@@ -54,7 +54,7 @@ def predicted_costs(
 def keep_corrections(
     costs: PredictedCosts, family: Family, checkpoint: Checkpoint, precision: str, storage: Storage = PLAIN
 ) -> None:
-    """Keep what this run measured for the next plan. A cache that cannot be written is as good as none."""
+    """Save this run's measurements for the next plan; a cache that cannot be written is ignored."""
     _CostStore(family, checkpoint, precision, storage).save(costs.learned())
 
 

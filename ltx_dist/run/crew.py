@@ -1,4 +1,4 @@
-"""The workers of a run: those it begins with, and one for each GPU that joins the cluster meanwhile."""
+"""The workers of a run: those it starts with, and one for each GPU that joins the cluster later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ltx_dist.worker.stage_worker import WorkerSpec
 
 
 class Crew:
-    """`placement` has every worker there ever was, also those that are gone."""
+    """`placement` has every worker of the run so far, including lost ones."""
 
     def __init__(self, placed: PlacedBatch) -> None:
         self._placed = placed
@@ -27,19 +27,19 @@ class Crew:
         return [self._spec(worker) for worker in self.placement.workers]
 
     def hire(self, gpu: DeviceInfo, num_workers: int) -> WorkerSpec | None:
-        """A worker for a GPU that joined; None if the run has as many as it may, `num_workers`, or it does not fit."""
+        """A worker for a GPU that joined; None if the run already has `num_workers`, or if it does not fit."""
         limit = 1 if self._wishes.layout == "shared" else self._wishes.devices
         on_gpus = any(worker.num_gpus for worker in self.placement.workers)
         if not on_gpus or (limit is not None and num_workers >= limit):
             return None
         try:
             self.placement = with_device(self.placement, gpu, len(self.placement.workers), self._wishes, self._demand)
-        except ValueError:  # smaller than any the run was placed on
+        except ValueError:  # smaller than every GPU that the run was placed on
             return None
         return self._spec(self.placement.workers[-1])
 
     def change(self, worker: Worker) -> None:
-        """A worker of the placement holds its weights in another way than it was planned to."""
+        """Record that a worker holds its weights in another way than planned."""
         self.placement = with_changed(self.placement, worker, self._wishes)
 
     def _spec(self, worker: Worker) -> WorkerSpec:

@@ -1,4 +1,4 @@
-"""`ltx-dist decode`: clips decoded again from kept latents, with other settings of decoding and of the mp4."""
+"""`ltx-dist decode`: decodes clips again from kept latents, with other settings for decoding and the mp4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ltx_dist.store.kept_config import read_settings
 from ltx_dist.store.publisher import of_row
 
 MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
-"""Sections, and a setting, that do not decide the latents."""
+"""Config sections, and one setting, that do not affect the latents."""
 
 NAMED = "decode.*, output.*, placement.* and model.vae_precision"
 
@@ -29,7 +29,7 @@ KEEP = "recovery.keep_latents=true"
 
 
 def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
-    """The clips of a folder whose latents are there, with the settings they were rendered with but for `overrides`.
+    """The clips of a folder that have kept latents, with their original settings except `overrides`.
 
     Raises ValueError for an override of anything that decides the latents, for a file that is not as `Resumption`
     writes them, and when not one clip has any.
@@ -67,7 +67,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
 
 
 def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[str, Any]]:
-    """What the sidecars say of the rows that asked for the clips, by name."""
+    """The sidecars' notes on the clips' rows, by name."""
     notes: dict[str, dict[str, Any]] = {}
     for name in (request.request_id for request in requests):
         try:
@@ -78,7 +78,7 @@ def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[st
 
 
 def _latents_key(making: Making, request: RenderRequest) -> str:
-    """Of what is decoded: the last output that is kept until a clip is published."""
+    """The stage whose output is decoded: the last one that is kept until a clip is published."""
     keys = stage_keys(making, request)
     return [key for stage, key in keys.items() if making.recipe[stage].keeps == "spool"][-1]
 

@@ -1,4 +1,4 @@
-"""How a run ended, as a number: the exit code of the commands, which `run.json` holds too."""
+"""Exit codes: how a run ended, for the commands and `run.json`."""
 
 EXIT_DONE = 0
 EXIT_INTERNAL = 1

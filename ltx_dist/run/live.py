@@ -1,4 +1,4 @@
-"""The live part of a run: workers, the loop of the batch, the thread that publishes, and everyone who watches."""
+"""The live part of a run: workers, the batch loop, the publishing thread, and the observers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def render_requests(
     resumption: Resumption,
     run: RunProgress,
 ) -> None:
-    """Render and publish `requests`, in the order that is done soonest; `run` knows of each as it ends.
+    """Render and publish `requests` in the order with the shortest makespan; `run` records each as it ends.
 
     Raises what ends a run early: see `run.render_batch`.
     """
@@ -95,12 +95,12 @@ def render_requests(
                 with PublishingThread(publish) as publishing:
                     for result in loop.render([by_id[name] for name in ordered.request_ids]):
                         publishing.put(result)
-            finally:  # a run that is stopped has measured, too
+            finally:  # a stopped run has measurements, too
                 keep_corrections(costs, placed.batch.family, placed.batch.checkpoint, placed.precision, placed.storage)
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
-    """The result as published: a video that is not what was asked for is a failed clip, not the end of the batch."""
+    """The result after publishing: a wrong video fails its clip, not the batch."""
     with output_errors():
         try:
             publisher.publish(result, key)
@@ -138,7 +138,7 @@ def _executor(crew: Crew, session: Session) -> Iterator[Executor]:
 
 @contextmanager
 def _closing(resumption: Resumption, session: Session) -> Iterator[None]:
-    """In the end wait for what is still to be written, and say what could not be."""
+    """At the end, wait for what is still to be written, and report what could not be."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A batch with its place: workers, precision, digests, and what keys and sidecars say of it."""
+"""A batch with its placement: workers, precision, digests, and its part in keys and sidecars."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PlacedBatch:
         return self.batch.storage(self.precision)
 
     def hosting(self, todo: Todo) -> PlacedBatch:
-        """The same with workers for these stages of its requests alone, where the devices can carry that.
+        """The same with workers for only these stages of its requests, if the devices can hold that.
 
         Pinned, a device may get another stage; on unequal devices the old one may be all that fits. Another layout
         may be the fastest; its tiles, which change the pixels, may be others, and then this placement stays.
@@ -55,14 +55,14 @@ class PlacedBatch:
         return replace(self, placement=placement) if placement.tiling == self.placement.tiling else self
 
     def checkpoint_record(self) -> dict[str, Any]:
-        """What sidecars and `run.json` tell of the checkpoint: its name, with the commit of one on the hub."""
+        """The checkpoint for sidecars and `run.json`: its name, with the commit for one on the hub."""
         checkpoint = self.batch.checkpoint
         record: dict[str, Any] = {"name": checkpoint.name, "sha256": self.digest}
         others = {"text_encoder": checkpoint.text_encoder, "upscaler": checkpoint.upscaler}
         return record | {name: where for name, where in others.items() if where is not None}
 
     def resolved_model(self) -> dict[str, str | None]:
-        """What `model` must say for this very model to be used again, from wherever it is asked for."""
+        """The values of `model` that select this very model again, from any working directory."""
         checkpoint = self.batch.checkpoint
         return {
             "checkpoint": _from_anywhere(checkpoint.name),
@@ -73,7 +73,7 @@ class PlacedBatch:
         }
 
     def sidecar_notes(self) -> dict[str, dict[str, Any]]:
-        """What sidecars say of each clip beside its request: settings that repeat it, its row's meta, texts cut off."""
+        """What a clip's sidecar holds besides its request: settings to repeat it, its row's meta, texts cut off."""
         settings, requests = self.settings_to_repeat(), self.batch.requests
         of_rows = self.batch.notes
         notes: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ class PlacedBatch:
         return notes
 
     def settings_to_repeat(self) -> dict[str, Any]:
-        """By dotted key what a config must say for clips of this run to be made again, beside their requests.
+        """By dotted key, the config values that are needed to render clips of this run again, besides their requests.
 
         What `auto` stood for is resolved, as pixels depend on it; other settings that are at their defaults are left
         out.
@@ -104,7 +104,7 @@ class PlacedBatch:
         )
 
     def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
-        """What a published clip must have been made with to be kept, where `found` is what it says of itself.
+        """The key that a published clip must have to be kept; `found` is the clip's own description.
 
         `auto` leaves the tiles to us, and which they are depends on the whole batch and the devices. So a clip that was
         made in others, on another machine or before a larger clip was added, is as good.
@@ -118,9 +118,9 @@ class PlacedBatch:
         return found if found in self.keys.in_tilings(request, tilings) else planned
 
     def cache_keys(self, request: RenderRequest) -> dict[str, str]:
-        """By stage what an output in a cache that other batches use must have been made with.
+        """By stage, the key that an output in the shared cache must have been made with.
 
-        Devices and libraries change the low bits, and a clip must not tell whether its prompt was in a cache.
+        Devices and libraries change the low bits, and a clip must not depend on whether its prompt was in a cache.
         """
         keys, versions = self.keys.of(request), _library_versions()
         return {
@@ -143,7 +143,7 @@ def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
 
 
 def _device(worker: Worker) -> str:
-    """What of a worker changes the low bits of what it makes."""
+    """The properties of a worker that change the low bits of its outputs."""
     return worker.device_name if worker.device != "cpu" else f"{worker.device_name}, {worker.threads} threads"
 
 
@@ -151,7 +151,7 @@ def _device(worker: Worker) -> str:
 def _tilings_of(
     shape: RenderRequest, tile_size: TileLength, tile_frames: TileLength, ratios: tuple[int, int]
 ) -> tuple[DecodeTiling, ...]:
-    """Hundreds, and the same for all clips of a shape."""
+    """Cached, because there are hundreds, equal for all clips of a shape."""
     return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 
@@ -163,5 +163,5 @@ def _from_anywhere(name: str) -> str:
 
 @cache
 def _library_versions() -> dict[str, str]:
-    """Versions of the libraries that compute what stages make, read from their metadata without an import."""
+    """Versions of the libraries that compute the stages' outputs, read from metadata without importing them."""
     return {name: version(name) for name in ("torch", "transformers", "diffusers")}

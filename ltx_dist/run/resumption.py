@@ -1,4 +1,4 @@
-"""Outputs of stages that are kept on disk: the driver saves them in the background, and a rerun resumes from them."""
+"""Saves stage outputs on disk in the background, and finds those that a rerun resumes from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KeysOf = Callable[[RenderRequest], Mapping[str, str]]
 
 
 class Resumption:
-    """The outputs known of each request, and the keeping of those that are made now.
+    """Known outputs of each request, and saving of new ones.
 
     Of stages that the recipe keeps in the spool, the latest output of each clip is kept under the clip's name until it
     is published, or with keep_latents for good, so that it can be decoded again with other settings. Of those that it
@@ -48,11 +48,11 @@ class Resumption:
         self._cache, self._cache_keys = cache, cache_keys or keys
         self._cache_problem: str | None = None
         self._spool_writer = BackgroundWriter("spool")
-        # Of its own, so that a burst of prompts takes no latents' place in the queue.
+        # Separate, so that a burst of prompts does not take the latents' place in the queue.
         self._cache_writer = BackgroundWriter("cache")
 
     def made(self, request: RenderRequest) -> frozenset[str]:
-        """The stages whose outputs are there, made with the request's settings."""
+        """The stages whose saved outputs were made with the request's settings."""
         return frozenset(name for name in self._recipe.of(request) if self._holds(request, name))
 
     def todo(self, requests: Sequence[RenderRequest]) -> dict[str, tuple[str, ...]]:
@@ -60,7 +60,7 @@ class Resumption:
         return {r.request_id: self._recipe.needed(self._recipe.of(r), self.made(r)) for r in requests}
 
     def load(self, request: RenderRequest, stage: str) -> StageOutput | None:
-        """The output of a stage, as `made` found it; None if it has gone since or turns out to be damaged.
+        """The output of a stage that `made` found; None if it has disappeared since or is damaged.
 
         `made` then does not find it any more.
         """
@@ -68,7 +68,7 @@ class Resumption:
         return None if store is None else store.load(name, key)
 
     def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
-        """Write down what a request's stage just made, if it is of any use later, without waiting for it."""
+        """Save the output of a request's stage, if it is of use later, without waiting."""
         store, name, key = self._place(request, stage)
         if store is None:
             return
@@ -79,7 +79,7 @@ class Resumption:
             self._cache_writer.keep(fetch, partial(self._keep_in_cache, store, name, key))
 
     def forget(self, request: RenderRequest) -> None:
-        """The clip is published: nothing of it needs to be resumed."""
+        """Forget a published clip: it needs no saved outputs."""
         if not self._keep_latents:
             self._spool_writer.do(lambda: self._spool.drop(request.request_id))
 
@@ -101,7 +101,7 @@ class Resumption:
         return store is not None and store.holds(name, key)
 
     def _place(self, request: RenderRequest, stage: str) -> tuple[ArtifactStore | None, str, str]:
-        """Where the stage's output is kept: the store, the name in it, and the key. No store: it is not kept."""
+        """The store, name and key of the stage's output. The store is None if the output is not kept."""
         match self._recipe[stage].keeps:
             case "spool":
                 return self._spool, request.request_id, self._keys(request)[stage]
@@ -112,7 +112,7 @@ class Resumption:
                 return None, "", ""
 
     def _keep_in_cache(self, cache: ArtifactStore, name: str, key: str, output: StageOutput) -> None:
-        """A folder that cannot be written is no clip's failure: nothing more is written there."""
+        """Stop writing to a folder that cannot be written; this fails no clip."""
         if self._cache_problem is None and not cache.holds(name, key):
             try:
                 cache.keep(name, key, output)
@@ -121,7 +121,7 @@ class Resumption:
 
 
 def open_resumption(placed: PlacedBatch, out: Output, remaining: Sequence[RenderRequest]) -> Resumption:
-    """For the requests of a batch that have no clip in the output yet. May raise OSError."""
+    """A `Resumption` for the requests of a batch that have no clip in the output yet. May raise OSError."""
     config = placed.batch.config
     kept = placed.batch.requests if config.recovery.keep_latents else remaining
     limit = int(config.recovery.spool_gb * 1e9)

@@ -1,4 +1,4 @@
-"""One run of a batch: from requests to published clips and `run.json`. The path that every command takes."""
+"""One run of a batch, from requests to published clips and `run.json`. All commands use it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ExecutorKind = Literal["auto", "local", "ray"]
 
 KEEPS_LATENTS = "keeps-latents"
-"""A file that says latents of finished clips were asked for once: a later run without the wish leaves them there."""
+"""Marks that a run kept the latents of finished clips: a later run without `keep_latents` does not remove them."""
 
 
 def render_batch(
@@ -53,7 +53,7 @@ def render_batch(
     followers: Sequence[Follower] = (),
     uses_session: bool = False,
 ) -> RunProgress:
-    """Render what the output does not hold yet; returns how it went, as `run.json` has it.
+    """Render the clips that the output does not have yet. Returns the record that `run.json` holds.
 
     console: a quiet one to print nothing. uses_session: a Ray session that this process has joined is used, and left as
     it is. Raises ValueError for what can still be wrong with the input now: an address,
@@ -68,8 +68,7 @@ def render_batch(
         if kind == "local":
             if inventory.gpus and wishes.device != "cpu" and (wishes.devices or 1) > 1:
                 raise ValueError(
-                    f"placement.devices: executor local is one process, which keeps one GPU busy, not {wishes.devices};"
-                    " leave either out"
+                    f"placement.devices: executor local uses one GPU, not {wishes.devices}; leave either out"
                 )
             inventory = replace(inventory, gpus=inventory.gpus[:1])
         in_session = uses_session and is_joined()
@@ -86,19 +85,19 @@ def render_batch(
 
 
 def _uses_ray(batch: Batch, kind: ExecutorKind, has_cluster: bool, inventory: Inventory) -> bool:
-    """`auto` is Ray where there is a cluster to join, or one joined already, or more than one worker to keep busy."""
+    """Whether to use Ray: `auto` does for a cluster to join, one joined already, or several workers."""
     if kind != "auto":
         return kind == "ray"
     return has_cluster or len(batch.placement(inventory).workers) > 1
 
 
 def _run(session: Session) -> RunProgress:
-    """Find what remains to be done, and do it."""
+    """Find the remaining clips, and render them."""
     placed, out = session.placed, session.out
     with output_errors():
         posters = placed.batch.config.output.poster
         publisher = Publisher(out.folder, placed.checkpoint_record(), out.held, placed.sidecar_notes(), posters)
-        if not placed.batch.decoded_again:  # else those that the latents were made with stay known
+        if not placed.batch.decoded_again:  # otherwise keep the record of those that the latents were made with
             write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
         if out.mirror:
             out.mirror.pull()
@@ -116,7 +115,7 @@ def _run(session: Session) -> RunProgress:
             if not remaining and run.is_recorded(out.folder):
                 if out.mirror:
                     out.mirror.finish()
-                run.exit_code = EXIT_DONE  # and the record of the run that made these clips stays
+                run.exit_code = EXIT_DONE  # and keep the record of the run that made these clips
             else:
                 _finish(session, remaining, publisher, resumption, run)
     return run
@@ -129,7 +128,7 @@ def _finish(
     resumption: Resumption | None,
     run: RunProgress,
 ) -> None:
-    """Render what remains; whatever happens, `run` and `run.json` tell how it ended, and until then that it has not."""
+    """Render what remains. However it ends, `run` and `run.json` record it; until then they have no end."""
     session.stop.last_words = partial(_tell_stopped, run, session.out)
     try:
         with output_errors():
@@ -149,7 +148,7 @@ def _finish(
         raise
     except BaseException as error:
         run.exit_code = EXIT_INTERNAL
-        if isinstance(error, ValueError):  # the input was right when the run began: this is ours
+        if isinstance(error, ValueError):  # the input was valid when the run began, so this is a bug
             raise RuntimeError(f"internal error: {error}") from error
         raise
     finally:
@@ -188,7 +187,7 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
         if publisher.update_notes(request):
             out.mirror.upload(request.request_id)
         return True
-    if staged := publisher.is_published(request, key):  # by a run that ended before it was uploaded
+    if staged := publisher.is_published(request, key):  # left by a run that ended before uploading it
         out.mirror.upload(request.request_id)
     return staged
 
@@ -212,7 +211,7 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 @contextmanager
 def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inventory]:
-    """What the cluster has to give. One that this process has joined before is left as it is."""
+    """The cluster's inventory. A cluster that this process has joined before is left as it is."""
     with given_by(given.source) if given.address is not None else nullcontext():
         if not was_joined and given.address is not None and given.address != "auto":
             check_head(given.address)  # before Ray is imported: it may have to use a token

@@ -36,11 +36,11 @@ class Session:
     environment: Mapping[str, str] | None = None
 
     def note(self, line: str) -> None:
-        """Print something that a person may want to act on; the run continues."""
+        """Print something that the user may want to act on; the run continues."""
         say(self.console, line, "yellow")
 
     def announce(self, remaining: Sequence[RenderRequest]) -> None:
-        """Print what is about to be rendered, with which model and workers, what is done and what will be replaced."""
+        """Print the clips, model and workers of the run, and how many clips are done or will be replaced."""
         batch, placement = self.placed.batch, self.placed.placement
         num_workers = len(placement.workers)
         where = "in this process" if not self.uses_ray else "as Ray actors" if num_workers > 1 else "as a Ray actor"
@@ -55,15 +55,15 @@ class Session:
             names = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
             self.note(f"skipped {count(len(left_out), 'clip')} without kept latents: {names}")
         if num_there := len(batch.requests) - len(remaining):
-            say(self.console, f"{num_there} already there" + ("" if remaining else "; nothing to do"))
+            say(self.console, f"{num_there} already up to date" + ("" if remaining else "; nothing to do"))
         if num_outdated := outdated(self.out.folder, (request.request_id for request in remaining)):
             self.note(why_again(num_outdated))
         there = sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining)
         if num_replaced := there - num_outdated:
-            self.note(f"existing clips with other settings or damage, which will be replaced: {num_replaced}")
+            self.note(f"existing clips that have other settings or are damaged, to be replaced: {num_replaced}")
 
     def warn_of_shortage(self, remaining: Sequence[RenderRequest]) -> None:
-        """Warn if what is left to write is not likely to fit on the disk. May raise OSError."""
+        """Warn if the remaining output is unlikely to fit on the disk. May raise OSError."""
         batch, recovery = self.placed.batch, self.placed.batch.config.recovery
         channels = batch.checkpoint.latent_channels
         ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio

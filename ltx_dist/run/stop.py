@@ -1,4 +1,4 @@
-"""How a run is stopped from outside. What does it, a signal or a program, is not known here."""
+"""How a run is stopped from outside, by a signal or a program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Stop:
         return time.monotonic() >= self._over_at
 
     def ask(self, seconds: float) -> None:
-        """Stop the run. seconds: until its time is over; asked again, it only becomes shorter."""
+        """Ask the run to stop. seconds: until its time is over; a second call can only shorten it."""
         self.is_asked = True
         self._over_at = min(self._over_at, time.monotonic() + seconds)
 
@@ -42,6 +42,6 @@ class Stop:
         self.ask(0.0)
 
     def end(self) -> None:
-        """The run is ending: what is left to do, writing `run.json`, is not to be interrupted."""
+        """Mark that the run is ending: what remains, writing `run.json`, must not be interrupted."""
         self.is_ending = True
         self.on_end()

@@ -1,4 +1,4 @@
-"""Which requests may share a forward pass: those that differ in prompts and seeds alone."""
+"""Decides which requests may share a forward pass: those that differ only in prompts and seeds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.scheduling.queues import BatchKey
 
 OWN = frozenset({"request_id", "prompt", "negative_prompt", "used_negative_prompt", "seed"})
-"""What each request of a pass has for itself: a name, a row of embeddings and a generator."""
+"""Fields that may differ within a pass: each request has its own name, row of embeddings and generator."""
 
 Shape = TypeVar("Shape", bound=Hashable)
 
 
 def shared_settings(recipe: Recipe, request: RenderRequest) -> Hashable:
-    """Equal for requests that may share passes.
+    """The batch key: equal for requests that may share passes.
 
     They may differ in `OWN` and in what only stages without shared passes depend on, and in nothing else: a setting
     that requests get one day keeps apart those that differ in it. Settings of shared passes may be properties.
@@ -33,7 +33,7 @@ def shared_settings(recipe: Recipe, request: RenderRequest) -> Hashable:
 
 
 def batch_key(recipe: Recipe, requests: Iterable[RenderRequest]) -> BatchKey:
-    """The key for the scheduler, which sees ids only. It is the same for every stage."""
+    """The key for the scheduler, which only sees ids. It is the same for every stage."""
     numbers: dict[Hashable, int] = {}
     kinds = {r.request_id: numbers.setdefault(shared_settings(recipe, r), len(numbers)) for r in requests}
 
@@ -46,7 +46,7 @@ def batch_key(recipe: Recipe, requests: Iterable[RenderRequest]) -> BatchKey:
 def most_together(
     recipe: Recipe, requests: Iterable[RenderRequest], batch_size: int, shape: Callable[[RenderRequest], Shape]
 ) -> dict[Shape, int]:
-    """How many requests of each shape can share a pass: at most `batch_size`, and no more than are alike."""
+    """Number of requests of each shape that can share a pass: at most `batch_size`, and as many as are alike."""
     counts = Counter((shape(request), shared_settings(recipe, request)) for request in requests)
     most: dict[Shape, int] = {}
     for (one, _), number in counts.items():

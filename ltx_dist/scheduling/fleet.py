@@ -17,11 +17,11 @@ from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.worker import Residency, Worker
 
 TIE = 0.999
-"""Stages that earn a worker this share of what its best one does are as good as the best."""
+"""Stages that earn a worker at least this share of its best one count as equally good."""
 
 
 class Trait(NamedTuple):
-    """What makes workers interchangeable."""
+    """The properties that make workers interchangeable."""
 
     stages: tuple[str, ...]
     device: str
@@ -32,7 +32,7 @@ class Trait(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Idle workers among whom there is nothing to choose: one kind, the same components loaded, as many free slots.
+    """Interchangeable idle workers: of one kind, with the same components loaded and as many free slots.
 
     loaded: of workers whose components take turns; None where nothing is to be swapped.
     """
@@ -42,7 +42,7 @@ class Group(NamedTuple):
     free_slots: int
 
     def must_swap(self, components: Iterable[str]) -> bool:
-        """Whether a stage with these components needs others on the device than are there."""
+        """Whether a stage with these components needs a swap."""
         return bool(self.loaded) and not self.loaded.issuperset(components)
 
 
@@ -135,7 +135,7 @@ class Fleet:
             }
 
     def set_idle(self, worker_id: str, loaded: frozenset[str], free_slots: int) -> None:
-        """The worker waits for work, or still does and its group has changed."""
+        """Record that the worker waits for work; if it did already, its group may have changed."""
         worker = self._workers[worker_id]
         group = Group(self._kind_of[worker_id].number, loaded if worker.residency != "resident" else None, free_slots)
         if self._group_of.get(worker_id) != group:
@@ -145,15 +145,15 @@ class Fleet:
             heapq.heappush(self._idle.setdefault(group, []), (self._number[worker_id], worker_id))
 
     def hosts(self, stage: str) -> frozenset[str]:
-        """The workers that host a stage; looks at each worker, so call it rarely."""
+        """The workers that host a stage. Looks at each worker, so call it rarely."""
         return frozenset(name for name, worker in self._workers.items() if stage in worker.stages)
 
     def idle_workers(self) -> list[Worker]:
-        """All that wait; as rare as `hosts`."""
+        """All waiting workers. Call it as rarely as `hosts`."""
         return [self._workers[name] for name in self._workers if name in self._group_of]
 
     def idle_groups(self) -> list[Group]:
-        """Every group in which a worker may wait; the fastest kinds first, so that the choice is theirs."""
+        """Every group in which a worker may wait; the fastest kinds come first, so that they choose first."""
         return sorted(self._idle, key=lambda group: -self._kinds[group.kind].speed)
 
     def first(self, group: Group) -> Worker | None:
@@ -168,7 +168,7 @@ class Fleet:
         return None
 
     def set_busy(self, worker_id: str, now: float, end: float) -> None:
-        """The worker has work, predicted to end then."""
+        """Record that the worker has work, predicted to end at that time."""
         self._leave_group(worker_id)
         ends = self._kind_of[worker_id].ends
         while ends and ends[0] <= now:

@@ -1,4 +1,4 @@
-"""Clips whose last stages run on a worker's host, beside the next work of its device."""
+"""Tracks clips whose last stages run on a worker's host, beside the next work of its device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assignments that were given out and have not ended, and where each open request is in its list of stages."""
+"""Tracks assignments in flight, and where each open request is in its list of stages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Position:
 
 
 class OpenRequests:
-    """By request, the stages it has to run and the one it is at."""
+    """Open requests: the stages that each has to run, and its current one."""
 
     def __init__(self, on_device: Iterable[str]) -> None:
         self._on_device = frozenset(on_device)
@@ -73,7 +73,7 @@ class OpenRequests:
         del self._positions[request_id]
 
     def left(self, request_id: str) -> tuple[str, ...]:
-        """The stage it is at and all after it."""
+        """The current stage and all after it."""
         position = self._positions[request_id]
         return position.todo[position.index :]
 

@@ -1,4 +1,4 @@
-"""What an idle worker takes next: of which stage, and how many requests at once."""
+"""Decides what an idle worker takes next: which stage, and how many requests at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltx_dist.scheduling.queues import Queues
 
 @dataclass(slots=True)
 class RemainingWork:
-    """What a batch has still to do of each device stage: work, in the costs' own unit, and the number of requests."""
+    """The remaining work of each device stage, in the costs' unit, and its number of requests."""
 
     stages: Sequence[str]
     costs: Costs
@@ -27,7 +27,7 @@ class RemainingWork:
         self.work, self.number = dict.fromkeys(self.stages, 0.0), dict.fromkeys(self.stages, 0)
 
     def count(self, request_id: str, stages: Iterable[str], sign: int) -> None:
-        """The request has these stages before it (+1), or no longer (-1)."""
+        """Add (+1) or remove (-1) these stages of a request."""
         for stage in stages:
             self.work[stage] += sign * self.costs.work(request_id, stage)
             self.number[stage] += sign
@@ -38,7 +38,7 @@ class RemainingWork:
 
 
 class AssignmentPolicy:
-    """Reads what the scheduler keeps, and changes none of it. `now` is the time that completions tell."""
+    """Reads the scheduler's state without changing it. `now` is the time of the latest completion."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class AssignmentPolicy:
         self._remaining = remaining
 
     def stage(self, worker: Worker, group: Group, now: float) -> str | None:
-        """The stage of the worker's next pass. None where nothing is ready for it, or is better left to others."""
+        """The stage of the worker's next pass. None if nothing is ready for it, or is better left to others."""
         eligible = [
             stage
             for stage in worker.stages
@@ -87,14 +87,14 @@ class AssignmentPolicy:
         return max(1, min(worker.batch_size, fair, int(min(self._most(worker, stage, now), ready))))
 
     def _feeds_others(self, stage: str) -> bool:
-        """Whether workers that cannot run this stage themselves may soon wait for what it makes."""
+        """Whether workers that cannot run this stage themselves may soon wait for its output."""
         _, following = self._requests.following(self._queues.first(stage))
         if following is None:
             return False
         return self._queues.num_ready(following) < self._fleet.num_fed(stage, following)
 
     def _room_after(self, stage: str, group: Group) -> float:
-        """How many requests like the first may be begun that would have room for their output."""
+        """Number of requests like the first that may begin because there is room for their output."""
         needs_slot, following = self._requests.following(self._queues.first(stage))
         room = inf if following is None else self._queues.room(following)
         return min(room, group.free_slots) if needs_slot else room

@@ -1,4 +1,4 @@
-"""What waits: requests ready for a stage, of which those with equal keys can be taken together; and retries.
+"""Queues of requests that are ready for a stage, of which those with equal keys can be taken together; and retries.
 
 Nothing here knows a worker: who takes what is decided in `scheduler.py`.
 """
@@ -16,7 +16,7 @@ BatchKey = Callable[[str, str], Hashable]
 
 
 def one_key(stage: str, request_id: str) -> Hashable:
-    """For workers that take one request at a time: there is nothing to tell apart."""
+    """A batch key for workers that take one request at a time."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which worker may take a request whose last pass did not end well."""
+"""Decides which worker may take a request whose last pass failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltx_dist.scheduling.queues import Retry
 
 
 class Retries:
-    """Knows the workers that have run nothing yet, and those that are kept for a request that is to be alone."""
+    """Tracks workers that have run nothing yet, and those that are reserved for a request that must run alone."""
 
     def __init__(self, fleet: Fleet, slots: HostSlots, requests: OpenRequests) -> None:
         self._fleet, self._slots, self._requests = fleet, slots, requests
@@ -27,7 +27,7 @@ class Retries:
         self._reserved.pop(worker_id, None)
 
     def begin(self, worker_id: str) -> None:
-        """The worker runs something: it is fresh no more."""
+        """Record that the worker has run something."""
         self._fresh.discard(worker_id)
 
     def reserve(self, worker_id: str, request_id: str) -> None:

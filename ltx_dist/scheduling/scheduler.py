@@ -78,7 +78,7 @@ class Scheduler:
 
     @property
     def is_finished(self) -> bool:
-        """Every request that was added has its terminal result."""
+        """Whether every request that was added has its terminal result."""
         return not self._requests
 
     @property

@@ -1,4 +1,4 @@
-"""Folders of saved stage outputs, by names alone: no tensor is read, so nothing heavy is imported for it."""
+"""Lists and removes saved stage outputs by their file names, without reading tensors or importing anything heavy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltx_dist.store.files import INTERNAL, HeldFolder, flat, opened_folder, remo
 ENDING = ".safetensors"
 
 ABANDONED_SECONDS = 3600.0
-"""A file in a scratch folder that is older was left by a run that was killed while it wrote it."""
+"""Seconds after which a file in a scratch folder must have been left by a killed run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Artifact:
 
 
 def spool_folder(output: Path) -> Path:
-    """Where the outputs of unfinished clips are saved."""
+    """The folder of the outputs of unfinished clips."""
     return output / INTERNAL / "spool"
 
 
@@ -63,7 +63,7 @@ def drop_artifacts(folder: Path, names: Collection[str], held: HeldFolder | None
 
 
 def clear_abandoned(scratch: Path) -> None:
-    """Remove what runs that were killed left half written in a folder that several write to."""
+    """Remove partial files of killed runs from a folder that several runs write to."""
     with opened_folder(scratch) as descriptor:
         for name in os.listdir(descriptor):
             with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Outputs of stages on disk: what a run that was killed has denoised, and what other runs have encoded before."""
+"""Keeps stage outputs on disk: latents of unfinished clips, and encodings for later runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ArtifactStore:
             make_folder(folder, held)
 
     def keep(self, name: str, key: str, output: StageOutput, facts: Mapping[str, str] | None = None) -> None:
-        """Write an output, durable on return. May raise OSError. facts: free text that is kept beside it."""
+        """Write an output durably. May raise OSError. facts: free text that is stored with it."""
         tensors, texts = to_tensors(output)
         data = pack(key, tensors, {**(facts or {}), **texts})
         self._prepare()
@@ -110,7 +110,7 @@ class ArtifactStore:
         self._is_ready = True
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Remove until so many more bytes fit."""
+        """Remove files until this many more bytes fit."""
         if self._used + num_bytes > self._limit:
             if self._is_shared:
                 self._files = None

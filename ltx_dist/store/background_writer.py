@@ -1,4 +1,4 @@
-"""Writes stage outputs to disk in a thread of its own, so that the loop of the batch never waits for the disk."""
+"""Writes stage outputs to disk in a separate thread, so that the batch loop never waits for the disk."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.store.files import output_errors
 
 MAX_WAITING = 16
-"""Outputs in memory that wait for a disk slower than the GPUs; a stop has to write them all."""
+"""Maximum number of outputs in memory that wait for a slow disk; a stop has to write them all."""
 
 
 class BackgroundWriter:
-    """One thread that does what it is given, in order, until something could not be done.
+    """A thread that runs its tasks in order until one fails.
 
     What that was is raised at the next call and by `close`: OutputError for the disk.
     """
@@ -46,7 +46,7 @@ class BackgroundWriter:
         self._thread.submit(self._run, action)
 
     def close(self) -> None:
-        """Wait for what was asked for. Raises what could not be done."""
+        """Wait for all tasks. Raises the error of a failed one."""
         self._thread.shutdown(wait=True)
         if self._error is not None:
             raise self._error

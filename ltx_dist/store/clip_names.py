@@ -1,4 +1,4 @@
-"""The names of the clips in an output folder, by its files: `storm`, or `coast/storm` for one in a folder of it."""
+"""Lists the names of the clips in an output folder: `storm`, or `coast/storm` for one in a subfolder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a file so that no reader, and no crash, ever sees half of it, and so that no link leads it elsewhere."""
+"""Writes files so that no reader, and no crash, ever sees half of one, and so that no link leads it elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 INTERNAL = ".ltx-dist"
-"""The folder, in every output folder, of what is ours alone."""
+"""The folder of internal files in every output folder."""
 
 NO_HARD_LINKS = frozenset(
     {
@@ -23,10 +23,10 @@ NO_HARD_LINKS = frozenset(
         *(errno.EMLINK, errno.EXDEV),
     }
 )
-"""What file systems without them answer: FAT, and many that are a network's or a program's."""
+"""Errors of file systems without hard links: FAT, and many network or FUSE file systems."""
 
 NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
-"""What file systems answer that cannot sync a folder: CIFS, VirtualBox's, drvfs."""
+"""Errors of file systems that cannot sync a folder: CIFS, VirtualBox's, drvfs."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 IN_THE_WAY = frozenset({errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY})
@@ -36,10 +36,10 @@ NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 class OutputError(Exception):
     """The output folder cannot be written: full, read-only or gone. What was published stays.
 
-    remedy: what a person can do about it.
+    remedy: what the user can do about it.
     """
 
-    def __init__(self, message: str, remedy: str = "choose another output, or mend this one") -> None:
+    def __init__(self, message: str, remedy: str = "choose another output, or repair this one") -> None:
         super().__init__(message)
         self.remedy = remedy
 
@@ -56,19 +56,19 @@ def output_errors() -> Iterator[None]:
 
 def _remedy(number: int | None) -> str:
     if number in NO_ROOM:
-        return "make room, or choose another output"
+        return "free space, or choose another output"
     if number in IN_THE_WAY:
         return "move away what is in the way, or choose another output"
     if number in NO_PERMISSION:
         return "make it writable, or choose another output"
     if number == errno.ESTALE:
         return "leave the folder where it is while a run writes to it"
-    return "choose another output, or mend this one"
+    return "choose another output, or repair this one"
 
 
 @dataclass(frozen=True, slots=True)
 class HeldFolder:
-    """An output folder that this run has locked, and what the file system knows it by, whatever its path leads to."""
+    """An output folder that this run has locked, with its identity in the file system, wherever its path leads."""
 
     path: Path
     device: int
@@ -82,7 +82,7 @@ class HeldFolder:
     def check(self, descriptor: int) -> None:
         """Raises OSError (ESTALE) if `descriptor` is of another folder: ours was renamed, and one took its place."""
         if HeldFolder.of(self.path, descriptor) != self:
-            reason = "another folder than the one this run began in, which was renamed or replaced"
+            reason = "not the folder that this run began in, which was renamed or replaced"
             raise OSError(errno.ESTALE, reason, str(self.path))
 
 
@@ -120,7 +120,7 @@ def write_once(
 
 
 def make_folder(path: Path, held: HeldFolder | None = None) -> None:
-    """Make a folder and what it lies in, where they are not there yet."""
+    """Make a folder and its parents, if they do not exist."""
     os.close(open_folder(path, make=True, held=held))
 
 
@@ -156,7 +156,7 @@ def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) 
         except OSError as error:
             reason = error.strerror
             if error.errno in (errno.ENOTDIR, errno.ELOOP):  # POSIX leaves open which of the two
-                reason = "a link or a file where a folder of ours should be; remove it"
+                reason = "a link or a file in the place of one of our folders; remove it"
             raise OSError(error.errno, reason, str(Path(*parts[:depth]))) from None
         finally:
             os.close(descriptor)
@@ -173,13 +173,13 @@ def clear_folder(path: Path, held: HeldFolder | None = None) -> None:
 
 
 def remove_file(path: Path, held: HeldFolder | None = None) -> None:
-    """Remove a file, if it is there; of a link the link itself."""
+    """Remove a file, if it exists; for a link, the link itself."""
     with opened_folder(path.parent, held) as folder, suppress(FileNotFoundError):
         os.unlink(path.name, dir_fd=folder)
 
 
 def write_mark(path: Path) -> None:
-    """Make an empty file, if nothing is there. Not durable: what it says can be found out again."""
+    """Make an empty file, if nothing is there. Not durable, because its information can be recovered."""
     with opened_folder(path.parent) as folder, suppress(FileExistsError):
         os.close(os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder))
 

@@ -1,4 +1,4 @@
-"""Opening what lies in an output folder: it may have come from anywhere, so kind and size are checked first.
+"""Opens files of an output folder, which may have come from anywhere, so their kind and size are checked first.
 
 A FIFO would keep its reader waiting for good, a device has no end, and a sparse file of a terabyte costs nobody
 anything but the one who reads it.
@@ -36,7 +36,7 @@ ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class ForeignFileError(ValueError):
-    """Something lies where a file of ours should be: a folder, a pipe, a device, or a file too large to be ours."""
+    """Something else is in the place of one of our files: a folder, a pipe, a device, or a file that is too large."""
 
 
 @contextmanager

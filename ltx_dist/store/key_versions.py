@@ -1,4 +1,4 @@
-"""Clips whose keys were made by an earlier version of this package, which made them by other rules."""
+"""Finds clips whose keys were made by an earlier version of this package, by other rules."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ UNRECORDED = 2
 
 
 def outdated(folder: Path, names: Iterable[str]) -> int:
-    """How many of these clips are there and have keys of an earlier version: by their sidecars, else by their seals."""
+    """Number of these clips that exist with keys of an earlier version, by their sidecars or else their seals."""
     return sum(_is_outdated(_told(folder, name)) for name in names)
 
 
 def why_again(number: int) -> str:
-    """Why so many clips are rendered again, in a line."""
+    """One line that says why this many clips are rendered again."""
     return (
-        f"{count(number, 'clip')} made by an earlier version of ltx_dist will be rendered again: keys of clips have "
-        f"changed (to version {KEY_VERSION}), so that it cannot tell what made them"
+        f"{count(number, 'clip')} made by an earlier version of ltx_dist will be rendered again, because clips are now "
+        f"identified in another way (key version {KEY_VERSION})"
     )
 
 
 def _told(folder: Path, name: str) -> Mapping[str, Any]:
-    """What a clip says of itself. Nothing where there is none, or what is there is foreign or damaged."""
+    """A clip's own record; empty if there is none, or if it is foreign or damaged."""
     try:
         sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
         if isinstance(sidecar, dict):

@@ -32,7 +32,7 @@ LOCK, LOCK_FILE = "lock", "lock-file"
 """In `.ltx-dist`: what is locked, and what is there while a run is, where nothing can be locked."""
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
-"""What file systems without locks answer: NFS without its lock daemon, Lustre without `flock`, some of programs."""
+"""Errors of file systems without locks: NFS without its lock daemon, Lustre without `flock`, some FUSE ones."""
 
 MAX_HOLDER_BYTES = 4096
 

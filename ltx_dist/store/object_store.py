@@ -1,4 +1,4 @@
-"""The other side of an output that is a URL: clips are published into a local folder, and go from there to it.
+"""Uploads the clips of an output that is a URL: they are published into a local folder first.
 
 The mp4 first, then its sidecar, so that a sidecar over there has its mp4, as in a folder. What has arrived is removed
 here, but for the sidecars. A clip is taken for present without reading its mp4 if that has the size and the ETag of
@@ -34,10 +34,10 @@ from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.publisher import RESERVED_NAMES
 
 REQUIREMENTS = {"s3": "s3fs>=2025.3", "gs": "gcsfs>=2025.3", "gcs": "gcsfs>=2025.3"}
-"""What reads these URLs: the extras `s3` and `gcs`."""
+"""The packages that read these URLs: the extras `s3` and `gcs`."""
 
 UPLOADS = 4
-"""At a time: one stream of a store carries some 50 MB/s, and clips are of a few MB."""
+"""Simultaneous uploads: one stream carries some 50 MB/s, and clips have a few MB."""
 
 RETRYING = Retrying(
     stop=stop_after_attempt(6),
@@ -59,7 +59,7 @@ in some stores, and changes without the content in others."""
 
 
 class Mirror:
-    """A watcher of the batch: a clip that ended is uploaded, in a thread of its own.
+    """An observer of the batch that uploads each clip that ended, in a separate thread.
 
     Errors of a store have many classes; all become OutputError here. `folder` is locked by the caller.
     """
@@ -147,7 +147,7 @@ class Mirror:
             name, error = failed[0]
             raise OutputError(
                 f"{self.url}: clips not uploaded: {len(failed)}, {name} because of {_said(error)}; kept in "
-                f"{self._folder}, and the same command uploads them without rendering"
+                f"{self._folder}, rerun the same command to upload them"
             ) from error
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a batch goes: a local folder, or a URL (`s3://`, `gs://`, ...) with a folder that stages for it."""
+"""The output of a batch: a local folder, or a URL (`s3://`, `gs://`, ...) with a staging folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltx_dist.user_cache import user_cache
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """`folder`: where everything is written first. `mirror`: the other side of it, if the output is a URL.
+    """`folder`: where everything is written first. `mirror`: uploads it, if the output is a URL.
 
     held: the folder as this run has locked it; None until it has.
     """
@@ -42,13 +42,13 @@ def open_output(output: str, name: str = "--output") -> Output:
 
 def _checked_folder(output: str, name: str) -> Path:
     if not output:
-        raise ValueError(f"{name}: empty; give a folder (is a shell's variable not set?)")
+        raise ValueError(f"{name}: empty; give a folder (is a shell variable unset?)")
     if output.startswith("="):
         raise ValueError(f"{name}: {show(output)}; write `-o {output[1:]}`, or ./{output} for a folder of that name")
     try:
         folder = Path(output).expanduser()
     except RuntimeError:
-        raise ValueError(f"{name}: {show(output)}: no such user; write the path out") from None
+        raise ValueError(f"{name}: {show(output)}: no such user; write the full path") from None
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{name}: {printable(output)} is a file; give a folder")
     return folder

@@ -44,10 +44,10 @@ from ltx_dist.store.found import (
 )
 
 RESERVED_NAMES = frozenset({"run", "trace", "index"})
-"""Names of files of ours; prompts are refused before they get here."""
+"""Names of our own files; clips cannot have them."""
 
 OF_ROW = ("meta", "variation")
-"""What a sidecar says of the row that asked for the clip. None of it changes the clip."""
+"""The sidecar's notes on the clip's row. None of them changes the clip."""
 
 
 def of_row(notes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Publishing in a thread of its own, so that the batch's loop, and with it a local GPU, never waits for the disk."""
+"""Publishes in a separate thread, so that the batch loop, and with it a local GPU, never waits for the disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.store.files import OutputError
 
 MAX_WAITING = 4
-"""Finished clips in memory that wait for a disk slower than the devices; a stop has to write them all."""
+"""Maximum number of finished clips in memory that wait for a slow disk; a stop has to write them all."""
 
 PATIENCE = 600.0
-"""Seconds without a clip getting through before the output counts as gone: a network's file system may just hang."""
+"""Seconds without a published clip after which the output counts as lost: a network file system may just hang."""
 
 
 class PublishingThread:
-    """Hands results to `publish`, one after the other, in their order.
+    """Passes results to `publish`, one after another, in order.
 
     After the first error nothing more is published; the next `put`, or the end of the `with`, raises it. Whatever way
     the `with` is left, what was put before is published first.
@@ -33,7 +33,7 @@ class PublishingThread:
         self._now: str | None = None
 
     def put(self, result: RenderResult) -> None:
-        """Have `result` published soon; waits while MAX_WAITING are before it. Raises OutputError."""
+        """Queue `result` for publishing; waits while MAX_WAITING are ahead of it. Raises OutputError."""
         self._put(result)
 
     def __enter__(self) -> PublishingThread:

@@ -1,4 +1,4 @@
-"""Tensors in a safetensors file that tells for which key they are good, and whether they are what was written."""
+"""Stores tensors in a safetensors file tagged with their key and a checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module's weights as views of one buffer: one copy, and one piece of memory that is taken and given back whole.
+"""A module's weights as views of one buffer: one copy, and one piece of memory, allocated and freed as a whole.
 
 Taken tensor by tensor, torch's CUDA allocator holds the 3.85 GB of a 2B transformer in 4.32 GB: it puts two matrices of
 8 MiB into a segment of 20, and what is left over is of no use to activations.
@@ -40,7 +40,7 @@ class FlatLayout:
 
 
 def empty_on(device: torch.device, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Memory on the device for copies of these, of the current stream: views of one buffer.
+    """Device memory for copies of these tensors, on the current stream: views of one buffer.
 
     float8 weights have memory each of their own: diffusers' layerwise casting makes a new tensor of each in every pass,
     and one buffer would stay whole until the last of them is replaced.

@@ -1,4 +1,4 @@
-"""Host memory from which weights are copied to a device: page-locked for a GPU, without waste.
+"""Host memory that weights are copied from: page-locked for a GPU, without waste.
 
 Only page-locked memory is copied beside other work and at the speed of the bus. torch's allocator rounds every request
 for it up to a power of two (ATen/core/CachingHostAllocator.h: PowerOf2Ceil): T5-XXL taken tensor by tensor would be
@@ -18,7 +18,7 @@ ALIGNMENT = 256
 
 SMALLEST_SLAB = 256 << 20
 ITEMS_A_SLAB = 8
-"""A slab holds so many of the largest items, so that what is left over at its end is little."""
+"""A slab holds this many of the largest items, so that little is left over at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +53,22 @@ LOCKED_GBS, PAGEABLE_GBS = 25, 4
 small locked buffer (an estimate; `benchmarks/gpu.py --only link` measures both)."""
 
 NOT_LOCKED = (
-    "this machine does not give enough page-locked memory, so weights are copied from ordinary memory: some "
-    f"{PAGEABLE_GBS} GB/s in place of {LOCKED_GBS}, and not beside other work; "
+    "this machine does not give enough page-locked memory, so weights are copied from pageable memory at some "
+    f"{PAGEABLE_GBS} GB/s instead of {LOCKED_GBS}, and not while other work runs; "
     "`ltx-dist doctor` shows how much it gives"
 )
 
 Report = Callable[[str], None]
-"""Takes a line for people."""
+"""Called with a line for users."""
 
 
 def to_log(line: str) -> None:
-    """Standard error, unless the program that renders has set up something else."""
+    """Logs to standard error, unless the program has configured logging."""
     logging.getLogger(__name__).warning(line)
 
 
 class HostBuffers:
-    """One buffer (uint8) per item, cut from slabs that are allocated when the first of their items is asked for.
+    """One buffer (uint8) per item, cut from slabs that are allocated when their first item is requested.
 
     Items are asked for in order and moved one by one, each freeing its old memory, so that there is never a second
     copy of all of them.
@@ -88,7 +88,7 @@ class HostBuffers:
 
     @property
     def is_locked(self) -> bool:
-        """Whether all that was asked for so far is page-locked."""
+        """Whether all buffers so far are page-locked."""
         return self._pin
 
     def __getitem__(self, item: int) -> torch.Tensor:
@@ -97,7 +97,7 @@ class HostBuffers:
             try:
                 self._slabs[slab] = self._empty(self._plan.slab_bytes[slab])
             except RuntimeError:
-                if not self._pin:  # ordinary memory: the host has no more
+                if not self._pin:  # pageable memory: the host has no more
                     raise
                 self._retry_from(item)
                 return self[item]
@@ -107,7 +107,7 @@ class HostBuffers:
         return torch.empty(size, dtype=torch.uint8, pin_memory=self._pin)
 
     def _retry_from(self, item: int) -> None:
-        """Plan the items from this one on again: in slabs of one item, or if it was such a slab, not page-locked."""
+        """Plan the items from this one on again: in slabs of one item, or, if it was one already, not page-locked."""
         smaller = plan_slabs(self._sizes[item:], items_a_slab=1)
         slab, _ = self._plan.places[item - self._first]
         if max(smaller.slab_bytes) >= self._plan.slab_bytes[slab]:

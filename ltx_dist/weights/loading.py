@@ -1,4 +1,4 @@
-"""Loads a component of a checkpoint, straight in its precision, from safetensors only: what all families share."""
+"""Loads a component of a checkpoint directly in its precision, from safetensors only, for all families."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from safetensors import safe_open
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, Source
 from ltx_dist.checkpoints.versions import config_file, read_config
 
-# A bar a component would be printed by every worker at once, over the live view.
+# Otherwise every worker would print a progress bar per component, over the live view.
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
-# Printed for every worker or clip: what a user can do nothing about, or what is reported once before the run.
+# Warnings for every worker or clip that users cannot act on, or that are reported once before the run.
 _NOISE = {
     "diffusers.pipelines.ltx.pipeline_ltx": "The following part of your input was truncated",
     "diffusers.pipelines.ltx.pipeline_ltx_condition": "The following part of your input was truncated",
@@ -39,7 +39,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 def pipeline_class(checkpoint: Checkpoint) -> Any:
-    """The diffusers class that the checkpoint names: it owns the numerics of every stage."""
+    """The diffusers class that the checkpoint names, which owns the numerics of every stage."""
     return getattr(diffusers, checkpoint.pipeline_class)
 
 
@@ -52,7 +52,7 @@ def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDisc
 
 
 def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
-    """diffusers maps the file into memory and casts tensor by tensor, so that no second copy of it all is made."""
+    """diffusers maps the file into memory and casts tensor by tensor, without a second copy of everything."""
     if not isinstance(source, InFile):
         return complete(model_class, source, dtype)
     # With a config of ours nothing is asked of the hub; `changes` override it.
@@ -65,7 +65,7 @@ def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn
 
 
 def complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> torch.nn.Module:
-    """Raises ValueError when weights and config.json do not belong together.
+    """Raises ValueError if weights and config.json do not belong together.
 
     Both libraries fill what is missing with random numbers and leave out what is too much, with no more than a warning.
     """
@@ -74,12 +74,12 @@ def complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> t
     )
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(map(str, found.get(f"{kind}_keys") or ())):
-            raise ValueError(f"{len(keys)} {kind} tensors, such as {keys[0]}: config.json is of other weights")
+            raise ValueError(f"{len(keys)} {kind} tensors, such as {keys[0]}: config.json belongs to other weights")
     return model.eval()
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Make these the weights of a module on the meta device. Raises ValueError unless they are exactly those it has."""
+    """Assign these weights to a module on the meta device. Raises ValueError unless they match exactly."""
     wanted = module.state_dict()
     for kind, names in {
         "missing": wanted.keys() - tensors.keys(),
@@ -87,12 +87,12 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         "mismatched": {name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape},
     }.items():
         if names:
-            raise ValueError(f"{len(names)} {kind} tensors, such as {min(names)}: the config is of other weights")
+            raise ValueError(f"{len(names)} {kind} tensors, such as {min(names)}: the config belongs to other weights")
     module.load_state_dict(tensors, assign=True)
 
 
 def read_tensors(file: Path, is_wanted: Callable[[str], bool], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Those of a file whose names are wanted, floating ones in `dtype`."""
+    """The tensors of a file whose names are wanted, floating-point ones in `dtype`."""
     with safe_open(file, framework="pt") as opened:
         names = [name for name in opened.keys() if is_wanted(name)]  # noqa: SIM118 (not a dict)
         return {name: _cast(opened.get_tensor(name), dtype) for name in names}

@@ -19,7 +19,7 @@ from ltx_dist.pipeline.conditions import Lora
 
 
 def add_loras(module: Any, files: Mapping[str, LoraFile], dtype: torch.dtype, component: str = "transformer") -> None:
-    """Put what they have for this component into it, by their sha256, all inactive. A and B are in `dtype` whatever the
+    """Add the LoRAs' weights for this component, by their sha256, all inactive. A and B are in `dtype` whatever the
     weights are in.
 
     Weights in float8 must have been cast to it before: A and B would be cast along with them.
@@ -49,7 +49,7 @@ def add_loras(module: Any, files: Mapping[str, LoraFile], dtype: torch.dtype, co
 
 @torch.inference_mode()  # peft sets requires_grad, which weights that were moved in this mode allow in no other
 def use_loras(module: Any, loras: Sequence[Lora]) -> None:
-    """From here on these count, added up in this order with their weights, and no others. All must have been added."""
+    """Activate these LoRAs and no others, added up in this order with their weights. All must have been added."""
     names = [adapter_name(lora.sha256) for lora in loras]
     assert loaded_loras(module).issuperset(names), "loaded without LoRAs"
     if not loaded_loras(module):
@@ -68,7 +68,7 @@ def loaded_loras(module: Any) -> set[str]:
 
 
 def adapter_name(sha256: str) -> str:
-    """peft's name of a LoRA: a module's name, so no dots and no leading digit."""
+    """peft's name for a LoRA: a module's name, so without dots or a leading digit."""
     return f"lora_{sha256[:16]}"
 
 

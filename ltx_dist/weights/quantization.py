@@ -9,7 +9,7 @@ import torch
 import transformers
 
 REQUIREMENTS = {"bitsandbytes": "bitsandbytes>=0.46", "torchao": "torchao>=0.18,<0.19"}
-"""Those of the extra `quantize`."""
+"""The requirements of the extra `quantize`."""
 
 
 def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Host <-> device. Weights never change, so eviction drops the device copy and copies nothing back."""
+"""Moves weights between host and device. They never change, so eviction just drops the device copy."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ResidentModule:
         return sum(tensor.nbytes for tensor in self._host.values())
 
     def prefetch(self) -> None:
-        """Begin to copy the weights to the device, beside what it computes; returns at once.
+        """Begin copying the weights to the device while it computes, and return at once.
 
-        Without room there none are left on it, and torch.OutOfMemoryError is raised.
+        If they do not fit, none stay on it, and torch.OutOfMemoryError is raised.
         """
         if self.is_resident:
             return
@@ -63,7 +63,7 @@ class ResidentModule:
             self._arrived.record(self._stream)
 
     def upload(self) -> None:
-        """The weights are on the device: what is computed from here on waits for them there."""
+        """Make everything that is computed from now on wait, on the device, for the weights."""
         self.prefetch()
         if self._stream is None or self._arrived is None:
             return
@@ -85,7 +85,7 @@ class ResidentModule:
 
 
 def moved(tensor: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
-    """A copy of the tensor that lies in a buffer (uint8) of its size."""
+    """A copy of the tensor inside a buffer (uint8) of its size."""
     view = buffer.view(tensor.dtype).view(tensor.shape)
     view.copy_(tensor)
     return view

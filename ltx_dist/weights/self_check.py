@@ -1,4 +1,4 @@
-"""How right a GPU's 3D convolutions are: the VAE is made of them, and versions of cuDNN got them wrong.
+"""Checks a GPU's 3D convolutions: the VAE is made of them, and some versions of cuDNN compute them wrongly.
 
 cuDNN 9.8 to 9.14 can compute them wrongly in bfloat16 (github.com/pytorch/pytorch/issues/163539). torch from 2.9 on
 does without cuDNN there (pull/166480), which is right and takes 17 times the memory (issues/166643).
@@ -33,7 +33,7 @@ CHANNELS, VOLUME = 128, (5, 32, 64)
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionCheck:
-    """What a 3D convolution in bfloat16 gave on a device, compared with float32 on the CPU.
+    """The result of a 3D convolution in bfloat16 on a device, compared with float32 on the CPU.
 
     error: relative root mean square; NaN where the result has one. memory: bytes over those of input and output; None
     on a CPU. cudnn: its version as torch gives it.
@@ -50,7 +50,7 @@ class ConvolutionCheck:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether no rounding explains the error, so that clips would be noise."""
+        """Whether the error exceeds any rounding, so that clips would be noise."""
         return not self.error <= WRONG_ERROR
 
     @property
@@ -59,15 +59,15 @@ class ConvolutionCheck:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether this version of cuDNN is known for wrong results, whatever came out here."""
+        """Whether this version of cuDNN is known for wrong results, even if this check was right."""
         return self.cudnn in SUSPECT_CUDNN
 
     @property
     def warning(self) -> str | None:
-        """One line with figures and a remedy; None if all is as it should be."""
+        """One line with figures and a remedy; None if the result is normal."""
         if not self.is_unusual:
             return None
-        known = "; this version of cuDNN is known for wrong ones" if self.is_suspect else ""
+        known = "; this version of cuDNN is known for wrong results" if self.is_suspect else ""
         return f"{self.figures}{known}; {REMEDY}"
 
     def _versions(self) -> str:

@@ -1,4 +1,4 @@
-"""A module larger than its device: its blocks pass through two buffers there, one filled while the other computes.
+"""Streams a module larger than its device: blocks pass through two buffers there, one filled while the other computes.
 
 diffusers' group offload does the same at 10 GB/s where the bus carries 25. Its hooks wait on the host for the copy
 before (`stream.synchronize()`) and, without `record_stream`, for all computing at every block that leaves; they copy
@@ -21,7 +21,7 @@ from ltx_dist.weights.residency import moved
 
 
 class StreamedModule:
-    """A module whose `blocks` are on the device two at a time; all else of it is there from `upload` to `evict`.
+    """A module whose `blocks` are on the device two at a time; everything else stays there from `upload` to `evict`.
 
     Blocks must be called in order, as transformers and text encoders do; another order is right and slow.
     """
@@ -67,7 +67,7 @@ class StreamedModule:
         self.upload()
 
     def upload(self) -> None:
-        """Without room for all of it nothing stays on the device."""
+        """If it does not fit, nothing stays on the device."""
         if self.is_resident:
             return
         try:
@@ -124,7 +124,7 @@ class StreamedModule:
         for other in [key for key, used in self._slot_of.items() if used is slot]:
             del self._slot_of[other]
             if self._copying is not None:
-                # Never computed to its end: kernels of a pass that broke off may still read it.
+                # The pass was aborted: its kernels may still read it.
                 self._copying.wait_stream(torch.cuda.current_stream(self._device))
         block = self._blocks[index]
         with torch.cuda.stream(self._copying) if self._copying is not None else nullcontext():

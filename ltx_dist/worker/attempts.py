@@ -1,4 +1,4 @@
-"""The attempts of a stage, and what earlier clips of the same shape needed."""
+"""The attempts at a stage, remembering which fallback earlier clips of the same shape needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
 from ltx_dist.worker.stage_call import Shape, StageCall
 
 OFTEN = 2
-"""What clips of a shape needed so many times is what the next one begins with."""
+"""After this many clips of a shape needed a fallback, the next one begins with it."""
 
 
 class Attempts:
@@ -22,7 +22,7 @@ class Attempts:
         self._worked: Counter[tuple[str, Shape, str]] = Counter()
 
     def of(self, call: StageCall, is_short: bool) -> Sequence[Fallback]:
-        """What to try, in order. is_short: the attempt as planned has failed already."""
+        """The attempts, in order. is_short: the planned attempt has already failed."""
         traits = [self._traits[name] for name in call.stage.components]
         attempts = fallbacks(traits, self._planned, self._exact, len(call.requests) > 1)
         needed = [self._worked[call.stage.name, call.shape, one.name or ""] >= OFTEN for one in attempts]

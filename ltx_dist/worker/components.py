@@ -1,4 +1,4 @@
-"""The components of a worker's stages: which of them are loaded, which are on the device, and what runs on them."""
+"""The components of a worker's stages: loads them, moves them to and from the device, and makes the operations."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class Components:
         self._modules[name] = module
 
     def report(self, line: str) -> None:
-        """Keep a line for people until it is taken with `notices`; the same one is kept once."""
+        """Keep a line for users until `notices` takes it; equal lines are kept once."""
         if line not in self._reported:
             self._reported.add(line)
             self._notices.append(line)
 
     def notices(self) -> tuple[str, ...]:
-        """What was reported since this was last asked."""
+        """The lines that were reported since the last call."""
         taken, self._notices = tuple(self._notices), []
         return taken
 
@@ -119,13 +119,13 @@ class Components:
         if self.takes_turns:
             return
         self.takes_turns = True
-        self.report(f"{why}; from here on the components take turns on the device")
+        self.report(f"{why}; from now on the components take turns on the device")
         for name, module in [*self._modules.items()]:
             if self._keeps_host_copy(name) and name not in self._movers:
                 self._movers[name] = ResidentModule(module, self._device, self.report)
 
     def prepare(self, stage: StageSpec, fallback: Fallback) -> None:
-        """Make room for an attempt after one that ran out of memory."""
+        """Free memory for an attempt after one that ran out of it."""
         others = [name for name in self._modules if name not in stage.components]
         if self.takes_turns:  # what came for the next turn leaves, and no more comes early
             self._prefetches = False
@@ -179,7 +179,7 @@ class Components:
             self._drop(name)
 
     def _drop(self, name: str) -> None:
-        """Forget a component and every operation that holds it.
+        """Drop a component and every operation that holds it.
 
         Evicted first: a copy to the device may still be under way, and the memory that it fills must not be reused.
         """

@@ -1,4 +1,4 @@
-"""What a worker asks of its device: which it is, how much memory a stage took, whether it is still usable."""
+"""A worker's device: which it is, how much memory a stage took, whether it is still usable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltx_dist.weights.self_check import check_convolution
 
 
 def open_device(worker: Worker) -> torch.device:
-    """Raises WorkerStartError when torch finds no GPU for a worker that is to have one.
+    """Raises WorkerStartError if torch finds no GPU for a worker that needs one.
 
     Under Ray a worker sees only the GPU it was given, as number 0; in this process it sees all of them.
     """
@@ -30,7 +30,7 @@ def open_device(worker: Worker) -> torch.device:
 
 
 def notices_of_start(device: torch.device, worker: Worker) -> list[str]:
-    """Lines for people on what the device lacks, before anything is loaded.
+    """Warnings about the device, before anything is loaded.
 
     Raises WorkerStartError when its 3D convolutions are wrong beyond any rounding: every clip would be noise.
     """
@@ -47,7 +47,7 @@ def notices_of_start(device: torch.device, worker: Worker) -> list[str]:
 
 
 def keep_to(device: torch.device, capacity: int | None) -> None:
-    """Let torch take no more of the device than was planned with, less what CUDA and its libraries take beside it.
+    """Limit torch to the planned memory of the device, less what CUDA and its libraries need.
 
     On Windows' driver, WSL2's too, a process that takes more is no error: memory is paged to the host, which makes
     everything a hundred times slower. And `placement.memory_gb` may leave the rest to someone else.
@@ -60,7 +60,7 @@ def keep_to(device: torch.device, capacity: int | None) -> None:
 
 
 def missing_memory(device: torch.device, worker: Worker) -> str | None:
-    """What the plan counts on and others hold; None if all of it is free. Asked before anything is loaded."""
+    """A line about planned memory that other programs use; None if it is all free. Call before loading anything."""
     if device.type != "cuda" or not worker.peak_bytes:
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -69,18 +69,18 @@ def missing_memory(device: torch.device, worker: Worker) -> str | None:
         return None
     return (
         f"the plan needs {needed / 1e9:.1f} GB of the device, and {free / 1e9:.1f} of {total / 1e9:.1f} GB are free; "
-        "`nvidia-smi` shows what holds the rest; end it, or set placement.memory_gb"
+        "`nvidia-smi` shows which programs use the rest; end them, or set placement.memory_gb"
     )
 
 
 def reset_peak(device: torch.device) -> None:
-    """Count a stage's memory from here: with its own component on the device and no other."""
+    """Start counting a stage's memory, with only its own component on the device."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes allocated at a time since `reset_peak`; None on a CPU, which does not count."""
+    """Peak bytes allocated since `reset_peak`; None on a CPU, which does not count."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
@@ -138,13 +138,13 @@ def _is_full(device: torch.device) -> bool:
     try:
         torch.cuda.synchronize(device)
         free, _ = torch.cuda.mem_get_info(device)
-    except RuntimeError:  # it is lost, and not full
+    except RuntimeError:  # the device is lost, not full
         return False
     return free < FULL_BYTES
 
 
 def is_lost(device: torch.device, error: Exception) -> bool:
-    """Whether the error has made the device useless for this process: CUDA then raises again at every call.
+    """Whether the error has made the device unusable for this process: CUDA then raises at every call.
 
     A worker that stayed would fail every clip it is given, and be the first to be free for the next.
     """

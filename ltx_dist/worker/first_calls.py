@@ -1,4 +1,4 @@
-"""The first call of oneMKL's vector functions, made in one thread before several share them.
+"""Makes the first call of oneMKL's vector functions in one thread, before several use them at once.
 
 torch computes cos, exp, sqrt and others of float32 and float64 tensors in oneMKL's vector functions, which its threads
 call at once. Their first call in a process finds out which CPU this is. In version 2024.2, the one in torch's wheels,

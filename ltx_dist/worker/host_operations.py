@@ -1,4 +1,4 @@
-"""Runs the operations of host stages: the first after a device stage beside it, the others when they are called."""
+"""Runs the operations of host stages: the first during the device stage before it, the others when called."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class HostOperations:
         self._threads = HostStages(slots)
 
     def begin(self, call: StageCall, outputs: Sequence[StageOutput]) -> bool:
-        """Begin the host stage that follows the device stage just run, if one does; whether one does.
+        """Begin the host stage that follows the device stage, if there is one. Returns whether there is.
 
-        What the device stage made then stays on this worker.
+        The device stage's output then stays on this worker.
         """
         if not (following := self._recipe.host_stages_after(call.stage.name)):
             return False

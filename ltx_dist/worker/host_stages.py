@@ -27,9 +27,9 @@ class HostStages:
         self._begun: dict[tuple[str, str], Future[Any]] = {}
 
     def begin(self, request_id: str, stage: str, output: Any, run: Callable[[Any], Any]) -> None:
-        """Run a host stage with what the device stage before it made of a request; `result` has its output.
+        """Run a host stage on a device stage's output for a request; `result` returns its output.
 
-        Returns when the device is done with it: the frames of a decoded clip are taken here. What they raise is raised.
+        Returns when the device is done with it: the frames of a decoded clip are consumed here, and may raise.
         """
         if not isinstance(output, DecodedClip):
             self._begun[request_id, stage] = self._threads.submit(run, output)
@@ -40,7 +40,7 @@ class HostStages:
         try:
             for frame in output.frames:
                 waiting.put(frame)
-        except BaseException as error:  # a Ctrl-C, too: the thread would wait for frames for ever
+        except BaseException as error:  # on Ctrl-C, too: the thread would wait for frames forever
             waiting.put(error)
             del self._begun[request_id, stage]
             raise

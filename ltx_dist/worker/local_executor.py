@@ -1,4 +1,4 @@
-"""Runs assignments in this process, one after the other. The plain path that Ray's results are compared to.
+"""Runs assignments in this process, one after another. The plain path that Ray's results are compared with.
 
 What takes a worker down takes this process with it, and a stage that hangs can only be ended from outside: the next run
 resumes where this one was. Workers that are to be replaced need processes of their own, which is what Ray is for.
@@ -27,7 +27,7 @@ class _Call(NamedTuple):
 
 
 class LocalExecutor:
-    """`submit` remembers, `wait` runs one assignment. One device is all it can keep busy.
+    """`submit` queues, `wait` runs one assignment. It keeps only one device busy.
 
     worker_class: makes a worker from its spec.
     """
@@ -104,7 +104,7 @@ class LocalExecutor:
         raise AssertionError("no worker of this process can return")
 
     def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
-        """It is given nothing more, and what it was to do ends; a host stage that still runs is let go.
+        """Stop using the worker: its assignments end; a host stage that still runs is abandoned.
 
         None is ended for a hang: what has not moved here waits for its turn.
         """

@@ -1,4 +1,4 @@
-"""What a worker tries, in order, when a stage runs out of memory on its device. A list and nothing else."""
+"""The list of fallbacks that a worker tries, in order, when a stage runs out of device memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALLER_TILES = (DecodeTiling(512, 64), DecodeTiling(256, 32), DecodeTiling(256,
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """One attempt of a stage. `name` stands in the clip's sidecar; None is the first attempt, as it was planned.
+    """One attempt at a stage. `name` appears in the clip's sidecar; it is None for the first, planned attempt.
 
     alone: other components leave the device. streamed: this stage's blocks pass through it one by one. float8: its
     transformer is stored in 8 bits. Tiling and float8 change the pixels; the others do not.
@@ -59,7 +59,7 @@ def fallbacks(
 
 
 def _is_smaller(tiling: DecodeTiling, planned: DecodeTiling) -> bool:
-    """Whether pieces are smaller in one way and not larger in the other."""
+    """Whether the tiles are smaller in one dimension and not larger in the other."""
     sizes = [
         (planned.tile_size or 1 << 20, tiling.tile_size or 0),
         (planned.tile_frames or 1 << 20, tiling.tile_frames or 0),

@@ -1,4 +1,4 @@
-"""A call to a worker: a stage, the requests that share the pass, what earlier stages made for them, and their keys."""
+"""A call to a worker: a stage, the requests that share the pass, their inputs from earlier stages, and their keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shape = tuple[int, int, int, int]
 """Requests in a pass, height, width and frames."""
 
 Inputs = Mapping[str, StageOutput]
-"""What earlier stages made for a request, by stage name."""
+"""The outputs of earlier stages for a request, by stage name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ class StageCall:
 
     @property
     def shape(self) -> Shape:
-        """What decides how much memory a pass takes, as far as requests tell."""
+        """The properties of requests that decide how much memory a pass takes."""
         one = self.requests[0]
         return len(self.requests), one.height, one.width, one.num_frames
 
     @property
     def num_steps(self) -> int:
-        """Denoising steps, which are the same of all its requests."""
+        """Number of denoising steps, which is equal for all its requests."""
         return attrgetter(self.stage.steps)(self.requests[0]) if self.stage.steps else 0
 
     def render_key(self, request: RenderRequest) -> str:

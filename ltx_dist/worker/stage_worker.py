@@ -37,14 +37,14 @@ from ltx_dist.worker.oom_fallbacks import Fallback
 from ltx_dist.worker.stage_call import StageCall
 
 LOG = logging.getLogger(__name__)
-"""Standard error, unless the program that renders has set up something else."""
+"""Logs to standard error, unless the program has configured logging."""
 
 OnStep = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All a worker needs to start, on any machine: small and picklable.
+    """Everything that a worker needs to start on any machine: small and picklable.
 
     exact: a clip that runs out of memory fails rather than being made with other pixels. family_override: in place of
     the checkpoint's own.
@@ -92,13 +92,13 @@ class StageWorker:
         for line in notices_of_start(self._device, spec.worker):
             self._components.report(line)
         if self._load_at_start() is not None:
-            # Again, with the weights on the host: what is loaded by then leaves the device.
-            self._components.take_turns("there is no room on the device for all components")
+            # Try again with the weights on the host: those loaded so far leave the device.
+            self._components.take_turns("the device cannot hold all components")
             if (error := self._load_at_start()) is not None:
                 raise WorkerStartError(f"worker {spec.worker.worker_id}: {_describe(error).splitlines()[0]}")
 
     def _load_at_start(self) -> RuntimeError | None:
-        """What ran out of memory, without the frames that hold it; None if all is loaded.
+        """The out-of-memory error, without the frames that hold memory; None if everything is loaded.
 
         Raises WorkerStartError for anything else.
         """
@@ -179,7 +179,7 @@ class StageWorker:
         return replace(self._state, components=self._components.on_device(), memory_bytes=memory_in_use(self._device))
 
     def _bring(self, stage: StageSpec) -> RuntimeError | None:
-        """Load what the stage needs before its time begins to count. Returns the shortage if there is no room."""
+        """Load what the stage needs before its time counts. Returns the out-of-memory error if it does not fit."""
         try:
             self._ready(stage)
         except RuntimeError as error:
@@ -253,7 +253,7 @@ def _latents_sha256(output: StageOutput) -> str:
 
 
 def _start_failure(spec: WorkerSpec, component: str, error: Exception) -> str:
-    """One line: libraries say what is wrong in their first."""
+    """The first line of an error's message, where libraries say what is wrong."""
     first_line = _describe(error).splitlines()[0]
     return f"worker {spec.worker.worker_id}: {component} of {spec.checkpoint.name}: {first_line}"
 

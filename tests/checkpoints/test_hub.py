@@ -148,7 +148,7 @@ def test_a_model_is_downloaded_once_at_one_commit_and_then_works_offline(model: 
         pinned = open_in_a_process(f"someone/a-model@{hub_stand_in.COMMIT}", hub_cache, hub.address)
         assert pinned.stdout == first.stdout and hub.gets() == []
         missing = open_in_a_process("someone/other", hub_cache, hub.address)
-        assert "model.checkpoint: someone/other: no such folder, and the hub does not give it" in missing.stderr
+        assert "model.checkpoint: someone/other: no such folder, and the hub refused it" in missing.stderr
     for address in ("http://127.0.0.1:9", hub.address):  # nothing listens there (any more)
         offline = open_in_a_process("someone/a-model", hub_cache, address)
         assert offline.stdout == first.stdout, offline.stderr
@@ -250,7 +250,9 @@ def test_another_machine_finds_a_model_of_the_hub_in_its_own_cache(cache: Path, 
     weights.unlink()  # another worker may be at it
     with pytest.raises(ValueError, match="vae"):
         on_this_machine(checkpoint)
-    with pytest.raises(ValueError, match="is not on this machine; put the checkpoint at the same path on every one"):
+    with pytest.raises(
+        ValueError, match="is not on this machine; put the checkpoint at the same path on every machine"
+    ):
         on_this_machine(replace(elsewhere, name="/models/ltx-video"))
 
 

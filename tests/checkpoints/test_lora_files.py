@@ -68,8 +68,8 @@ EXTRA = {
     "OFT": {f"{Q}.oft_blocks": (4, 4)},
     "middle layer": {f"{Q}.lora_mid.weight": (4, 4)},
     "biases": {f"{Q}.lora_B.bias": (32,)},
-    "changes of whole weights": {f"{Q}.diff_b": (32,)},
-    "changes of whole weights ": {"diffusion_model.transformer_blocks.0.norm.diff": (32,)},
+    "changes to whole weights": {f"{Q}.diff_b": (32,)},
+    "changes to whole weights ": {"diffusion_model.transformer_blocks.0.norm.diff": (32,)},
     "text encoder": {"text_encoders.t5.layer.lora_A.weight": (4, 4)},
     "text encoder ": {"lora_te1_text_model_encoder.lora_down.weight": (4, 4)},
 }

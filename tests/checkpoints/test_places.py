@@ -12,7 +12,7 @@ from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, open_checkpoint
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9989150328\n"
 HEADS = {
     "a git-lfs pointer, not the file itself; run `git lfs pull`": POINTER,
-    "a web page, not the file itself; download it by `hf download`": b"\n<!DOCTYPE html><html>",
+    "a web page, not the file itself; download it with `hf download`": b"\n<!DOCTYPE html><html>",
     "GGUF, which is not supported; give the bfloat16 .safetensors": b"GGUF\x03\x00\x00\x00" + b"\0" * 60,
     "a pickle under another name, which could run code": b"PK\x03\x04" + b"\0" * 60,
     "a pickle under another name, which could": b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01u.",

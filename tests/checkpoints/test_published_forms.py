@@ -162,7 +162,7 @@ def test_weights_of_another_vae_are_refused(made, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "vae" / "config.json").read_text())
     for change, kind in (({"latent_channels": 8}, "mismatched"), ({"timestep_conditioning": False}, "unexpected")):
         (tmp_path / "vae" / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(ValueError, match=f"{kind} tensors, such as .*: the config is of other weights"):
+        with pytest.raises(ValueError, match=f"{kind} tensors, such as .*: the config belongs to other weights"):
             load_vae_decoder(replace(checkpoint, path=tmp_path), torch.float32)
 
 

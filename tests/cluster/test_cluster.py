@@ -132,7 +132,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
 
     code, stdout, stderr = cluster.run(*command)
     assert code == 0, stdout + stderr
-    assert f"-2: {NUM_CLIPS} clips submitted" in stdout and f"{len(kept)} already there" in stdout
+    assert f"-2: {NUM_CLIPS} clips submitted" in stdout and f"{len(kept)} already up to date" in stdout
     assert "SUCCEEDED  exit code 0" in stdout.splitlines()[-1]
     now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
     assert len(now) == NUM_CLIPS and kept.items() <= now.items() and record(out)["exit_code"] == 0
@@ -172,11 +172,11 @@ def test_a_wrong_token_is_one_clear_line(cluster: Cluster, tmp_path: Path, check
     wrong.write_text("0" * 32)
     code, stdout, stderr = cluster.run(*command, RAY_AUTH_TOKEN_PATH=str(wrong))
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
-    assert f"does not take the token from {wrong}" in stderr
+    assert f"rejects the token from {wrong}" in stderr
     join = ("render", write_prompts(tmp_path / "q.jsonl", 1), "-o", tmp_path / "out", "--address", cluster.head)
     code, stdout, stderr = cluster.run(*join, RAY_AUTH_TOKEN_PATH=str(wrong))
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
-    assert f"{cluster.head} does not take the token from {wrong}" in stderr
+    assert f"{cluster.head} rejects the token from {wrong}" in stderr
     none = {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(tmp_path)}
     code, stdout, stderr = cluster.run(*command, **none)
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr

@@ -114,7 +114,7 @@ def test_without_a_home_the_cache_asks_for_a_folder(homeless: None, monkeypatch:
 
 
 def test_without_a_home_a_path_in_it_is_refused(homeless: None):
-    with pytest.raises(ValueError, match="model.checkpoint: ~/ltx: this user has no home folder; write the path out"):
+    with pytest.raises(ValueError, match="model.checkpoint: ~/ltx: this user has no home folder; write the full path"):
         from_home("~/ltx", "model.checkpoint")
 
 

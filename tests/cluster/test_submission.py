@@ -146,5 +146,5 @@ def test_other_addresses_are_refused(address: str, message: str):
 
 @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, b"{}"), (404, b""), (500, b"")])
 def test_another_kind_of_server_is_told_of(status: int, body: bytes):
-    with server(status, body) as port, pytest.raises(ValueError, match="no job server of Ray"):
+    with server(status, body) as port, pytest.raises(ValueError, match="is not a Ray job server"):
         check_job_server(f"http://127.0.0.1:{port}")

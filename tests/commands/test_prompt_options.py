@@ -52,8 +52,8 @@ def test_options_travel_with_a_submitted_config() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"vary": ["seed"]}, "--vary: 'seed' names no values; write FIELD=VALUES, such as seed=0-4"),
-        ({"column": ["a=b"]}, "--column: a=b: b is no field"),
+        ({"vary": ["seed"]}, "--vary: 'seed' has no values; write FIELD=VALUES, such as seed=0-4"),
+        ({"column": ["a=b"]}, "--column: a=b: b is not a field"),
         ({"column": ["a"]}, "--column: 'a' names no values"),
         ({"keep_columns": "seed"}, "--keep-columns: 'seed' is a field, or empty"),
         ({"keep_columns": "a,,b"}, "--keep-columns: '' is a field, or empty"),
@@ -71,7 +71,7 @@ def test_prompts_are_a_file_or_given() -> None:
     assert given_prompts("p.txt", None) == "p.txt"
     assert given_prompts(None, ["a", "b"]) == ["a", "b"]
     for source, texts in ((None, None), (None, []), ("p.txt", ["a"])):
-        with pytest.raises(ValueError, match="name a file of prompts, or give prompts with --prompt: one of the two"):
+        with pytest.raises(ValueError, match="give either a file of prompts or --prompt"):
             given_prompts(source, texts)
 
 
@@ -87,4 +87,4 @@ def test_plan_prints_the_product_and_mistakes_of_its_options() -> None:
     assert plan("--prompt", "a", "--vary", "guidance_scale=-1,3") == (
         "ltx-dist: --vary: guidance_scale: -1.0 is too small; it must be at least 0\n"
     )
-    assert plan().startswith("ltx-dist: name a file of prompts, or give prompts with --prompt")
+    assert plan().startswith("ltx-dist: give either a file of prompts or --prompt")

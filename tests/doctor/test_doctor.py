@@ -118,7 +118,7 @@ def test_a_checkpoint_on_the_hub_is_looked_for_and_not_downloaded(tmp_path: Path
     assert "`render` downloads it" in finding.remedy and not list(tmp_path.rglob("*.safetensors"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (finding,) = storage.check_checkpoint("nobody/nothing", None, "auto")
-    assert finding.status is Status.FAILURE and "take the cache along" in finding.remedy
+    assert finding.status is Status.FAILURE and "copy the cache" in finding.remedy
 
 
 NVIDIA_SMI = """#!/bin/sh
@@ -147,7 +147,7 @@ def test_each_gpu_is_told_of_with_its_memory_and_link(nvidia_smi: Path):
     assert idle.status is Status.OK and idle.text.startswith(
         "NVIDIA GeForce RTX 4090, 25.3 of 25.8 GB free, PCIe 4 x16"
     )
-    assert busy.status is Status.WARNING and "something else holds its memory" in busy.remedy
+    assert busy.status is Status.WARNING and "another program uses its memory" in busy.remedy
     assert narrow.status is Status.WARNING and "x16" in narrow.remedy
     assert silent.status is Status.OK and "memory unknown, link unknown" in silent.text
     assert machine.count_gpus() == 4

@@ -53,7 +53,7 @@ def test_a_card_too_full_to_be_checked_is_a_warning(monkeypatch: pytest.MonkeyPa
 def test_turing_is_pointed_to_float32_and_not_to_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(monkeypatch, TURING)
     assert "model.precision to float32" in found["torch warning"].remedy
-    assert "float16 is not proven" in found["torch warning"].remedy
+    assert "float16 is untested" in found["torch warning"].remedy
 
 
 def test_little_page_locked_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_the_only_worker_of_a_stage_is_never_dropped():
 
 def test_a_batch_in_which_everything_fails_alike_stops_early():
     executor = FakeExecutor(replicated(2), lambda a: Failure.ERROR if a.stage == D else None)
-    with pytest.raises(SystemicError, match="the first 5 clips all failed alike: denoise: boom"):
+    with pytest.raises(SystemicError, match="the first 5 clips all failed in the same way: denoise: boom"):
         render(executor, replicated(2), 100)
     assert len({a.clips for a, _ in executor.started}) < 20
 

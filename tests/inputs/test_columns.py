@@ -90,7 +90,7 @@ def test_unknown_names_are_told_how_to_be_kept() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"columns": {"caption": "promt"}}, "caption=promt: promt is no field; did you mean prompt?"),
+        ({"columns": {"caption": "promt"}}, "caption=promt: promt is not a field; did you mean prompt?"),
         ({"keep_columns": ["seed"]}, "'seed' is a field, or empty; name columns that are neither"),
         ({"expand": 0}, "0 is not off, all, or a whole number of at least 1"),
         ({"expand": "some"}, "'some' is not off, all, or a whole number of at least 1"),

@@ -84,7 +84,7 @@ def test_all_errors_of_file_and_overrides_come_at_once(tmp_path: Path) -> None:
         ("model:\n  version: [", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: &a 1\nb: *a", ":2: not valid YAML: aliases (*name) are not allowed; write the value out"),
         ("output:\n  crf: 1\n  crf: 2", ":3: not valid YAML: 'crf' is given twice"),
-        ("a: 1\nb: !!bool x", ":2: not valid YAML: 'x' is not a value of its kind; put it in quotes"),
+        ("a: 1\nb: !!bool x", ":2: not valid YAML: 'x' is not a valid value; put it in quotes"),
         ("[" * 5000, ": nested too deeply"),
         ("\0", ":1: not valid YAML: special characters are not allowed"),
         ("# " + "x" * (1 << 20), ": larger than 1 MiB; split the file"),

@@ -57,12 +57,12 @@ def test_a_sample_is_drawn_with_the_seed_and_without_repeats(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("__none__", "__none__: .*none.txt is missing; prompts.wildcards is the folder of such lists"),
+        ("__none__", "__none__: .*none.txt is missing; prompts.wildcards names the folder of such lists"),
         ("__empty__", "__empty__: .*empty.txt has no lines"),
         ("__animals/*__", r"__animals/\*__: name one file below"),
         ("__a/../../etc/passwd__", "name one file below"),
         ("__loop__", "nested more than 20 deep; does a list name itself?"),
-        ("{2$$a|b}", "weights .* and several picks .* are not known"),
+        ("{2$$a|b}", "weights .* and multiple picks .* are not supported"),
         ("{0.5::a|b}", "weights"),
         (" ".join(["{a|b|c|d}"] * 9), "stands for 262144 prompts; at most 100000 are allowed: set prompts.expand"),
         ("{x|" + "{a|b|c|d}" * 9 + "}", "more than 100000 alternatives in one place"),

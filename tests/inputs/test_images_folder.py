@@ -64,7 +64,7 @@ def test_a_row_with_an_image_of_its_own_is_refused(images: Path, checkpoint: Che
 
 def test_a_damaged_image_is_an_error_of_its_row(images: Path, checkpoint: Checkpoint):
     (images / "lamp.png").write_bytes((images / "lamp.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"rows.jsonl:2: image: .*/lamp.png: damaged or cut off"):
+    with pytest.raises(ValueError, match=r"rows.jsonl:2: image: .*/lamp.png: damaged or truncated"):
         read(images, checkpoint, {"prompt": "p"}, {"prompt": "p", "name": "lamp"})
 
 

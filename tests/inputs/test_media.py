@@ -163,8 +163,9 @@ WRONG = [
     ({"image": "a.png", "crf": 20}, "image: crf: only preprocess: official compresses and blurs; set that, too"),
     ({"video": "long.mp4"}, "video: needs denoise_strength below 1"),
     ({"video": "long.mp4", "denoise_strength": 1.0}, "video: needs denoise_strength below 1"),
-    ({"denoise_strength": 0.5}, "denoise_strength: is for a video to begin with; give video, too"),
-    ({"video": "long.mp4", "denoise_strength": 0.2}, "denoise_strength: 0.2 of 4 steps runs none; use at least 0.25"),
+    ({"denoise_strength": 0.5}, "denoise_strength: applies only to a clip with video; give video, too"),
+    ({"video": "long.mp4", "denoise_strength": 0.2}, "denoise_strength: 0.2 of 4 steps is less than one step; "
+    "use at least 0.25"),
     ({"video": "short.mp4", "denoise_strength": 0.5}, "video: {folder}/short.mp4: has 5 frames and the clip 33"),
     ({"recipe": "two_passes"}, "recipe: two passes need a latent upscaler between them; set model.upscaler"),
     ({"recipe": "three"}, "recipe: 'three' is not one of 'one_pass' or 'two_passes'"),
@@ -253,13 +254,13 @@ def test_a_reference_video_goes_with_an_ic_lora(folder: Path, checkpoint: Checkp
 
 def test_an_ic_lora_needs_a_reference_and_a_reference_one(folder: Path, checkpoint: Checkpoint):
     place = folder / "ltxv-ic-lora-depth.safetensors"
-    alone = f"{place}: an IC-LoRA, which follows a video; give the row that video as reference"
+    alone = f"{place}: an IC-LoRA, which follows a video; give the row a reference video"
     assert refused(folder, checkpoint, {"loras": [place.name]}) == f"loras: {alone}"
     named = (LoraRow(path=str(place)),)
     assert refused(folder, checkpoint, {}, named=named) == f"model.loras: {alone}"
     assert len(read(folder, checkpoint, {"loras": []}, named=named)) == 1
     lone = refused(folder, checkpoint, {"reference": "long.mp4"})
-    assert lone == "model.loras: a reference video is followed only with an IC-LoRA; name one"
+    assert lone == "model.loras: a reference video needs an IC-LoRA in loras; add one"
     row = {"loras": [place.name]}
     assert "has 5 frames and the clip 33" in refused(folder, checkpoint, row | {"reference": "short.mp4"})
     assert "not a video" in refused(folder, checkpoint, row | {"reference": "a.png"})
@@ -336,16 +337,16 @@ def test_settings_of_the_second_pass_lie_over_the_presets(folder: Path, with_ups
 def test_second_passes_that_cannot_be_are_refused(folder: Path, with_upscaler: Checkpoint):
     older = replace(with_upscaler, pipeline_class="LTXPipeline")
     schedule = {"timesteps": [800.0]}
-    assert "cannot begin with latents" in refused(folder, older, {"second_pass": schedule})
-    assert "generic is not published with two passes" in refused(folder, with_upscaler, {"recipe": "two_passes"})
+    assert "cannot start from latents" in refused(folder, older, {"second_pass": schedule})
+    assert "generic was not published with two passes" in refused(folder, with_upscaler, {"recipe": "two_passes"})
     both = {"recipe": "one_pass", "second_pass": schedule}
     assert refused(folder, with_upscaler, both) == "second_pass: recipe is one_pass; leave one of the two out"
     assert "give timesteps, or num_inference_steps" in refused(
         folder, with_upscaler, {"second_pass": {"adain_factor": 0.5}}
     )
     none = {"num_inference_steps": 4, "denoise_strength": 0.1}
-    assert "0.1 of 4 steps runs none" in refused(folder, with_upscaler, {"second_pass": none})
-    assert "[1000.0, 5.0] do not fall from below 1000" in refused(
+    assert "0.1 of 4 steps is less than one step" in refused(folder, with_upscaler, {"second_pass": none})
+    assert "[1000.0, 5.0] do not decrease from below 1000" in refused(
         folder, with_upscaler, {"second_pass": {"timesteps": [1000, 5]}}
     )
     two = schedule | {"denoise_strength": 0.5}

@@ -96,10 +96,10 @@ def test_timesteps_may_end_below_one() -> None:
         ),
         ("prompt\na red circle\n", "1: 'prompt' is the header of a table"),
         ("caption;prompt;steps\na;b;7\n", "1: 'caption;prompt;steps' is the header of a table"),
-        ("- a cat\n- a dog\n", "1: every line begins as '- ' does, as in a list; take these marks out"),
+        ("- a cat\n- a dog\n", "1: every line begins as '- ' does, as in a list; remove these marks"),
         ("1. a cat\n2. a dog\n", "1: every line begins as '1.' does, as in a list"),
-        ("a\n--prompt b --seed 3\n", "2: '--prompt b --seed 3' is a command of another program; take it out, or write"),
-        ("a cat --ar 16:9\na dog --seed 3\n", "1: '--ar' has a flag of another program, and 1 more; take it out"),
+        ("a\n--prompt b --seed 3\n", "2: '--prompt b --seed 3' is a command of another program; remove it, or write"),
+        ("a cat --ar 16:9\na dog --seed 3\n", "1: '--ar' has a flag of another program, and 1 more; remove it"),
         ("a cat\nSteps: 20, Sampler: Euler\n", "2: 'Steps: 20, Sampler: Euler' is a list of settings; write rows"),
         ("prompt: a cat\n", "1: 'prompt: a cat' is a key and a value; write rows with the fields"),
         ('! {Subject}="cat","dog"\n{Subject} runs\n', '1: \'! {Subject}="cat","dog"\' is a command of another'),
@@ -118,7 +118,7 @@ def test_blocks_of_positive_and_negative_prompts_are_named_once_per_kind() -> No
     assert errors("p.txt", text) == [
         "p.txt:1: 'positive: a red circle' begins a positive or a negative prompt of another program, and 3 more; "
         "write rows with the fields prompt and negative_prompt, as .csv, .jsonl or .yaml",
-        "p.txt:3: '----' holds no word; take it out; each line is a prompt",
+        "p.txt:3: '----' has no words; remove it; each line is a prompt",
     ]
 
 
@@ -225,7 +225,7 @@ def test_names_of_other_programs_are_translated_in_a_config_too() -> None:
 
 def test_a_table_of_pandas_or_a_spreadsheet_says_which_column_has_no_name() -> None:
     assert errors("p.csv", ",prompt,seed\n0,a red circle,7\n1,a blue square,8\n") == [
-        "p.csv:1: column 1 has no name; name it or take it out (pandas: index=False)"
+        "p.csv:1: column 1 has no name; name it or remove it (pandas: index=False)"
     ]
     first, second = read("p.csv", "prompt,,seed,,\na,,7,,\nb,,,,,,,\n")
     assert (first.prompt, first.seed, second.prompt, second.seed) == ("a", 7, "b", 1)
@@ -272,7 +272,7 @@ def test_wide_encodings_are_named(encoding: str, named: str, text: str) -> None:
 
 
 def test_a_zero_in_a_file_of_utf_8_is_a_mistake_of_its_line() -> None:
-    assert errors("p.txt", b"a cat\nb\0c\n") == ["p.txt:2: prompt: has the control character U+0000; take it out"]
+    assert errors("p.txt", b"a cat\nb\0c\n") == ["p.txt:2: prompt: has the control character U+0000; remove it"]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,8 @@ def test_parts_that_other_programs_replace_are_warned_of(prompt: str, part: str,
         else "Write one row per variant, or run a program that expands it first"
     )
     assert warning == (
-        f"p.txt:2: {part!r} would be {kind} elsewhere; here it is text, as are such parts of 1 more prompt. {remedy}"
+        f"p.txt:2: {part!r} would be {kind} in other programs; here it is plain text, as are such parts of 1 more "
+        f"prompt. {remedy}"
     )
     (of_default,) = warnings_of("q.txt", "plain\n", DefaultsConfig(negative_prompt=prompt))
     assert part in of_default

@@ -45,7 +45,7 @@ def test_errors_at_a_url_name_it(memory: Store) -> None:
         ValueError, match="^memory://bucket/p.jsonl:1: prompt: missing\nmemory://bucket/p.jsonl:1: promt: unknown key"
     ):
         read("memory://bucket/p.jsonl")
-    with pytest.raises(ValueError, match="^memory://bucket/none.txt: there is no such file; check the URL$"):
+    with pytest.raises(ValueError, match="^memory://bucket/none.txt: no such file; check the URL$"):
         read("memory://bucket/none.txt")
     with pytest.raises(ValueError, match="^nothing://x/p.txt: cannot be read: .*nothing"):
         read("nothing://x/p.txt")

@@ -95,7 +95,7 @@ def test_yaml_that_a_comma_took_apart_is_recognised() -> None:
 
 def test_assignments_are_fields_and_values() -> None:
     assert assignments(["seed=0-4", " guidance_scale = 1,3 "]) == {"seed": "0-4", "guidance_scale": "1,3"}
-    with pytest.raises(ValueError, match="'seed' names no values; write FIELD=VALUES, such as seed=0-4"):
+    with pytest.raises(ValueError, match="'seed' has no values; write FIELD=VALUES, such as seed=0-4"):
         assignments(["seed"])
     with pytest.raises(ValueError, match="seed is given twice; write all its values after one seed="):
         assignments(["seed=1", "seed=2"])

@@ -58,7 +58,7 @@ WRONG = [
     (STEPS | {"windows": {"temporal_overlap": 30}}, "windows: temporal_overlap: 30 is not a multiple of 8; use 24"),
     (STEPS | {"windows": {"temporal_tile_size": 24}}, "windows: temporal_overlap: 24 must be smaller than tem"),
     (STEPS | {"windows": {"tile": 24}}, "windows: tile: unknown key"),
-    ({"windows": {}}, "windows: set timesteps, as those of 0.9.8 distilled"),
+    ({"windows": {}}, "windows: set timesteps, such as those of 0.9.8 distilled"),
     (LONG | {"prompt": "a || b"}, "prompt: a part between two | is empty"),
     (LONG | {"prompt": "a|b|c|d|e|f|g|h"}, "prompt: 8 prompts for 7 windows; make the clip longer"),
     (LONG | {"num_frames": 360}, "num_frames: 360 is not a multiple of 8 plus 1; use 353 or 361"),

@@ -142,7 +142,7 @@ def test_wrong_frames_are_our_own_mistake(change: dict[str, int]) -> None:
     [
         ((18, HEIGHT, WIDTH, 24.0), "17 frames instead of 18"),
         ((NUM_FRAMES, 32, WIDTH, 24.0), "size 64x96 instead of 32x96"),
-        ((NUM_FRAMES, HEIGHT, WIDTH, 25.0), "24 frames a second instead of 25"),
+        ((NUM_FRAMES, HEIGHT, WIDTH, 25.0), "24 frames per second instead of 25"),
     ],
 )
 def test_check_says_what_differs(expected: tuple[int, int, int, float], message: str) -> None:

@@ -46,7 +46,7 @@ def test_a_file_has_its_digest(tmp_path: Path):
 
 def test_a_file_that_changed_is_refused(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"content")
-    assert refused(str(tmp_path / "a"), "0" * 64).startswith("has changed since it was first read")
+    assert refused(str(tmp_path / "a"), "0" * 64).startswith("changed since it was first read")
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path):

@@ -83,7 +83,7 @@ def test_a_driver_that_hangs_is_an_error_and_not_a_machine_without_gpus(
 ) -> None:
     monkeypatch.setattr(local_devices, "ANSWER_SECONDS", 0.5)
     driver.write_text("#!/bin/sh\nexec sleep 600\n")
-    with pytest.raises(ValueError, match="^nvidia-smi does not answer within 0 s: restart the driver, or set CUDA_VIS"):
+    with pytest.raises(ValueError, match="^nvidia-smi did not answer within 0 s: restart the driver, or set CUDA_VIS"):
         local_inventory()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert found() == []

@@ -153,9 +153,9 @@ def test_the_bound_never_keeps_one_of_several_producers_idle():
     ("wishes", "inventory", "message"),
     [
         (Wishes(layout="pinned"), gpus(1), "placement.layout: pinned needs at least 2 devices"),
-        (Wishes(device="cuda"), ON_CPU, "placement.device: cuda was asked for and no GPU was found"),
+        (Wishes(device="cuda"), ON_CPU, "placement.device: cuda was requested, but no GPU was found"),
         (Wishes(layout="shared", devices=3), gpus(4), "placement.devices: shared uses one device, not 3"),
-        (Wishes(devices=4), gpus(2), "placement.devices: 4 were asked for and 2 GPUs were found"),
+        (Wishes(devices=4), gpus(2), "placement.devices: 4 GPUs were requested, but 2 were found"),
     ],
 )
 def test_what_cannot_be_placed_is_refused_by_name(wishes, inventory, message):

@@ -72,7 +72,7 @@ def test_the_long_pole_is_named():
     assert advice(pinned).startswith("The bottleneck is the VAE: let one more device run it (cuda:")
     assert "longest clip" in advice(plan([gpu("H100", 80)] * 4, [FULL])[0])
     assert advice(plan([gpu("H100", 80)] * 4, [FULL] * 6)[0]).startswith("Too few clips to keep every device busy")
-    assert "another or a faster device" in advice(plan([gpu("H100", 80)] * 2, [FULL] * 64)[0])
+    assert "more or faster devices" in advice(plan([gpu("H100", 80)] * 2, [FULL] * 64)[0])
 
 
 def test_equal_requests_keep_the_order_of_submission():

@@ -102,7 +102,7 @@ def test_plain_is_one_line_a_clip_at_any_width(width: int) -> None:
     assert printed(console).splitlines() == [
         "[ 2/24] 003-a-red-circle              done    2.4 s  encode 0.02 denoise 1.9 decode 0.4",
         "[ 3/24] 004-a-blue-square             failed  denoise: RuntimeError: out of memory [/oops]",
-        "24 clips: 2 done (1 of them before), 1 failed, 21 remaining, in 1 min 15 s",
+        "24 clips: 2 done (1 of them earlier), 1 failed, 21 remaining, in 1 min 15 s",
     ]
 
 
@@ -115,8 +115,8 @@ def test_plain_tells_of_the_batch_every_half_minute() -> None:
             view.clip_ended(result("001"))
         view.tick()
     assert [line for line in printed(console).splitlines() if line.startswith("--")] == [
-        "-- 5 s: the workers load their models, or are at the first stage",
-        "-- 30 s: the workers load their models, or are at the first stage",
+        "-- 5 s: loading models, or in the first stage",
+        "-- 30 s: loading models, or in the first stage",
         "-- 1 min 00 s: 1 of 24 ended, 0 failed; 90 clips/h, 15 min 00 s left; waiting: 13 encode, 2 denoise, 0 decode",
         "-- 1 min 30 s: 1 of 24 ended, 0 failed; 90 clips/h, 14 min 30 s left; waiting: 13 encode, 2 denoise, 0 decode",
     ]

@@ -68,7 +68,7 @@ def test_the_page_the_trace_and_the_log_tell_of_the_company() -> None:
     assert (clips["denoise"], clips["decode"]) == ([0, 1], [0])
     slices = [e for e in chrome_trace(RECORD)["traceEvents"] if e.get("name") == "denoise"]
     assert [e["args"]["clip"] for e in slices] == ["a, b"]
-    assert "only another or a faster device" in advice(RECORD, RECIPE)
+    assert "only more or faster devices" in advice(RECORD, RECIPE)
     request = RenderRequest("a", "p", "", 64, 64, 9, 25.0, 8, 3.0, 0.0, 0, 0.05, 0.025, 32)
     line = Tally(RECIPE, 2, 0, lambda: 0.0).add(RenderResult(request, "done", tuple(COMPLETIONS[:3])))
     assert line.endswith("encode 1.0 of 2 denoise 6.0 of 2 decode 2.0")

@@ -213,7 +213,7 @@ def test_a_decode_that_is_killed_denoises_nothing_when_it_goes_on(tmp_path: Path
 
 def test_latents_that_were_kept_once_outlive_a_run_without_the_wish(out: Path, checkpoint: Path):
     result = run(*render_arguments(out, checkpoint))
-    assert result.exit_code == 0 and "3 already there; nothing to do" in result.output
+    assert result.exit_code == 0 and "3 already up to date; nothing to do" in result.output
     assert len(list((out / ".ltx-dist" / "spool").glob("*.safetensors"))) == 3
     result = run("decode", out, "--set", "output.crf=30")
     assert result.exit_code == 0, result.output
@@ -228,8 +228,11 @@ def test_a_clip_of_an_earlier_version_is_rendered_again_and_the_run_says_why(out
     result = run(*render_arguments(out, checkpoint), "--keep-latents")
     assert result.exit_code == 0, result.output
     said = result.output.replace("\n", " ")
-    assert "1 clip made by an earlier version of ltx_dist will be rendered again" in said and "2 already there" in said
-    assert "existing clips with other settings" not in said
+    assert (
+        "1 clip made by an earlier version of ltx_dist will be rendered again" in said
+        and "2 already up to date" in said
+    )
+    assert "existing clips that have other settings" not in said
     again = json.loads(sidecar.read_text())
     assert again["key_version"] == KEY_VERSION and again["latents_sha256"] == told["latents_sha256"]
 
@@ -246,9 +249,9 @@ def degraded(out: Path, name: str) -> Path:
 def test_exact_makes_a_clip_again_that_was_made_otherwise_for_want_of_memory(out: Path, checkpoint: Path):
     sidecar = degraded(out, "002-two")
     result = run(*render_arguments(out, checkpoint))
-    assert "3 already there; nothing to do" in result.output
+    assert "3 already up to date; nothing to do" in result.output
     result = run(*render_arguments(out, checkpoint), "--exact")
-    assert result.exit_code == 0 and "2 already there" in result.output, result.output
+    assert result.exit_code == 0 and "2 already up to date" in result.output, result.output
     assert "after_no_memory" not in json.loads(sidecar.read_text())["stages"]["decode"]
 
 
@@ -267,4 +270,4 @@ def test_a_clip_that_exact_could_not_make_again_is_still_known_for_what_it_is(
     assert sidecar.read_bytes() == before and (out / "002-two.mp4").read_bytes() == mp4
     monkeypatch.undo()
     result = run(*render_arguments(out, checkpoint), "--exact")
-    assert result.exit_code == 0 and "2 already there" in result.output, "it is tried once more"
+    assert result.exit_code == 0 and "2 already up to date" in result.output, "it is tried once more"

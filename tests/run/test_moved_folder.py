@@ -35,7 +35,7 @@ def test_nothing_is_written_or_removed_in_the_folder_that_took_its_place(tmp_pat
             lambda: clear_folder(scratch, held),
             lambda: remove_file(scratch / "theirs", held),
         ):
-            with pytest.raises(OSError, match="another folder than the one this run began in"):
+            with pytest.raises(OSError, match="not the folder that this run began in"):
                 act()
         with folder_lock(out) as theirs:
             assert theirs != held
@@ -68,7 +68,7 @@ def test_a_run_whose_folder_was_renamed_ends_with_74_and_leaves_the_other_run_al
     finally:
         process.kill()
     assert process.returncode == 74, printed
-    assert "another folder than the one this run began in" in printed and "make room" not in printed
+    assert "not the folder that this run began in" in printed and "free space" not in printed
     assert sorted(path.name for path in out.iterdir()) == [".ltx-dist", "clip.mp4"]
     assert (out / "clip.mp4").read_bytes() == b"theirs"
     assert list((tmp_path / "aside").glob("*.mp4")), "what was published stays"

@@ -54,7 +54,7 @@ def test_clips_lie_in_their_folders_and_are_kept(out: Path, checkpoint: Path):
     record = json.loads((out / "run.json").read_text())
     assert record["requests"] == NAMES and record["done"] == 2
     again = render(out, checkpoint, "--keep-latents")
-    assert again.exit_code == 0 and "2 already there; nothing to do" in again.output
+    assert again.exit_code == 0 and "2 already up to date; nothing to do" in again.output
 
 
 def test_a_lost_clip_is_made_again_from_its_latents(out: Path, checkpoint: Path):
@@ -62,7 +62,7 @@ def test_a_lost_clip_is_made_again_from_its_latents(out: Path, checkpoint: Path)
     verified = run("verify", out)
     assert verified.exit_code == 3 and "coast/storm-0: storm-0.mp4 is missing" in verified.output
     again = render(out, checkpoint, "--keep-latents")
-    assert again.exit_code == 0 and "1 already there" in again.output
+    assert again.exit_code == 0 and "1 already up to date" in again.output
     stages = {event["stage"] for event in json.loads((out / "run.json").read_text())["events"]}
     assert stages == {"decode", "encode_video"}, "the spool has it under its whole name"
     assert run("verify", out).exit_code == 0
@@ -94,7 +94,7 @@ def test_a_bucket_has_them_too(checkpoint: Path, tmp_path: Path, monkeypatch: py
     assert {f"{name}.{ending}" for name in NAMES for ending in ("mp4", "json", "webp")} < found
     monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path / "another machine's cache"))
     again = render(url, checkpoint)
-    assert again.exit_code == 0 and "2 already there; nothing to do" in again.output
+    assert again.exit_code == 0 and "2 already up to date; nothing to do" in again.output
     assert "2 of 2 clips are intact" in run("verify", url).output
     store.pipe_file("/named/out/coast/run.json", b"{}")  # the output of another run now
     assert "1 of 1 clips are intact" in run("verify", url).output

@@ -116,7 +116,7 @@ def test_a_kept_file_tells_its_request(tmp_path: Path):
         ({"height": 65}, "height: 65 is not a multiple of 32; use 64 or 96"),
         ({"num_inference_steps": "2"}, "num_inference_steps: "),
         ({"prompt": "a\x1b[2J"}, "prompt: has the control character U+001B"),
-        ({"extra": 1}, "does not hold a whole request"),
+        ({"extra": 1}, "is not a complete request"),
     ],
 )
 def test_a_crafted_file_is_refused_by_name(tmp_path: Path, change: dict[str, object], message: str):
@@ -128,7 +128,7 @@ def test_a_crafted_file_is_refused_by_name(tmp_path: Path, change: dict[str, obj
 
 def test_a_file_whose_request_is_no_json_is_refused(tmp_path: Path):
     for told in ("", "[", "[" * 100_000, "3"):
-        with pytest.raises(ValueError, match="does not hold a whole request"):
+        with pytest.raises(ValueError, match="is not a complete request"):
             kept_request(tmp_path / "clip.safetensors", told, TAKES_TIMESTEPS)
 
 

@@ -121,7 +121,7 @@ def test_a_spool_that_is_a_link_deletes_nothing_where_it_leads(tmp_path: Path) -
     (outside / "model.safetensors").write_bytes(b"weights")
     (tmp_path / ".ltx-dist").mkdir()
     (tmp_path / ".ltx-dist" / "spool").symlink_to(outside)
-    with pytest.raises(NotADirectoryError, match="a link or a file where a folder of ours should be"):
+    with pytest.raises(NotADirectoryError, match="a link or a file in the place of one of our folders"):
         drop_artifacts(tmp_path / ".ltx-dist" / "spool", {"model"})
     assert (outside / "model.safetensors").read_bytes() == b"weights"
 
@@ -209,7 +209,7 @@ def test_a_folder_by_a_clips_name_ends_a_run_before_it_renders(rendered: Path, t
     done = run("render", rendered / "p.jsonl", "-o", out, "--executor", "local")
     assert done.returncode == 74, done.stdout + done.stderr
     assert "good.mp4: a folder where a file of a clip should be; move away what is in the way" in done.stdout
-    assert "make room" not in done.stdout
+    assert "free space" not in done.stdout
 
 
 def test_a_mark_that_is_a_link_makes_nothing_outside(rendered: Path, tmp_path: Path) -> None:

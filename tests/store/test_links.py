@@ -44,7 +44,7 @@ def test_a_link_in_place_of_a_folder_of_ours_is_refused(out: Path, outside: Path
     """Above all nothing is cleared there: what a crash left in `.ltx-dist/tmp` is."""
     (out / link).parent.mkdir(parents=True)
     (out / link).symlink_to(outside, target_is_directory=True)
-    with pytest.raises(NotADirectoryError, match="a link or a file where a folder of ours should be"):
+    with pytest.raises(NotADirectoryError, match="a link or a file in the place of one of our folders"):
         Publisher(out, CHECKPOINT)
     assert is_untouched(outside)
 

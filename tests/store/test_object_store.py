@@ -96,7 +96,7 @@ def test_a_batch_goes_to_a_store_and_on_from_there(
     # The staging folder is gone, and a third prompt is new: two clips are not rendered again, nor even read.
     staging_folder(url).rename(tmp_path / "gone")
     again = render(url, checkpoint, "one\ntwo\nthree\n")
-    assert again.exit_code == 0 and "2 already there" in again.output, again.output
+    assert again.exit_code == 0 and "2 already up to date" in again.output, again.output
     assert {name: files.cat_file(f"{root}/{name}") for name in CLIPS} == {name: written[name] for name in CLIPS}
     assert "003-three.mp4" in names(url)
     assert json.loads(files.cat_file(f"{root}/run.json"))["done"] == 3
@@ -113,7 +113,7 @@ def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, check
     files.rm_file(f"{root}/002-two.mp4")
     assert CliRunner().invoke(app, ["verify", memory]).exit_code == 3
     again = render(memory, checkpoint)
-    assert again.exit_code == 0 and "already there" not in again.output, again.output
+    assert again.exit_code == 0 and "already up to date" not in again.output, again.output
     assert files.cat_file(f"{root}/001-one.mp4") == whole
     assert names(memory) == [*CLIPS, *RUN_FILES]
 
@@ -131,7 +131,7 @@ def test_other_content_of_the_same_size_and_older_than_its_sidecar_is_noticed(
     checked = CliRunner().invoke(app, ["verify", s3])
     assert checked.exit_code == 3 and "1 of 2 clips are intact" in checked.output, checked.output
     again = render(s3, checkpoint)
-    assert again.exit_code == 0 and "1 already there" in again.output, again.output
+    assert again.exit_code == 0 and "1 already up to date" in again.output, again.output
     files.invalidate_cache()
     assert files.cat_file(f"{root}/001-one.mp4") == whole
     assert CliRunner().invoke(app, ["verify", s3]).exit_code == 0
@@ -145,7 +145,7 @@ def test_a_copy_with_other_etags_is_read_and_found_whole(s3: str, checkpoint: Pa
         sidecar = json.loads(files.cat_file(f"{root}/{name}.json"))
         files.pipe_file(f"{root}/{name}.json", json.dumps(sidecar | {"mp4_etag": '"0123-2"'}).encode())
     again = render(s3, checkpoint)
-    assert again.exit_code == 0 and "2 already there; nothing to do" in again.output, again.output
+    assert again.exit_code == 0 and "2 already up to date; nothing to do" in again.output, again.output
 
 
 def test_clips_that_could_not_be_uploaded_are_by_the_next_run(

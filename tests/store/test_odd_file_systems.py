@@ -104,12 +104,12 @@ def test_without_hard_links_a_clip_is_published_once(
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, "make room, or choose another output"),
-        (errno.EDQUOT, "make room, or choose another output"),
+        (errno.ENOSPC, "free space, or choose another output"),
+        (errno.EDQUOT, "free space, or choose another output"),
         (errno.EROFS, "make it writable, or choose another output"),
         (errno.EACCES, "make it writable, or choose another output"),
         (errno.EISDIR, "move away what is in the way, or choose another output"),
-        (errno.EIO, "choose another output, or mend this one"),
+        (errno.EIO, "choose another output, or repair this one"),
         (errno.ESTALE, "leave the folder where it is while a run writes to it"),
     ],
 )

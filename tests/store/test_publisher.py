@@ -196,7 +196,7 @@ def test_a_clip_made_anew_takes_the_place_of_the_old(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         (replace(done(), request=replace(REQUEST, num_frames=17)), "9 frames instead of 17"),
-        (replace(done(), request=replace(REQUEST, frame_rate=25.0)), "24 frames a second instead of 25"),
+        (replace(done(), request=replace(REQUEST, frame_rate=25.0)), "24 frames per second instead of 25"),
         (replace(done(), video=replace(video(), mp4=video().mp4[:-100])), "damaged"),
     ],
 )
@@ -282,7 +282,7 @@ def test_a_folder_of_clips_that_became_a_link_is_not_followed(tmp_path: Path) ->
             assert (out / f"{name}.mp4").is_file() and (out / f"{name}.json").is_file()
             (out / "coast").rename(tmp_path / name.replace("/", "-"))
         (out / "coast").symlink_to(elsewhere)
-        with pytest.raises(OSError, match="a link or a file where a folder of ours should be"):
+        with pytest.raises(OSError, match="a link or a file in the place of one of our folders"):
             publisher.publish(replace(done(), request=replace(REQUEST, request_id="coast/c"), completions=()), "key-1")
     assert not list(elsewhere.iterdir())
 

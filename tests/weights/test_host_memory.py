@@ -80,7 +80,7 @@ def test_page_locked_memory_that_is_refused_is_ordinary_memory_with_one_notice(m
     host = Host(monkeypatch, total=0, piece=1 << 40)
     buffers, reported = filled([40 * MIB] * 12)
     assert not host.locked and sum(host.ordinary) >= 480 * MIB and not buffers.is_locked
-    assert len(reported) == 1 and "4 GB/s in place of 25" in reported[0] and "doctor" in reported[0]
+    assert len(reported) == 1 and "4 GB/s instead of 25" in reported[0] and "doctor" in reported[0]
 
 
 def test_smaller_pieces_are_tried_before_ordinary_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_a_stage_that_needs_the_device_to_itself_has_it_from_then_on(
     assert taken(results, V) == ["alone", None, None, None], "what worked stays"
     assert reads == {"text_encoder": 1, "transformer": 1, "vae": 1}, "and nothing is read again"
     assert [n for n in notices if "take turns" in n] == [
-        "worker cpu:0: decode needs the device to itself; from here on the components take turns on the device"
+        "worker cpu:0: decode needs the device to itself; from now on the components take turns on the device"
     ]
     assert scheduler.worker("cpu:0").residency == "time_sliced", "it is scheduled in waves"
     frames = {r.request.request_id: r.video.frames_sha256 for r in results if r.video}
@@ -132,7 +132,7 @@ def test_a_device_without_room_at_the_start_begins_with_turns(
     monkeypatch.setattr(Family, "load_component", short)
     results, notices, scheduler = render(checkpoint, RESIDENT, StageWorker)
     assert [r.status for r in results] == ["done"] * 4
-    assert notices[0].startswith("worker cpu:0: there is no room on the device for all components; from here on")
+    assert notices[0].startswith("worker cpu:0: the device cannot hold all components; from here on")
     assert scheduler.worker("cpu:0").residency == "time_sliced"
     failures[:] = ["transformer"] * 2
     with pytest.raises(WorkerStartError, match="worker cpu:0: AcceleratorError: CUDA error: out of memory"):

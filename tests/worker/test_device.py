@@ -121,7 +121,7 @@ def test_only_a_card_that_is_wrong_beyond_rounding_does_not_start(
             notices_of_start(CUDA, gpu(None))
         return
     (line,) = notices_of_start(CUDA, gpu(None))
-    assert "this version of cuDNN is known for wrong ones" in line
+    assert "this version of cuDNN is known for wrong results" in line
 
 
 def test_a_card_too_full_for_the_check_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Decode:
-    """The decoders of both VAEs and the vocoder. None of them draws noise."""
+    """The decoders of both VAEs, and the vocoder. None of them draws noise."""
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype

@@ -47,7 +47,7 @@ class Denoise:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[SoundLatents]:
-        """Latents of each on the CPU, one clip after another."""
+        """Latents of each request on the CPU, one clip after another."""
         return [self._run(request, given, context) for request, given in zip(requests, inputs, strict=True)]
 
     def _run(self, request: RenderRequest, given: Mapping[str, Any], context: StageContext) -> SoundLatents:
@@ -148,7 +148,7 @@ class Denoiser:
     ) -> tuple[Any, dict[str, Any]]:
         """The pipeline of the clip's kind, and what its call takes besides the common arguments.
 
-        A new one each time: a noise scheduler keeps the step it is at.
+        A new pipeline each time, because a noise scheduler remembers its step.
         """
         settings, pipeline_class = passes(request)[index], pipeline_class_of(request)
         vae: Any = self._vae
@@ -207,7 +207,7 @@ def pipeline_class_of(request: RenderRequest) -> type[diffusers.DiffusionPipelin
 
 
 def is_first_frame(request: RenderRequest) -> bool:
-    """Whether a picture that the clip begins with, kept as it is, is all that it is conditioned on."""
+    """Whether the clip is conditioned only on its first frame, at full strength."""
     if len(request.conditions) != 1:
         return False
     (only,) = request.conditions
@@ -215,5 +215,5 @@ def is_first_frame(request: RenderRequest) -> bool:
 
 
 def uses_cross_timestep(transformer: Any) -> bool:
-    """Whether sound and video attend to each other by the other's noise: from 2.3 on, whose blocks modulate it."""
+    """Whether cross-attention of sound and video is modulated by the other's noise level: from 2.3 on."""
     return bool(transformer.config.cross_attn_mod)

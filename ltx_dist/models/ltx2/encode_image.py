@@ -1,4 +1,4 @@
-"""Pictures and videos that a clip is conditioned on, to latents: the VAE's encoder and diffusers' own preparation."""
+"""Encodes the images and videos of a clip's conditions to latents, by the VAE's encoder and diffusers' preparation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Size = tuple[int, int]
 
 
 class EncodeImage:
-    """The VAE's encoder. It draws nothing: of each posterior the mean is taken."""
+    """The VAE's encoder. It draws no noise: it takes the mean of each posterior."""
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
@@ -89,7 +89,7 @@ def _pictures(condition: Condition) -> list[PIL.Image.Image]:
 
 
 def _shaped(picture: PIL.Image.Image, condition: Condition, size: Size) -> PIL.Image.Image:
-    """In the shape of the clip, unless the pipeline cuts it to that itself, which it does last."""
+    """The frame in the clip's aspect ratio, unless the pipeline crops it itself at the end."""
     height, width = size
     if condition.fit == "stretch":
         return picture.resize((width, height), PIL.Image.Resampling.LANCZOS)

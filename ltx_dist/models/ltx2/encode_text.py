@@ -1,4 +1,4 @@
-"""Prompt to ConnectedText: Gemma and the connectors in one stage.
+"""Encodes prompts to ConnectedText: Gemma and the connectors in one stage.
 
 Gemma hands over the hidden states of all its layers, 385 MB for a prompt of 1,024 tokens; what the connectors make of
 them is 30 times smaller, and so that is what travels.
@@ -33,7 +33,7 @@ Connected = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class EncodeText:
-    """The text encoder, its tokenizer and the connectors, in a pipeline that has nothing else."""
+    """The text encoder, its tokenizer and the connectors, in a pipeline without other components."""
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
@@ -48,7 +48,7 @@ class EncodeText:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[ConnectedText]:
-        """What the connectors make of each prompt, on the CPU, one prompt after another."""
+        """The connectors' output for each prompt, on the CPU, one prompt after another."""
         return [self._run(request) for request in requests]
 
     def _run(self, request: RenderRequest) -> ConnectedText:

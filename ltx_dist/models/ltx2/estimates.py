@@ -1,4 +1,4 @@
-"""What each stage of LTX-2.x takes: operations of a clip, rates of a device, bytes beside the weights. Pure.
+"""Estimates for each stage of LTX-2.x: operations of a clip, rates of a device, bytes besides the weights. Pure.
 
 Formulas follow the layers that diffusers 0.42 (transformer_ltx2.py, autoencoder_kl_ltx2.py, connectors.py) and
 transformers 5 build from the same configs. tests/models/ltx2/test_ltx2_estimates.py compares them with those classes at
@@ -81,7 +81,7 @@ def latent_shape(request: RenderRequest, size: tuple[int, int], ratios: Ratios) 
 
 
 def video_tokens(request: RenderRequest, settings: PassSettings, ratios: Ratios) -> int:
-    """What the transformer sees of the video: its latents, and those of keyframes after the first frame."""
+    """The video tokens of the transformer: its latents, and those of keyframes after the first frame."""
     frames, height, width = latent_shape(request, (settings.height, settings.width), ratios)
     added = sum(_latent_frames(one, ratios) for one in request.conditions if one.frame_index != 0)
     return (frames + added) * height * width
@@ -97,7 +97,7 @@ def _latent_frames(condition: Condition, ratios: Ratios) -> int:
 
 
 def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
-    """Of each pass its steps, and how often a step runs the transformer on a clip: 4 times with all guidance on."""
+    """Per pass, its steps and how often a step runs the transformer on a clip: 4 times with all guidance on."""
     return tuple((one.num_inference_steps, one.guidance.transformer_passes) for one in passes(request))
 
 

@@ -42,7 +42,7 @@ def load_component(
 
 
 WITH_LORAS = ("transformer", "connectors")
-"""What a LoRA of LTX-2 changes."""
+"""The components that a LoRA of LTX-2 can change."""
 
 
 FOLDERS = {"vae_encoder": "vae"}
@@ -50,14 +50,14 @@ FOLDERS = {"vae_encoder": "vae"}
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """That of the checkpoint's Gemma, padding on the left as diffusers' pipelines set it."""
+    """The tokenizer of the checkpoint's Gemma, padding on the left as diffusers' pipelines set it."""
     return transformers.AutoTokenizer.from_pretrained(
         checkpoint.folder("tokenizer"), local_files_only=True, trust_remote_code=False, padding_side="left"
     )
 
 
 def _text_encoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
-    """Gemma's language model: without its head, whose logits nobody asks for, and without eyes and ears."""
+    """Gemma's language model, without its head, whose logits are not needed, and without the vision and audio parts."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     model: Any = complete(TEXT_ENCODERS[config["model_type"]], folder, dtype)
     language = model.model

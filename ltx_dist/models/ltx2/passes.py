@@ -47,7 +47,7 @@ class Guidance:
 
 
 NO_GUIDANCE = Guidance(1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, ())
-"""What distilled weights are made for: one pass in each step. Rescaling is off, too: of an unguided prediction it is
+"""The settings for distilled weights: one pass per step. Rescaling is off, too: for an unguided prediction it is
 no change in exact arithmetic, but one of the low bits."""
 
 

@@ -1,4 +1,4 @@
-"""One table: LTX-2 version -> the settings its clips are made with where neither prompt nor config says."""
+"""The table of LTX-2's presets: the settings of each version where neither row nor config sets them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({row.version: row for row in _R
 
 
 def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
-    """The row that `model.version` names, or for `auto` the one the checkpoint's flags show."""
+    """The preset that `model.version` names, or, for `auto`, the one that the checkpoint's flags show."""
     if version == "auto":
         version = detect_version(checkpoint)
     if version not in PRESETS:
@@ -110,5 +110,5 @@ def detect_version(checkpoint: Checkpoint) -> str:
 
 
 def assumption(checkpoint: Checkpoint) -> str | None:
-    """Nothing is assumed: a checkpoint tells its version."""
+    """None: an LTX-2 checkpoint tells its version."""
     return None

@@ -1,4 +1,4 @@
-"""The second pass: latents doubled in height and width by the upsampler, and denoised again."""
+"""The second pass: the upsampler doubles height and width of the latents, and they are denoised again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Refine:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[SoundLatents]:
-        """Latents of each on the CPU, one clip after another."""
+        """Latents of each request on the CPU, one clip after another."""
         return [self._run(request, given, context) for request, given in zip(requests, inputs, strict=True)]
 
     def _run(self, request: RenderRequest, given: Mapping[str, Any], context: StageContext) -> SoundLatents:

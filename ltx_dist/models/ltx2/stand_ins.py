@@ -54,7 +54,7 @@ class FirstFrameVae(VideoVae):
 
 
 class AudioVae:
-    """In place of an AutoencoderKLLTX2Audio."""
+    """Takes the place of an AutoencoderKLLTX2Audio."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         folder = checkpoint.folder("audio_vae")

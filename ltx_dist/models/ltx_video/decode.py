@@ -1,4 +1,4 @@
-"""Latents -> frames. The order of casts and draws is that of the tail of diffusers' LTX pipelines."""
+"""Decodes latents to frames. The order of casts and draws is that of diffusers' LTX pipelines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Decode:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[DecodedClip]:
-        """A clip per request, whose frames are decoded as they are taken."""
+        """One decoded clip per request; its frames are decoded as they are consumed."""
         latents: list[Latents] = [given.get("refine") or given["denoise"] for given in inputs]
         return [
             DecodedClip(self._frames(request, one, context.tiling), one.sha256())

@@ -1,4 +1,4 @@
-"""Conditioning -> Latents: the first pass of the transformer."""
+"""Denoises: the first pass of the transformer, from conditioning to latents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Denoise:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Latents]:
-        """Latents of each on the CPU.
+        """Latents of each request on the CPU.
 
         All requests share the passes: they differ in prompts and seeds, but in no other input of the transformer. Each
         has a CPU generator of its own, so the noise depends neither on the device nor on other clips. What a pass of
@@ -58,7 +58,7 @@ class Denoise:
             denoised = self._denoising.run(requests, settings, texts, generators, context.on_step, vae, latents)
         return [
             Latents(
-                # A copy: a view would keep the others of the pass, and all of them would travel with it.
+                # A copy: a view would keep the other latents of the pass, and all of them would travel with it.
                 latents=one.clone(memory_format=torch.contiguous_format),
                 generator_state=generator.get_state(),
                 embeds_dtype=str(text.prompt_embeds.dtype).removeprefix("torch."),

@@ -1,4 +1,4 @@
-"""One pass of the transformer over latents, by diffusers' own pipelines: what `denoise` and `refine` share."""
+"""One denoising pass of the transformer, by diffusers' own pipelines; shared by `denoise` and `refine`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def second_pass(request: RenderRequest) -> Pass:
 
 
 class Denoising:
-    """The transformer in a pipeline that has neither text encoder nor VAE, but what stands for one."""
+    """The transformer in a pipeline without text encoder, and with a stand-in for the VAE."""
 
     def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self._transformer = transformer
@@ -120,7 +120,7 @@ class Denoising:
         return unpacked
 
     def _pipeline(self, vae: Any, request: RenderRequest) -> Any:
-        """A pipeline of its own for each call, because the noise scheduler keeps the step it is at."""
+        """A separate pipeline for each call, because the noise scheduler remembers its step."""
         chosen = self._pipeline_class
         if request.conditions and chosen is diffusers.LTXPipeline:
             chosen = diffusers.LTXImageToVideoPipeline

@@ -1,4 +1,4 @@
-"""Images and videos -> moments of the VAE's posterior, by the VAE's encoder alone."""
+"""Encodes images and videos to the moments of the VAE's posterior."""
 
 from __future__ import annotations
 

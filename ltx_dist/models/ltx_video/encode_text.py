@@ -1,4 +1,4 @@
-"""Prompt -> Conditioning, by the `encode_prompt` of the checkpoint's own diffusers pipeline."""
+"""Encodes prompts by the `encode_prompt` of the checkpoint's own diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.weights.loading import pipeline_class
 
 REMEMBERED_PROMPTS = 16
-"""Embeddings kept in host memory; a batch has one negative prompt, or a few."""
+"""Number of embeddings kept in host memory; a batch has one negative prompt, or a few."""
 
 
 class EncodeText:
-    """T5 and its tokenizer, in a pipeline that has neither transformer nor VAE."""
+    """T5 and its tokenizer, in a pipeline without transformer and VAE."""
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""What each stage of LTX-Video takes: operations of a clip, rates of a device, bytes beside the weights. Pure."""
+"""Estimates for each stage of LTX-Video: operations of a clip, rates of a device, bytes besides the weights. Pure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CPU: oneDNN reorders a convolution's input and output.
 
 
 def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
-    """Of each pass its steps, and how often a step runs the transformer on a clip: with guidance, twice."""
+    """Per pass, its steps and how often a step runs the transformer on a clip: twice with guidance."""
     passes = [(request.num_steps, request.guidance_scale)]
     if isinstance(two := request.second_pass, SecondPass):
         passes.append((two.num_steps, two.guidance_scale))

@@ -1,4 +1,4 @@
-"""The little that a denoise worker needs of a VAE it does not load."""
+"""The properties of a VAE that a denoise worker needs without loading it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class VaeGeometry:
-    """Stands where diffusers' pipelines keep their VAE.
+    """Takes the place of the VAE in diffusers' pipelines.
 
     Without a VAE `LTXPipeline` assumes compression 32/8, whatever the checkpoint, and `LTXConditionPipeline` fails
     because it reads `vae.dtype`. Both read nothing but these three before decoding.

@@ -1,4 +1,4 @@
-"""In-context conditioning: the transformer sees a whole reference video beside the clip, as IC-LoRAs are trained to."""
+"""In-context conditioning: the transformer sees a reference video beside the clip, as IC-LoRAs are trained for."""
 
 from __future__ import annotations
 

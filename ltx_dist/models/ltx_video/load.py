@@ -99,7 +99,7 @@ def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Mod
 
 
 def load_upsampler(checkpoint: Checkpoint, dtype: torch.dtype, vae_dtype: torch.dtype) -> torch.nn.Module:
-    """The latent upsampler, with the VAE's statistics beside it: it works on latents that are not normalised.
+    """The latent upsampler with the VAE's statistics, because it works on latents that are not normalised.
 
     Raises ValueError when weights and config do not belong together.
     """

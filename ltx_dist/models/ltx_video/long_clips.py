@@ -1,4 +1,4 @@
-"""Clips longer than the transformer takes at once, denoised in windows by diffusers' own pipeline for them."""
+"""Denoises long clips in windows, by diffusers' own pipeline for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltx_dist.weights.lora import use_loras
 
 
 class EncodedPipeline(diffusers.LTXI2VLongMultiPromptPipeline):
-    """The same for prompts that are encoded already, which its `__call__` does not take.
+    """diffusers' pipeline for prompts that are already encoded, which its `__call__` does not take.
 
     embeds: of each prompt, and the pair of the negative prompt, as `encode_prompt` returns them.
     """
@@ -31,7 +31,7 @@ class EncodedPipeline(diffusers.LTXI2VLongMultiPromptPipeline):
 
 
 class LongDenoising:
-    """LTXI2VLongMultiPromptPipeline with the ancestral noise scheduler that it is made for."""
+    """LTXI2VLongMultiPromptPipeline with the ancestral noise scheduler that it was made for."""
 
     def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self._transformer, self._device, self._dtype = transformer, device, dtype

@@ -1,4 +1,4 @@
-"""One table: LTX-Video version -> the settings its clips are made with where neither prompt nor config says."""
+"""The table of LTX-Video's presets: the settings of each version where neither row nor config sets them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ NUM_LAYERS_13B = 48
 
 
 def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
-    """The row that `model.version` names, or for `auto` the one the checkpoint shows. ValueError if there is none."""
+    """The preset that `model.version` names, or, for `auto`, the checkpoint's. Raises ValueError if there is none."""
     if version == "auto":
         version = detect_version(checkpoint)
     if version not in PRESETS:
@@ -182,7 +182,7 @@ def detect_version(checkpoint: Checkpoint) -> str:
 
 
 def assumption(checkpoint: Checkpoint) -> str | None:
-    """What `detect_version` had to assume, in a sentence for people; None where the checkpoint tells."""
+    """A sentence about what `detect_version` had to assume; None if the checkpoint tells its version."""
     assumed, *alike = _candidates(checkpoint)
     if not alike:
         return None
@@ -195,7 +195,7 @@ def _telling_part(path: Path) -> str:
 
 
 def _candidates(checkpoint: Checkpoint) -> list[str]:
-    """The rows that a checkpoint could be of, the likeliest first.
+    """The versions that a checkpoint could have, the most likely first.
 
     From 0.9.5 on all VAEs are one, so that only names tell, and for distilled weights the metadata of some files.
     """

@@ -1,4 +1,4 @@
-"""Latents of the first pass -> latents of twice the size: upsampled, then denoised again by the same transformer."""
+"""The second pass: upsamples latents to twice the size, then denoises them again with the same transformer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What stands in diffusers' pipelines for a VAE that is elsewhere and has encoded all media already.
+"""Stand-ins in diffusers' pipelines for a VAE that is elsewhere and has already encoded all media.
 
-The pipelines take it for theirs: they draw each posterior's sample where they draw it, with the clip's generator.
+The pipelines use them like a VAE: they draw each posterior's sample at the usual place, with the clip's generator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Latents -> pixels, one temporal tile after the other, so that no more than a tile of them is held at a time.
+"""Decodes latents one temporal tile at a time, so that only one tile of pixels is in memory.
 
 Bit for bit diffusers' tiled decode (`enable_tiling` and `use_framewise_decoding` of AutoencoderKLLTXVideo), which
 keeps all of a clip's pixels until the last tile is done. Tiles in space are its own; the loop over time is here.

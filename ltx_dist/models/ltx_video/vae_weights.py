@@ -1,4 +1,4 @@
-"""Either half of the VAE by the names of its tensors: nothing of the other half is ever asked for.
+"""Loads either half of the VAE by the names of its tensors, without reading the other half.
 
 diffusers' own loaders take every tensor of a file, and where the dtype is cast all of it is read.
 """
@@ -24,7 +24,7 @@ _TELLS_VERSION = "vae.encoder.conv_out.conv.weight"
 
 
 def load_half(checkpoint: Checkpoint, half: Half, dtype: torch.dtype) -> torch.nn.Module:
-    """The VAE with its encoder or its decoder alone, and the statistics of its latents.
+    """The VAE with only its encoder or its decoder, and the statistics of its latents.
 
     Raises ValueError when weights and config do not belong together.
     """
@@ -54,7 +54,7 @@ def statistics(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[torch.Tensor
 
 
 def _tensors(source: Source, half: Half | None, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The half's and the statistics, by diffusers' names, floating ones in `dtype`.
+    """The tensors of the half and the statistics, by diffusers' names, floating-point ones in `dtype`.
 
     Those that are stored in it are views of the mapped file: they are read when they are first used.
     """

@@ -1,4 +1,4 @@
-"""Where an export goes: it appears whole under its name or not at all, and replaces nothing."""
+"""The destination of an export: it appears complete under its name or not at all, and replaces nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ltx_dist.store.files import NO_HARD_LINKS
 def check_destination(place: Path, endings: tuple[str, ...], source: Path) -> None:
     """Raises ValueError where `place` is taken, has another ending than the format's, or is a folder in `source`.
 
-    An empty folder is as good as none.
+    An empty folder may be there.
     """
     if endings and place.suffix.casefold() not in endings:
-        raise ValueError(f"-o {place}: the format is a file; end its name in {' or '.join(endings)}")
+        raise ValueError(f"-o {place}: this format writes a file; end its name in {' or '.join(endings)}")
     if not endings and place.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"-o {place}: lies in the output folder itself, which would take it for clips; choose another")
+        raise ValueError(f"-o {place}: is inside the output folder, where it would be taken for clips; choose another")
     is_empty_folder = not endings and place.is_dir() and not place.is_symlink() and not any(place.iterdir())
     if os.path.lexists(place) and not is_empty_folder:
-        raise ValueError(f"-o {place}: is there already, and nothing is replaced; remove it, or choose another name")
+        raise ValueError(f"-o {place}: exists already and is never replaced; remove it, or choose another name")
 
 
 @contextmanager

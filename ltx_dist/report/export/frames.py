@@ -11,7 +11,7 @@ from ltx_dist.media.mp4 import read_frames
 from ltx_dist.report.finished_clips import FinishedClip
 
 COMPRESSION = 1
-"""zlib's fastest: six is a tenth smaller and takes three times as long."""
+"""zlib's fastest level: level 6 makes files a tenth smaller and takes three times as long."""
 
 
 def write(clips: Sequence[FinishedClip], place: Path) -> None:

@@ -11,7 +11,7 @@ from ltx_dist.report.finished_clips import FinishedClip
 from ltx_dist.report.metadata_file import NAME, rows_as_json_lines
 
 CLIPS = "videos"
-"""A folder of their own: names such as `test/storm` would be taken for a split."""
+"""A separate folder, because names such as `test/storm` would be taken for a split."""
 
 CARD = """---
 tags:

@@ -24,7 +24,7 @@ INK, GROUND = (32, 32, 32), (255, 255, 255)
 
 
 def write(clips: Sequence[FinishedClip], place: Path) -> None:
-    """Rows of clips in the order of names. Raises ValueError for more clips than can be seen on one image."""
+    """Draw rows of clips, sorted by name. Raises ValueError for more clips than one image can show."""
     columns = math.ceil(math.sqrt(len(clips)))
     cell = min(CELL, MAX_SIDE // columns - GAP)
     if cell < MIN_CELL:

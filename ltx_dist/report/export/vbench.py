@@ -14,11 +14,11 @@ from ltx_dist.report.export.destination import link_or_copy
 from ltx_dist.report.finished_clips import FinishedClip
 
 MAX_NAME_BYTES = 255
-"""Of a file's name, in nearly every file system."""
+"""Longest file name in nearly every file system."""
 
 
 def write(clips: Sequence[FinishedClip], place: Path) -> None:
-    """A prompt's clips are numbered by seed, then by name. Raises ValueError for prompts that can be no file's name."""
+    """Number a prompt's clips by seed, then by name. Raises ValueError for prompts that cannot be file names."""
     of_prompt: dict[str, list[FinishedClip]] = defaultdict(list)
     for clip in clips:
         of_prompt[clip.request["prompt"]].append(clip)
@@ -37,9 +37,9 @@ def _order(clip: FinishedClip) -> tuple[int, str]:
 
 def _problem(prompt: str, name: str) -> str | None:
     if "/" in prompt or "\0" in prompt:
-        return f"{name}: its prompt {show(prompt)} has a /, so it can be no file's name, which VBench goes by"
+        return f"{name}: its prompt {show(prompt)} has a /, so it cannot be a file name, which VBench relies on"
     if prompt.startswith("."):
         return f"{name}: its prompt {show(prompt)} begins with a dot, so its file would be hidden"
     if (size := len(f"{prompt}-0000.mp4".encode())) > MAX_NAME_BYTES:
-        return f"{name}: its prompt is too long for a file's name ({size} bytes; at most {MAX_NAME_BYTES})"
+        return f"{name}: its prompt is too long for a file name ({size} bytes; at most {MAX_NAME_BYTES})"
     return None

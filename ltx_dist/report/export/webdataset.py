@@ -43,7 +43,7 @@ def write(clips: Sequence[FinishedClip], place: Path, shard_bytes: int = SHARD_B
 def _keys(clips: Sequence[FinishedClip]) -> list[str]:
     """The clips' names; a sample's ends at the first dot of its last part, so dots become underscores.
 
-    Raises ValueError where that makes two names equal.
+    Raises ValueError if that makes two names equal.
     """
     found: dict[str, str] = {}
     for clip in clips:

@@ -79,7 +79,7 @@ function addFacets() {
   addFacet("mark", [["star"], ["reject"], ["not reject"], ["none"]]);
 }
 function addSortKeys() {
-  const orders = [["position", "name"], ...(timeline ? [["order", "order of rendering"]] : []), ["seconds", "slowest first"]];
+  const orders = [["position", "name"], ...(timeline ? [["order", "render order"]] : []), ["seconds", "slowest first"]];
   for (const [value, textContent] of [...orders, ...varying.map((key) => [key, labelOf(key)])]) {
     byId("sort").append(element("option", { value, textContent }));
   }

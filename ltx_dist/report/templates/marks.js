@@ -41,7 +41,7 @@ async function copy(text) {
   area.select();
   const copied = document.execCommand("copy");
   area.remove();
-  if (!copied) throw new Error("copying is not allowed here");
+  if (!copied) throw new Error("the browser does not allow copying here");
 }
 
 /** Copy when the button is clicked, and say on it whether that worked. */

@@ -107,10 +107,10 @@ def test_plan_says_how_often_clips_run_the_transformer(folders, tmp_path: Path):
         ({"audio_stg_scale": 0}, "audio_stg_scale: diffusers takes 0 for `as stg_scale`, which is 1"),
         ({"spatio_temporal_guidance_blocks": [3]}, "[3] is not a list of blocks, of which this transformer has 0 to 2"),
         ({"spatio_temporal_guidance_blocks": []}, "stg_scale is on and needs blocks"),
-        ({"sigmas": [0.5, 0.7]}, "sigmas: [0.5, 0.7] is not a list of falling numbers, from at most 1 to above 0"),
-        ({"timesteps": [1000, 500]}, "LTX2Pipeline takes no timesteps of your own"),
+        ({"sigmas": [0.5, 0.7]}, "sigmas: [0.5, 0.7] is not a list of decreasing numbers, from at most 1 to above 0"),
+        ({"timesteps": [1000, 500]}, "LTX2Pipeline takes no timesteps"),
         ({"recipe": "two_passes", "height": 96}, "height 96 is not a multiple of 64, as two passes need"),
-        ({"second_pass": {"timesteps": [900]}}, "second_pass: timesteps: is of LTX-Video"),
+        ({"second_pass": {"timesteps": [900]}}, "second_pass: timesteps: is only for LTX-Video"),
         ({"video": "a.mp4", "denoise_strength": 0.5}, "a.mp4"),
         ({"max_sequence_length": 2000}, "max_sequence_length: 2000 is too large"),
     ],
@@ -146,7 +146,7 @@ def test_guidance_on_distilled_weights_warns_with_the_passes_of_a_step(folders, 
 
 
 def test_settings_of_sound_are_refused_for_a_model_without(tmp_path: Path):
-    assert "stg_scale: is of LTX-2" in error(Path("demo"), tmp_path, stg_scale=1, max_sequence_length=64)
+    assert "stg_scale: is only for LTX-2" in error(Path("demo"), tmp_path, stg_scale=1, max_sequence_length=64)
 
 
 def test_one_missing_file_is_named_with_the_gate(folders, tmp_path: Path):

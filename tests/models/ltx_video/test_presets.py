@@ -166,12 +166,12 @@ def test_steps_are_a_number_or_timesteps_and_the_nearer_wins(tmp_path, row, defa
     ("row", "says"),
     [
         ('"timesteps": [1000, 500], "num_inference_steps": 3', "2 timesteps, but num_inference_steps is 3; leave one"),
-        ('"timesteps": [500, 1000]', "is not a list of falling numbers"),
-        ('"timesteps": [1001, 500]', "is not a list of falling numbers"),
-        ('"timesteps": [1000, 0]', "is not a list of falling numbers"),
-        ('"timesteps": []', "is not a list of falling numbers"),
-        ('"timesteps": "soon"', "is not a list of falling numbers"),
-        ('"timesteps": 7', "is not a list of falling numbers"),
+        ('"timesteps": [500, 1000]', "is not a list of decreasing numbers"),
+        ('"timesteps": [1001, 500]', "is not a list of decreasing numbers"),
+        ('"timesteps": [1000, 0]', "is not a list of decreasing numbers"),
+        ('"timesteps": []', "is not a list of decreasing numbers"),
+        ('"timesteps": "soon"', "is not a list of decreasing numbers"),
+        ('"timesteps": 7', "is not a list of decreasing numbers"),
     ],
 )
 def test_timesteps_that_are_none_are_refused(tmp_path: Path, row: str, says: str) -> None:
@@ -180,9 +180,7 @@ def test_timesteps_that_are_none_are_refused(tmp_path: Path, row: str, says: str
 
 
 def test_the_other_pipeline_takes_no_timesteps(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match="timesteps: LTXPipeline takes no timesteps of your own; set num_inference_steps"
-    ):
+    with pytest.raises(ValueError, match="timesteps: LTXPipeline takes no timesteps; set num_inference_steps"):
         one_request(tmp_path, '{"prompt": "a", "timesteps": [1000, 500]}', DefaultsConfig(), PUBLISHED)
 
 

@@ -42,7 +42,7 @@ def test_nothing_is_replaced(folder: Path, tmp_path: Path):
     (tmp_path / "mine.csv").write_text("mine")
     for arguments in (("hf", folder, "-o", tmp_path / "mine"), ("csv", folder, "-o", tmp_path / "mine.csv")):
         result = export(*arguments)
-        assert result.exit_code == 2 and "is there already, and nothing is replaced" in result.stderr
+        assert result.exit_code == 2 and "exists already and is never replaced" in result.stderr
     assert (tmp_path / "mine.csv").read_text() == "mine"
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
@@ -57,9 +57,9 @@ def test_an_empty_folder_is_filled(folder: Path, tmp_path: Path):
     ("arguments", "why"),
     [
         (["hff", "out", "-o", "x"], "hff: unknown format; did you mean hf?"),
-        (["csv", "out", "-o", "x"], "-o x: the format is a file; end its name in .csv"),
-        (["sheet", "out", "-o", "x.gif"], "-o x.gif: the format is a file; end its name in .jpg or .jpeg or .png"),
-        (["hf", "out", "-o", "out/hf"], "-o out/hf: lies in the output folder itself"),
+        (["csv", "out", "-o", "x"], "-o x: this format writes a file; end its name in .csv"),
+        (["sheet", "out", "-o", "x.gif"], "-o x.gif: this format writes a file; end its name in .jpg or .jpeg or .png"),
+        (["hf", "out", "-o", "out/hf"], "-o out/hf: is inside the output folder"),
         (["hf", "none", "-o", "x"], "none: not an output folder of ltx-dist"),
         (["hf", ".", "-o", "x"], ".: not an output folder of ltx-dist"),
     ],
