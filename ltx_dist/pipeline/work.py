@@ -78,6 +78,13 @@ class StageReport:
     takes_turns: bool = False
     notices: tuple[str, ...] = ()
 
+    @property
+    def failure(self) -> Failure | None:
+        """How the stage ended, as its worker tells it: after a device is lost, its process is of no use any more."""
+        if self.device_lost:
+            return Failure.CRASH
+        return None if self.error is None else Failure.ERROR
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

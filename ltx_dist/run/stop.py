@@ -1,9 +1,16 @@
-"""How a run is stopped from outside. What does it, a signal or a program, is not known here."""
+"""How a run ends: a flag that asks it to, and exit codes, which run.json holds too."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+EXIT_DONE = 0
+EXIT_INTERNAL = 1
+EXIT_BAD_INPUT = 2
+EXIT_SOME_FAILED = 3
+EXIT_OUTPUT = 74
+EXIT_STOPPED = 75
 
 
 class Stop:
