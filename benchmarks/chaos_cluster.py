@@ -24,7 +24,7 @@ from proofs import run_proofs
 from raylets import raylets
 
 from ltx_dist.engine.deadlines import LEAST_SECONDS
-from ltx_dist.run.exit_codes import EXIT_STOPPED
+from ltx_dist.run.stop import EXIT_STOPPED
 
 NUM_CLIPS = 10
 SETTINGS = ("defaults.num_inference_steps=40", "placement.layout=replicated", "placement.devices=2")

@@ -33,7 +33,7 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 AT_LEAST = 20
 BY_THE_NEW_NODE = 3

@@ -29,7 +29,7 @@ from proofs import run_proofs
 from ray.job_submission import JobSubmissionClient
 from raylets import BIN, raylets
 
-from ltx_dist.run.exit_codes import EXIT_STOPPED
+from ltx_dist.run.stop import EXIT_STOPPED
 
 NUM_CLIPS = 12
 SETTINGS = ("defaults.num_inference_steps=100", "placement.layout=replicated", "placement.devices=2")

@@ -33,7 +33,8 @@ from ray._private import state  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from ltx_dist.cluster import ray_executor  # noqa: E402
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec  # noqa: E402
+from ltx_dist.worker.spec import WorkerSpec  # noqa: E402
+from ltx_dist.worker.stage_worker import StageWorker  # noqa: E402
 
 Digests = dict[str, tuple[str, str]]
 Saboteur = Callable[["Run"], None]

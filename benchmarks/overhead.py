@@ -33,7 +33,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.store.publisher import Publisher
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 
 def make_batch(folder: Path, num_clips: int, threads: int) -> Batch:

@@ -22,7 +22,8 @@ from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Worker
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 SIZES = ((64, 64, 9), (128, 128, 25), (256, 256, 25))
 BATCH_SIZES = (1, 2, 4, 8)

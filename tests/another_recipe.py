@@ -19,9 +19,8 @@ from ltx_dist.estimates.costs import StageRate, Work
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
 from ltx_dist.models.family import FAMILIES, Config, Family, Ratios, StageContext
 from ltx_dist.models.ltx_video.decode import Decode
-from ltx_dist.pipeline.component import Component
 from ltx_dist.pipeline.payloads import DecodedClip, EncodedVideo, Latents
-from ltx_dist.pipeline.recipe import Recipe, StageLabel, StageSpec
+from ltx_dist.pipeline.recipe import Component, Recipe, StageLabel, StageSpec
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Storage
 

@@ -56,6 +56,7 @@ TIER_OF: dict[str, Tier] = {
     "checkpoints/test_published_forms.py": "model",
     "checkpoints/test_tokenizer_folder.py": "model",
     "models": "model",
+    "models/test_clip_tags.py": "fast",
     "weights": "model",
     "worker": "model",
     "store": "fast",

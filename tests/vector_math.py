@@ -79,7 +79,7 @@ def _offset(code: bytes, at: int) -> int:
 
 def count_wrong(calls: int, is_cured: bool, enough: int = sys.maxsize) -> tuple[int, int]:
     """How many of so many first calls, shared by two threads, gave other values; and calls, ended at `enough`."""
-    from ltx_dist.worker.first_calls import settle_kernels
+    from ltx_dist.worker.device import settle_kernels
 
     first, wrong = FirstCalls(), 0
     first.pretend_avx512()

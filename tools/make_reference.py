@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltx_dist.inputs.preset import COLUMNS, preset_row
 from ltx_dist.inputs.reference import config_entries, row_entries
 from ltx_dist.models.family import FAMILIES
-from ltx_dist.models.preset_table import COLUMNS, preset_row
 
 PAGE = Path(__file__).parents[1] / "docs" / "prompts.md"
 

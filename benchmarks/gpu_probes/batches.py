@@ -82,7 +82,7 @@ def _rendered(
     from ltx_dist.run.batch import Batch
     from ltx_dist.scheduling.scheduler import Scheduler
     from ltx_dist.worker.local_executor import LocalExecutor
-    from ltx_dist.worker.stage_worker import WorkerSpec
+    from ltx_dist.worker.spec import WorkerSpec
 
     wishes = {"layout": "shared", "device": scale.device.type, "memory_gb": cap_gb}
     config = RenderConfig.model_validate({"placement": wishes, "output": {"preset": "ultrafast"}})

@@ -42,7 +42,8 @@ def worker_of(scale: Scale, checkpoint: Any, residency: Any, **fields: Any) -> A
     """A StageWorker of all stages, as a run makes it, with what of its placement is given here."""
     from ltx_dist.pipeline.storage import Mp4Settings, Storage
     from ltx_dist.pipeline.worker import Worker
-    from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+    from ltx_dist.worker.spec import WorkerSpec
+    from ltx_dist.worker.stage_worker import StageWorker
 
     streamed = ("text_encoder", "transformer") if residency == "streamed" else ()
     storage = fields.pop("storage", Storage())

@@ -23,7 +23,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from ltx_dist.worker.local_executor import LocalExecutor
-    from ltx_dist.worker.stage_worker import WorkerSpec
+    from ltx_dist.worker.spec import WorkerSpec
 
 Rows = list[dict[str, Any]]
 

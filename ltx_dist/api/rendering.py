@@ -29,9 +29,8 @@ from ltx_dist.report.event_log import Events
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.report.tally import Tally
 from ltx_dist.run.batch import Batch
-from ltx_dist.run.exit_codes import EXIT_STOPPED
 from ltx_dist.run.run import ExecutorKind, render_batch
-from ltx_dist.run.stop import Stop
+from ltx_dist.run.stop import EXIT_STOPPED, Stop
 from ltx_dist.store.files import to_json
 from ltx_dist.store.output import Output, open_output
 

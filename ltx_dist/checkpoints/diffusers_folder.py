@@ -12,7 +12,6 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.checkpoints.ltx2_folder import PIPELINE_CLASSES as LTX2_CLASSES
 from ltx_dist.checkpoints.ltx2_folder import open_ltx2_folder
 from ltx_dist.checkpoints.places import refuse_places_around
-from ltx_dist.checkpoints.problems import attempt
 from ltx_dist.checkpoints.text_encoder_folder import (
     TextEncoder,
     examine_text_encoder,
@@ -20,7 +19,7 @@ from ltx_dist.checkpoints.text_encoder_folder import (
     width_problem,
 )
 from ltx_dist.checkpoints.tokenizer_folder import refuse_code
-from ltx_dist.checkpoints.weight_files import count_parameters, measure_weights
+from ltx_dist.checkpoints.weight_files import attempt, count_parameters, measure_weights
 from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTXPipeline", "LTXConditionPipeline")

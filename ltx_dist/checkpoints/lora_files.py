@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
+from ltx_dist.checkpoints.lora_names import CONNECTORS, by_diffusers_name, layer_and_part, seems_for
 from ltx_dist.checkpoints.official_file import TRANSFORMER_PREFIX
 from ltx_dist.checkpoints.weight_files import Header, read_header, weight_files
 from ltx_dist.media.sources import open_media
@@ -22,56 +23,6 @@ from ltx_dist.pipeline.request import RenderRequest
 Linears = Mapping[str, tuple[int, int]]
 """The linear layers of a model by diffusers' names: how many numbers go out, and how many in. Names are those of the
 transformer; those of LTX-2's connectors begin with `connectors.`."""
-
-_CONNECTORS = "connectors."
-
-_PREFIXES = (
-    "base_model.model.model.diffusion_model.", "base_model.model.transformer.", "base_model.model.",
-    "model.diffusion_model.", "diffusion_model.", "transformer.",
-)  # fmt: skip
-_UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")
-"""kohya's and LyCORIS' trainers write the layer's name with underscores for dots."""
-
-_A = (".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight", ".lora.down.weight")
-_B = (".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight", ".lora.up.weight")
-_ALPHA = ".alpha"
-
-_OFFICIAL_NAMES = {
-    "patchify_proj": "proj_in",
-    "adaln_single": "time_embed",
-    "audio_patchify_proj": "audio_proj_in",
-    "audio_adaln_single": "audio_time_embed",
-    "av_ca_video_scale_shift_adaln_single": "av_cross_attn_video_scale_shift",
-    "av_ca_audio_scale_shift_adaln_single": "av_cross_attn_audio_scale_shift",
-    "av_ca_a2v_gate_adaln_single": "av_cross_attn_video_a2v_gate",
-    "av_ca_v2a_gate_adaln_single": "av_cross_attn_audio_v2a_gate",
-    "prompt_adaln_single": "prompt_adaln",
-    "audio_prompt_adaln_single": "audio_prompt_adaln",
-}
-"""The modules with linear layers that Lightricks' code and diffusers call by other names."""
-
-_OFFICIAL_CONNECTORS = "text_embedding_projection."
-"""Lightricks' name for what feeds the connectors; its `aggregate_embed` is diffusers' `text_proj_in`."""
-
-_NOT_SUPPORTED = {
-    r"\.(dora_scale|lora_magnitude_vector)": "DoRA (it also scales the weights); train or export it as plain LoRA",
-    r"\.hada_w\d": "LoHa; export it as plain LoRA",
-    r"\.lokr_": "LoKr; export it as plain LoRA",
-    r"\.(oft|boft)": "OFT; export it as plain LoRA",
-    r"\.lora_mid": "a LoRA with a middle layer (LoCon with CP decomposition); export it as plain LoRA",
-    r"\.lora_(A|B|up|down)\S*\.bias": "a LoRA with biases; export it without",
-    r"\.(diff|diff_b|w_norm|b_norm|set_weight)$": "changes to whole weights besides the LoRA; export the LoRA alone",
-    r"^(text_encoders?|lora_te\d?|te\d?)[._]": "parts for the text encoder; export the transformer's part alone",
-}
-"""Unsupported formats by a pattern of their keys, each with its remedy."""
-
-_OTHER_MODELS = {
-    r"audio_|av_cross|av_ca_|video_to_audio|^text_embedding_projection|^connectors": "LTX-2",
-    r"(^|[._])(double|single)_(transformer_)?blocks": "FLUX or HunyuanVideo",
-    r"(^|[._])joint_(transformer_)?blocks": "Stable Diffusion 3",
-    r"(^|[._])(down|up|mid|input|output)_blocks?[._]": "Stable Diffusion",
-    r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn|ffn)": "Wan",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +47,7 @@ class LoraFile:
     def of(self, component: str) -> dict[str, LoraLayer]:
         """The layers of a component, by their names in it."""
         if component == "transformer":
-            return {name: layer for name, layer in self.layers.items() if not name.startswith(_CONNECTORS)}
+            return {name: layer for name, layer in self.layers.items() if not name.startswith(CONNECTORS)}
         prefix = f"{component}."
         return {name.removeprefix(prefix): layer for name, layer in self.layers.items() if name.startswith(prefix)}
 
@@ -106,7 +57,7 @@ def linear_layers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
     found = _linear_layers(checkpoint, "transformer")
     if "connectors" in checkpoint.num_parameters:
         connectors = _linear_layers(checkpoint, "connectors")
-        found |= {f"{_CONNECTORS}{name}": shape for name, shape in connectors.items()}
+        found |= {f"{CONNECTORS}{name}": shape for name, shape in connectors.items()}
     return found
 
 
@@ -118,7 +69,7 @@ def _linear_layers(checkpoint: Checkpoint, component: str) -> dict[str, tuple[in
         headers = [read_header(file).tensors for file in weight_files(source, component)]
         shapes = {name: info.shape for tensors in headers for name, info in tensors.items()}
     return {
-        _by_diffusers_name(name.removeprefix(TRANSFORMER_PREFIX).removesuffix(".weight")): (shape[0], shape[1])
+        by_diffusers_name(name.removeprefix(TRANSFORMER_PREFIX).removesuffix(".weight")): (shape[0], shape[1])
         for name, shape in shapes.items()
         if name.endswith(".weight") and len(shape) == 2
     }
@@ -137,7 +88,7 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     found: dict[str, dict[str, str]] = {}
     by_underscores = {name.replace(".", "_"): name for name in linears}
     for key in sorted(header.tensors):
-        layer, part = _split(key, by_underscores, label)
+        layer, part = layer_and_part(key, by_underscores, label)
         if found.setdefault(layer, {}).setdefault(part, key) != key:
             raise ValueError(f"{label}: {key} and {found[layer][part]} are for the same layer; export the LoRA again")
     if not found:
@@ -147,7 +98,7 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
     layers = {layer: _layer(parts, header, path, metadata, layer) for layer, parts in found.items()}
     num_parameters = {"transformer": 0}
     for name, one in layers.items():
-        component = "connectors" if name.startswith(_CONNECTORS) else "transformer"
+        component = "connectors" if name.startswith(CONNECTORS) else "transformer"
         elements = sum(header.tensors[key].num_elements for key in (one.a, one.b))
         num_parameters[component] = num_parameters.get(component, 0) + elements
     if not num_parameters["transformer"]:
@@ -188,42 +139,12 @@ def read_loras(checkpoint: Checkpoint) -> dict[str, LoraFile]:
     }
 
 
-def _split(key: str, by_underscores: Mapping[str, str], label: str) -> tuple[str, str]:
-    """The layer by diffusers' name and which of its parts the tensor is: `a`, `b` or `alpha`."""
-    for pattern, what in _NOT_SUPPORTED.items():
-        if re.search(pattern, key):
-            raise ValueError(f"{label}: {key}: not supported: {what}")
-    for part, endings in {"a": _A, "b": _B, "alpha": (_ALPHA,)}.items():
-        for ending in endings:
-            if key.endswith(ending):
-                return _layer_name(key.removesuffix(ending), by_underscores), part
-    raise ValueError(f"{label}: {key}: not a tensor of a LoRA{_seems_for([key], {})}")
-
-
-def _layer_name(name: str, by_underscores: Mapping[str, str]) -> str:
-    for prefix in _UNDERSCORED:
-        if name.startswith(prefix):
-            bare = name.removeprefix(prefix)
-            for official, ours in _OFFICIAL_NAMES.items():
-                bare = re.sub(f"^{official}_", f"{ours}_", f"{bare}_")[:-1]
-            return by_underscores.get(bare, bare)
-    if name.startswith(_OFFICIAL_CONNECTORS):
-        return _CONNECTORS + name.removeprefix(_OFFICIAL_CONNECTORS).replace("aggregate_embed", "text_proj_in")
-    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
-    return _by_diffusers_name(name.removeprefix(prefix))
-
-
-def _by_diffusers_name(name: str) -> str:
-    first, dot, rest = name.partition(".")
-    return _OFFICIAL_NAMES.get(first, first) + dot + rest
-
-
 def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linears: Linears, label: str) -> None:
     """All layers are the transformer's, whole, of its sizes, and of numbers that can be added to its weights."""
     for layer, parts in found.items():
         key = min(parts.values())
         if layer not in linears:
-            reason = _seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
+            reason = seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
             raise ValueError(f"{label}: {key}: this model has no layer {layer}{reason}")
         if not {"a", "b"} <= parts.keys():
             raise ValueError(f"{label}: {key}: its other half is missing; download it again")
@@ -231,7 +152,7 @@ def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linear
         out, into = linears[layer]
         if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != (out, into):
             sizes = f"{_shape(b)} and {_shape(a)} for a layer of {out}x{into}"
-            reason = _seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
+            reason = seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
             raise ValueError(f"{label}: {key}: {sizes}{reason}")
         if not a[0]:
             raise ValueError(f"{label}: {parts['a']}: of rank 0; train or export it again")
@@ -272,20 +193,6 @@ def _peft_metadata(header: Header, label: str) -> Mapping[str, Any]:
         if settings.get(kind):
             raise ValueError(f"{label}: {kind}: not supported: {name}; train or export it as plain LoRA")
     return settings
-
-
-def _seems_for(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """`; the file seems to be for X`, or nothing where its keys do not tell."""
-    for pattern, model in _OTHER_MODELS.items():
-        if any(re.search(pattern, key) for key in keys):
-            return f"; the file seems to be for {model}"
-    blocks = [int(number[1]) for key in keys if (number := re.search(r"transformer_blocks[._](\d+)[._]", key))]
-    widths = {shape[1] for key, shape in shapes.items() if re.search(r"attn1[._]to_q", key) and key.endswith(_A)}
-    if 4096 in widths or (blocks and 28 <= max(blocks) < 48):
-        return "; the file seems to be for LTX-Video 13B"
-    if 2048 in widths:
-        return "; the file seems to be for LTX-Video 2B"
-    return ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.checkpoints.problems import attempt
 from ltx_dist.checkpoints.tokenizer_folder import refuse_code
-from ltx_dist.checkpoints.weight_files import measure_weights, read_header, weight_files
+from ltx_dist.checkpoints.weight_files import attempt, measure_weights, read_header, weight_files
 from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline")

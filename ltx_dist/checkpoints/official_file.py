@@ -7,13 +7,13 @@ diffusers 0.42 (loaders/single_file_utils.py), because diffusers renames the key
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.diffusers_folder import vae_fields
-from ltx_dist.checkpoints.official_names import missing_tensors
 from ltx_dist.checkpoints.official_shapes import Shapes, transformer_sizes, vae_sizes
 from ltx_dist.checkpoints.text_encoder_folder import HUB_EXAMPLE, open_text_encoder, width_problem
 from ltx_dist.checkpoints.versions import ARCHITECTURES, Architecture, read_config
@@ -170,3 +170,25 @@ def _bytes(tensors: dict[str, TensorInfo]) -> int:
 
 def _elements(tensors: dict[str, TensorInfo]) -> int:
     return sum(info.num_elements for info in tensors.values())
+
+
+def missing_tensors(part: str, names: Collection[str]) -> list[str]:
+    """Names that a file lacks, of those that tools/make_official_names.py has read off diffusers' classes.
+
+    part: `transformer`, whose names have no prefix here, or the config of the VAE. A list of equal members has as many
+    as the file has of it.
+    """
+    given = set(names)
+    return [
+        name for pattern in read_config("official_names")[part] for name in _expand(pattern, given) if name not in given
+    ]
+
+
+def _expand(pattern: str, names: set[str]) -> Iterator[str]:
+    prefix, numbered, rest = pattern.partition("#")
+    if not numbered:
+        yield pattern
+        return
+    begins = re.compile(rf"{re.escape(prefix)}(\d+)\.")
+    found = [int(match[1]) for name in names if (match := begins.match(name))]
+    yield from (f"{prefix}{number}{rest}" for number in range(max(found, default=-1) + 1))

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.problems import attempt, what_lies_in
 from ltx_dist.checkpoints.tokenizer_folder import SPIECE, TOKENIZER_JSON, refuse_code, require_tokenizer
-from ltx_dist.checkpoints.weight_files import GGUF, measure_weights
+from ltx_dist.checkpoints.weight_files import GGUF, attempt, measure_weights, what_lies_in
 from ltx_dist.strict_files import read_json
 
 TOKENIZER_FILES = ("tokenizer_config.json", TOKENIZER_JSON, SPIECE)

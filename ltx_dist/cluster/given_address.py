@@ -1,8 +1,9 @@
-"""Tracks which option or variable gave a cluster's address, so that errors about it can name it."""
+"""Which option or variable gave a cluster's address, and whether this process has joined a cluster. Imports no Ray."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -30,3 +31,9 @@ def given_by(source: str) -> Iterator[None]:
     except ValueError as error:
         remedy = f"; unset {VARIABLE} to render on this machine alone" if source == VARIABLE else ""
         raise ValueError(f"{source}: {error}{remedy}") from None
+
+
+def is_joined() -> bool:
+    """Whether this process has joined a Ray cluster, as a program that called `ray.init()` has."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -19,13 +20,12 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ltx_dist.cluster.ray_start import why_not
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.environment import OURS, added
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.local_devices import local_inventory
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 PLACE_SECONDS = 60.0
 """Seconds to wait for GPUs: free ones are given at once; this leaves other work some time to end."""
@@ -162,3 +162,29 @@ def reserve_one(worker: Worker) -> PlacementGroup:
     """A reserved GPU on the worker's node; an actor that uses it waits in Ray until it is available."""
     on_its_node = {"ray.io/node-id": worker.node_id} if worker.node_id else {}
     return placement_group([{"GPU": worker.num_gpus}], bundle_label_selector=[on_its_node])
+
+
+VERSIONS = re.compile(
+    r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+).*started with:\s+Ray: (\S+)\s+Python: (\S+)", re.S
+)
+
+
+def why_not(error: Exception) -> str:
+    """Why Ray did not start or join, in one line with a remedy, out of what `ray.init` raises.
+
+    For a folder that cannot be used it names the folder and the variable that chooses another."""
+    text = str(error)
+    if versions := VERSIONS.search(text):
+        ray, python, our_ray, our_python = versions.groups()
+        return (
+            f"it runs Ray {ray} with Python {python}, and this is Ray {our_ray} with Python {our_python}; "
+            "both sides need the same Ray and the same minor version of Python"
+        )
+    if "home directory" in text:
+        return "this user has no home folder for Ray's token; set HOME to a folder that you can write to"
+    if "AF_UNIX" in text:
+        return "the paths of its sockets would be too long; set RAY_TMPDIR to a short one, such as /tmp"
+    if isinstance(error, OSError) and error.filename is not None:
+        variable = "HOME" if "/.ray" in str(error.filename) else "RAY_TMPDIR"
+        return f"{error.filename}: {error.strerror}; set {variable} to a folder that you can write to"
+    return text.partition("\n")[0]

@@ -16,12 +16,13 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from ltx_dist.cluster.ray_workers import Hire, RayWorkers, cause
-from ltx_dist.engine.executor import Joined, Left, failure_of
+from ltx_dist.engine.executor import Joined, Left
 from ltx_dist.engine.outputs import Outputs
 from ltx_dist.pipeline.payloads import EncodedVideo, StageOutput
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 FETCH_SECONDS = 120.0
 """Seconds for a few megabytes from another node; one that takes longer counts as lost."""
@@ -170,9 +171,7 @@ class RayExecutor:
         started = max(call.submitted, finished - report.seconds)
         if report.error is None:
             self._outputs.ended(stage, call.requests, call.outputs)
-        return Completion(
-            call.assignment, started, finished, report, failure_of(report), video, submitted=call.submitted
-        )
+        return Completion(call.assignment, started, finished, report, report.failure, video, submitted=call.submitted)
 
     def _end_orphans(self, left: Left) -> list[Completion]:
         """All assignments of a lost worker, whether their calls have failed by now or not."""

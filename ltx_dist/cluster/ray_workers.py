@@ -20,11 +20,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ltx_dist.cluster.ray_cluster import reserve, reserve_one
 from ltx_dist.cluster.ray_nodes import Nodes
 from ltx_dist.cluster.ray_postmortem import Home, Remains, examine, home
+from ltx_dist.engine.deadlines import Standstill
 from ltx_dist.engine.executor import Joined, Left, WorkerStartError
-from ltx_dist.engine.standstill import Standstill
 from ltx_dist.pipeline.work import Failure
 from ltx_dist.placement.inventory import DeviceInfo
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 START_SECONDS = 1800.0
 """Seconds for a worker to load its models: 26 GB over a network file system take minutes."""

@@ -19,7 +19,7 @@ from ltx_dist.commands.prompt_options import (
 )
 from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
 from ltx_dist.messages import clean, clean_lines
-from ltx_dist.run.exit_codes import EXIT_STOPPED
+from ltx_dist.run.stop import EXIT_STOPPED
 
 if TYPE_CHECKING:
     from ltx_dist.cluster.ray_jobs import JobDetails, JobSubmissionClient

@@ -61,7 +61,7 @@ def models() -> None:
     from rich.table import Table
 
     from ltx_dist.commands.console import printing_console
-    from ltx_dist.models.preset_table import COLUMNS, preset_row
+    from ltx_dist.inputs.preset import COLUMNS, preset_row
 
     table = Table(*COLUMNS, "source", box=None, pad_edge=False)
     for preset in _presets().values():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltx_dist.commands.shared import ExecutorKind
-from ltx_dist.run.exit_codes import EXIT_INTERNAL, EXIT_OUTPUT, EXIT_STOPPED
+from ltx_dist.run.stop import EXIT_INTERNAL, EXIT_OUTPUT, EXIT_STOPPED
 
 if TYPE_CHECKING:
     from ltx_dist.run.batch import Batch

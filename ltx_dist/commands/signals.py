@@ -19,8 +19,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from ltx_dist.run.exit_codes import EXIT_STOPPED
-from ltx_dist.run.stop import Stop
+from ltx_dist.run.stop import EXIT_STOPPED, Stop
 
 LEAVE_SECONDS = 2.0
 """Seconds of the grace reserved for ending workers and writing `run.json`."""

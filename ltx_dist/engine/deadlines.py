@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
+
+LONGEST_TURN_SECONDS = 5.0
+"""Between two looks of a loop that waits half a second at most; the rest is for disks and a busy host."""
+
+
+class Standstill:
+    """Tells at every turn of a loop whether this process stood still: SIGSTOP, Ctrl-Z, a debugger, a frozen container.
+
+    Clocks and workers continue meanwhile, so deadlines that counted the gap would end healthy workers.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+
+    def seconds(self) -> float:
+        """Seconds that this process stood still since the last call; 0 after a normal iteration."""
+        now = self._clock()
+        passed, self._last = now - self._last, now
+        return passed if passed > LONGEST_TURN_SECONDS else 0.0
+
 
 LEAST_SECONDS = 60.0
 """Nothing counts as hung before this many seconds: a busy host, a slow link or a first kernel takes time."""

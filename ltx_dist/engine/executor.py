@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
+from ltx_dist.pipeline.work import Assignment, Completion, Failure, WorkerState
 from ltx_dist.pipeline.worker import Worker
 
 
@@ -96,10 +96,3 @@ class Executor(Protocol):
     def shutdown(self) -> None:
         """End the workers and free their devices. Work in flight is dropped."""
         ...
-
-
-def failure_of(report: StageReport) -> Failure | None:
-    """How a stage ended, from its worker's report: once its device is lost, the process cannot be used any more."""
-    if report.device_lost:
-        return Failure.CRASH
-    return None if report.error is None else Failure.ERROR

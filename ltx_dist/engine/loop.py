@@ -10,8 +10,8 @@ from typing import Protocol
 from ltx_dist.engine.deadlines import Deadlines
 from ltx_dist.engine.executor import Executor
 from ltx_dist.engine.failures import FailurePolicy
-from ltx_dist.engine.made_outputs import MadeOutputs, SavedOutputs
 from ltx_dist.engine.order_upkeep import OrderUpkeep
+from ltx_dist.engine.outputs import MadeOutputs, SavedOutputs
 from ltx_dist.engine.workers import Workers
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest

@@ -1,12 +1,15 @@
-"""Stage outputs that an executor holds for later stages."""
+"""Stage outputs: those that an executor holds for later stages, and those that exist, so which stages are left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from ltx_dist.engine.executor import Executor
+from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.work import Assignment
 
 T = TypeVar("T")
 
@@ -60,3 +63,75 @@ class Outputs(Generic[T]):
         read = {name for spec in later for name in self._recipe.reads(spec.name, wanted)}
         held = self._held.get(request.request_id, {})
         self._held[request.request_id] = {name: output for name, output in held.items() if name in read}
+
+
+class SavedOutputs(Protocol):
+    """Stage outputs on disk, for reading."""
+
+    def made(self, request: RenderRequest) -> frozenset[str]:
+        """The stages whose saved outputs were made with the request's settings."""
+        ...
+
+    def load(self, request: RenderRequest, stage: str) -> StageOutput | None:
+        """The output of a stage that `made` found; None if it has disappeared since or is damaged."""
+        ...
+
+
+class MadeOutputs:
+    """The outputs of open requests that the executor holds, and those that it can be given from disk.
+
+    saved: None where nothing is kept on disk.
+    """
+
+    def __init__(self, recipe: Recipe, executor: Executor, saved: SavedOutputs | None) -> None:
+        self._recipe, self._executor, self._saved = recipe, executor, saved
+        self._held: dict[str, set[str]] = {}
+        self._on_disk: dict[str, set[str]] = {}
+
+    def todo_from_disk(self, request: RenderRequest) -> tuple[str, ...]:
+        """The stages left to do of a request for which the executor holds nothing. What they read of outputs on disk is
+        loaded when a worker takes it."""
+        name, wanted = request.request_id, self._recipe.of(request)
+        made = frozenset[str]() if self._saved is None else self._saved.made(request)
+        todo = self._recipe.needed(wanted, made)
+        read = {source for stage in todo for source in self._recipe[stage].inputs}
+        self._held.pop(name, None)
+        self._on_disk[name] = {stage for stage in made if stage in read and stage in wanted}
+        return todo
+
+    def todo(self, request: RenderRequest, from_disk: bool) -> tuple[str, ...]:
+        """The stages left to do. Where the node with a request's outputs is lost, only what is on disk counts."""
+        if from_disk:
+            self._executor.release(request.request_id)
+            return self.todo_from_disk(request)
+        made = self._held.get(request.request_id, set()) | self._on_disk.get(request.request_id, set())
+        return self._recipe.needed(self._recipe.of(request), made)
+
+    def ended(self, assignment: Assignment) -> None:
+        """Record that the executor holds the stage's outputs, so that it need not run again.
+
+        Frames, which host stages take, stay with their worker; so whichever host stage fails, the clip goes back to
+        its last device stage.
+        """
+        if self._recipe[assignment.stage].runs_on == "device" and self._recipe.hands_on(assignment.stage):
+            for name in assignment.request_ids:
+                self._held.setdefault(name, set()).add(assignment.stage)
+
+    def restore(self, request: RenderRequest, stage: str) -> bool:
+        """Load the stage's inputs from disk into the executor. False if one of them no longer exists."""
+        on_disk = self._on_disk.get(request.request_id, set())
+        for source in on_disk.intersection(self._recipe[stage].inputs):
+            assert self._saved is not None
+            output = self._saved.load(request, source)
+            if output is None:
+                return False
+            on_disk.remove(source)
+            self._held.setdefault(request.request_id, set()).add(source)
+            self._executor.restore(request.request_id, source, output)
+        return True
+
+    def release(self, request_id: str) -> None:
+        """The request has its terminal result."""
+        self._executor.release(request_id)
+        self._on_disk.pop(request_id, None)
+        self._held.pop(request_id, None)

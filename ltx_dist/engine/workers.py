@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ltx_dist.engine.deadlines import Deadlines
+from ltx_dist.engine.deadlines import Deadlines, Standstill
 from ltx_dist.engine.executor import Executor, Joined, Left
 from ltx_dist.engine.failures import FailurePolicy
-from ltx_dist.engine.standstill import Standstill
 from ltx_dist.pipeline.work import Completion, Failure
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.scheduling.scheduler import Scheduler

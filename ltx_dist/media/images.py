@@ -1,10 +1,12 @@
-"""Opens images for conditions: strictly, upright, in RGB. Raises ValueError with a remedy for anything else."""
+"""Opens images for conditions, strictly, upright, in RGB; makes the posters of clips."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
@@ -65,3 +67,17 @@ def _to_rgb(image: PIL.Image.Image, label: str) -> PIL.Image.Image:
 
 def _too_large() -> str:
     return f"more than {MAX_PIXELS // 1_000_000} million pixels; scale it down"
+
+
+MAX_WIDTH, QUALITY = 320, 80
+
+
+def make_poster(frame: np.ndarray) -> bytes:
+    """WebP of a frame of (height, width, 3) uint8 RGB, at most MAX_WIDTH pixels wide; equal frames give equal bytes."""
+    picture = PIL.Image.fromarray(frame)
+    if picture.width > MAX_WIDTH:
+        size = MAX_WIDTH, max(1, round(picture.height * MAX_WIDTH / picture.width))
+        picture = picture.resize(size, PIL.Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=QUALITY)
+    return file.getvalue()

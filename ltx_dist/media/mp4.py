@@ -21,7 +21,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from ltx_dist.media.poster import make_poster
+from ltx_dist.media.images import make_poster
 from ltx_dist.media.seal import sealed
 from ltx_dist.media.sound import SoundTrack, read_sound, sound_problems, until_the_end
 from ltx_dist.pipeline.payloads import EncodedVideo, Sound, SoundFacts

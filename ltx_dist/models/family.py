@@ -22,8 +22,7 @@ from ltx_dist.models.ltx2 import recipes as ltx2
 from ltx_dist.models.ltx_video import estimates as ltx_video_estimates
 from ltx_dist.models.ltx_video import presets as ltx_video_presets
 from ltx_dist.models.ltx_video import recipes as ltx_video
-from ltx_dist.pipeline.component import Component
-from ltx_dist.pipeline.recipe import Recipe, StageSpec
+from ltx_dist.pipeline.recipe import Component, Recipe, StageSpec
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storage
 
@@ -155,3 +154,14 @@ FAMILIES = (
 def family_of(checkpoint: Checkpoint) -> Family:
     """The family whose pipelines the checkpoint names; opening a checkpoint refuses those of no family."""
     return next(family for family in FAMILIES if checkpoint.pipeline_class in family.pipeline_classes)
+
+
+def check_finite(tensor: torch.Tensor, what: str, dtype: torch.dtype, setting: str) -> None:
+    """Raises FloatingPointError that says what overflowed, in which dtype, and which setting helps.
+
+    One number comes to the host, for which it waits.
+    """
+    if not tensor.isfinite().all():
+        name = str(dtype).removeprefix("torch.")
+        helps = "bfloat16 or float32" if name == "float16" else "float32"
+        raise FloatingPointError(f"{what} not finite, computed in {name}; {setting}={helps} may help")

@@ -78,6 +78,13 @@ class StageReport:
     takes_turns: bool = False
     notices: tuple[str, ...] = ()
 
+    @property
+    def failure(self) -> Failure | None:
+        """How the stage ended, from its worker's report. Once its device is lost, the process is of no more use."""
+        if self.device_lost:
+            return Failure.CRASH
+        return None if self.error is None else Failure.ERROR
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

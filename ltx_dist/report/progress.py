@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,7 +13,6 @@ from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.report.live_view import AskQueues, AskWorkers, LiveView
 from ltx_dist.report.plain_view import PlainView
 from ltx_dist.report.tally import Tally
-from ltx_dist.report.ticker import ticking
 
 
 @contextmanager
@@ -40,3 +40,21 @@ def progress_of(
             yield plain
     finally:
         plain.close()
+
+
+@contextmanager
+def ticking(call: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call every `seconds`, in a thread of its own, until the block ends; no call runs on after that."""
+    ended = threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=tick, name="ticker", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -6,7 +6,7 @@ from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.placement.placement import Wishes, with_changed, with_device
 from ltx_dist.run.placed_batch import PlacedBatch
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 
 class Crew:

@@ -19,6 +19,7 @@ from ltx_dist.report.observers import Warnings, Watcher, Watchers
 from ltx_dist.report.progress import progress_of
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.cost_store import keep_corrections
+from ltx_dist.run.crew import Crew
 from ltx_dist.run.session import Session
 from ltx_dist.scheduling.batching import batch_key
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -28,7 +29,6 @@ from ltx_dist.store.publishing import PublishingThread
 
 if TYPE_CHECKING:
     from ltx_dist.engine.executor import Executor
-    from ltx_dist.run.crew import Crew
     from ltx_dist.run.resumption import Resumption
 
 
@@ -43,8 +43,6 @@ def render_requests(
 
     Raises what ends a run early: see `run.render_batch`.
     """
-    from ltx_dist.run.crew import Crew
-
     placed, crew = session.placed, Crew(session.placed)
     with _closing(resumption, session), _executor(crew, session) as executor:
         watchers, costs = Watchers(), placed.batch.costs(placed.precision)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from ltx_dist.cluster.cluster_head import check_head
-from ltx_dist.cluster.given_address import GivenAddress, given_by
-from ltx_dist.cluster.joined import is_joined
+from ltx_dist.cluster.given_address import GivenAddress, given_by, is_joined
 from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.environment import OURS
 from ltx_dist.pipeline.request import RenderRequest
@@ -22,11 +21,10 @@ from ltx_dist.report.live_page import write_run
 from ltx_dist.report.observers import Follower
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.batch import Batch
-from ltx_dist.run.exit_codes import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 from ltx_dist.run.session import Session
-from ltx_dist.run.stop import Stop
+from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED, Stop
 from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder
 from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
 from ltx_dist.store.kept_config import write_settings

@@ -1,9 +1,16 @@
-"""How a run is stopped from outside, by a signal or a program."""
+"""How a run ends: stopped from outside, by a signal or a program, and its exit code, which `run.json` has, too."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+EXIT_DONE = 0
+EXIT_INTERNAL = 1
+EXIT_BAD_INPUT = 2
+EXIT_SOME_FAILED = 3
+EXIT_OUTPUT = 74
+EXIT_STOPPED = 75
 
 
 class Stop:

@@ -8,11 +8,9 @@ from ltx_dist.estimates.costs import Costs, UniformCosts, pass_seconds
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.fleet import Fleet, Group
-from ltx_dist.scheduling.host_slots import HostSlots
-from ltx_dist.scheduling.in_flight import OnDevices, OpenRequests
-from ltx_dist.scheduling.policy import AssignmentPolicy, RemainingWork
+from ltx_dist.scheduling.in_flight import HostSlots, OnDevices, OpenRequests
+from ltx_dist.scheduling.policy import AssignmentPolicy, RemainingWork, Retries
 from ltx_dist.scheduling.queues import BatchKey, Queues, Retry, one_key
-from ltx_dist.scheduling.retries import Retries
 
 
 class Scheduler:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
-from ltx_dist.engine.executor import Joined, Left, failure_of
+from ltx_dist.engine.executor import Joined, Left
 from ltx_dist.engine.outputs import Outputs
 from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, StageReport, WorkerState
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 
 class _Call(NamedTuple):
@@ -90,7 +91,7 @@ class LocalExecutor:
             if stage == self._recipe.of(call.requests[0])[-1]:
                 (video,) = outputs
         finished = time.monotonic() - self._epoch
-        return Completion(call.assignment, started + report.load_seconds, finished, report, failure_of(report), video)
+        return Completion(call.assignment, started + report.load_seconds, finished, report, report.failure, video)
 
     def changes(self) -> list[Joined | Left]:
         changes, self._changes = self._changes, []

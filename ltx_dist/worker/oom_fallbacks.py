@@ -1,12 +1,14 @@
-"""The list of fallbacks that a worker tries, in order, when a stage runs out of device memory."""
+"""The fallbacks that a worker tries, in order, when a stage runs out of device memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ltx_dist.pipeline.component import Component
+from ltx_dist.pipeline.recipe import Component
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
+from ltx_dist.worker.stage_call import Shape, StageCall
 
 SMALLER_TILES = (DecodeTiling(512, 64), DecodeTiling(256, 32), DecodeTiling(256, 16))
 """Decode work of 704x480x121 over that of one piece: 1.4, 2.5, 4.5. Smaller pieces are mostly overlap."""
@@ -65,3 +67,26 @@ def _is_smaller(tiling: DecodeTiling, planned: DecodeTiling) -> bool:
         (planned.tile_frames or 1 << 20, tiling.tile_frames or 0),
     ]
     return tiling != planned and all(new <= old for old, new in sizes)
+
+
+OFTEN = 2
+"""After this many clips of a shape needed a fallback, the next one begins with it."""
+
+
+class Attempts:
+    """traits: of the components, by name. planned: the tiles to decode in. exact: none that changes pixels."""
+
+    def __init__(self, traits: Mapping[str, Component], planned: DecodeTiling, exact: bool) -> None:
+        self._traits, self._planned, self._exact = traits, planned, exact
+        self._worked: Counter[tuple[str, Shape, str]] = Counter()
+
+    def of(self, call: StageCall, is_short: bool) -> Sequence[Fallback]:
+        """The attempts, in order. is_short: the planned attempt has already failed."""
+        traits = [self._traits[name] for name in call.stage.components]
+        attempts = fallbacks(traits, self._planned, self._exact, len(call.requests) > 1)
+        needed = [self._worked[call.stage.name, call.shape, one.name or ""] >= OFTEN for one in attempts]
+        first = next((number for number, often in enumerate(needed) if often and number), 0)
+        return attempts[max(first, is_short) :]
+
+    def worked(self, call: StageCall, attempt: Fallback) -> None:
+        self._worked[call.stage.name, call.shape, attempt.name or ""] += 1

@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint, on_this_machine
+from ltx_dist.checkpoints.checkpoint import on_this_machine
 from ltx_dist.engine.executor import WorkerStartError
-from ltx_dist.models.family import Family, StageContext, family_of
+from ltx_dist.models.family import StageContext
 from ltx_dist.pipeline.payloads import DecodedClip, Latents, StageOutput
 from ltx_dist.pipeline.recipe import StageSpec
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import PLAIN, Mp4Settings, Storage
 from ltx_dist.pipeline.work import StageReport, WorkerState
-from ltx_dist.pipeline.worker import Worker
 from ltx_dist.weights.loading import DTYPES
-from ltx_dist.worker.attempts import Attempts
 from ltx_dist.worker.components import Components
 from ltx_dist.worker.device import (
     is_lost,
@@ -30,37 +27,17 @@ from ltx_dist.worker.device import (
     open_device,
     peak_bytes,
     reset_peak,
+    settle_kernels,
 )
-from ltx_dist.worker.first_calls import settle_kernels
-from ltx_dist.worker.host_operations import HostOperations
-from ltx_dist.worker.oom_fallbacks import Fallback
+from ltx_dist.worker.host_stages import HostOperations
+from ltx_dist.worker.oom_fallbacks import Attempts, Fallback
+from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
 
 LOG = logging.getLogger(__name__)
 """Logs to standard error, unless the program has configured logging."""
 
 OnStep = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """Everything that a worker needs to start on any machine: small and picklable.
-
-    exact: a clip that runs out of memory fails rather than being made with other pixels. family_override: in place of
-    the checkpoint's own.
-    """
-
-    worker: Worker
-    checkpoint: Checkpoint
-    precision: str
-    output: Mp4Settings
-    storage: Storage = PLAIN
-    exact: bool = False
-    family_override: Family | None = None
-
-    @property
-    def family(self) -> Family:
-        return self.family_override or family_of(self.checkpoint)
 
 
 class StageWorker:

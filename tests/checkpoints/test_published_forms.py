@@ -18,8 +18,7 @@ from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile, open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
-from ltx_dist.checkpoints.official_file import TRANSFORMER_PREFIX
-from ltx_dist.checkpoints.official_names import missing_tensors
+from ltx_dist.checkpoints.official_file import TRANSFORMER_PREFIX, missing_tensors
 from ltx_dist.checkpoints.official_shapes import transformer_sizes, vae_sizes
 from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, read_header

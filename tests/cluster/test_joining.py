@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ltx_dist.cluster.ray_start import why_not
+from ltx_dist.cluster.ray_cluster import why_not
 from ltx_dist.user_cache import from_home, user_cache
 
 SMALL = [word for one in ("device=cpu", "threads=1") for word in ("--set", f"placement.{one}")]

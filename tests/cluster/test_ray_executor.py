@@ -31,7 +31,8 @@ from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 pytestmark = pytest.mark.ray
 

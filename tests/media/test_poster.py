@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from ltx_dist.media.images import make_poster
 from ltx_dist.media.mp4 import encode_video
-from ltx_dist.media.poster import make_poster
 from ltx_dist.pipeline.storage import Mp4Settings
 
 

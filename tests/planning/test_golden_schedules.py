@@ -1,7 +1,7 @@
 """The order of assignments of whole batches on a virtual clock, recorded: a refactoring must not change any of them.
 
 Each value is the sha256 of one line per completion, in order of their end. When the policy changes on purpose, print
-the new values with `python -m pytest tests/scheduling/test_golden_schedules.py` and say why in docs/decisions.md.
+the new values with `python -m pytest tests/planning/test_golden_schedules.py` and say why in docs/decisions.md.
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ from ltx_dist.scheduling.batching import OWN, batch_key, shared_settings
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.oom_fallbacks import Fallback
+from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 TOLERANCE = 1e-4
 """Of latents with a standard deviation near 1, after 3 steps in float32, whose roundings (1e-7) each step multiplies.

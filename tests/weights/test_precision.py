@@ -34,7 +34,8 @@ from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.run.batch import Batch
 from ltx_dist.weights import loading
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
 

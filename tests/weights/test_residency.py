@@ -23,7 +23,8 @@ from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.weights.residency import ResidentModule
 from ltx_dist.weights.streaming import StreamedModule
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 T5, TRANSFORMER, VAE = "text_encoder", "transformer", "vae"
 CPU = torch.device("cpu")

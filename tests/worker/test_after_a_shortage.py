@@ -23,8 +23,9 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.oom_fallbacks import Fallback
+from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 RESIDENT = Worker("cpu:0", STAGES, "cpu", threads=1)
 REQUESTS = [

@@ -15,7 +15,7 @@ from builders import RECIPE, STAGES, D, E, V
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.family import FAMILIES
-from ltx_dist.pipeline.component import Component
+from ltx_dist.pipeline.recipe import Component
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings
 from ltx_dist.pipeline.worker import Placement, Worker
@@ -23,8 +23,9 @@ from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.publisher import Publisher
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.oom_fallbacks import Fallback, fallbacks
+from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 REQUESTS = [
     RenderRequest(name, name, "", 64, 64, 9, 25.0, 1, 3.0, 0.0, 3, 0.05, 0.025, 32) for name in ("one", "two", "three")

@@ -22,10 +22,11 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.worker.host_operations import HostOperations
+from ltx_dist.worker.host_stages import HostOperations
 from ltx_dist.worker.local_executor import LocalExecutor
+from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 FACTOR = 0.5
 REQUEST = make_request("clip", num_inference_steps=2, max_sequence_length=32, seed=3)

@@ -5,8 +5,7 @@ The sound is decoded where the video is: it takes under 1 % of that time, and th
 
 from __future__ import annotations
 
-from ltx_dist.pipeline.component import Component
-from ltx_dist.pipeline.recipe import Recipe, StageLabel, StageSpec
+from ltx_dist.pipeline.recipe import Component, Recipe, StageLabel, StageSpec
 
 RECIPE = Recipe(
     "LTX-2",

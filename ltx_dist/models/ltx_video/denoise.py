@@ -11,9 +11,8 @@ import torch
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.family import StageContext
 from ltx_dist.models.ltx_video.denoising import Denoising, first_pass
-from ltx_dist.models.ltx_video.geometry import VaeGeometry
 from ltx_dist.models.ltx_video.long_clips import LongDenoising
-from ltx_dist.models.ltx_video.stand_ins import EncodedVae
+from ltx_dist.models.ltx_video.stand_ins import EncodedVae, VaeGeometry
 from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import EncodedMedia, Latents
 from ltx_dist.pipeline.request import RenderRequest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ltx_dist.pipeline.component import Component
-from ltx_dist.pipeline.recipe import Recipe, StageLabel, StageSpec
+from ltx_dist.pipeline.recipe import Component, Recipe, StageLabel, StageSpec
 
 RECIPE = Recipe(
     "LTX-Video",

@@ -6,6 +6,7 @@ The pipelines use them like a VAE: they draw each posterior's sample at the usua
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,19 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.pipeline.conditions import Condition
+
+
+@dataclass(frozen=True)
+class VaeGeometry:
+    """Takes the place of the VAE in diffusers' pipelines.
+
+    Without a VAE `LTXPipeline` assumes compression 32/8, whatever the checkpoint, and `LTXConditionPipeline` fails
+    because it reads `vae.dtype`. Both read nothing but these three before decoding.
+    """
+
+    spatial_compression_ratio: int
+    temporal_compression_ratio: int
+    dtype: torch.dtype
 
 
 class EncodedVae:

@@ -39,7 +39,7 @@ from ltx_dist.run.batch import open_batch
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 SIZES = {"defaults.height": 128, "defaults.width": 192, "defaults.num_frames": 17, "defaults.max_sequence_length": 16}
 ONE_PASS = "defaults.spatio_temporal_guidance_blocks=[1]"

@@ -28,7 +28,7 @@ from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 CHECKPOINTS = [
     ("0.9.0", "LTXPipeline"),

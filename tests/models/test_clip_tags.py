@@ -10,8 +10,8 @@ import av
 import numpy as np
 from builders import make_request
 
-from ltx_dist.media.clip_tags import clip_tags
 from ltx_dist.media.mp4 import encode_video
+from ltx_dist.models.encode_video import clip_tags
 from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.storage import Mp4Settings
 
