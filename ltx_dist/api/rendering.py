@@ -269,7 +269,7 @@ class _Clips:
 
 
 def _failed(result: RenderResult) -> Clip:
-    """From the result itself: where a clip of an earlier run stays, the sidecar is that one's."""
+    """The clip from the result itself: if a clip of an earlier run stays, the sidecar describes that one."""
     request = json.loads(to_json(asdict(result.request)))
     seconds = {completion.assignment.stage: completion.report.seconds for completion in result.completions}
     return Clip(result.request.request_id, request, "failed", error=result.error, seconds=seconds)

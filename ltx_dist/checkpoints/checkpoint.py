@@ -39,7 +39,7 @@ class InFile:
 
 
 Source = Path | InFile
-"""Where a component is: a folder in diffusers layout, or a part of an official file."""
+"""The place of a component: a folder in diffusers layout, or a part of an official file."""
 
 PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 
@@ -84,7 +84,7 @@ class Checkpoint:
         return self.num_parameters | halves | {"vae_encoder": self.num_encoder_parameters}
 
     def source(self, component: str) -> Source:
-        """Where a component is: text_encoder, tokenizer, transformer, vae or scheduler."""
+        """The place of a component: text_encoder, tokenizer, transformer, vae or scheduler."""
         return self.sources.get(component, self.path / component)
 
     def folder(self, component: str) -> Path:

@@ -15,7 +15,7 @@ DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "va
 
 
 def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    """Of any component; of either half of a VAE that of both, of a latent upsampler that is not there nothing.
+    """The config of any component; either half of a VAE has that of both; empty for a missing latent upsampler.
 
     Configs of LTX-2, which is newer than its classes' defaults, leave nothing out.
     """

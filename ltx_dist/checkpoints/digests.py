@@ -18,7 +18,7 @@ _CACHED_FROM_BYTES = 1 << 20  # smaller files are hashed in less time than the c
 
 
 def checkpoint_digest(checkpoint: Checkpoint) -> dict[str, str]:
-    """What identifies the model: sha256 hex of each component's config and weights, of the scheduler's and the
+    """The identity of the model: sha256 hex of each component's config and weights, of the scheduler's and the
     tokenizer's files, and the pipeline class by name. The folder's own name and place do not matter.
 
     A component of an official file is identified by the whole file and by the config it is read with.

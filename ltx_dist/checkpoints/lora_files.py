@@ -53,7 +53,7 @@ class LoraFile:
 
 
 def linear_layers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
-    """Those of the checkpoint's transformer and connectors, from the headers of their files."""
+    """The linear layers of the checkpoint's transformer and connectors, from the headers of their files."""
     found = _linear_layers(checkpoint, "transformer")
     if "connectors" in checkpoint.num_parameters:
         connectors = _linear_layers(checkpoint, "connectors")

@@ -82,7 +82,7 @@ def _require_ltx_video(path: Path, header: Header) -> None:
 
 
 def _other_model(keys: set[str]) -> str | None:
-    """What a file is that is not LTX-Video's, by tensors' names without the transformer's prefix."""
+    """What a foreign file is, by tensors' names without the transformer's prefix."""
     if "audio_patchify_proj.weight" in keys:
         return "LTX-2, another model, which is not supported"
     if "patchify_proj.weight" in keys:

@@ -15,7 +15,7 @@ OFFICIAL_HEADS = 32
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where resnets and resamplers are in the original flat lists `down_blocks` and `up_blocks`; diffusers nests."""
+    """Positions of resnets and resamplers in the original flat `down_blocks` and `up_blocks`; diffusers nests them."""
 
     resnets_down: tuple[int, ...] = (0, 3, 6, 8, 9)
     downsamplers: tuple[int, ...] = (1, 4, 7)

@@ -1,4 +1,4 @@
-"""How many tokens a checkpoint's tokenizer makes of a text, without transformers and torch, in microseconds."""
+"""Counts a text's tokens with a checkpoint's tokenizer, without transformers and torch, in microseconds."""
 
 from __future__ import annotations
 

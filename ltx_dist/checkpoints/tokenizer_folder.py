@@ -39,7 +39,7 @@ CLASSES: Mapping[str, str] = MappingProxyType(
 SPIECE, TOKENIZER_JSON = "spiece.model", "tokenizer.json"
 
 _VOCABULARIES = {"T5Tokenizer": (SPIECE, TOKENIZER_JSON), "PreTrainedTokenizerFast": (TOKENIZER_JSON,)}
-"""Where each class can find its vocabulary; ByT5's is the bytes themselves."""
+"""The vocabulary files of each class; ByT5's vocabulary is the bytes themselves."""
 
 _JSON_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", TOKENIZER_JSON)
 

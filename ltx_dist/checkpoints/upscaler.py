@@ -17,7 +17,7 @@ COMPONENT = "latent_upsampler"
 UPSCALER_FILES = (
     "model_index.json", "config.json", "*.safetensors", "latent_upsampler/*.json", "latent_upsampler/*.safetensors",
 )  # fmt: skip
-"""Of a repository that is an upscaler or a pipeline with one. Official repositories, which hold every version's files
+"""Files of a repository with an upscaler. Official repositories, which hold every version's files
 beside one another, are refused by their name: their files are downloaded one by one."""
 
 CONFIG_NAME = "latent_upsampler"

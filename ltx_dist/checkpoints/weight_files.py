@@ -155,7 +155,7 @@ def read_header(file: Path) -> Header:
 
 
 def not_safetensors(file: Path) -> str | None:
-    """What a file is that only looks like safetensors by its name, and what to do; None where its start does not tell.
+    """What a file named .safetensors really is, with the remedy; None if its start does not tell.
 
     Opens regular files alone: a pipe would wait for a writer.
     """

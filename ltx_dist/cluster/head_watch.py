@@ -24,7 +24,7 @@ GONE_LOOKS = 2
 the process within seconds."""
 
 HEAD_LOOKS = 100
-"""Of a cluster that was joined: its head may be started again, which Ray awaits for 60 s. These take 25 to 45 s."""
+"""For a cluster that was joined: its head may be started again, for which Ray waits 60 s. These take 25 to 45 s."""
 
 
 class HeadWatch:

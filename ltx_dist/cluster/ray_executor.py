@@ -31,7 +31,7 @@ DEAD = (RayActorError, OutOfMemoryError)
 """What a call to a dead actor raises. OutOfMemoryError (from Ray's memory monitor) is not a RayActorError."""
 
 STATE_SECONDS = 0.5
-"""Between two rounds of asking the workers what they are at, at least, and only when somebody wants to know: a person
+"""Minimum seconds between two polls of the workers, and only if somebody wants to know: a person
 at a terminal can follow that; without one it is the look for hung workers, which comes less often."""
 
 STATES_A_SECOND = 100

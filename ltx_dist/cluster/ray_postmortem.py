@@ -20,7 +20,7 @@ GONE_SECONDS = 10.0
 """Seconds within which a killed process is gone, unless the kernel or the driver holds it."""
 
 KILL_AFTER_SECONDS = 2.0
-"""What Ray did not end by then gets SIGKILL: a stage in a C call that never returns, a process that was stopped."""
+"""Seconds after which a process that Ray did not end gets SIGKILL: in a C call that never returns, or stopped."""
 
 TAIL_BYTES = 2000
 """Finds in a log the last message of a CUDA assert or of an abort."""

@@ -112,7 +112,7 @@ class RayWorkers:
         return frozenset(worker_id for worker_id, _ in self._starting.values())
 
     def poll(self) -> list[Joined | Left]:
-        """What changed; waits for nothing. Raises WorkerStartError when a worker cannot start and none ever was up."""
+        """Changes since the last call. Raises WorkerStartError if a worker cannot start and none ever was up."""
         self._grant(self._standstill.seconds())
         changes, self._early = [*self._early, *self._started(), *self._examined()], []
         if self._hire is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def token_source() -> str | None:
-    """Where Ray looks first and finds one: a variable's name or a file; None if nowhere."""
+    """The first place where Ray finds a token: a variable's name or a file; None if there is none."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):

@@ -116,7 +116,7 @@ class Deadlines:
             self._seen[completion.assignment.stage].append((completion.report.seconds / moves, watch.load))
 
     def saw(self, states: Iterable[WorkerState], now: float) -> None:
-        """What workers say they are at."""
+        """Record the reported states of workers."""
         for state in states:
             if state.stage is None:
                 continue

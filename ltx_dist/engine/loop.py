@@ -21,7 +21,7 @@ from ltx_dist.planning.simulator import Reorder
 from ltx_dist.scheduling.scheduler import Scheduler
 
 TICK_SECONDS = 0.5
-"""How long a wait may last before signals are served."""
+"""Maximum seconds of a wait, so that signals are handled."""
 
 Clock = Callable[[], float]
 

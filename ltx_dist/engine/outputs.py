@@ -26,7 +26,7 @@ class Outputs(Generic[T]):
         self._held: dict[str, dict[str, T]] = {}
 
     def inputs(self, stage: str, requests: Sequence[RenderRequest]) -> list[T | None]:
-        """What the stage reads, request by request, in the order of its inputs; None for what is not held."""
+        """The stage's inputs, request by request; None for those that are not held."""
         held = [self._held.get(request.request_id, {}) for request in requests]
         return [outputs.get(name) for outputs in held for name in self._recipe[stage].inputs]
 

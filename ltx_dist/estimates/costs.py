@@ -194,7 +194,7 @@ def device_kind(worker: Worker) -> str:
 
 
 def device_rate(worker: Worker) -> DeviceRate:
-    """From the table, by the device's name."""
+    """The device's figures from the table, by its name."""
     if worker.device == "cpu":
         threads = worker.threads or 1
         return DeviceRate(CPU_THREAD.tflops * threads**THREADS_EXPONENT, CPU_THREAD.memory_gbs, CPU_THREAD.link_gbs)

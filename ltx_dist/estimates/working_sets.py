@@ -20,7 +20,7 @@ Config = Mapping[str, Any]
 
 
 def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int, prompts: int = 1) -> int:
-    """Of T5 at so many prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
+    """Bytes of T5 for these prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
     tokens = max_sequence_length
     bias = 3 * config["num_heads"] * tokens**2
     feed_forward = 4 * tokens * config["d_ff"]
@@ -151,7 +151,7 @@ def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, 
 
 
 def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
-    """Those of which one needs the most bytes to decode, whatever the tiles: no other is as large in every way.
+    """Requests of which one needs the most bytes to decode, whatever the tiles: none other is as large in every way.
 
     `decode_bytes` never falls as frames, the longer or the shorter side grow. Such maxima in three dimensions are found
     by taking requests by falling frames and keeping those found so far as a staircase: rising longer sides, falling

@@ -85,7 +85,7 @@ class Expander:
             yield text[plain:]
 
     def _choice(self, text: str, at: int, depth: int) -> tuple[int, tuple[str, ...]] | None:
-        """Where `{a|b}` that begins at `at` ends, and its alternatives; None for other text, such as `{a}`."""
+        """The end of the `{a|b}` that begins at `at`, and its alternatives; None for other text, such as `{a}`."""
         bounds = _alternatives(text, at) if text[at] == "{" else []
         if len(bounds) < 2:
             return None

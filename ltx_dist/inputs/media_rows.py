@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class Preparation(BaseModel):
-    """How images and videos are brought to the clip's shape; of a row, and of a single condition."""
+    """How images and videos are fitted to the clip, for a row or a single condition."""
 
     fit: Fit | None = Field(
         default=None,

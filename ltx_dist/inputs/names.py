@@ -14,7 +14,7 @@ from ltx_dist.messages import Mistakes, show
 from ltx_dist.pipeline.request import RenderRequest
 
 MAX_PART_BYTES, MAX_BYTES = 200, 230
-"""Of one folder or file, and of a whole name: file systems end at 255 bytes, Windows at 260 characters with the path of
+"""Maximum bytes per part, and in all: file systems end at 255 bytes, Windows at 260 characters with the path of
 the output, and our own files have endings."""
 
 MAX_NAME = 100

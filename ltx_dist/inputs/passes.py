@@ -29,7 +29,7 @@ def overlaid_schedule(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
 def has_two_passes(
     recipe: str | None, settings: Mapping[str, Any] | None, preset: Preset, checkpoint: Checkpoint
 ) -> bool:
-    """What row and config ask for, as `recipe` and as settings of a second pass; where they do not, and there is an
+    """The `recipe` and second-pass settings of row and config; if they set none, and there is an
     upscaler, what the version is published with. Raises ValueError for what cannot be."""
     has_upscaler = "latent_upsampler" in checkpoint.sources
     can_refine = checkpoint.pipeline_class == TAKES_TIMESTEPS or bool(checkpoint.generation)

@@ -91,7 +91,7 @@ class Variation:
 
 
 def variation_of(defaults: DefaultsConfig, reading: PromptsConfig, folder: Path | str) -> tuple[Variation, list[str]]:
-    """How the config asks all rows to vary, and what is wrong with `defaults.vary`.
+    """How the config varies all rows, and the errors in `defaults.vary`.
 
     folder: the prompt file's; lists are looked for there unless it is a URL.
     """

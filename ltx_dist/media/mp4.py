@@ -41,7 +41,7 @@ MAX_DENOMINATOR = 1001
 
 
 FORMAT_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands"})
-"""What FFmpeg shows as tags of every mp4, though it is the container's."""
+"""Tags that FFmpeg shows for every mp4, because of its container."""
 
 
 def exact_rate(frame_rate: float) -> Fraction:

@@ -59,7 +59,7 @@ def claimed(mp4: BinaryIO) -> dict[str, str]:
 
 
 def _read_end(mp4: BinaryIO) -> tuple[int, bytes, bytes] | None:
-    """Where the seal begins in the file, its digest, and its JSON."""
+    """The start of the seal in the file, its digest, and its JSON."""
     size = mp4.seek(0, os.SEEK_END)
     before = mp4.seek(max(0, size - MAX_SEAL_BYTES))
     tail = mp4.read(MAX_SEAL_BYTES)
@@ -76,7 +76,7 @@ def _blocks(mp4: BinaryIO, num_bytes: int) -> Iterator[bytes]:
 
 
 def _find(tail: bytes) -> int | None:
-    """Where the seal begins that ends with `tail`."""
+    """The start of the seal that ends with `tail`."""
     start = tail.rfind(b"uuid" + SEAL_ID, max(0, len(tail) - MAX_SEAL_BYTES)) - 4
     if start < 0 or len(tail) - start < HEADER.size or HEADER.unpack_from(tail, start)[0] != len(tail) - start:
         return None

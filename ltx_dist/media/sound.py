@@ -55,14 +55,14 @@ class SoundTrack:
             self._stream.bit_rate = BIT_RATE
 
     def write(self, seconds: Fraction) -> None:
-        """What is left up to so many seconds from the start."""
+        """Encode the remaining samples up to this many seconds from the start."""
         end = min(int(seconds * self._rate), self._samples.shape[1])
         if end > self._written:
             self._container.mux(self._stream.encode(self._frame(self._written, end)))
             self._written = end
 
     def close(self) -> None:
-        """The remaining samples, and those that the encoder holds back."""
+        """Encode the remaining samples, and flush the encoder."""
         self.write(Fraction(self._samples.shape[1], self._rate))
         self._container.mux(self._stream.encode(None))
 

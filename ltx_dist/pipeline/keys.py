@@ -139,7 +139,7 @@ def _making(making: Making, stage: StageSpec, request: RenderRequest, tiling: De
 
 
 def _mp4(mp4: Mp4Settings, request: RenderRequest) -> dict[str, object]:
-    """How sound is stored is a setting of clips that have some."""
+    """The mp4 settings; those of sound only count for clips that have some."""
     of_sound = () if request.sound is not None else ("audio", "pad_audio")
     return {name: value for name, value in asdict(mp4).items() if name not in of_sound}
 

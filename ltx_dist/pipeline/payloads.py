@@ -32,7 +32,7 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMedia:
-    """What the VAE's encoder hands on: not a sample of its posteriors but their moments, as diffusers draws the sample
+    """The output of the VAE's encoder: not a sample of its posteriors but their moments, as diffusers draws the sample
     with the clip's generator in the middle of its other draws.
 
     seen: of each of the request's `seen`, in their order, at the first pass's size: (1, C + 1, F, H, W) in the VAE's
@@ -143,7 +143,7 @@ class SoundFacts:
 
     @classmethod
     def recorded(cls, record: Mapping[str, Any]) -> SoundFacts | None:
-        """From a sidecar, or from a seal, whose numbers are texts; None where it has none.
+        """The record from a sidecar, or from a seal, whose numbers are strings; None if there is none.
 
         Raises KeyError, ValueError or TypeError for a record that is damaged.
         """

@@ -10,7 +10,7 @@ from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 
 MAX_SEED = 2**63 - 1
 MAX_TOKENS = 1024
-"""Of Gemma, LTX-2's text encoder; T5 takes fewer (inputs/prompt_row.py)."""
+"""The maximum of Gemma, LTX-2's text encoder; T5 takes fewer (inputs/prompt_row.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +185,19 @@ class RenderRequest:
 
     @property
     def seen(self) -> tuple[Condition, ...]:
-        """What every step of the transformer sees of the media, each at the size of its pass: the conditions and, after
+        """The media that every step of the transformer sees, each at the size of its pass: the conditions and, after
         them, the reference."""
         return (*self.conditions, self.reference) if self.reference else self.conditions
 
     @property
     def all_loras(self) -> tuple[Lora, ...]:
-        """Those of the first pass, and those that the second adds."""
+        """The LoRAs of the first pass, and those that the second adds."""
         of_second = self.second_pass.loras if isinstance(self.second_pass, SoundSecondPass) else ()
         return self.loras + of_second
 
     @property
     def loras_of_passes(self) -> tuple[tuple[Lora, ...], ...]:
-        """Those of each denoising pass, in order."""
+        """The LoRAs of each denoising pass, in order."""
         return (self.loras,) if self.second_pass is None else (self.loras, self.all_loras)
 
     @property

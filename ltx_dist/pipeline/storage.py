@@ -33,7 +33,7 @@ UNTILED = DecodeTiling()
 
 TILE_OVERLAP_PIXELS = 64
 TILE_OVERLAP_FRAMES = 8
-"""How far two tiles overlap, where they are blended: two latent pixels as in diffusers' defaults, one latent frame."""
+"""The overlap of two tiles, where they are blended: two latent pixels as in diffusers' defaults, one latent frame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ DEVICE_RESERVE: Mapping[Device, int] = {"cuda": CUDA_CONTEXT + DRIVER_RESERVE, "
 (0.6 GB)."""
 
 MAX_ELEMENTS = 2**31 - 1
-"""Of a tensor that cuDNN convolves; torch computes a larger one without it, in 27 times the memory (Convolution.cpp,
+"""Most elements of a tensor that cuDNN convolves; torch computes a larger one in 27 times the memory (Convolution.cpp,
 `needs_64bit_indexing_no_split`)."""
 
 WAVE_OVERHEAD = 0.05

@@ -38,7 +38,7 @@ class Pace:
         return max(0.0, left - (now - last_ended))
 
     def _planned(self, num_ended: int) -> float:
-        """Between two ends of the plan along a straight line."""
+        """Interpolate linearly between two ends of the plan."""
         ends = self._planned_ends or [float(self._num_clips)]
         position = num_ended * len(ends) / self._num_clips
         before = int(position)

@@ -105,7 +105,7 @@ def _condition(one: Mapping[str, Any], with_sound: bool) -> dict[str, Any]:
 
 
 def _preparation(one: Mapping[str, Any]) -> dict[str, Any]:
-    """How a medium was brought to the clip's size, and by whose preparation."""
+    """The fit and preparation of a medium, as fields of a row."""
     names = ("fit", "preprocess", "crf", "blur") if one["preprocess"] == "official" else ("fit",)
     return {key: one[key] for key in names}
 

@@ -126,7 +126,7 @@ def _colours(recipe: Recipe) -> str:
 
 
 def _shares(losses: Mapping[str, float], total: float) -> list[tuple[str, str, str, float, float]]:
-    """What the makespan went into, the large first: name, words, meaning, share, and where it begins as a share.
+    """The parts of the makespan, largest first: name, words, meaning, share, and start as a share.
 
     Parts below a hundredth are left out: they could not be seen.
     """

@@ -13,7 +13,7 @@ from ltx_dist.report.clips import Clip
 
 
 def clips_data(clips: Sequence[Clip], recipe: Recipe) -> dict[str, Any]:
-    """What the page knows of its clips.
+    """The page's data about its clips.
 
     row, settings: what all clips share, by key, as JSON texts; each clip has only its own beside them. options and
     workers are tables that clips point into; the stages of a clip are pairs of worker and seconds, None where it did

@@ -133,7 +133,7 @@ def write_run_record(folder: Path, record: dict[str, Any], held: HeldFolder | No
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:
-    """What `write_run_record` put there. Raises ValueError naming the file when there is none, or none of ours."""
+    """The record that `write_run_record` wrote. Raises ValueError naming the file if there is none, or none of ours."""
     path = folder / "run.json"
     try:
         record = read_found_json(path, MAX_RUN_BYTES)

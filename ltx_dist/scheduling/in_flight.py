@@ -41,7 +41,7 @@ class OnDevices:
             del self._by_worker[worker_id], self._begun[worker_id]
 
     def all_began(self, at: float) -> None:
-        """What was given out before anything had ended waited for its worker to load; all about as long."""
+        """Assignments given out before anything ended waited for their workers to load, all about equally long."""
         self._begun = dict.fromkeys(self._begun, at)
 
     def seconds(self, now: float) -> dict[Assignment, float]:
@@ -97,7 +97,7 @@ class OpenRequests:
         return stage
 
     def device_stages_left(self, request_id: str) -> list[str]:
-        """Those of the stage it is at and of what follows that need a device."""
+        """The device stages among the current stage and those after it."""
         return [stage for stage in self.left(request_id) if stage in self._on_device]
 
     def following(self, request_id: str) -> tuple[bool, str | None]:

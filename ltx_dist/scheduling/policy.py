@@ -73,7 +73,7 @@ class AssignmentPolicy:
         )  # fmt: skip
 
     def number(self, worker: Worker, stage: str, group: Group, now: float) -> int:
-        """How many requests may share the worker's next pass: `batch_size` of it at most.
+        """Number of requests that may share the worker's next pass: at most its `batch_size`.
 
         Only those that are ready, so nothing waits for more to come; only as many as have room downstream, so that the
         bounds hold. Of what can be begun now it leaves idle workers theirs, and of all that is left every worker its

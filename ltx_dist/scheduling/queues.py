@@ -127,7 +127,7 @@ class Queues:
         return self._ready[stage].length
 
     def num_waiting(self, stage: str) -> int:
-        """Those beside the queue, too."""
+        """Number of requests that wait for the stage, including retries."""
         return self._ready[stage].length + sum(retry.stage == stage for retry in self.retries)
 
     def expect(self, stage: str | None, number: int) -> None:

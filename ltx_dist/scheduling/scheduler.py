@@ -103,7 +103,7 @@ class Scheduler:
         return {request_id: self._requests.left(request_id) for request_id in self._queues.ready()}
 
     def running(self) -> dict[Assignment, float]:
-        """What is on the devices, and for how many seconds it has run there; below 0 while its weights are loaded."""
+        """The assignments on devices, with the seconds that each has run; below 0 while its weights are loaded."""
         return self._on_devices.seconds(self._now)
 
     def left(self, request_id: str) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ class Scheduler:
         return self._requests.left(request_id)
 
     def reorder(self, request_ids: Sequence[str]) -> None:
-        """From now on these come in this order: they exchange their places among themselves, and no other moves. For
+        """Put these requests into this order: they exchange their places among themselves, and no other moves. For
         those that are on a worker by now, or done, only their place at stages to come changes.
         """
         self._queues.reorder(request_ids)

@@ -10,7 +10,7 @@ from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.publisher import RESERVED_NAMES
 
 ENDINGS = (".mp4", ".json")
-"""Of a clip's files; of a failed clip there is the second alone."""
+"""Extensions of a clip's files; a failed clip has only the second."""
 
 
 def clip_names(folder: Path) -> list[str]:

@@ -205,7 +205,7 @@ def unflat(file_name: str) -> str:
 
 
 def to_json(content: Any) -> bytes:
-    """How every JSON file of ours is written: UTF-8, sorted keys, two spaces. NaN is our own mistake."""
+    """A value as we write JSON files: UTF-8, sorted keys, two spaces. A NaN would be a bug."""
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

@@ -29,7 +29,7 @@ class Output:
 
 
 def open_output(output: str, name: str = "--output") -> Output:
-    """Nothing is made or asked for yet. `~` is the user's home. name: of the option or parameter, for messages.
+    """The output of this name, without creating anything yet. `~` is the user's home. name: the option's, for messages.
 
     Raises ValueError for a URL of a kind that is not known or not installed, and for what can be no folder.
     """

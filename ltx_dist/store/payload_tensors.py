@@ -22,7 +22,7 @@ from ltx_dist.pipeline.payloads import (
 KINDS = {
     kind.__name__: kind for kind in (Conditioning, ConnectedText, ConditionLatents, EncodedMedia, Latents, SoundLatents)
 }
-"""What can be saved. Frames and mp4s never are: the first are too large, the second are published."""
+"""Outputs that can be saved. Frames and mp4s never are: the first are too large, the second are published."""
 
 OUTPUT = "output"
 """The text that names the kind, and for each field its value, where `{"tensors": null}` stands for a tensor of the

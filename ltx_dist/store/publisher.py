@@ -51,7 +51,7 @@ OF_ROW = ("meta", "variation")
 
 
 def of_row(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a sidecar, or of what one is to say, the part about the row."""
+    """The part of a sidecar that is about the row."""
     return {key: notes[key] for key in OF_ROW if key in notes}
 
 
@@ -138,7 +138,7 @@ class Publisher:
                 raise FileExistsError(errno.EEXIST, "the output folder of another run", str(path))
 
     def make_again(self, request: RenderRequest) -> None:
-        """What is there now does not count, though its key may be right: the next one published replaces it."""
+        """Ignore the existing clip, even if its key is right: the next one published replaces it."""
         self._again.add(request.request_id)
 
     def key_of(self, request: RenderRequest) -> str | None:
@@ -190,7 +190,7 @@ class Publisher:
         return True
 
     def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
-        """What the mp4 says of itself, if it is whole and of this key; of others only the end is read."""
+        """The facts in the mp4's seal, if it is intact and of this key; of others, only the end is read."""
         try:
             with open_found(self._mp4(request)) as file:
                 if claimed(file).get("render_key") != render_key:
@@ -227,7 +227,7 @@ def _is_recorded(mp4: Path, sidecar: Path, render_key: str) -> bool:
 
 
 def _recorded(sidecar: Path) -> dict[str, Any]:
-    """Nothing of a foreign or damaged one."""
+    """The sidecar's content; empty for a foreign or damaged one."""
     try:
         recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
     except (FileNotFoundError, ValueError):

@@ -18,7 +18,7 @@ FLOAT8 = torch.float8_e4m3fn
 
 @dataclass(frozen=True, slots=True)
 class FlatLayout:
-    """Where each of some tensors lies in a buffer (uint8, `num_bytes`): (start, dtype, shape), in their order."""
+    """Positions of tensors in a buffer (uint8, `num_bytes`): (start, dtype, shape), in their order."""
 
     places: tuple[tuple[int, torch.dtype, torch.Size], ...]
     num_bytes: int

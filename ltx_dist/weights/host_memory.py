@@ -23,7 +23,7 @@ ITEMS_A_SLAB = 8
 
 @dataclass(frozen=True, slots=True)
 class SlabPlan:
-    """Where each item lies: (slab, offset); slab_bytes: the size of each slab, a power of two."""
+    """The place of each item: (slab, offset); slab_bytes: the size of each slab, a power of two."""
 
     places: tuple[tuple[int, int], ...]
     slab_bytes: tuple[int, ...]

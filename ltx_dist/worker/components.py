@@ -114,7 +114,7 @@ class Components:
         return self._operation(stage)
 
     def take_turns(self, why: str) -> None:
-        """From here on one stage's components are on the device at a time, and the others are copied back when their
+        """From now on, keep only one stage's components on the device at a time; the others are copied back when their
         turn comes, not read: what did not fit once will not fit later."""
         if self.takes_turns:
             return

@@ -102,7 +102,7 @@ SHORTAGES = (
     "GET was unable to find an engine to execute this computation",
     "FIND was unable to find an engine to execute this computation",
 )
-"""What libraries say that allocate for themselves: kernels that are loaded when the allocator holds all, page-locked
+"""Messages of libraries that allocate for themselves: kernels that are loaded when the allocator holds all, page-locked
 memory, handles of cuBLAS and cuDNN, and a convolution none of whose engines has room for its workspace (torch,
 aten/src/ATen/native/cudnn/Conv_v8.cpp: each engine's OutOfMemoryError is caught, and the last line is this one)."""
 

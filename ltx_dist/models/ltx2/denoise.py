@@ -29,7 +29,7 @@ UNSHIFTED = {"use_dynamic_shifting": False, "shift_terminal": None}
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a second pass begins with. latents: (1, C, F, H, W) in the upsampler's dtype, not normalised; audio_latents
+    """The start of a second pass. latents: (1, C, F, H, W) in the upsampler's dtype, not normalised; audio_latents
     as in SoundLatents. Both on the device."""
 
     latents: torch.Tensor

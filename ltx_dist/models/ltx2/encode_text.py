@@ -66,7 +66,7 @@ class EncodeText:
         return ConnectedText(video, audio, mask, of_pass, str(prompt[0].dtype).removeprefix("torch."))
 
     def _in_connectors(self, loras: Sequence[Lora]) -> tuple[Lora, ...]:
-        """Those that change the connectors; most change the transformer alone."""
+        """The LoRAs that change the connectors; most change only the transformer."""
         return tuple(lora for lora in loras if adapter_name(lora.sha256) in loaded_loras(self._connectors))
 
     def _text(self, request: RenderRequest, prompt: States, guided: bool, loras: Sequence[Lora]) -> Connected:

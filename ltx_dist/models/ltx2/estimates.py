@@ -40,7 +40,7 @@ MARGIN: Mapping[str, Mapping[Any, float]] = {
     "refine": {"cuda": 1.15, "cpu": 1.15},
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
-"""What a device holds over the counted activations. Taken over from LTX-Video, whose convolutions are of the same kind:
+"""Memory of a device over the counted activations. Copied from LTX-Video, whose convolutions are of the same kind:
 nobody has published a peak of these models' decoder alone."""
 
 FLOAT32_PARTS = ("audio_vae", "vocoder")
@@ -310,7 +310,7 @@ BYTES_PER_ELEMENT = {2: 36.05, 4: 66.15}
 """Bytes of the transformer, by bytes per element: what it holds for an element of the video's hidden states."""
 
 MODULATION_BYTES = {("2.0", 2): 46.0, ("2.0", 4): 92.0, ("2.3", 2): 38.0, ("2.3", 4): 76.0}
-"""What comes on top where each token has a noise level of its own; by kind of block."""
+"""The additional part if each token has its own noise level; by kind of block."""
 
 
 def denoise_bytes(
@@ -345,7 +345,7 @@ SOUND_BYTES = {"LTX2Vocoder": 1_240_000, "LTX2VocoderWithBWE": 1_740_000}
 """Bytes of a vocoder in float32, per latent of sound, of which a second has 25."""
 
 TENSORS_HELD = {True: 5.36, False: 4.58}
-"""How many tensors of full size the decoder holds at its last block: with residual upsampling (2.0), and without."""
+"""Number of full-size tensors in the decoder's last block: with residual upsampling (2.0), and without."""
 
 
 def decode_bytes(

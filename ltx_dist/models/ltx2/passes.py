@@ -35,7 +35,7 @@ class Guidance:
 
     @property
     def transformer_passes(self) -> int:
-        """How many clips' worth of transformer a step takes: 4 with all of it, 1 with none."""
+        """Number of transformer runs per clip and step: 4 with all guidance, 1 with none."""
         stg = self.stg_scale > 0 or self.audio_stg_scale > 0
         modality = self.modality_scale > 1 or self.audio_modality_scale > 1
         return 1 + self.is_classifier_free + stg + modality

@@ -12,7 +12,7 @@ from ltx_dist.inputs.preset import Preset, TwoPasses, with_settings, without_set
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875)
 SECOND_SIGMAS = (0.909375, 0.725, 0.421875)
 IMAGE_CRF, IMAGE_CRF_2_5 = 33, 18
-"""How much a picture is compressed before it is encoded, as in training: DEFAULT_IMAGE_CRF and LTX2_5_IMAGE_CRF of
+"""CRF with which an image is compressed before it is encoded, as in training: DEFAULT_IMAGE_CRF and LTX2_5_IMAGE_CRF of
 diffusers 0.42.1, which asks the text encoder which of them it is."""
 
 _CONSTANTS = "DISTILLED_SIGMA_VALUES and STAGE_2_DISTILLED_SIGMA_VALUES of pipelines/ltx2/utils.py in diffusers 0.42.1"

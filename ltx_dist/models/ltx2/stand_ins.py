@@ -1,4 +1,4 @@
-"""What diffusers' LTX-2 pipelines ask of modules that are on another worker: small objects in their places.
+"""Stand-ins for modules on other workers, with what diffusers' LTX-2 pipelines read of them.
 
 The pipelines' own `__call__` runs with these, unchanged. Statistics are as a loaded VAE has them, rounded to its dtype.
 """

@@ -48,7 +48,7 @@ MARGIN: Mapping[str, Mapping[Any, float]] = {
     "refine": {"cuda": 1.9, "cpu": 1.1},
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
-"""What a device holds over the counted activations: the caching allocator's blocks, and workspaces of kernels.
+"""Memory of a device over the counted activations: the caching allocator's blocks, and workspaces of kernels.
 
 Decoding, CUDA: 100 bytes per pixel-frame are counted in 16 bits, and three peaks that others published agree at 346 to
 358 (github.com/Lightricks/LTX-Video/issues/36 and /pull/23; cornball-ai/diffuseR/pull/38): cuDNN's convolutions work in

@@ -11,7 +11,7 @@ from ltx_dist.report.clip_table import clip_table
 from ltx_dist.report.finished_clips import FinishedClip
 
 GROUP_BYTES = 100_000_000
-"""Of mp4s in a row group, which readers take into memory whole: between many small reads and a large one."""
+"""Bytes of mp4s per row group, which readers load completely: a compromise between many small reads and a large one."""
 
 
 def write(clips: Sequence[FinishedClip], place: Path) -> None:
@@ -41,7 +41,7 @@ def _dtype(pa: Any, kind: Any) -> str:
 
 
 def _groups(clips: Sequence[FinishedClip]) -> list[tuple[int, int]]:
-    """Where each row group begins and ends."""
+    """Start and end of each row group."""
     starts, used = [0], 0
     for index, clip in enumerate(clips):
         size = clip.mp4.stat().st_size

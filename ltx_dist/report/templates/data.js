@@ -1,5 +1,5 @@
 "use strict";
-// What the page knows of its clips. Settings are JSON texts by field, so that numbers keep all their digits; what all
+// The page's data about its clips. Settings are JSON texts by field, so that numbers keep all their digits; what all
 // clips share is in `data.row` and `data.settings`, and each clip has only its own.
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("clips-data").textContent);
