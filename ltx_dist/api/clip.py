@@ -33,7 +33,7 @@ class Clip:
     """One clip, finished or failed.
 
     request: every setting as resolved. status: `unknown` for a file that is there without its other half, or damaged.
-    path: of the mp4, a URL where the output is one; None where there is none. error: why there is none. seconds: of
+    path: of the mp4, a URL if the output is one; None if there is no mp4. error: the reason why. seconds: of
     work, by stage, without loading and waiting. digests: sha256 by name, as in the sidecar.
     """
 

@@ -118,7 +118,7 @@ def read_pipeline_class(index: Path) -> str:
 
 
 def require_supported_model(path: Path) -> str | None:
-    """The pipeline that the folder's model_index.json names; None where there is none that can be read.
+    """The pipeline that the folder's model_index.json names; None if it cannot be read.
 
     Raises ValueError in one line for a folder that is another model's, or only near a model: what else may be missing
     of it is no help then.

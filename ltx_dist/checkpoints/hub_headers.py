@@ -1,6 +1,6 @@
 """Looks at a model on the hub without downloading its weights: enough for `plan`, which loads none.
 
-Of each safetensors file only the header is asked for. A file with that header and a hole in place of the tensors stands
+Only the header of each safetensors file is downloaded. A file with that header and a hole for the tensors stands
 for it, so everything that reads a folder's shapes reads this one too.
 """
 

@@ -1,6 +1,6 @@
 """Reads the headers of LoRA files for LTX-Video and LTX-2, in every layout that trainers write.
 
-Loaders that take what they know and leave the rest apply a part of a LoRA, or nothing, with no more than a warning.
+Loaders that take what they know and skip the rest apply part of a LoRA, or nothing, with only a warning.
 Here every tensor of the file has its place in the model, or the file is refused with the reason.
 """
 
@@ -131,7 +131,7 @@ def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Che
 
 
 def read_loras(checkpoint: Checkpoint) -> dict[str, LoraFile]:
-    """The files of all its LoRAs, by their sha256. Raises ValueError where one is gone or has changed."""
+    """The files of all its LoRAs, by their sha256. Raises ValueError if one is missing or has changed."""
     linears = linear_layers(checkpoint) if checkpoint.loras else {}
     return {
         lora.sha256: read_lora(open_media(lora.place, lora.sha256).path, linears, lora.place)

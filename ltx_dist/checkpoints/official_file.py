@@ -156,7 +156,7 @@ def _differing(sizes: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metadata_config(header: Header) -> dict[str, Any]:
-    """The `config` that newer official files carry; empty where there is none that can be read."""
+    """The `config` that newer official files carry; empty if it is missing or cannot be read."""
     try:
         config = json.loads(header.metadata.get("config", "{}"))
     except (ValueError, RecursionError):

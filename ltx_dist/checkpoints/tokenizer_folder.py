@@ -85,7 +85,7 @@ def require_tokenizer(folder: Path, model_index: Path, vocab_size: int | None) -
 
 
 def require_size(tokens: int, vocab_size: int, label: str) -> None:
-    """Raises ValueError unless a tokenizer of so many tokens belongs to a text encoder of `vocab_size` embeddings."""
+    """Raises ValueError unless a tokenizer with this many tokens fits a text encoder with `vocab_size` embeddings."""
     if not vocab_size - PADDING_ROWS < tokens <= vocab_size:
         raise ValueError(
             f"{label}: a vocabulary of {tokens} tokens, where the text encoder has {vocab_size}; "

@@ -27,7 +27,7 @@ FIELDS = ("in_channels", "mid_channels", "num_blocks_per_stage", "dims", "spatia
 def with_upscaler(checkpoint: Checkpoint, name: str, fetch: Fetch = fetch_snapshot) -> Checkpoint:
     """The checkpoint with this upscaler as its component `latent_upsampler`.
 
-    Raises ValueError that names `model.upscaler` for what is none, or none for the checkpoint's latents.
+    Raises ValueError naming `model.upscaler` if it is not an upscaler, or not one for the checkpoint's latents.
     """
     resolved, source = _find(name, fetch)
     config, tensors = _config(source, name), _tensors(source, name)

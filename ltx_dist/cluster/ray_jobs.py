@@ -92,7 +92,7 @@ def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:
 
 
 def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
-    """Raises ValueError when there is none of this id, or the server does not answer."""
+    """Raises ValueError if no job has this id, or if the server does not answer."""
     try:
         return client.get_job_info(submission_id)
     except (RequestException, ConnectionError) as error:
@@ -160,7 +160,7 @@ def exit_code(job: JobDetails) -> int:
         return 0
     if job.status == JobStatus.STOPPED:
         return EXIT_STOPPED
-    code = job.driver_exit_code  # None when it never began: its environment could not be made, or its node is gone
+    code = job.driver_exit_code  # None if it never began: its environment could not be made, or its node was lost
     if code is None:
         return EXIT_INTERNAL
     return code if code >= 0 else 128 - code

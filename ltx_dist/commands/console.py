@@ -1,4 +1,4 @@
-"""Standard output and error that accept every character, and that survive when nobody reads them any more."""
+"""Standard output and error that accept every character, and that survive a closed reader."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
 
 @contextmanager
 def _watched(signals: _Signals, seconds: float) -> Iterator[None]:
-    """The process ends so many seconds after the first signal, whatever the main thread is doing.
+    """End the process this many seconds after the first signal, whatever the main thread is doing.
 
     Handlers run in that thread, and wait for the end of a call into C: `ray.init` has some of seconds. What arrived is
     written to a pipe at once, and read by a thread.

@@ -132,7 +132,7 @@ class Deadlines:
             watch.step, watch.since, watch.is_timed = state.step, now, True
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """Record that the driver did nothing for so many seconds, up to now: it was stopped, or its machine frozen.
+        """Record that the driver did nothing for this many seconds, up to now: it was stopped, or its machine frozen.
 
         That time counts for no assignment, and workers are polled again before any counts as hung.
         """

@@ -38,10 +38,10 @@ MOST_ATTEMPTS = 10
 """Maximum number of attempts at a stage, however often other clips crash."""
 
 BY_CHANCE = 1e-3
-"""A clip is blamed for its crashes when so many in a row would befall one that is not to blame less often than this."""
+"""A clip is blamed for its crashes if that many in a row have a lower probability than this for an innocent clip."""
 
 MAX_ERRORS = 2
-"""Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth one try and no more."""
+"""Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth only one try."""
 
 MAX_LOSSES = 10
 """Maximum number of nodes and inputs that a clip may lose. This is not the clip's fault, but a batch must end."""

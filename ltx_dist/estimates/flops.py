@@ -52,7 +52,7 @@ def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
             total += volume * _resnet(inside, wide)
         if scaling[index]:
             total += volume * conv_parameters(wide * factor, wide * 8)
-            # Time doubles but for the first frame, which stays one.
+            # Time doubles, except for the first frame, which stays one.
             frames, height, width = 2 * frames - 1, 2 * height, 2 * width
             volume = frames * height * width
         total += volume * layers[index + 1] * _resnet(wide, wide)

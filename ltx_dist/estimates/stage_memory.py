@@ -14,7 +14,7 @@ from ltx_dist.pipeline.worker import Device
 class StageMemory:
     """Activations of one stage.
 
-    working_set: bytes for so many requests like this one in a pass, in these tiles, as counted on the real classes.
+    working_set: bytes for this many requests like this one in a pass, in these tiles, as counted on the real classes.
     margin: by device, what it holds over that: the caching allocator's blocks, and workspaces of kernels.
     elements: of its largest tensor, where that may be too large for a device's kernels to index.
     remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: of requests,

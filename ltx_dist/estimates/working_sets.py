@@ -30,7 +30,7 @@ def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: i
 def denoise_bytes(
     config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int, clips: int = 1
 ) -> int:
-    """Bytes of the transformer at one step of so many clips like this, with both prompts at once under guidance; of
+    """Bytes of the transformer at one step of this many clips like this, with both prompts at once under guidance; of
     clips in two passes the first. ratios: pixels and frames per latent."""
     guided = request.guidance_scale > 1
     return clips * _step_bytes(config, request, request.first_size, guided, ratios, element_bytes)
@@ -192,7 +192,7 @@ def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int,
 
 @cache
 def decoded_frames(frames: int, tile_frames: int | None, ratio: int) -> int:
-    """Latent frames that are decoded of so many, overlaps counted as often as they are decoded."""
+    """Latent frames decoded in tiles, of this many in all; overlaps count as often as they are decoded."""
     return sum(_tile_lengths(frames, tile_frames and tile_frames // ratio, TILE_OVERLAP_FRAMES // ratio, 1))
 
 

@@ -95,7 +95,7 @@ def _validated(document: Mapping[str, Any], origins: Mapping[str, str], problems
 def cut_off_texts(path: Path) -> list[str]:
     """A warning for each string of a YAML file that ` #` may have cut off without being meant as a comment.
 
-    `checkpoint: /m/ltx #2` is YAML for /m/ltx. A comment that begins with a space or a further # is taken for one.
+    `checkpoint: /m/ltx #2` is YAML for /m/ltx. A comment that begins with a space or another # is taken as meant.
     """
     text = read_text(path, MAX_CONFIG_BYTES)
     with yaml_errors(str(path), text):

@@ -16,7 +16,7 @@ def given_rows(prompts: Any) -> list[Any]:
     """The rows of an iterable of strings and mappings, a pandas DataFrame or a Ray Dataset.
 
     Values of NumPy become Python's, and NaN, with which pandas says that a cell is empty, becomes None.
-    Raises ValueError when it is none of these, is empty or too long.
+    Raises ValueError if it is none of these, empty or too long.
     """
     if isinstance(prompts, Mapping | bytes):
         raise ValueError(f"prompts: {show(prompts)} is one row; put it into a list")

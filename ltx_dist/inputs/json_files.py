@@ -36,7 +36,7 @@ def read_jsonl(text: str) -> Iterator[Item | Problem]:
 
 
 def read_json_list(text: str) -> Iterator[Item | Problem]:
-    """The texts and objects of a JSON list, or of one under the key `prompts`; objects one after the other as well."""
+    """The strings and objects of a JSON list, or of one under the key `prompts`; also objects one after another."""
     try:
         yield from _Document(text).items()
     except json.JSONDecodeError as error:

@@ -139,7 +139,7 @@ def _filled(template: str, values: Mapping[str, Any], meta: Mapping[str, Any]) -
 
 
 def _parts(template: str) -> Iterator[tuple[str, str | None, str]]:
-    """Text, field and format, one after the other. Raises ValueError for braces that are not in pairs."""
+    """The parts as (text, field, format). Raises ValueError for unpaired braces."""
     try:
         parts = [*string.Formatter().parse(template)]
     except ValueError as error:

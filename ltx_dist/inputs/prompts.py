@@ -138,7 +138,7 @@ class _Resolver:
                 self.requests.append((item, request))
 
     def _resolve(self, position: int, item: Item, variant: Variant) -> RenderRequest | None:
-        """The request of a variant, or None after noting why there is none."""
+        """The request of a variant, or None after recording its errors."""
         given = {
             key: value for key, value in variant.content.items() if value is not None or key not in Row.model_fields
         }
@@ -206,7 +206,7 @@ class _Resolver:
 
     def _resolve_extra(self, item: Item, row: dict[str, Any], two_passes: bool) -> dict[str, Any] | None:
         """Media, second pass and LoRAs, of a row whose fields are right by themselves and lose those that ask for
-        them; or None after noting what is wrong."""
+        them; or None after recording its errors."""
         asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, *WINDOW_FIELDS, "recipe", "second_pass", "loras")}
         media, adds = row | asked, list[LoraRow]()
         extra = self._media.resolve(media)

@@ -19,7 +19,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error: a line of the file (from 1) and what is wrong there."""
+    """An error: a line of the file (from 1) and a message."""
 
     line: int
     message: str

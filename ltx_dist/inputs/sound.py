@@ -96,7 +96,7 @@ def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], check
 
 
 def latent_start(frame_index: int, num_frames: int, temporal_ratio: int) -> tuple[int, str | None]:
-    """The frame at which a condition lies that is asked for at `frame_index`, or what is wrong with that one."""
+    """The frame where a condition at `frame_index` begins, or the error in `frame_index`."""
     try:
         index = latent_index(frame_index, num_frames, temporal_ratio)
     except ValueError as error:

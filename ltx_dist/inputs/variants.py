@@ -50,7 +50,7 @@ class Variation:
     sample: int | None = None
 
     def of(self, row: dict[str, Any], default_seed: int) -> tuple[list[Variant], list[str]]:
-        """The variants of a row, and what is wrong with how it varies. default_seed: of a row that has none.
+        """The variants of a row, and the errors in how it varies. default_seed: for a row without a seed.
 
         A field that varies in all rows does so in those that set it, too; a row's own `vary` replaces that of a field.
         """

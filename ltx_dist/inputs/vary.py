@@ -44,7 +44,7 @@ class Axis:
 
 
 def read_axes(vary: Mapping[Any, Any]) -> tuple[dict[str, Axis], list[str]]:
-    """The axes of a mapping from fields to values, by field, and what is wrong with the others."""
+    """The axes of a mapping from fields to values, by field, and the errors of the others."""
     axes: dict[str, Axis] = {}
     problems: list[str] = []
     for key, given in vary.items():

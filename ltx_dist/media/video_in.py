@@ -36,7 +36,7 @@ _MATRICES = {
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """width, height: of its first frame as shown, upright. num_frames: decoded, at most as many as were asked for.
+    """width, height: of its first frame as shown, upright. num_frames: decoded, at most as many as requested.
     frame_rate: frames per second on average; None where the file does not say."""
 
     width: int

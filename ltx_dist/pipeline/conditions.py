@@ -81,7 +81,7 @@ class SecondPass:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Denoise a long clip in windows one after the other, each of which overlaps the one before.
+    """Denoise a long clip in windows one after another, each of which overlaps the one before.
 
     prompts: one for each window. Other names and meanings are those of diffusers' LTXI2VLongMultiPromptPipeline; sizes
     are in frames and multiples of the VAE's temporal ratio.

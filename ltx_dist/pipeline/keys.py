@@ -31,7 +31,7 @@ class Making:
     part_of: the part of the checkpoint that a component's weights are in, where that has another name. digest: of each
     part of the checkpoint, by name. ratios: pixels and frames per latent. precision: the dtype of the weights as
     resolved, never `auto`. batch_size: how many clips may share a pass; above 1 it depends on the run which do, so
-    equal keys then mean outputs that are equal but for low bits.
+    equal keys then mean outputs that are equal except for low bits.
     Libraries and devices, whose low bits differ, are the caller's to record beside the key.
     """
 

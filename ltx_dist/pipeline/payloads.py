@@ -71,8 +71,8 @@ class ConnectedText:
 class ConditionLatents:
     """Conditions as the VAE's encoder sees them: the means, not normalised, (1, C, f, H/32, W/32) in its dtype.
 
-    first, second: of each condition for each pass. second is empty where there is none, or where it starts from a first
-    frame that the first pass kept.
+    first, second: of each condition for each pass. second is empty if there is no second pass, or if it starts from a
+    first frame that the first pass kept.
     """
 
     first: tuple[torch.Tensor, ...]

@@ -2,7 +2,7 @@
 
 A recipe is a chain. A stage may read the output of any earlier stage, but their order is total: branches inside one
 clip would gain under 1 % of a batch, and joins let bounded queues deadlock. A request runs a subset of its recipe's
-stages, in order: whatever is made already, or not asked for, is left out.
+stages, in order: stages whose output exists, or is not needed, are left out.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ class Assignment:
 class Failure(StrEnum):
     """How an assignment failed. `engine/failures.py` decides what follows.
 
-    ERROR: the stage raised, and the worker is as good as before. CRASH: its worker died, or its device raises at every
+    ERROR: the stage raised, and the worker is fine. CRASH: its worker died, or its device raises at every
     call since, while it ran. HANG: nothing moved for too long, so the worker was ended. QUEUED: its worker died before
     it began. NODE_LOST: its worker went with its node, or was preempted. INPUT_LOST: what the stage needed, or made,
-    was on a node that is gone. All but ERROR and INPUT_LOST take the worker with them.
+    was on a lost node. All but ERROR and INPUT_LOST take the worker with them.
     """
 
     ERROR = "error"
@@ -129,7 +129,7 @@ class WorkerState:
     request_ids: those that share what it does. step of num_steps: denoising steps done; 0 of 0 in the other stages.
     is_loading: it reads or moves the stage's weights.
     components: those whose weights are on the device. memory_bytes: what the worker has allocated on its device; on a
-    CPU the memory of its process; None where nobody counts.
+    CPU the memory of its process; None if unknown.
     """
 
     worker_id: str

@@ -115,7 +115,7 @@ def _query_gpus() -> list[tuple[str, str, int | None, str]]:
 
 
 def _visible(gpus: list[tuple[str, str, int | None, str]]) -> list[DeviceInfo]:
-    """As torch numbers them: in the order of `CUDA_VISIBLE_DEVICES`, which ends at the first that is none."""
+    """The GPUs in torch's order: that of `CUDA_VISIBLE_DEVICES`, which ends at the first invalid entry."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [index for index, *_ in gpus] if visible is None else [name.strip() for name in visible.split(",")]
     devices: list[DeviceInfo] = []

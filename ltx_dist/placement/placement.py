@@ -106,7 +106,7 @@ def worker_for(
     threads: int | None,
     host_bytes: int | None = None,
 ) -> Worker:
-    """The worker on a device. `threads` are for torch on a CPU; beside a GPU only a wish sets them.
+    """The worker on a device. `threads` are for torch on a CPU; with a GPU only the config sets them.
 
     host_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
     """
@@ -168,7 +168,7 @@ def _kind(device: DeviceInfo) -> Device:
 
 
 def _capacity(wishes: Wishes, device: DeviceInfo) -> int | None:
-    """Bytes of the device, or fewer where that is wished for: no wish makes it larger than it is. Unknown memory is
+    """Bytes of the device, or fewer if the config says so, but never more. Unknown memory is
     treated as too small for all: paging costs a factor of a hundred."""
     if wishes.memory_gb is None:
         return device.memory_bytes
@@ -209,7 +209,7 @@ def with_changed(placement: Placement, changed: Worker, wishes: Wishes) -> Place
 
 
 def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], int]) -> Placement:
-    """The same with waves of the size that each worker's swaps need, where no wish says another."""
+    """The same with waves of the size that each worker's swaps need, unless the config sets it."""
     return replace(placement, max_queued=_max_queued(wishes, placement.recipe, placement.workers, wave_of))
 
 
@@ -223,7 +223,7 @@ def _max_queued(
 
     Requests in flight on their way to a stage count against its bound, so every producer beyond the first adds a pass:
     a wave of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself.
-    Unless a wish says so, a wave is no smaller than a pass that may be shared, which could not come about otherwise.
+    Unless the config sets it, a wave is no smaller than a shared pass, which would be impossible otherwise.
     """
     bounds: dict[str, int] = {}
     for stage in recipe.on_device[1:]:

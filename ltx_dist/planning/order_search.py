@@ -43,7 +43,7 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
 
     None after every piece of work without one, so that the caller can look after other things and come back. All is
     predicted from the state and the costs at the first `next`: an order that comes later is still of all that waited
-    then, and only what still waits is moved. workers: of the run; those that are gone are left out.
+    then, and only what still waits is moved. workers: of the run; lost ones are left out.
     """
     rest = _rest(scheduler, workers, costs)
     if rest is None:
@@ -90,7 +90,7 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     if len(set(kinds.values())) == 1:
         return None
     todo = begun | {name: waiting[name] for name in some}
-    # A pass on a worker that joined or is gone since `workers` was made is left out: its requests count as waiting.
+    # A pass on a worker that joined or was lost since `workers` was made is left out: its requests count as waiting.
     known = {assignment: since for assignment, since in running.items() if assignment.worker_id in there}
     seconds_left = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in known.items()}
     placement = Placement(recipe, "what is left", tuple(there.values()), scheduler.max_queued)

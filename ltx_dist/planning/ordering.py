@@ -61,7 +61,7 @@ def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
 
 
 def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
-    """The requests that represent all in a simulation, in their order: all, or so many at random.
+    """The requests that represent all in a simulation, in their order: all, or this many at random.
 
     Every n-th could be the short ones of a batch in which long and short alternate.
     """
@@ -76,7 +76,7 @@ Rule = Callable[[Sequence[str]], list[str]]
 
 def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
     """The orders to try, by name. Sorting is stable: requests that cost the same stay in the order in which they were
-    submitted, except where long and short are dealt in turns and the middle of the batch is of one length."""
+    submitted, except where long and short alternate and the middle of the batch is of one length."""
     recipe = placement.recipe
     capacity = {
         stage: sum(costs.rate(worker, stage) for worker in placement.workers if stage in worker.stages)

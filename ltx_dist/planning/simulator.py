@@ -87,7 +87,7 @@ def predict(
 ) -> Iterator[Completion]:
     """The completions that the costs predict. Host stages are taken to need no time. `running`: as in `simulate`.
 
-    Requests whose work is equal are taken for alike: settings that change no work keep few of them apart.
+    Requests of equal work count as alike: settings that change no work keep few of them apart.
     """
     workers = {worker.worker_id: worker for worker in placement.workers}
     on_device = frozenset(placement.recipe.on_device)

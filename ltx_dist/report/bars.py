@@ -14,7 +14,7 @@ class Bar(NamedTuple):
     """One completion on a lane: a JSON list, which `timeline.js` reads by position.
 
     stage: its position in the recipe. start: in seconds from the first work. seconds: of work; load: of loading before
-    it. shade: 0 or 1, in turns. clips: positions among the clips that began. error: empty if all went well.
+    it. shade: 0 or 1, alternating. clips: positions among the clips that began. error: empty if all went well.
     """
 
     stage: int

@@ -6,7 +6,7 @@ Each has `event`, `time` (UTC), and:
     stage_ended     as in run.json's `events`: request_id, stage, worker_id, started, finished, load_seconds, error,
                     shared_with
     clip_done       published: request_id, mp4 (its name in the output), mp4_sha256
-    clip_failed     for good: request_id, error
+    clip_failed     given up: request_id, error
     batch_ended     done, failed, remaining, exit_code; a run that was killed has none
 """
 
@@ -70,7 +70,7 @@ class Events:
 
 
 class EventLog:
-    """Appends to `path`, each line at once, so that a rerun continues the same file. A pipe is as good as a file.
+    """Appends to `path`, each line at once, so that a rerun continues the same file. A pipe works, too.
 
     Raises ValueError when it cannot be opened. One that can no longer be written, because its disk is full or whoever
     read the pipe has left, is no reason to end a batch: it continues without the log, with a warning.

@@ -21,7 +21,7 @@ class Watcher(Protocol):
     def stage_ended(self, completion: Completion) -> None: ...
 
     def clip_ended(self, result: RenderResult) -> None:
-        """The clip is published, or failed for good."""
+        """The clip is published, or has failed and is given up."""
         ...
 
 

@@ -37,7 +37,7 @@ SCRIPTS = (
     "data.js", "marks.js", "choice.js", "player.js", "cards.js", "dialog.js", "sweep.js", "timeline_drawing.js",
     "timeline.js", "refresh.js", "page.js",
 )  # fmt: skip
-"""In the order in which they are joined: each uses only what stands before it, but for what it does on an event."""
+"""In the order in which they are joined: each uses only code before it, except in event handlers."""
 
 PLAIN_COLOUR = re.compile(r"#[0-9a-f]{6}|light-dark\(#[0-9a-f]{6}, #[0-9a-f]{6}\)")
 

@@ -101,7 +101,7 @@ def build_run_record(
     beat, see `measured_bound`; lower_bound_by: the stage or the clip that says so; makespan_over_bound: the distance.
     losses: where the makespan went, see `Losses`. busy_share: of the makespan, by worker. events: one a completion, by
     start; shared_with: the other clips of its pass. costs tell how workers of several kinds compare.
-    exit_code is None while the run is going on, and for good where it was killed.
+    exit_code is None during the run, and stays None if the run was killed.
     """
     workers, recipe = placement.workers, placement.recipe
     shares, total = busy_shares(completions, recipe), makespan(completions)

@@ -27,11 +27,12 @@ KeysOf = Callable[[RenderRequest], Mapping[str, str]]
 class Resumption:
     """Known outputs of each request, and saving of new ones.
 
-    Of stages that the recipe keeps in the spool, the latest output of each clip is kept under the clip's name until it
-    is published, or with keep_latents for good, so that it can be decoded again with other settings. Of those that it
-    keeps in the cache, each is kept under its key, for every request and every later batch; cache None: there is none.
-    cache_keys: of the stages kept in the cache; unlike the others they tell the devices and libraries that made the
-    outputs, so that no clip shows whether its prompt was in a cache.
+    Spool: of the stages that the recipe keeps there, each clip's latest output is saved under the clip's name until it
+    is published, or, with keep_latents, permanently, so that it can be decoded again with other settings.
+    Cache: every output of the stages that the recipe keeps there is saved under its key, for all requests and later
+    batches. cache: None for no cache.
+    cache_keys: of the stages kept in the cache; unlike other keys they include the devices and libraries that made the
+    outputs, so that no clip depends on whether its prompt was in a cache.
     """
 
     def __init__(

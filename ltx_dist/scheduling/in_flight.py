@@ -66,7 +66,7 @@ class OpenRequests:
         return len(self._positions)
 
     def open(self, request_id: str, todo: Sequence[str]) -> None:
-        """The request is at the first of these stages, which needs a device."""
+        """Add a request at the first of these stages, which needs a device."""
         assert todo and todo[0] in self._on_device, (request_id, todo)
         self._positions[request_id] = _Position(tuple(todo))
 
@@ -85,12 +85,12 @@ class OpenRequests:
         return position.todo[position.index] if position.index < len(position.todo) else None
 
     def device_stage(self, request_id: str) -> str:
-        """The stage it is at, or the device stage before it where that is a host stage."""
+        """The current stage, or the device stage before it if it is a host stage."""
         position = self._positions[request_id]
         return next(stage for stage in reversed(position.todo[: position.index + 1]) if stage in self._on_device)
 
     def go_back(self, request_id: str) -> str:
-        """The device stage before the host stage it is at, whose output is lost; the request is there now."""
+        """Move the request back to the device stage before its host stage, whose output is lost; return that stage."""
         stage = self.device_stage(request_id)
         position = self._positions[request_id]
         position.index = position.todo.index(stage)
@@ -101,7 +101,7 @@ class OpenRequests:
         return [stage for stage in self.left(request_id) if stage in self._on_device]
 
     def following(self, request_id: str) -> tuple[bool, str | None]:
-        """Whether a host stage follows the one it is at, and the next that needs a device; None where none does."""
+        """Whether a host stage follows the current one, and the next device stage, None if there is none."""
         position = self._positions[request_id]
         rest = position.todo[position.index + 1 :]
         needs_host = bool(rest) and rest[0] not in self._on_device

@@ -131,7 +131,7 @@ class Queues:
         return self._ready[stage].length + sum(retry.stage == stage for retry in self.retries)
 
     def expect(self, stage: str | None, number: int) -> None:
-        """So many more (or fewer, below 0) in flight will wait for this stage next: each has its place in the queue."""
+        """Reserve (or free, below 0) places in the stage's queue for requests in flight that will wait for it next."""
         if stage is not None:
             self._coming[stage] += number
 

@@ -107,7 +107,7 @@ class Scheduler:
         return self._on_devices.seconds(self._now)
 
     def left(self, request_id: str) -> tuple[str, ...]:
-        """The stages that an open request has to run, the one it is at included."""
+        """The stages that an open request has to run, including the current one."""
         return self._requests.left(request_id)
 
     def reorder(self, request_ids: Sequence[str]) -> None:
@@ -133,7 +133,7 @@ class Scheduler:
         self._changed()
 
     def add_running(self, assignment: Assignment, todo: Mapping[str, Sequence[str]], seconds: float) -> None:
-        """Submit requests that are on a worker for so many seconds more: for a simulation that begins in mid-batch."""
+        """Submit requests that are on a worker for this many seconds: for a simulation that begins in mid-batch."""
         for request_id in assignment.request_ids:
             self._queues.add(request_id)
             self._open(request_id, todo[request_id])
@@ -210,7 +210,7 @@ class Scheduler:
         self.revision += 1
 
     def change_worker(self, worker: Worker, max_queued: Mapping[str, int] | None = None) -> None:
-        """A worker that is there holds its weights in another way from now on; what it is at continues."""
+        """Change how a worker holds its weights; its current work continues."""
         if max_queued is not None:
             self._queues.max_queued = dict(max_queued)
         self._fleet.remove(worker.worker_id)
@@ -223,7 +223,7 @@ class Scheduler:
         return self._fleet[worker_id]
 
     def remove_worker(self, worker_id: str) -> None:
-        """A worker is gone. What it was running has ended before this; outputs that wait for a host stage are lost."""
+        """Remove a lost worker. Its assignments must have ended before; outputs that wait for a host stage are lost."""
         assert worker_id not in self._on_devices, worker_id
         lost = [assignment for assignment in self._host_ready if assignment.worker_id == worker_id]
         self._host_ready = [assignment for assignment in self._host_ready if assignment not in lost]
@@ -304,7 +304,7 @@ class Scheduler:
         return stage is None
 
     def _land(self, assignment: Assignment) -> None:
-        """The assignment, or a part of one, is in flight no more, and its worker idle if it runs nothing else."""
+        """End the assignment, or a part of one; its worker becomes idle if it runs nothing else."""
         self._end(assignment)
         for request_id in assignment.request_ids:
             self._leave(request_id, assignment.worker_id)

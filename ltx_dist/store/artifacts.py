@@ -79,7 +79,7 @@ class ArtifactStore:
         return True
 
     def load(self, name: str, key: str) -> StageOutput | None:
-        """The output, on the CPU; None where there is none of this key, or a damaged one, which `holds` then denies."""
+        """The output, on the CPU; None if there is none of this key, or a damaged one, which `holds` then denies."""
         if (found := self._read(name, key)) is not None:
             return found
         self._checked.discard((name, key))
@@ -90,7 +90,7 @@ class ArtifactStore:
         return None
 
     def _read(self, name: str, key: str) -> StageOutput | None:
-        """None for a file that is gone, of another key, damaged, or that holds no output as we write them."""
+        """None for a file that is missing, of another key, damaged, or not one of our outputs."""
         with suppress(ValueError, KeyError, TypeError):
             if (found := read(self._path(name), key)) is not None:
                 return from_tensors(*found)

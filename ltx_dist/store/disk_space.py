@@ -30,7 +30,7 @@ def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, tem
 
 
 def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
-    """A warning if so many bytes do not fit on the disk of `folder`, otherwise None. Raises OSError."""
+    """A warning if this many bytes do not fit on the disk of `folder`, otherwise None. Raises OSError."""
     free = shutil.disk_usage(folder).free
     if mp4s + spool <= free:
         return None

@@ -125,7 +125,7 @@ def make_folder(path: Path, held: HeldFolder | None = None) -> None:
 
 
 def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) -> int:
-    """A descriptor of a folder. Calls relative to it stay inside, whoever swaps a part of its path for a link.
+    """A descriptor of a folder. Calls relative to it stay inside, even if part of its path is replaced by a link.
 
     From the output folder on the path is ours: no link is followed there. What comes before it the user chose.
     `held`: the output folder; it is compared once it is open, so that no rename comes between. Without it ours begins
@@ -213,7 +213,7 @@ def to_json(content: Any) -> bytes:
 def _written(path: Path, data: bytes, scratch: Path | None, held: HeldFolder | None) -> Iterator[tuple[str, int, int]]:
     """`data` in a file of its own, durable: its name, the folder it is in, and the folder of `path`.
 
-    An OSError from in here is one about `path`. The file is gone at the end, unless it got another name.
+    An OSError from in here is one about `path`. The file is removed at the end, unless it was renamed.
     """
     # Not tempfile: its files are readable by their owner alone, and the name would keep that mode. 48 characters of
     # the name are enough to recognise it by, and keep the longest legal name legal.

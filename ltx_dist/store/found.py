@@ -1,6 +1,6 @@
 """Opens files of an output folder, which may have come from anywhere, so their kind and size are checked first.
 
-A FIFO would keep its reader waiting for good, a device has no end, and a sparse file of a terabyte costs nobody
+A FIFO would keep its reader waiting forever, a device has no end, and a sparse file of a terabyte costs nobody
 anything but the one who reads it.
 """
 
@@ -43,7 +43,7 @@ class ForeignFileError(ValueError):
 def open_found(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
     """A regular file of at most `max_bytes`, open for reading; a link to one is followed.
 
-    Raises FileNotFoundError where there is none, which a link that leads nowhere is too; ForeignFileError.
+    Raises FileNotFoundError if there is none, or only a broken link; ForeignFileError.
     """
     try:
         # Neither waits for a writer nor takes a terminal.
@@ -78,12 +78,12 @@ def read_found(path: Path, max_bytes: int) -> bytes:
 
 
 def read_found_json(path: Path, max_bytes: int) -> Any:
-    """The JSON in it; raises as `open_found` does, and ValueError for what is none."""
+    """The JSON in it. Raises like `open_found`, and ValueError for anything but JSON."""
     return parse_json(read_found(path, max_bytes))
 
 
 def parse_json(content: bytes) -> Any:
-    """As json.loads, with ValueError for everything that is none."""
+    """Like json.loads, but always raises ValueError for invalid JSON."""
     try:
         return json.loads(content)
     except RecursionError:

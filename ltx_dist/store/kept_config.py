@@ -21,7 +21,7 @@ def write_settings(folder: Path, held: HeldFolder | None, config: RenderConfig, 
 
 
 def read_settings(folder: Path, overrides: list[str]) -> RenderConfig:
-    """The config with overrides on top. Raises ValueError when there is none, or for a mistake in an override."""
+    """The config with overrides on top. Raises ValueError if there is none, or for an error in an override."""
     if not _path(folder).is_file():
         raise ValueError(f"{folder}: no clips of `ltx-dist render` are here ({_path(folder)} is missing)")
     return load_config(_path(folder), overrides)

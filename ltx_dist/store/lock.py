@@ -47,7 +47,7 @@ def check_platform() -> None:
 def folder_lock(folder: Path) -> Iterator[HeldFolder]:
     """Hold `folder` for this run; gives its identity. The operating system releases it when the process ends.
 
-    Where a file system knows no locks, a file stands for one, and one of a process that is gone is taken over.
+    If a file system has no locks, a file replaces one; that of a process that has ended is taken over.
     Raises ValueError naming the run that holds it, and on Windows; OSError when the folder cannot be written.
     """
     check_platform()
@@ -106,7 +106,7 @@ def _in_use(folder: Path) -> ValueError:
 
 
 def _describe(holder: Path) -> str:
-    """Who wrote `holder.json` last; nobody by name in the moment before the new holder has."""
+    """A description of the last writer of `holder.json`; unnamed in the moment before the new holder writes it."""
     try:
         known = read_found_json(holder, MAX_HOLDER_BYTES)
         pid, host, since = known["pid"], known["host"], known["since"]

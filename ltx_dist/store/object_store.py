@@ -1,7 +1,7 @@
 """Uploads the clips of an output that is a URL: they are published into a local folder first.
 
 The mp4 first, then its sidecar, so that a sidecar over there has its mp4, as in a folder. What has arrived is removed
-here, but for the sidecars. A clip is taken for present without reading its mp4 if that has the size and the ETag of
+here, except the sidecars. A clip counts as present without reading its mp4 if that has the size and the ETag of
 which the sidecar speaks. Where there is no ETag, it must not have been written after the sidecar; where a store tells
 neither, or the ETag is another, the mp4 is read and hashed.
 """

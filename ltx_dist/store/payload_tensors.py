@@ -26,7 +26,7 @@ KINDS = {
 
 OUTPUT = "output"
 """The text that names the kind, and for each field its value, where `{"tensors": null}` stands for a tensor of the
-field's name and `{"tensors": N}` for so many of them."""
+field's name and `{"tensors": N}` for N of them."""
 
 
 def to_tensors(output: StageOutput) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -83,7 +83,7 @@ class Publisher:
         """Make `result` visible and durable: the mp4 and its sidecar, or for a failed one the sidecar alone.
 
         False when the clip is there already: the first of two attempts wins, and this one, late, leaves no trace.
-        Raises ValueError, with nothing written, when the mp4 is not the video that was asked for.
+        Raises ValueError, with nothing written, if the mp4 is not the requested video.
         """
         request, video = result.request, result.video
         assert (result.status == "done") == (video is not None), result.status

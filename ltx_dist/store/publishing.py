@@ -28,7 +28,7 @@ class PublishingThread:
         self._publish, self._patience = publish, patience
         self._waiting: queue.Queue[RenderResult | None] = queue.Queue(MAX_WAITING)
         self._error: BaseException | None = None
-        # A daemon: a file system that hangs for good must not keep the process from ending.
+        # A daemon: a file system that hangs forever must not keep the process from ending.
         self._thread = Thread(target=self._run, name="publish", daemon=True)
         self._now: str | None = None
 
@@ -64,7 +64,7 @@ class PublishingThread:
                 self._publish(result)
             except BaseException as error:
                 self._error = error
-                while not self._waiting.empty():  # whoever waits for room is let in, and told at the next call
+                while not self._waiting.empty():  # release callers that wait; they get the error at the next call
                     self._waiting.get_nowait()
 
     def _stuck(self) -> OutputError:

@@ -43,14 +43,14 @@ def read_facts(path: Path) -> dict[str, str] | None:
 
 
 def read(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """The tensors, on the CPU, and the facts; None where the file is gone, of another key, or not what was written."""
+    """The tensors, on the CPU, and the facts; None if the file is missing, of another key, or damaged."""
     try:
         with open_found(path, MAX_TENSOR_FILE_BYTES) as file:
             facts = _facts(file)
             if facts.get("key") != key:
                 return None
             file.seek(0)
-            # Read and not mapped into memory: whoever removes or damages the file must not reach the tensors.
+            # Read and not mapped into memory, so that removing or damaging the file does not affect the tensors.
             tensors = load(file.read())
     except (OSError, ValueError, KeyError, SafetensorError):
         return None

@@ -52,7 +52,7 @@ def empty_on(device: torch.device, tensors: Sequence[torch.Tensor]) -> list[torc
 
 
 def move_flat(module: torch.nn.Module, device: torch.device) -> None:
-    """`module.to(device)`, for good, into one buffer there. On a CPU it stays as it is."""
+    """`module.to(device)`, permanently, into one buffer there. On a CPU nothing happens."""
     if device.type == "cpu":
         return
     tensors = [*module.parameters(), *module.buffers()]

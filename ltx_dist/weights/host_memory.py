@@ -70,7 +70,7 @@ def to_log(line: str) -> None:
 class HostBuffers:
     """One buffer (uint8) per item, cut from slabs that are allocated when their first item is requested.
 
-    Items are asked for in order and moved one by one, each freeing its old memory, so that there is never a second
+    Items are requested in order and moved one by one, each freeing its old memory, so that there is never a second
     copy of all of them.
 
     pin: page-locked. Where a large slab is refused smaller ones are tried, and where those are refused too the rest is

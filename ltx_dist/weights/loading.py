@@ -55,7 +55,7 @@ def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn
     """diffusers maps the file into memory and casts tensor by tensor, without a second copy of everything."""
     if not isinstance(source, InFile):
         return complete(model_class, source, dtype)
-    # With a config of ours nothing is asked of the hub; `changes` override it.
+    # With our own config, the hub is not queried; `changes` override it.
     config = str(config_file(source.config_name))
     model = model_class.from_single_file(str(source.file), config=config, dtype=dtype, **source.changes)
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
@@ -67,7 +67,7 @@ def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn
 def complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> torch.nn.Module:
     """Raises ValueError if weights and config.json do not belong together.
 
-    Both libraries fill what is missing with random numbers and leave out what is too much, with no more than a warning.
+    Both libraries fill missing weights with random numbers and skip unexpected ones, with only a warning.
     """
     model, found = model_class.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **how

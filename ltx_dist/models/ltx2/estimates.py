@@ -41,7 +41,7 @@ MARGIN: Mapping[str, Mapping[Any, float]] = {
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
 """Memory of a device over the counted activations. Copied from LTX-Video, whose convolutions are of the same kind:
-nobody has published a peak of these models' decoder alone."""
+no peak of these models' decoder alone was published."""
 
 FLOAT32_PARTS = ("audio_vae", "vocoder")
 """Loaded in float32 whatever the model's precision."""
@@ -111,7 +111,7 @@ def _pass_flops(configs: Mapping[str, Config], ratios: Ratios, request: RenderRe
 
 
 def transformer_flops(config: Config, video: int, sound: int, text: int, per_token: bool = False) -> float:
-    """Operations of one call of an LTX2VideoTransformer3DModel on so many tokens.
+    """Operations of one call of an LTX2VideoTransformer3DModel on this many tokens.
 
     A block attends within the video (width d) and within the sound (width e), from each to the text, and between the
     two at width e. per_token: with conditions the modulation is made for each token, not once.

@@ -177,7 +177,7 @@ def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
 
 
 def detect_version(checkpoint: Checkpoint) -> str:
-    """The row that a checkpoint belongs to, as far as it tells; `generic` where it is none of LTX-Video's."""
+    """The version of a checkpoint, as far as it tells; `generic` if it is not one of LTX-Video's."""
     return _candidates(checkpoint)[0]
 
 
