@@ -170,7 +170,7 @@ VERSIONS = re.compile(
 
 
 def why_not(error: Exception) -> str:
-    """Why Ray did not start or join, in one line with a remedy, out of what `ray.init` raises.
+    """Explain in one line, with a remedy, why Ray did not start or join, from what `ray.init` raised.
 
     For a folder that cannot be used it names the folder and the variable that chooses another."""
     text = str(error)

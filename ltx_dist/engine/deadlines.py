@@ -14,7 +14,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
 
 LONGEST_TURN_SECONDS = 5.0
-"""Between two looks of a loop that waits half a second at most; the rest is for disks and a busy host."""
+"""Maximum seconds between two iterations that wait half a second at most; the rest is for disks and a busy host."""
 
 
 class Standstill:

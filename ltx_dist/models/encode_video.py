@@ -52,8 +52,8 @@ class EncodeVideo:
 def clip_tags(request: RenderRequest, model: str, render_key: str) -> dict[str, str]:
     """title: the prompt. comment: one flat JSON object of all settings. parameters: as AUTOMATIC1111 writes them.
 
-    There is none called `prompt`: ComfyUI's readers expect a graph of nodes in it.
-    model: a checkpoint's name; of a path only its last part is told.
+    No tag is called `prompt`: ComfyUI's readers expect a graph of nodes in it.
+    model: a checkpoint's name; of a path, only its last part is written.
     """
     name = PurePath(model).name.partition("@")[0].removesuffix(".safetensors")
     told = {"name": request.request_id, "model": name, "render_key": render_key} | _settings(request)
@@ -62,7 +62,7 @@ def clip_tags(request: RenderRequest, model: str, render_key: str) -> dict[str, 
 
 
 def _settings(request: RenderRequest) -> dict[str, Any]:
-    """Of those that a clip need not have, such as conditions, only what this one has."""
+    """Settings for the tags; optional ones, such as conditions, only if this clip has them."""
     return {
         field.name: _as_json(getattr(request, field.name))
         for field in fields(request)

@@ -161,7 +161,7 @@ VECTOR_FUNCTIONS = (
     "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin",
     "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
-"""Those that torch hands to oneMKL. One would do for version 2024.2; others may keep a state for each function."""
+"""The functions that torch passes to oneMKL. One would do for version 2024.2; others may keep a state for each."""
 
 
 def settle_kernels() -> None:
