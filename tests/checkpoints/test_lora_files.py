@@ -131,7 +131,7 @@ def test_halves_and_doubles_are_refused(tmp_path: Path, linears: dict[str, tuple
     assert "its other half is missing" in refused(loras.save(tmp_path / "b.safetensors", lone), linears)
     again = {key: tensor.clone() for key, tensor in tensors.items()}
     double = tensors | loras.renamed(again, "diffusion_model.")
-    assert "are for one layer" in refused(loras.save(tmp_path / "c.safetensors", double), linears)
+    assert "are for the same layer" in refused(loras.save(tmp_path / "c.safetensors", double), linears)
 
 
 def test_what_is_no_lora_at_all_is_refused(tmp_path: Path, linears: dict[str, tuple[int, int]]):

@@ -54,7 +54,7 @@ def test_options_travel_with_a_submitted_config() -> None:
     [
         ({"vary": ["seed"]}, "--vary: 'seed' has no values; write FIELD=VALUES, such as seed=0-4"),
         ({"column": ["a=b"]}, "--column: a=b: b is not a field"),
-        ({"column": ["a"]}, "--column: 'a' names no values"),
+        ({"column": ["a"]}, "--column: 'a' has no values"),
         ({"keep_columns": "seed"}, "--keep-columns: 'seed' is a field, or empty"),
         ({"keep_columns": "a,,b"}, "--keep-columns: '' is a field, or empty"),
         ({"expand": "some"}, "--expand: 'some' is not off, all, or a whole number of at least 1"),

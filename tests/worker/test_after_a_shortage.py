@@ -133,7 +133,7 @@ def test_a_device_without_room_at_the_start_begins_with_turns(
     monkeypatch.setattr(Family, "load_component", short)
     results, notices, scheduler = render(checkpoint, RESIDENT, StageWorker)
     assert [r.status for r in results] == ["done"] * 4
-    assert notices[0].startswith("worker cpu:0: the device cannot hold all components; from here on")
+    assert notices[0].startswith("worker cpu:0: the device cannot hold all components; from now on")
     assert scheduler.worker("cpu:0").residency == "time_sliced"
     failures[:] = ["transformer"] * 2
     with pytest.raises(WorkerStartError, match="worker cpu:0: AcceleratorError: CUDA error: out of memory"):
