@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shlex
-import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import yaml
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
+from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.plain_text import json_kind
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
-from ltx_dist.inputs.prompt_files import Prompts
-from ltx_dist.inputs.prompt_sources import read_bytes, suffix_of
+from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
+from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
 from ltx_dist.inputs.prompts import read_prompts
-from ltx_dist.models.family import family_of
+from ltx_dist.messages import Mistakes
+from ltx_dist.models.family import FAMILIES, family_of
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.strict_files import decode_text
 from ltx_dist.user_cache import from_home
 
 CONFIG_FILE = "config.yaml"
@@ -34,8 +40,15 @@ GRACE_SECONDS = STOP_WAIT_SECONDS - 5
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
 """Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
 
-LTX_VIDEO_RATIOS = (32, 8)
-"""Pixels (frames) a latent pixel (frame) of every VAE that LTX-Video was released with."""
+RATIOS = (32, 8)
+"""Pixels (frames) a latent pixel (frame) of every VAE that LTX-Video and LTX-2 were released with."""
+
+FAMILY_LTX2 = next(family for family in FAMILIES if family.name == "ltx2")
+LTX2_VERSION = "2.3"
+"""Stands for all where none is named."""
+
+LTX2_LAYERS = 48
+"""Blocks of every transformer that LTX-2 was released with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +86,13 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str) -> Submission:
     """Check the batch as far as possible here, and pack it.
 
     A checkpoint that lies on the cluster only cannot be opened here, and one on the hub is not downloaded for this: the
-    prompts are then checked by what all LTX-Video models have in common, and the rest when the job starts.
+    prompts are then checked by what all models of a family have in common, and the rest when the job starts.
     Raises ValueError with every mistake found.
     """
     _check_output(output)
     here = _is_here(config)
-    checkpoint = (
-        open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
-        if here
-        else _stand_in(config)
-    )
-    name, content, requests = _read(prompts, config, checkpoint, here)
+    name, content = _packed(prompts)
+    requests = (_checked_here if here else _checked_elsewhere)(prompts, content, config)
     chosen = config.model_dump(mode="json", exclude_unset=True)
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
@@ -102,9 +111,13 @@ def _check_output(output: str) -> None:
 
 
 def _is_here(config: RenderConfig) -> bool:
-    """Whether checkpoint and text encoder can be opened on this machine. Raises ValueError for a relative path."""
+    """Whether the model can be opened on this machine. Raises ValueError for a relative path."""
     model = config.model
-    names = {"model.checkpoint": model.checkpoint, "model.text_encoder": model.text_encoder}
+    names = {
+        "model.checkpoint": model.checkpoint,
+        "model.text_encoder": model.text_encoder,
+        "model.upscaler": model.upscaler,
+    }
     found = [_is_file_here(field, name) for field, name in names.items() if name is not None and name != "demo"]
     return all(found)
 
@@ -120,31 +133,84 @@ def _is_file_here(field: str, name: str) -> bool:
     return False
 
 
-def _stand_in(config: RenderConfig) -> Checkpoint:
-    """What can be assumed about a checkpoint that is not here. It takes timesteps, so that none are refused wrongly."""
-    nothing: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
-    name = config.model.checkpoint
-    return Checkpoint(name, Path(name), TAKES_TIMESTEPS, *LTX_VIDEO_RATIOS, True, 128, nothing, nothing)
-
-
-def _read(
-    prompts: Prompts, config: RenderConfig, checkpoint: Checkpoint, here: bool
-) -> tuple[str, bytes, list[RenderRequest]]:
-    """The prompt file's name in the job, its bytes, and its requests."""
-    version = config.model.version
-    # Which preset a checkpoint elsewhere goes with is not known, unless the config says so; all have the same sizes.
-    preset = family_of(checkpoint).preset_for("generic" if version == "auto" and not here else version, checkpoint)
-
-    def requests(source: Prompts) -> list[RenderRequest]:
-        return read_prompts(source, config.defaults, preset, checkpoint, reading=config.prompts)
-
+def _packed(prompts: Prompts) -> tuple[str, bytes]:
+    """The prompt file's name in the job, and its bytes."""
     if not isinstance(prompts, str):
         rows = [{"prompt": row} if isinstance(row, str) else row for row in prompts]
-        return "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode(), requests(prompts)
+        return "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
     content = read_bytes(prompts)
     if prompts != "-":
-        return f"prompts{suffix_of(prompts)}", content, requests(prompts)
-    name = "prompts.jsonl" if content.lstrip().startswith(b"{") else "prompts.txt"
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / name).write_bytes(content)
-        return name, content, requests(f"{folder}/{name}")
+        return f"prompts{suffix_of(prompts)}", content
+    kind = json_kind(decode_text(content, label_of(prompts), MAX_FILE_BYTES)) or ".txt"
+    return f"prompts{kind}", content
+
+
+def _checked_here(prompts: Prompts, content: bytes, config: RenderConfig) -> list[RenderRequest]:
+    model = config.model
+    checkpoint = open_checkpoint(model.checkpoint, model.text_encoder, model.upscaler)
+    preset = family_of(checkpoint).preset_for(model.version, checkpoint)
+    with _read_again(prompts, content):
+        return read_prompts(prompts, config.defaults, preset, checkpoint, loras=model.loras, reading=config.prompts)
+
+
+def _checked_elsewhere(prompts: Prompts, content: bytes, config: RenderConfig) -> list[RenderRequest]:
+    """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
+    _refuse_loras(prompts, content, config)
+    mistakes: list[ValueError] = []
+    for checkpoint, version in _stand_ins(config):
+        preset = family_of(checkpoint).preset_for(version, checkpoint)
+        try:
+            with _read_again(prompts, content):
+                return read_prompts(prompts, config.defaults, preset, checkpoint, reading=config.prompts)
+        except ValueError as error:
+            mistakes.append(error)
+    raise min(mistakes, key=lambda error: error.number if isinstance(error, Mistakes) else 1)
+
+
+def _refuse_loras(prompts: Prompts, content: bytes, config: RenderConfig) -> None:
+    """Raises ValueError for a row with LoRAs: whether they fit is in the model's files."""
+    reading = config.prompts
+    with _read_again(prompts, content):
+        file = read_prompt_file(prompts, Columns(reading.columns, frozenset(reading.keep_columns)))
+    for item in file.items:
+        if isinstance(item.content, dict) and item.content.get("loras"):
+            raise ValueError(
+                f"{file.label}:{item.line}: loras: cannot be checked, as the model's files are not on this machine; "
+                "run `ltx-dist render` on the cluster's head, or name LoRAs for all rows as model.loras"
+            )
+
+
+def _stand_ins(config: RenderConfig) -> Iterator[tuple[Checkpoint, str]]:
+    """What can be assumed about a checkpoint that is not here, with the version whose preset it takes.
+
+    Without `model.version` it may be of any family, and of a version that refuses nothing that another one takes.
+    """
+    name, version = config.model.checkpoint, config.model.version
+    nothing: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
+    ltx_video = Checkpoint(name, Path(name), TAKES_TIMESTEPS, *RATIOS, True, 128, nothing, nothing)
+    is_of_ltx2 = version in FAMILY_LTX2.presets
+    if not is_of_ltx2:
+        yield ltx_video, "generic" if version == "auto" else version
+    if is_of_ltx2 or version == "auto":
+        assumed = version if is_of_ltx2 else LTX2_VERSION
+        yield (
+            replace(
+                ltx_video,
+                pipeline_class=FAMILY_LTX2.pipeline_classes[0],
+                generation=assumed.removesuffix("-distilled"),
+                num_layers=LTX2_LAYERS,
+            ),
+            assumed,
+        )
+
+
+@contextmanager
+def _read_again(prompts: Prompts, content: bytes) -> Iterator[None]:
+    """Let standard input, of which `content` was read, be read once more."""
+    before = sys.stdin
+    if prompts == "-":
+        sys.stdin = io.TextIOWrapper(io.BytesIO(content))
+    try:
+        yield
+    finally:
+        sys.stdin = before

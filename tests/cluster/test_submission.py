@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from threading import Thread
 
@@ -73,8 +74,64 @@ def test_a_checkpoint_that_is_elsewhere_leaves_the_rest_to_the_cluster(prompts: 
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "clips"),
+    [
+        ('[{"prompt": "a"},\n {"prompt": "b"}]', "prompts.json", 2),
+        ('["a", "b", "c"]', "prompts.json", 3),
+        ('\ufeff{"prompt": "a"}\n{"prompt": "b"}\n', "prompts.jsonl", 2),
+        ('{\n  "prompt": "a"\n}', "prompts.json", 1),
+        ("[close-up] a face\na tree\n", "prompts.txt", 2),
+    ],
+)
+def test_standard_input_is_packed_as_what_it_is(monkeypatch: pytest.MonkeyPatch, text: str, name: str, clips: int):
+    """Packed as .txt, a list in JSON would be refused on the cluster, or each of its lines be a prompt."""
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(text.encode())))
+    submission = prepare("-", load_config(None), "/out")
+    assert submission.files[name] == text.encode() and submission.num_clips == clips
+    assert submission.arguments[2] == name
+
+
+def test_mistakes_in_standard_input_name_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b'{"prompt": "a"}\n{"prompt": "b", "heigth": 1}\n')))
+    with pytest.raises(ValueError, match="^<stdin>:2: heigth: unknown key; did you mean height"):
+        prepare("-", load_config(None), "/out")
+
+
+@pytest.mark.parametrize(
+    ("row", "version"),
+    [
+        ({"audio_guidance_scale": 4.0}, "auto"),
+        ({"audio_guidance_scale": 4.0, "stg_scale": 1.0}, "2.3"),
+        ({"sigmas": [1.0, 0.7, 0.4]}, "2.0-distilled"),
+        ({"num_inference_steps": 20}, "2.5"),
+        ({"timesteps": [1000, 500]}, "auto"),
+        ({"timesteps": [1000, 500]}, "0.9.8-2b-distilled"),
+    ],
+)
+def test_a_model_elsewhere_may_be_of_either_family(row: dict[str, object], version: str):
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", f"model.version={version}"])
+    assert prepare([{"prompt": "a"} | row], config, "/out").num_clips == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "version", "message"),
+    [
+        ({"audio_guidance_scale": 4.0, "height": 130}, "auto", "^prompts:1: height: 130 is not a multiple of 32"),
+        ({"audio_guidance_scale": 4.0}, "0.9.5", "audio_guidance_scale: is of LTX-2"),
+        ({"num_frames": 1201}, "2.3", "1201 at 24 per second are more than 20 seconds"),
+        ({"loras": ["/elsewhere/style.safetensors"]}, "auto", "prompts:1: loras: cannot be checked, as the model's"),
+    ],
+)
+def test_what_no_model_elsewhere_could_render_is_refused(row: dict[str, object], version: str, message: str):
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", f"model.version={version}"])
+    with pytest.raises(ValueError, match=message):
+        prepare([{"prompt": "a"} | row], config, "/out")
+
+
+@pytest.mark.parametrize(
     ("settings", "output", "message"),
     [
+        (["model.upscaler=./up"], "/out", "model.upscaler: ./up is relative"),
         (["model.checkpoint=./ltx"], "/out", "model.checkpoint: ./ltx is relative"),
         (["model.checkpoint=/x", "model.text_encoder=t5/../t5"], "/out", "model.text_encoder: t5/../t5 is relative"),
         ([], "clips", "--output: clips is relative"),
