@@ -145,6 +145,10 @@ def _parts(template: str) -> Iterator[tuple[str, str | None, str]]:
     except ValueError as error:
         raise ValueError(f"{show(template)}: {error}; write fields as {{index}} or {{prompt:.40}}") from None
     for literal, field, form, conversion in parts:
+        if any(int(number) > MAX_BYTES for number in re.findall(r"\d+", form or "")):
+            raise ValueError(
+                f"{show(template)}: {show(form)} asks for more than the {MAX_BYTES} bytes that a name may have"
+            )
         if conversion or (field is not None and not re.fullmatch(r"\w+(\.[^\[\]]+)?", field)) or "{" in (form or ""):
             raise ValueError(f"{show(template)}: write fields as {{index}}, {{prompt:.40}} or {{meta.key}}")
         yield literal, field, form or ""

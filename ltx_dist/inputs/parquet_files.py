@@ -16,6 +16,9 @@ MAX_COLUMN_BYTES = 1 << 30
 """Maximum bytes of the columns that are read, uncompressed: eight times what the longest prompts take."""
 
 
+_TEXTS = ("string", "large_string")
+
+
 def read_parquet(source: str, columns: Columns) -> Iterator[Item | Problem]:
     """The rows of a file or URL. Raises ValueError if it cannot be read, or if pyarrow is missing."""
     try:
@@ -29,12 +32,18 @@ def read_parquet(source: str, columns: Columns) -> Iterator[Item | Problem]:
             if mistake := mistaken_for(file.read(64)):
                 raise ValueError(mistake)
             file.seek(0)
-            table: Any = parquet.ParquetFile(file)
+            schema: Any = parquet.read_schema(file)
+            texts = [column.name for column in schema if str(column.type) in _TEXTS]
+            file.seek(0)
+            # A text that repeats is stored once: read as it is stored, it takes no more memory than on disk.
+            table: Any = parquet.ParquetFile(file, read_dictionary=texts)
             header = list[str](table.schema_arrow.names)
             problems = columns.header_problems(header)
             wanted = [name for name in header if columns.is_known(name)]
             _check_size(table.metadata, wanted)
-            rows: list[dict[str, Any]] = [] if problems else table.read(columns=wanted).to_pylist()
+            found: Any = table.read(columns=[] if problems else wanted)
+            _check_repeated(found)
+            rows: list[dict[str, Any]] = [] if problems else found.to_pylist()
     except Exception as error:
         raise cannot_read(source, error) from None
     yield from (Problem(1, problem) for problem in problems)
@@ -54,6 +63,19 @@ def _check_size(metadata: Any, wanted: Sequence[str]) -> None:
     )
     if size > MAX_COLUMN_BYTES:
         raise ValueError(f"its columns take {size >> 20} MiB; at most {MAX_COLUMN_BYTES >> 20} are allowed")
+
+
+def _check_repeated(table: Any) -> None:
+    """A text of a megabyte that 100,000 rows repeat is a megabyte on disk, and 100 GB as rows."""
+    import pyarrow.compute as compute
+
+    size = 0
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        if hasattr(chunk, "dictionary") and str(chunk.dictionary.type) in _TEXTS:
+            lengths = compute.call_function("binary_length", [chunk.dictionary])
+            size += compute.call_function("sum", [lengths.take(chunk.indices)]).as_py() or 0
+    if size > MAX_COLUMN_BYTES:
+        raise ValueError(f"its rows take {size >> 20} MiB; at most {MAX_COLUMN_BYTES >> 20} are allowed")
 
 
 def _plain(value: Any) -> Any:

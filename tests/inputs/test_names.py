@@ -59,6 +59,8 @@ def test_a_template_names_every_clip(template: str, expected: list[str]):
         ("con/{name}", "cannot be a file on Windows"),
         ("{name}.mp4", "leave the ending out"),
         ("run", "is the name of a file written beside the clips"),
+        ("{index:>99999999999999}", "asks for more than the 230 bytes that a name may have"),
+        ("{guidance_scale:.999999999f}", "asks for more than the 230 bytes"),
     ],
 )
 def test_a_wrong_template_is_an_error_of_the_config(template: str, why: str):

@@ -25,7 +25,7 @@ def read(path: Path | str, notes: dict[str, Any] | None = None, **reading: Any) 
     return read_prompts(str(path), DEFAULTS, PRESET, CHECKPOINT, reading=PromptsConfig(**reading), notes=notes)
 
 
-def written(path: Path, **columns: list[Any]) -> Path:
+def written(path: Path, **columns: Any) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
 
@@ -83,6 +83,25 @@ def test_what_is_no_parquet_or_too_large_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(parquet_files, "MAX_COLUMN_BYTES", 500)
     with pytest.raises(ValueError, match="its columns take 0 MiB; at most 0 are allowed"):
         read(path)
+
+
+def test_a_long_text_that_rows_repeat_is_refused_before_it_fills_memory(tmp_path: Path) -> None:
+    """A megabyte on disk, and 50 GB as rows."""
+    prompts = pa.DictionaryArray.from_arrays(pa.array([0] * 50_000), pa.array(["a" * 10**6]))
+    path = written(tmp_path / "p.parquet", prompt=prompts)
+    assert path.stat().st_size < 2e6
+    with pytest.raises(
+        ValueError, match="p.parquet: cannot be read: its rows take 47683 MiB; at most 1024 are allowed"
+    ):
+        read(path)
+
+
+def test_texts_and_numbers_may_be_stored_as_categories(tmp_path: Path) -> None:
+    columns = {"prompt": ["a", "b", "a"], "seed": [1, 1, 2], "name": ["x", "y", "z"]}
+    coded = {name: pa.array(values).dictionary_encode() for name, values in columns.items()}
+    path = written(tmp_path / "p.parquet", **coded)
+    found = [(request.prompt, request.seed) for request in read(path)]
+    assert found == [("a", 1), ("b", 1), ("a", 2)]
 
 
 def test_without_pyarrow_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
