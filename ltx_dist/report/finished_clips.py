@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ def _read(folder: Path, name: str, location: str) -> FinishedClip | LeftOut:
             return LeftOut(name, f"failed: {(str(told['error']).splitlines() or [''])[0]}")
         if not isinstance(told["request"]["prompt"], str):
             raise TypeError
+        json.dumps([name, told], ensure_ascii=False).encode()  # no table or file name holds half a surrogate pair
     except FileNotFoundError:
         return LeftOut(name, f"{sidecar.name} is missing; rerunning the render command writes it again from the mp4")
     except (ValueError, KeyError, TypeError, OSError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,19 @@ def test_clips_that_are_not_finished_are_named_and_left_out(folder: Path, tmp_pa
     assert "coast: left out: coast.json is missing; rerunning the render command writes it again" in result.stderr
     assert "1 clip exported, 2 left out" in result.stdout
     assert [path.name for path in (tmp_path / "new" / "vbench").iterdir()] == ["a lighthouse-0.mp4"]
+
+
+@pytest.mark.parametrize("format_", ["hf", "webdataset", "vbench", "csv"])
+def test_texts_that_no_table_or_file_name_can_hold_are_left_out(folder: Path, tmp_path: Path, format_: str):
+    """Of crafted sidecars and of names that are not UTF-8; no input of ours gives such a clip."""
+    sidecar = json.loads((folder / "a.json").read_text())
+    sidecar["request"]["prompt"] = "\ud800"
+    (folder / "a.json").write_text(json.dumps(sidecar))
+    for ending in (".json", ".mp4"):
+        shutil.copy(folder / f"coast{ending}", folder / os.fsdecode(b"\xff" + ending.encode()))
+    result = export(format_, folder, "-o", tmp_path / ("new.csv" if format_ == "csv" else "new"))
+    assert result.exit_code == 3 and "a: left out: a.json is damaged or not a sidecar" in result.stderr
+    assert "1 clip exported, 2 left out" in result.stdout
 
 
 def test_nothing_is_replaced(folder: Path, tmp_path: Path):
