@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
+import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +39,7 @@ from ltx_dist.commands.shared import (
     load,
 )
 from ltx_dist.environment import set_ours
+from ltx_dist.messages import clean_lines, tell
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -138,9 +142,9 @@ def demo(
         settings = load(config, set_ or []) if config else demo_config(set_ or [])
         exit_code = _render(str(PROMPTS), output, settings, executor, address, json_events)
         if exit_code == 0 and "://" not in output:
-            print()
+            tell("")
             folders.print_timeline(Path(output))
-            print(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and the timeline.")
+            tell(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and the timeline.")
     sys.exit(exit_code)
 
 
@@ -170,6 +174,7 @@ def plan(
         from ltx_dist.commands.console import printing_console
         from ltx_dist.commands.plan_table import print_plan
         from ltx_dist.run.batch import open_batch
+        from ltx_dist.run.session import say
         from ltx_dist.store.key_versions import outdated, why_again
 
         settings = load(config, set_, profile, model)
@@ -178,7 +183,7 @@ def plan(
         console = printing_console()
         print_plan(plan_of(batch), console)
         if output is not None and (number := outdated(output, batch.names)):
-            console.print(why_again(number), highlight=False, markup=False, soft_wrap=True)
+            say(console, why_again(number))
 
 
 for panel, commands in (
@@ -194,7 +199,7 @@ for panel, commands in (
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if show:
-        print(f"ltx-dist {__version__}")
+        tell(f"ltx-dist {__version__}")
         raise typer.Exit
 
 
@@ -202,6 +207,9 @@ def main() -> None:
     set_ours()
     accept_all_characters()
     output = open_standard_streams()
+    sys.excepthook = _print_cleaned
+    if logging.lastResort:  # prints what our loggers are told
+        logging.lastResort.setFormatter(_CleanFormatter())
     try:
         app()
     finally:
@@ -209,8 +217,18 @@ def main() -> None:
         gc.freeze()
         output.flush()
         if output.lost is not None:  # what a command prints is its output
-            print(f"ltx-dist: cannot write standard output: {output.lost.strerror}", file=sys.stderr)
+            tell(f"ltx-dist: cannot write standard output: {output.lost.strerror}", sys.stderr)
             sys.exit(74)
+
+
+class _CleanFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean_lines(super().format(record))
+
+
+def _print_cleaned(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The traceback of an internal error, which may quote what files say."""
+    tell("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
 def _render(

@@ -31,6 +31,7 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_plan_is_printed_on_a_console_of_any_encoding(prompts: Path, encoding: str):
     done = ltx_dist("plan", prompts, "--set", "placement.device=cpu", encoding=encoding)
@@ -45,6 +46,7 @@ def test_mistakes_are_reported_whatever_characters_they_quote(tmp_path: Path):
     assert done.returncode == 2 and b"p.jsonl:1: gr??e: unknown" in done.stderr, done.stderr
 
 
+@pytest.mark.fault(13)
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "euc_jp"])
 def test_a_batch_is_rendered_on_a_console_of_any_encoding(prompts: Path, tmp_path: Path, encoding: str):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from ltx_dist.checkpoints.checkpoint import DEMO_MODEL
 from ltx_dist.messages import clean, clean_lines
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b1m\u202e"
@@ -34,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize(
     ("line", "code"),
     [
@@ -63,6 +69,7 @@ def test_each_ends_with_the_right_code_and_no_traceback(folder: Path, line: str,
         assert "--output: " in ended.stderr
 
 
+@pytest.mark.fault(18)
 def test_a_tilde_is_the_users_home(folder: Path) -> None:
     ended = shell(
         "ltx render p.jsonl --output='~/out' --executor local", folder, HOME=str(folder), LTX_DIST_CACHE="~/c"
@@ -78,6 +85,7 @@ def test_a_plan_in_a_pipe_is_not_wrapped(folder: Path) -> None:
     assert len(narrow.stdout.splitlines()) > len(wide.stdout.splitlines())
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("log", ["/dev/full", "fifo"])
 def test_a_batch_goes_on_without_an_event_log_that_cannot_be_written(folder: Path, log: str) -> None:
     line = f"ltx render p.jsonl -o out --executor local --json-events {log}"
@@ -90,6 +98,7 @@ def test_a_batch_goes_on_without_an_event_log_that_cannot_be_written(folder: Pat
     assert record["done"] == 1 and any("--json-events" in warning for warning in record["warnings"])
 
 
+@pytest.mark.fault(10)
 def test_nothing_in_a_folder_reaches_the_terminal_as_an_escape(folder: Path) -> None:
     assert shell("ltx render p.jsonl -o out --executor local", folder).returncode == 0
     out = folder / "out"
@@ -108,3 +117,40 @@ def test_nothing_in_a_folder_reaches_the_terminal_as_an_escape(folder: Path) -> 
     ended = shell("mv out $'out\\e[2J'; ltx timeline $'out\\e[2J'", folder)
     assert ended.returncode == 2 and clean_lines(ended.stderr) == ended.stderr
     assert clean(HOSTILE).isprintable()
+
+
+@pytest.mark.fault(10)
+def test_nothing_of_the_inputs_reaches_the_terminal_as_an_escape(folder: Path) -> None:
+    """Names of models, columns, tensors, keys of configs and profiles; where they are right, and where they are not."""
+    model = folder / f"model {HOSTILE}"
+    shutil.copytree(DEMO_MODEL, model)
+    (folder / "p.csv").write_text(f"prompt,{HOSTILE}\na,b\n")
+    (folder / "kept.jsonl").write_text(json.dumps({"prompt": "{a|b} c", "meta": {HOSTILE: HOSTILE}}))
+    (folder / "c.yaml").write_text(json.dumps({HOSTILE: {HOSTILE: 1}}))
+    save_file({f"{HOSTILE}.lora_A.weight": np.zeros((1, 1))}, folder / "lora.safetensors")
+    (folder / "lora.jsonl").write_text(json.dumps({"prompt": "a", "loras": ["lora.safetensors"]}))
+    named = shlex.quote(str(model))
+    for line, code in (
+        (f"ltx plan kept.jsonl -m {named}", 0),
+        (f"ltx plan p.csv -m {named}", 2),
+        (f"ltx plan p.jsonl -m {named} -c c.yaml", 2),
+        ("ltx plan lora.jsonl", 2),
+        (f"ltx plan p.jsonl -m {named}/vae", 2),
+        (f"ltx export {shlex.quote(HOSTILE)} {named} -o e", 2),
+    ):
+        ended = shell(line, folder)
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        assert clean_lines(ended.stdout) == ended.stdout and clean_lines(ended.stderr) == ended.stderr, line
+        assert "owned" in ended.stdout + ended.stderr, line
+
+
+@pytest.mark.fault(10)
+def test_an_internal_error_is_printed_without_escapes() -> None:
+    code = (
+        "import logging\nimport ltx_dist.cli as cli\ndef app():\n"
+        f"    logging.getLogger('ltx_dist').warning({HOSTILE!r})\n    raise OSError({HOSTILE!r})\n"
+        "cli.app = app\ncli.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "OSError" in ended.stderr and ended.stderr.count("owned") >= 2
+    assert clean_lines(ended.stderr) == ended.stderr

@@ -1,4 +1,4 @@
-"""Every test has a tier, and the tier fast needs neither torch nor Ray."""
+"""Every test has a tier, the tier fast needs neither torch nor Ray, and every fault that was found has a test."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tiers import HEAVY, TIER_OF, tier_of
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+FAULT = re.compile(r"^@pytest\.mark\.fault\((\d+)\)$", re.MULTILINE)
 
 
 def names_in(requirements: list[str]) -> set[str]:
@@ -55,3 +56,8 @@ def test_the_environment_of_the_tier_fast_lacks_only_what_is_heavy():
     light = names_in((ROOT / "launch/fast.txt").read_text("utf-8").splitlines())
     assert names_in(project["dependencies"]) - light == set(HEAVY)
     assert light - names_in(project["dependencies"]) <= names_in(project["optional-dependencies"]["dev"])
+
+
+def test_every_fault_has_a_test_that_holds_it():
+    marked = {int(number) for path in TESTS.rglob("test_*.py") for number in FAULT.findall(path.read_text("utf-8"))}
+    assert marked == set(range(1, 30))

@@ -23,7 +23,7 @@ from ltx_dist.api.inputs import Config, Prompts, batch_of
 from ltx_dist.api.result import Result
 from ltx_dist.cluster.given_address import GivenAddress, given_address
 from ltx_dist.engine.workers import WorkersLostError
-from ltx_dist.messages import show
+from ltx_dist.messages import clean_lines, show
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.report.event_log import Events
 from ltx_dist.report.run_record import RunProgress
@@ -171,7 +171,9 @@ class Run:
 
     def __del__(self) -> None:
         if getattr(self, "_error", None) is not None and not self._is_error_known:
-            logging.getLogger("ltx_dist").error("a run ended with an error that was never retrieved: %s", self._error)
+            logging.getLogger("ltx_dist").error(
+                "a run ended with an error that was never retrieved: %s", clean_lines(str(self._error))
+            )
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

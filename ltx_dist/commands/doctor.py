@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import Config, Model, Profile, Set, load
-from ltx_dist.messages import clean_lines, count
+from ltx_dist.messages import count, tell
 
 if TYPE_CHECKING:
     from ltx_dist.doctor.finding import Check, Finding
@@ -38,8 +38,8 @@ def doctor(
     counts = dict.fromkeys(Status, 0)
     for finding in examine(_checks(_Settings(config, set_, profile, model), output, address)):
         counts[finding.status] += 1
-        print(clean_lines(_line(finding)), flush=True)
-    print(f"{count(counts[Status.FAILURE], 'failure')}, {count(counts[Status.WARNING], 'warning')}")
+        tell(_line(finding))
+    tell(f"{count(counts[Status.FAILURE], 'failure')}, {count(counts[Status.WARNING], 'warning')}")
     sys.exit(EXIT_FAILURES if counts[Status.FAILURE] else 0)
 
 

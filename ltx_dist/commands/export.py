@@ -11,7 +11,7 @@ import typer
 
 from ltx_dist.commands.folders import Folder, fetched, opened_output
 from ltx_dist.commands.shared import bad_input
-from ltx_dist.messages import clean, count
+from ltx_dist.messages import clean, count, tell
 
 FormatName = Annotated[
     str,
@@ -49,11 +49,11 @@ def export(format_: FormatName, folder: Folder, output: Destination) -> None:
             with fetched(out) if chosen.opens_mp4s else nullcontext(out.folder) as source:
                 clips, left_out = finished_clips(source, out.mirror.url if out.mirror else None)
                 for one in left_out:
-                    print(clean(f"{one.name}: left out: {one.reason}"), file=sys.stderr)
+                    tell(clean(f"{one.name}: left out: {one.reason}"), sys.stderr)
                 if not clips:
                     raise ValueError(f"{folder}: no finished clip to export")
                 with written_whole(place) as partial:
                     chosen.writer()(clips, partial)
-        print(clean(f"{place}: {count(len(clips), 'clip')} exported, {len(left_out)} left out"))
+        tell(clean(f"{place}: {count(len(clips), 'clip')} exported, {len(left_out)} left out"))
     if left_out:
         sys.exit(3)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import bad_input
-from ltx_dist.messages import clean, clean_lines, count
+from ltx_dist.messages import clean, count, tell
 
 if TYPE_CHECKING:
     from ltx_dist.store.output import Output
@@ -39,11 +39,11 @@ def report(folder: Folder) -> None:
         written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
         written.append(write_report(out.folder))
         if (problem := write_metadata(out.folder)) is not None:
-            print(f"ltx-dist: warning: {clean_lines(problem)}", file=sys.stderr)
+            tell(f"ltx-dist: warning: {problem}", sys.stderr)
         if out.mirror:
             out.mirror.upload_run()
         for path in written:
-            print(clean(f"{out.mirror.url}/{path.name}" if out.mirror else str(path)))
+            tell(clean(f"{out.mirror.url}/{path.name}" if out.mirror else str(path)))
 
 
 def verify(folder: Folder) -> None:
@@ -55,13 +55,13 @@ def verify(folder: Folder) -> None:
             verdicts = list(verify_folder(source))
     bad = [verdict for verdict in verdicts if verdict.problem is not None]
     for verdict in bad:
-        print(clean(f"{verdict.name}: {verdict.problem}"))
-    print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are intact")
+        tell(clean(f"{verdict.name}: {verdict.problem}"))
+    tell(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are intact")
     if rendered := [verdict.name for verdict in bad if verdict.renders]:
         names = clean(", ".join(rendered))
-        print(f"rerunning the command would render {count(len(rendered), 'clip')} again: {names}")
+        tell(f"rerunning the command would render {count(len(rendered), 'clip')} again: {names}")
     if mended := len(bad) - len(rendered):
-        print(f"rerunning the command would rebuild {count(mended, 'sidecar')} from the mp4s")
+        tell(f"rerunning the command would rebuild {count(mended, 'sidecar')} from the mp4s")
     if bad:
         sys.exit(3)
 
@@ -75,7 +75,7 @@ def print_timeline(folder: Path) -> None:
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
     completions, recipe = recorded_completions(record), recorded_recipe(record)
-    print(clean_lines(gantt(completions, workers, recipe, width=min(Console().width, 120))))
+    tell(gantt(completions, workers, recipe, width=min(Console().width, 120)))
     beside = set(recipe.on_device) - set(recipe.main)
     others = [completion for completion in completions if completion.assignment.stage in beside]
     found = (overlap.other for overlap in overlaps(completions, recipe))
@@ -83,8 +83,8 @@ def print_timeline(folder: Path) -> None:
     ran = {completion.assignment.stage for completion in completions}
     main = " or ".join(recipe[stage].label.verb for stage in recipe.main if stage in ran)
     if main:
-        print(f"{len(hidden)} of {len(others)} runs of the other stages overlapped with another worker's {main}")
-    print(f"start-up took {first_start(completions):.1f} s")
+        tell(f"{len(hidden)} of {len(others)} runs of the other stages overlapped with another worker's {main}")
+    tell(f"start-up took {first_start(completions):.1f} s")
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def opened_output(folder: str) -> Iterator[Output]:
                     out.mirror.pull()
                     yield out
     except OutputError as error:
-        print(f"ltx-dist: {clean_lines(str(error))}; {error.remedy}", file=sys.stderr)
+        tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)
         sys.exit(74)
     finally:
         if out.mirror is not None:

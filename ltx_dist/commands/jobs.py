@@ -18,7 +18,7 @@ from ltx_dist.commands.prompt_options import (
     with_prompt_options,
 )
 from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
-from ltx_dist.messages import clean, clean_lines
+from ltx_dist.messages import clean, clean_lines, tell
 from ltx_dist.run.stop import EXIT_STOPPED
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def submit(
         submission_id = _submit(client, submission)
     if wait:
         sys.exit(_follow(client, submission_id, address, stop_on_interrupt))
-    print(_how_to_go_on(submission_id, address))
+    tell(_how_to_go_on(submission_id, address))
 
 
 def status(
@@ -89,11 +89,11 @@ def status(
 
         jobs = [find_job(client, job)] if job else list_jobs(client)
     for one in jobs:
-        print(_line(one))
+        tell(_line(one))
     if not jobs:
-        print("no ltx-dist jobs on this cluster")
+        tell("no ltx-dist jobs on this cluster")
     if job and jobs[0].message:
-        print(clean_lines(jobs[0].message.strip()))
+        tell(jobs[0].message.strip())
 
 
 def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> None:
@@ -104,9 +104,9 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
         from ltx_dist.cluster.ray_jobs import stop as stop_job
 
         try:
-            print(_line(stop_job(client, job)))
+            tell(_line(stop_job(client, job)))
         except LostContactError as error:
-            print(f"ltx-dist: {error}", file=sys.stderr)
+            tell(f"ltx-dist: {error}", sys.stderr)
             sys.exit(1)
 
 
@@ -129,14 +129,11 @@ def _submit(client: JobSubmissionClient, submission: Submission) -> str:
 
     submission_id, is_new = submit_job(client, submission)
     if is_new:
-        print(f"{submission_id}: {count(submission.num_clips, 'clip')} submitted", flush=True)
+        tell(f"{submission_id}: {count(submission.num_clips, 'clip')} submitted")
     else:
-        print(f"{submission_id}: this batch is already running; following it", flush=True)
+        tell(f"{submission_id}: this batch is already running; following it")
     if not submission.checkpoint_is_here:
-        print(
-            "the checkpoint is not on this machine; settings that depend on it are checked when the job starts",
-            flush=True,
-        )
+        tell("the checkpoint is not on this machine; settings that depend on it are checked when the job starts")
     return submission_id
 
 
@@ -148,19 +145,18 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
             code = ray_jobs.follow(client, submission_id, _write)
         except KeyboardInterrupt:
             if not stop_on_interrupt:
-                print(f"\ndetached; the job keeps running\n{_how_to_go_on(submission_id, address)}")
+                tell(f"\ndetached; the job keeps running\n{_how_to_go_on(submission_id, address)}")
                 return EXIT_STOPPED
-            print("\nstopping the job; Ctrl-C again detaches", flush=True)
+            tell("\nstopping the job; Ctrl-C again detaches")
             code = ray_jobs.exit_code(ray_jobs.stop(client, submission_id))
     except ray_jobs.LostContactError as error:
-        print(
-            f"ltx-dist: no answer from the cluster: {error}; rerun the same command to follow the job again",
-            file=sys.stderr,
+        tell(
+            f"ltx-dist: no answer from the cluster: {error}; rerun the same command to follow the job again", sys.stderr
         )
         return EXIT_STOPPED
     except KeyboardInterrupt:
         return EXIT_STOPPED
-    print(_line(ray_jobs.find_job(client, submission_id)))
+    tell(_line(ray_jobs.find_job(client, submission_id)))
     return code
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ltx_dist.api.planning import Plan, duration
 from ltx_dist.inputs.variants import summary
-from ltx_dist.messages import count
+from ltx_dist.messages import count, tell
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
@@ -21,6 +20,7 @@ from ltx_dist.placement.local_devices import DESCRIBED
 from ltx_dist.planning.planner import Forecast, advice
 from ltx_dist.planning.simulator import predict
 from ltx_dist.run.batch import Batch
+from ltx_dist.run.session import say
 
 MAX_SHOWN = 12
 """Maximum number of clips in the predicted timeline."""
@@ -36,53 +36,52 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Print the plan."""
     batch, inventory, found = plan.batch, plan.inventory, plan.forecasts
     best, precision = found[0], batch.precision(inventory)
-    console.print(
+    say(
+        console,
         f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
         f"· layout {best.placement.layout}, {best.order.name}",
-        highlight=False,
-        markup=False,
     )
     if product := summary(batch.names, batch.notes):
-        console.print(product, highlight=False, markup=False)
+        say(console, product)
     for warning in batch.warnings:
-        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+        say(console, f"warning: {warning}", "yellow")
     if described := [gpu for gpu in inventory.gpus if gpu.name == DESCRIBED]:
         memory = described[0].memory_bytes
         size = "unknown memory" if memory is None else f"{memory / 1e9:g} GB"
-        print(f"Planned for {count(len(described), 'GPU')} of {size} (from the config, not detected).")
+        tell(f"Planned for {count(len(described), 'GPU')} of {size} (from the config, not detected).")
     assumed = batch.family.assumption(batch.checkpoint)
     if assumed and batch.config.model.version == "auto":
-        console.print(f"Version: {assumed}.", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"Version: {assumed}.")
     console.print(_layouts_table(found))
-    console.print(advice(best), highlight=False, markup=False, soft_wrap=True)
+    say(console, advice(best))
     console.print()
     console.print(_workers_table(batch, best.placement, precision))
     for line in dict.fromkeys(_passes(request) for request in batch.requests if request.second_pass):
-        console.print(line, highlight=False)
+        say(console, line)
     if best.placement.tiling != UNTILED:
-        console.print(f"Decoding in tiles of {_pieces(best.placement.tiling)}", highlight=False)
+        say(console, f"Decoding in tiles of {_pieces(best.placement.tiling)}")
     if (most := max(batch.demand(precision).together.values(), default=1)) > 1:
-        console.print(
+        say(
+            console,
             f"Up to {most} clips of equal size and settings share a pass; the plan counts this in memory, not in time",
-            highlight=False,
         )
     for line in denoising_lines(batch.family.denoising(request) for request in batch.requests):
-        console.print(line, highlight=False)
+        say(console, line)
     for stage, bound in best.placement.max_queued.items():
         if bound:  # 0 for a stage that no clip of this batch runs
             verb = "waits" if bound == 1 else "wait"
-            console.print(f"At most {count(bound, 'clip')} {verb} for {stage}", highlight=False)
-    console.print("Predicted timeline, from formulas and earlier runs on such devices:", highlight=False)
+            say(console, f"At most {count(bound, 'clip')} {verb} for {stage}")
+    say(console, "Predicted timeline, from formulas and earlier runs on such devices:")
     costs = batch.costs(precision)
     shown = {name: batch.todo[name] for name in best.order.request_ids[:MAX_SHOWN]}
     workers = [worker.worker_id for worker in best.placement.workers]
-    print(
+    tell(
         gantt(
             list(predict(best.placement, shown, costs)), workers, best.placement.recipe, width=min(console.width, 120)
         )
     )
     if len(batch.requests) > MAX_SHOWN:
-        console.print(f"... and {len(batch.requests) - MAX_SHOWN} more clips like these", highlight=False)
+        say(console, f"... and {len(batch.requests) - MAX_SHOWN} more clips like these")
 
 
 def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:

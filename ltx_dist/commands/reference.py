@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltx_dist.commands.shared import bad_input, complete_profile
+from ltx_dist.messages import tell
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.preset import Preset
@@ -49,11 +50,11 @@ def config(
 
         if list_:
             for name, path in profiles().items():
-                print(f"{name:18}{purpose(path)}")
+                tell(f"{name:18}{purpose(path)}")
         elif profile is not None:
-            print(profile_path(profile).read_text("utf-8"), end="")
+            tell(profile_path(profile).read_text("utf-8").rstrip("\n"))
         else:
-            print("\n".join(default_config()))
+            tell("\n".join(default_config()))
 
 
 def models() -> None:
@@ -67,7 +68,7 @@ def models() -> None:
     for preset in _presets().values():
         table.add_row(*(_plain(cell) for cell in preset_row(preset)), preset.source)
     printing_console().print(table, highlight=False, markup=False)
-    print(
+    tell(
         "\nA checkpoint is `demo`, a folder in diffusers layout, an official .safetensors file, or owner/name on the "
         "Hugging Face hub. `ltx-dist plan` says which version it is; model.version names one of these instead."
     )

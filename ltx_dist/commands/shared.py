@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ltx_dist.messages import Mistakes, clean_lines
+from ltx_dist.messages import Mistakes, tell
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -93,7 +93,7 @@ def load(
     named = [] if model is None else [f"model.checkpoint={model}"]
     config = load_config(path, [*named, *(overrides or [])], None if profile is None else profile_path(profile))
     for warning in cut_off_texts(path) if path else ():
-        print(f"ltx-dist: warning: {clean_lines(warning)}", file=sys.stderr)
+        tell(f"ltx-dist: warning: {warning}", sys.stderr)
     return config
 
 
@@ -106,8 +106,8 @@ def bad_input() -> Iterator[None]:
         raise  # also a ValueError, but about the output, not about the input
     except ValueError as error:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
-        print(f"ltx-dist: {heading}{clean_lines(str(error))}", file=sys.stderr)
+        tell(f"ltx-dist: {heading}{error}", sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        tell("stopped", sys.stderr)
         sys.exit(75)

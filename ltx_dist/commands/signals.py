@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from ltx_dist.messages import tell
 from ltx_dist.run.stop import EXIT_STOPPED, Stop
 
 LEAVE_SECONDS = 2.0
@@ -67,8 +68,9 @@ class _Signals:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 process.kill()
-        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the live view hides it
-        print(f"{show_cursor}stopped{f': {why}' if why else ''}; rerun the same command to resume", flush=True)
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?25h")  # the live view hides the cursor
+        tell(f"stopped{f': {why}' if why else ''}; rerun the same command to resume")
         os._exit(EXIT_STOPPED)
 
 

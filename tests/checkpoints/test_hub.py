@@ -165,6 +165,7 @@ def test_a_model_of_pickles_alone_is_refused_and_not_even_downloaded(model: Path
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("class_name", ["LTX2DFRPipeline", "StableDiffusionPipeline", None])
 def test_no_weights_of_another_model_are_downloaded(model: Path, tmp_path: Path, class_name: str | None) -> None:
     index = model / "model_index.json"
@@ -197,6 +198,7 @@ def test_a_text_encoder_that_is_replaced_is_not_downloaded(model: Path, tmp_path
         assert "text_encoder/model.safetensors" not in hub.gets()
 
 
+@pytest.mark.fault(25)
 def test_a_revision_may_hold_slashes(model: Path, tmp_path: Path) -> None:
     """As that of a pull request does; and it is found in the cache again."""
     with hub_stand_in.serve("someone/a-model", model) as hub:

@@ -32,6 +32,7 @@ def error(checkpoint: str | Path, text_encoder: str | Path | None = None) -> str
     return str(caught.value)
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("says", HEADS)
 def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, says: str) -> None:
     path = tmp_path / "ltx.safetensors"
@@ -39,6 +40,7 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, says: str) -> Non
     assert error(path, DEMO_MODEL).startswith(f"model.checkpoint: {path}: {says}")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("says", HEADS)
 @pytest.mark.parametrize(
     "file", ["text_encoder/model", "transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
@@ -73,6 +75,7 @@ def test_a_header_length_that_looks_like_a_pickle_is_none(tmp_path: Path) -> Non
     raise AssertionError("no header of 640 bytes was made")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -110,6 +113,7 @@ def test_a_gguf_file_that_is_there(tmp_path: Path, model: Path) -> None:
     assert "\n  transformer: GGUF, which is not supported" in error(model)
 
 
+@pytest.mark.fault(25)
 def test_a_text_encoder_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "t5xxl_fp16.safetensors"
     shutil.copy(DEMO_MODEL / "text_encoder" / "model.safetensors", path)
@@ -131,6 +135,7 @@ def test_a_text_encoder_whose_files_have_other_names(model: Path) -> None:
     assert f" is missing; {there}" in message
 
 
+@pytest.mark.fault(25)
 def test_folders_that_are_only_near_a_model(tmp_path: Path, model: Path) -> None:
     cache = tmp_path / "hub" / "models--someone--a-model" / "snapshots"
     cache.mkdir(parents=True)

@@ -221,6 +221,7 @@ def test_each_tensor_that_a_file_lacks_is_missed_by_its_header(made, version: st
             assert missing_tensors(part, names - {name}) == [name], name
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "lacking", ["transformer_blocks.1.attn2.to_v.bias", "proj_out.weight", "vae.decoder.conv_out.conv.bias"]
 )
@@ -260,6 +261,7 @@ def test_a_file_without_a_text_encoder_names_the_field(made) -> None:
         open_checkpoint(path, f"{path}-nowhere")
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_text_encoder_of_another_width_is_refused(made, tmp_path: Path, form: str) -> None:
     config = tool.sized_config("text_encoder", "tiny") | {"d_model": 64}
@@ -273,6 +275,7 @@ def test_a_text_encoder_of_another_width_is_refused(made, tmp_path: Path, form: 
     )
 
 
+@pytest.mark.fault(16)
 def test_components_of_other_widths_in_a_folder_are_refused(made, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made("0.9.5", "folder").path, tmp_path / "model"))
     tool.write_component(

@@ -83,6 +83,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("place", ["in the checkpoint", "apart"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_vocabulary_that_is_not_the_text_encoders_is_refused(checkpoint: Path, fault: str, place: str) -> None:
@@ -118,6 +119,7 @@ def test_a_vocabulary_that_is_lost_after_the_check_is_not_replaced_by_unknown_wo
         load_tokenizer(opened)
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("command", ["plan", "render", "doctor"])
 def test_every_command_refuses_a_tokenizer_without_vocabulary(checkpoint: Path, tmp_path: Path, command: str) -> None:
     unlink(checkpoint / "tokenizer")
@@ -172,6 +174,7 @@ def test_the_code_of_a_tokenizer_runs_where_it_is_trusted(
     assert (tmp_path / "marker").exists()
 
 
+@pytest.mark.fault(9)
 def test_code_of_a_checkpoint_is_refused_by_plan_and_never_run(with_code: Path, tmp_path: Path) -> None:
     """With `y` on standard input, which transformers asks for."""
     prompts = tmp_path / "prompts.txt"
@@ -200,6 +203,7 @@ def test_code_that_comes_after_the_check_is_not_run_either(
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [

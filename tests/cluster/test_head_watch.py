@@ -67,6 +67,7 @@ def test_a_cluster_that_is_there_is_left_alone(cluster: Cluster) -> None:
     assert left.lines == []
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_a_raylet_that_has_ended_is_noticed(cluster: Cluster, is_ours: bool) -> None:
     left = Left()

@@ -27,6 +27,7 @@ def render(tmp_path: Path, *arguments: str, **environment: str | None) -> tuple[
     return done.returncode, done.stderr.strip()
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     ("address", "words"),
     [
@@ -47,6 +48,7 @@ def test_an_address_is_named_after_what_gave_it(tmp_path: Path, address: str, wo
     assert code == 2 and errors.startswith("ltx-dist: --address: ") and words in errors and "RAY_ADDRESS" not in errors
 
 
+@pytest.mark.fault(28)
 def test_both_versions_are_named_where_they_differ():
     error = RuntimeError(
         "Version mismatch: The cluster was started with:\n    Ray: 2.40.0\n    Python: 3.12.1\n"
@@ -67,6 +69,7 @@ def test_the_message_about_versions_is_rays_own(monkeypatch: pytest.MonkeyPatch)
     assert why_not(caught.value).startswith("it runs Ray 2.40.0 with Python 3.12.1, and this is Ray ")
 
 
+@pytest.mark.fault(14)
 @pytest.mark.ray
 def test_a_home_without_a_place_for_the_token_is_named(tmp_path: Path):
     """A file where `.ray` would be: as little can be written as with `docker run --user 12345`, also by root."""
@@ -79,6 +82,7 @@ def test_a_home_without_a_place_for_the_token_is_named(tmp_path: Path):
     assert errors.endswith("set HOME to a folder that you can write to")
 
 
+@pytest.mark.fault(14)
 @pytest.mark.ray
 def test_a_place_for_rays_files_that_is_none_is_named(tmp_path: Path):
     taken = tmp_path / "taken"
@@ -88,6 +92,7 @@ def test_a_place_for_rays_files_that_is_none_is_named(tmp_path: Path):
     assert str(taken) in errors and errors.endswith("set RAY_TMPDIR to a folder that you can write to")
 
 
+@pytest.mark.fault(14)
 @pytest.mark.ray
 def test_a_place_for_rays_files_with_a_long_path_is_named(tmp_path: Path):
     long = tmp_path / ("d" * 100)

@@ -20,6 +20,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("moment", ["loading", "rendering"])
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_cluster_that_is_lost_exits_75_and_the_run_can_be_resumed(tmp_path: Path, part: str, moment: str):

@@ -73,6 +73,7 @@ def test_a_checkpoint_that_is_elsewhere_leaves_the_rest_to_the_cluster(prompts: 
         prepare(str(prompts), config, "/out")
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(
     ("text", "name", "clips"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from builders import RECIPE, D, E, M, V
 from fakes import make_request
 
@@ -95,6 +96,7 @@ def test_reading_weights_between_turns_is_not_standing_still():
     assert deadlines.overdue(FIRST_SECONDS + 1), "a read that never ends is one"
 
 
+@pytest.mark.fault(21)
 def test_time_that_the_driver_stood_still_counts_for_no_assignment():
     """Steps of 7 s; the driver is stopped for 100 s, in which its worker makes 14 of them."""
     deadlines = Deadlines(RECIPE)

@@ -262,6 +262,7 @@ def test_the_videos_are_not_kept():
     assert all(completion.video is None for completion in loop.completions)
 
 
+@pytest.mark.fault(21)
 def test_a_worker_is_not_called_hung_because_the_driver_was_stopped():
     """Clip c hangs; a thousand seconds in which no turn was made are not held against it."""
 

@@ -113,6 +113,7 @@ def test_an_error_of_an_override_says_what(override: str, message: str) -> None:
     assert errors(None, override) == [f"--set {override}: {message}"]
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(
     "text",
     [
@@ -137,6 +138,7 @@ def test_null_is_no_text_where_there_may_be_none() -> None:
     assert config.defaults.negative_prompt == "", "an empty negative prompt is one"
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(
     ("line", "cut"),
     [

@@ -109,6 +109,7 @@ def assert_told(out: Path, printed: str) -> None:
     assert warning.startswith(LINE)
 
 
+@pytest.mark.fault(5)
 def test_plan_counts_without_a_model(tmp_path: Path, checkpoint: Path) -> None:
     program = (
         "import sys\nfrom ltx_dist.cli import main\n"
@@ -120,6 +121,7 @@ def test_plan_counts_without_a_model(tmp_path: Path, checkpoint: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.fault(5)
 def test_a_render_reports_it_also_with_cached_embeddings(tmp_path: Path, checkpoint: Path) -> None:
     for name in ("first", "from-cache"):
         out = tmp_path / name
@@ -132,6 +134,7 @@ def test_a_render_reports_it_also_with_cached_embeddings(tmp_path: Path, checkpo
     assert "encode_text" not in stages
 
 
+@pytest.mark.fault(5)
 @pytest.mark.ray
 def test_a_render_by_ray_reports_it_too(tmp_path: Path, checkpoint: Path) -> None:
     command = [sys.executable, "-m", "ltx_dist.cli", *arguments("render", tmp_path, checkpoint)]

@@ -47,6 +47,7 @@ AS_TIMESTEPS = (
 )
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize(
     ("name", "content", "end"),
     [
@@ -65,6 +66,7 @@ def test_sigmas_are_no_timesteps_in_any_row(name: str, content: str, end: str) -
     assert str(caught.value).partition(": ")[2] == AS_TIMESTEPS
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("where", ["file", "set"])
 def test_sigmas_are_no_timesteps_in_defaults(where: str) -> None:
     Path("c.yaml").write_text(f"defaults:\n  timesteps: [{SIGMAS}]\n" if where == "file" else "")
@@ -84,6 +86,7 @@ def test_timesteps_may_end_below_one() -> None:
     assert request.timesteps == (1000.0, 500.0, 0.5)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -140,6 +143,7 @@ def test_what_only_looks_a_little_like_another_format_stays_a_prompt(
 ARRAY = '[\n  {"prompt": "a", "seed": 3},\n\n  "b",\n  {"prompt": "c"}\n]\n'
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     "text", [ARRAY, f'{{"prompts": {ARRAY}}}', '{"prompt":"a","seed":3}\n{"prompt":"b"}\n{"prompt":\n"c"}']
 )
@@ -148,6 +152,7 @@ def test_json_is_a_list_or_objects_one_after_the_other(text: str, monkeypatch: p
     assert [(request.prompt, request.seed) for request in requests] == [("a", 3), ("b", 1), ("c", 2)]
 
 
+@pytest.mark.fault(6)
 def test_a_json_list_is_read_from_standard_input_and_from_yaml_with_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [request.prompt for request in from_stdin(ARRAY, monkeypatch)] == ["a", "b", "c"]
     assert [request.prompt for request in read("p.yaml", ARRAY.replace("  ", "\t"))] == ["a", "b", "c"]
@@ -172,11 +177,13 @@ def test_a_mistake_in_json_has_its_line(text: str, message: str) -> None:
     assert any(line.startswith(f"p.json:{message}") for line in errors("p.json", text))
 
 
+@pytest.mark.fault(26)
 def test_a_json_list_called_jsonl_is_one_mistake() -> None:
     assert errors("p.jsonl", ARRAY) == ["p.jsonl:1: one JSON document, not one object per line; name the file .json"]
     assert errors("p.jsonl", '{\n "prompt": "a"\n}\n')[0].endswith("name the file .json")
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("key", "ours"),
     [
@@ -223,6 +230,7 @@ def test_names_of_other_programs_are_translated_in_a_config_too() -> None:
     ]
 
 
+@pytest.mark.fault(27)
 def test_a_table_of_pandas_or_a_spreadsheet_says_which_column_has_no_name() -> None:
     assert errors("p.csv", ",prompt,seed\n0,a red circle,7\n1,a blue square,8\n") == [
         "p.csv:1: column 1 has no name; name it or remove it (pandas: index=False)"
@@ -243,6 +251,7 @@ def test_a_whole_number_as_a_json_float_is_named_too() -> None:
     assert row_error(num_frames=9.5).startswith("num_frames: 9.5 is not a whole number; it must be at least 1")
 
 
+@pytest.mark.fault(27)
 def test_mistakes_are_counted_and_not_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     rows = ",\n".join(f'  {{"prompt_en": "thing {number}", "color_en": "red"}}' for number in range(45))
     with pytest.raises(SystemExit), bad_input():
@@ -255,6 +264,7 @@ def test_mistakes_are_counted_and_not_their_lines(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("ltx-dist: a folder is unusable")
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("encoding", "named"),
     [
@@ -275,6 +285,7 @@ def test_a_zero_in_a_file_of_utf_8_is_a_mistake_of_its_line() -> None:
     assert errors("p.txt", b"a cat\nb\0c\n") == ["p.txt:2: prompt: has the control character U+0000; remove it"]
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -289,6 +300,7 @@ def test_lines_may_end_in_a_carriage_return_alone(name: str, text: str) -> None:
     assert [request.prompt for request in read(name, text)] == ["a", "b"]
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -320,6 +332,7 @@ def test_plain_numbers_stay_numbers(text: str, value: float) -> None:
     assert config is None or config.defaults.guidance_scale == value
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -348,6 +361,7 @@ def test_a_comment_that_may_belong_to_a_prompt_is_warned_of() -> None:
     ]
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize(
     ("prompt", "part", "kind"),
     [

@@ -44,6 +44,7 @@ def test_equal_frames_give_equal_files() -> None:
     assert len({encode(moving_square()).mp4_sha256 for _ in range(20)}) == 1
 
 
+@pytest.mark.fault(22)
 @pytest.mark.skipif(sys.platform != "linux", reason="files in memory are a thing of Linux")
 def test_a_temporary_folder_that_is_full_or_gone_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     there = encode(moving_square()).mp4_sha256

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import av
 import numpy as np
+import pytest
 from builders import make_request
 
 from ltx_dist.media.mp4 import encode_video
@@ -27,6 +28,7 @@ def mp4(tags: dict[str, str]) -> bytes:
     ).mp4
 
 
+@pytest.mark.fault(29)
 def test_the_comment_is_one_flat_json_with_every_setting():
     told = json.loads(clip_tags(REQUEST, "Lightricks/LTX-Video-0.9.7-dev@abc", "key")["comment"])
     assert (told["prompt"], told["seed"], told["num_frames"]) == (REQUEST.prompt, 7, 9)

@@ -46,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("command", ["timeline", "report", "trace", "verify"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(places(RECORD)), odd=ODD)

@@ -129,6 +129,7 @@ def test_a_batch_without_trouble_ends_in_few_words() -> None:
     assert re.fullmatch(r"1 clip: 1 done, in \d+ s", printed(console).splitlines()[-1])
 
 
+@pytest.mark.fault(10)
 def test_names_and_errors_cannot_steer_the_terminal() -> None:
     console, clock = Console(file=io.StringIO(), width=80), Clock()
     view = plain(console, Tally(RECIPE, 2, 0, clock), clock)

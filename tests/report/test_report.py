@@ -132,6 +132,7 @@ def test_clips_have_their_own_settings_and_what_all_share_is_said_once(tmp_path:
     assert stages["denoise"] == [data["workers"].index("gpu-1"), 1.0]
 
 
+@pytest.mark.fault(29)
 def test_bars_are_in_seconds_with_shades_in_turns_on_each_lane(tmp_path: Path) -> None:
     page = Elements(render_page(make_folder(tmp_path, ["a", "b", "c"])))
     assert page.timeline["names"] == ["a", "b", "c"]

@@ -22,6 +22,7 @@ ROW = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -14,6 +14,7 @@ import pytest
 from ltx_dist.report import live_page
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_has_no_exit_code_until_it_ends(tmp_path: Path, signum: signal.Signals) -> None:
     out = tmp_path / "out"

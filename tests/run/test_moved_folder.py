@@ -21,6 +21,7 @@ def put_another_in_place(out: Path) -> None:
     (out / "clip.mp4").write_bytes(b"theirs")
 
 
+@pytest.mark.fault(7)
 def test_nothing_is_written_or_removed_in_the_folder_that_took_its_place(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with folder_lock(out) as held:
@@ -52,6 +53,7 @@ def test_a_rename_back_is_the_same_folder(tmp_path: Path) -> None:
     assert isinstance(held, HeldFolder) and (out / "clip.mp4").read_bytes() == b"ours"
 
 
+@pytest.mark.fault(7)
 def test_a_run_whose_folder_was_renamed_ends_with_74_and_leaves_the_other_run_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     rows = [{"prompt": f"a {n}", "name": f"c{n}", "num_inference_steps": 4} for n in range(200)]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import pytest
 from rich.console import Console
 
 from ltx_dist.api.planning import plan_of
@@ -53,6 +54,7 @@ def unlike_clips(path: Path, number: int) -> Path:
     return path
 
 
+@pytest.mark.fault(24)
 def test_a_further_unlike_clip_adds_little_work_to_a_plan(tmp_path: Path) -> None:
     # Beyond 1000 clips a sample is simulated.
     short, long = unlike_clips(tmp_path / "short.jsonl", 1100), unlike_clips(tmp_path / "long.jsonl", 1500)

@@ -115,6 +115,7 @@ def test_a_spool_leaves_alone_what_is_no_file_of_its_own(tmp_path: Path, kind: s
     assert [path.name for path in spool.iterdir()] == ["clip.safetensors"]
 
 
+@pytest.mark.fault(8)
 def test_a_spool_that_is_a_link_deletes_nothing_where_it_leads(tmp_path: Path) -> None:
     outside = tmp_path / "models"
     outside.mkdir()
@@ -170,6 +171,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_verify_report_and_timeline_end_and_say_what_is_wrong(rendered: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
@@ -191,6 +193,7 @@ def test_verify_report_and_timeline_end_and_say_what_is_wrong(rendered: Path, tm
         assert ended.returncode == expected and "Traceback" not in ended.stderr, (command, ended.stderr)
 
 
+@pytest.mark.fault(12)
 def test_rendering_goes_round_what_is_in_its_way(rendered: Path, tmp_path: Path) -> None:
     """Another's folder that ends in .json is none of ours; a FIFO by a clip's name is replaced by the clip."""
     out = tmp_path / "out"
@@ -212,6 +215,7 @@ def test_a_folder_by_a_clips_name_ends_a_run_before_it_renders(rendered: Path, t
     assert "free space" not in done.stdout
 
 
+@pytest.mark.fault(8)
 def test_a_mark_that_is_a_link_makes_nothing_outside(rendered: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(rendered / "out", out)
@@ -229,6 +233,7 @@ TRICKS = {
 }
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_clip_that_is_no_mp4_opens_no_other_file_and_no_port(rendered: Path, trick: str) -> None:
     from ltx_dist.media.mp4 import check_video

@@ -118,6 +118,7 @@ def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, check
     assert names(memory) == [*CLIPS, *RUN_FILES]
 
 
+@pytest.mark.fault(23)
 def test_other_content_of_the_same_size_and_older_than_its_sidecar_is_noticed(
     s3: str, checkpoint: Path, tmp_path: Path
 ) -> None:

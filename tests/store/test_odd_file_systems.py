@@ -26,6 +26,7 @@ def failing(number: int) -> Callable[..., Any]:
     return call
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL])
 def test_a_file_stands_for_a_lock_where_there_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -69,6 +70,7 @@ def test_an_error_of_a_lock_that_means_trouble_is_one(tmp_path: Path, monkeypatc
         pass
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
 def test_a_folder_that_cannot_be_synced_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -101,6 +103,7 @@ def test_without_hard_links_a_clip_is_published_once(
     assert (tmp_path / "x").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [

@@ -30,6 +30,7 @@ def printed(code: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.fault(1)
 def test_a_worker_makes_the_first_calls_before_it_loads_anything():
     """-1 in oneMKL's variable: the next call chooses the kernels, in however many threads it is made."""
     code = (
@@ -53,6 +54,7 @@ def test_a_worker_makes_the_first_calls_before_it_loads_anything():
     assert printed(code) == "-1\nTrue"
 
 
+@pytest.mark.fault(1)
 @pytest.mark.slow
 def test_first_calls_in_two_threads_differ_without_the_cure_and_never_with_it():
     """Half of them did, on two cores; so many are made that chance does not decide."""
