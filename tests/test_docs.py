@@ -96,3 +96,25 @@ def test_files_of_the_repository_that_are_named_exist(page: Path) -> None:
         r"(?<![\w/.-])((?:launch|tools|benchmarks|docs|configs|tests)/[\w./-]*\w)", page.read_text("utf-8")
     ):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+PROMISES = {
+    "README.md": ("Why not a loop around a diffusers pipeline?\n", "\n\n"),
+    "SECURITY.md": ("## What `ltx_dist` defends\n", "\n## "),
+}
+"""Where the list of each page begins and ends."""
+
+
+@pytest.mark.parametrize("page", PROMISES)
+def test_each_promise_names_a_test_that_exists(page: str) -> None:
+    begin, end = PROMISES[page]
+    section = (ROOT / page).read_text("utf-8").partition(begin)[2].partition(end)[0]
+    promises = re.split(r"^- ", section, flags=re.MULTILINE)[1:]
+    assert len(promises) >= 5
+    tests = {path: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    functions = {name for text in tests.values() for name in re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)}
+    for promise in promises:
+        named = re.findall(r"`(?:tests/[\w/]*/)?(test_\w+)(\.py)?`", promise)
+        assert named, f"{page}: no test is named by: {promise}"
+        for name, is_file in named:
+            assert is_file or name in functions, f"{page}: {name}"  # files: test_files_of_the_repository_...
