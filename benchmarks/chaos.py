@@ -2,7 +2,9 @@
 
     python benchmarks/chaos.py [NAME...]     all of them, in under 30 minutes on 2 cores; or those named
 
-Short forms of most run in the tests. Only processes that a proof started are ever killed, by their id.
+`renamed` and `hostile-folders`: output folders that are renamed under a run, or hold what is not ours, for every command.
+`cluster`: a driver that is stopped for 100 s, and GCS, raylet or head killed in the middle; `python
+benchmarks/chaos_cluster.py stopped` runs one of its parts. Short forms of most run in the tests. Only processes that a proof started are ever killed, by their id.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ SIDE_BY_SIDE: Proofs = {
     "hostile": ["-m", "pytest", "-q", "--no-header", "--durations=0", "--durations-min=60", *HOSTILE],
     "ray-ends": [str(HERE / "chaos_ray.py"), "node", "driver", "hang"],
     "stop": [str(HERE / "chaos_stop.py")],
+    "renamed": [str(HERE / "chaos_folders.py"), "renamed"],
+    "hostile-folders": [str(HERE / "chaos_folders.py"), "hostile"],
     "nodes": [str(HERE / "chaos_nodes.py")],
     "cluster": [str(HERE / "chaos_cluster.py")],
     "storage": [str(HERE / "chaos_storage.py")],

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,8 +66,11 @@ def render_command(prompts: Path, out: Path, checkpoint: Path, *more: str) -> li
     return ["render", str(prompts), "-o", str(out), *(word for s in settings for word in ("--set", s)), *more]
 
 
-def start(arguments: Sequence[str], log: Path) -> int:
-    """The process id of a child that does what `ltx-dist` does with these arguments; it prints into `log`."""
+def start(arguments: Sequence[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """The process id of a child that does what `ltx-dist` does with these arguments; it prints into `log`.
+
+    prepare: called in the child before.
+    """
     child = os.fork()
     if child:
         return child
@@ -78,6 +81,7 @@ def start(arguments: Sequence[str], log: Path) -> int:
         os.dup2(descriptor, 2)
         from ltx_dist.cli import app
 
+        prepare()
         app(list(arguments))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
