@@ -2,9 +2,10 @@
 
     python benchmarks/chaos.py [NAME...]     all of them, in under 30 minutes on 2 cores; or those named
 
-`renamed` and `hostile-folders`: output folders that are renamed under a run, or hold what is not ours, for every command.
-`cluster`: a driver that is stopped for 100 s, and GCS, raylet or head killed in the middle; `python
-benchmarks/chaos_cluster.py stopped` runs one of its parts. Short forms of most run in the tests. Only processes that a proof started are ever killed, by their id.
+`renamed` and `hostile-folders`: output folders that are renamed under a run, and folders full of what is not ours, for
+every command. `cluster`: a driver that stands still for 100 s, and GCS, raylet or head killed in the middle of a run;
+`python benchmarks/chaos_cluster.py stopped` runs one of its parts. Short forms of most run in the tests. Only processes
+that a proof started are ever killed, by their id.
 """
 
 from __future__ import annotations

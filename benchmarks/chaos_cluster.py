@@ -13,13 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from disturbed import is_publishing, record
 from forked import ROOT, digests, render_command, save_checkpoint, write_prompts
+from processes import ACTOR, titled
 from proofs import run_proofs
 from raylets import raylets
 
@@ -148,19 +151,41 @@ def other_nodes(bench: Bench) -> str:
 
 
 def stopped_driver(bench: Bench) -> str:
-    """The driver stands still (SIGSTOP) longer than any hang limit; its workers are not called hung when it resumes."""
-    still = LEAST_SECONDS + 10
+    """The driver stands still (SIGSTOP) for 100 s while a step takes 7 s; no worker is called hung when it resumes."""
+    still, step = LEAST_SECONDS + 40, 7.0
 
     def act(driver: int) -> None:
+        is_over = threading.Event()
+        slow = threading.Thread(target=slow_down, args=(list(titled(ACTOR, driver)), step, is_over))
+        slow.start()
         os.kill(driver, signal.SIGSTOP)
         time.sleep(still)
         os.kill(driver, signal.SIGCONT)
+        time.sleep(LEAST_SECONDS / 2)
+        is_over.set()
+        slow.join()
 
     code, _, said = bench.disturb("stopped", ["--executor", "ray"], "rendering", act)
     assert code == 0 and digests(bench.root / "stopped") == bench.expected, said
     failures = [event for event in record(bench.root / "stopped")["events"] if event.get("failure")]
     assert not failures, failures
-    return f"stopped for {still:.0f} s: no worker ended, no clip charged, equal hashes"
+    return f"stopped for {still:.0f} s with steps of {step:.0f} s: no worker ended, no clip charged, equal hashes"
+
+
+def slow_down(workers: Sequence[int], step: float, is_over: threading.Event) -> None:
+    """Let workers compute for moments only, so that a step of this small model takes `step` seconds."""
+    while not is_over.is_set():
+        send(workers, signal.SIGCONT)
+        time.sleep(0.02)
+        send(workers, signal.SIGSTOP)
+        is_over.wait(step)
+    send(workers, signal.SIGCONT)
+
+
+def send(workers: Sequence[int], what: signal.Signals) -> None:
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 def until(is_so: Callable[[], bool]) -> None:

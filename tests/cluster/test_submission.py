@@ -118,7 +118,7 @@ def test_a_model_elsewhere_may_be_of_either_family(row: dict[str, object], versi
     ("row", "version", "message"),
     [
         ({"audio_guidance_scale": 4.0, "height": 130}, "auto", "^prompts:1: height: 130 is not a multiple of 32"),
-        ({"audio_guidance_scale": 4.0}, "0.9.5", "audio_guidance_scale: is of LTX-2"),
+        ({"audio_guidance_scale": 4.0}, "0.9.5", "audio_guidance_scale: is only for LTX-2"),
         ({"num_frames": 1201}, "2.3", "1201 at 24 per second are more than 20 seconds"),
         ({"loras": ["/elsewhere/style.safetensors"]}, "auto", "prompts:1: loras: cannot be checked, as the model's"),
     ],
