@@ -18,7 +18,7 @@ case "${1:-}" in fast | model | system | chaos) tier=$1; shift ;; esac
 if [ "$tier" = fast ]; then
   launch/setup.sh fast
   begin=$SECONDS status=0
-  .venv-fast/bin/python -m pytest --tier fast "$@" || status=$?
+  .venv-fast/bin/python -m pytest --tier fast --numprocesses auto --maxprocesses 4 --dist worksteal "$@" || status=$?
   echo "test: the tier fast took $((SECONDS - begin)) s"
   exit "$status"
 fi
@@ -45,6 +45,7 @@ if [ -n "$tier" ]; then exec .venv/bin/python -m pytest --tier "$tier" "$@"; fi
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/pyright --pythonpath .venv/bin/python
-# Two at a time, a file by one process: while one waits for Ray or a browser, the other computes.
-[ $# -gt 0 ] || set -- -m 'not chaos' --numprocesses 2 --dist loadfile
+# Two at a time, a file by one process: while one waits for Ray or a browser, the other computes. The files come in the
+# order of tests/conftest.py, the longest first, and not by their number of tests.
+[ $# -gt 0 ] || set -- -m 'not chaos' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 exec .venv/bin/python -m pytest "$@"

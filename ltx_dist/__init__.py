@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ltx_dist.engine.failures import SystemicError
     from ltx_dist.engine.workers import WorkersLostError
     from ltx_dist.inputs.config import RenderConfig
-    from ltx_dist.store.files import OutputError
+    from ltx_dist.store.output_errors import OutputError
 
 __version__ = "0.1.0"
 
@@ -25,7 +25,7 @@ _HOMES = {
     "plan": "api.planning", "Plan": "api.planning", "Layout": "api.planning",
     "clips": "api.clip", "Clip": "api.clip",
     "Renderer": "api.renderer", "RenderConfig": "inputs.config",
-    "InputError": "api.errors", "OutputError": "store.files",
+    "InputError": "api.errors", "OutputError": "store.output_errors",
     "WorkerStartError": "engine.executor", "SystemicError": "engine.failures", "WorkersLostError": "engine.workers",
 }  # fmt: skip
 """The module of each public name, imported when the name is first used."""

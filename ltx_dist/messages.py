@@ -1,4 +1,4 @@
-"""Wording of messages: given values, counts, and several errors reported together."""
+"""Wording of messages: given values, counts, sizes, durations, and several errors reported together."""
 
 from __future__ import annotations
 
@@ -38,6 +38,25 @@ def printable(text: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 clip`, `2 clips`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size(num_bytes: float) -> str:
+    """`12.3 GB`, `4.5 MB`."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def duration(seconds: float, below_a_minute: str = ".0f") -> str:
+    """`12 s`, `2 min 05 s`, `3 h 07 min`. below_a_minute: format of the number of seconds."""
+    if seconds < 60:
+        return f"{seconds:{below_a_minute}} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type; some servers' errors continue with a web page."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0][:300]
 
 
 def clean(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiers
-from tiers import HEAVY, TIERS, tier_of
+from tiers import HEAVY, LONGEST, TIERS, tier_of
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
@@ -52,7 +52,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks each test with its tier, and selects those of the tier that is asked for.
+    """Marks each test with its tier, selects those of the tier that is asked for, and puts the longest files first.
 
     Tests marked gpu need a CUDA device; torch is asked only if there are any.
     """
@@ -65,6 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         others = [item for item in items if not item.get_closest_marker(wanted)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item.get_closest_marker(wanted)]
+    first = {TESTS / name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(LONGEST)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

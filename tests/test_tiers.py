@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tiers import HEAVY, TIER_OF, tier_of
+from tiers import HEAVY, LONGEST, TIER_OF, tier_of
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -27,6 +27,8 @@ def test_every_tier_names_a_place_that_exists():
         path, _, name = place.partition("::")
         assert (TESTS / path).exists(), place
         assert not name or f"def {name}(" in (TESTS / path).read_text("utf-8"), place
+    for path in LONGEST:
+        assert (TESTS / path).is_file(), path
 
 
 def test_the_longest_path_counts():

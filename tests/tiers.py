@@ -17,6 +17,13 @@ TIERS: dict[Tier, str] = {
 HEAVY = ("torch", "ray", "diffusers", "transformers", "accelerate", "peft")
 """What no test of the tier fast can import."""
 
+LONGEST = (
+    "cluster/test_cluster.py", "test_benchmarks_gpu.py", "cluster/test_ray_executor.py", "cluster/test_ray_job.py",
+    "run/test_decode.py", "run/test_recovery.py", "run/test_embedding_reuse.py", "run/test_another_recipe.py",
+    "test_signals.py", "test_streams.py", "test_cli.py", "test_recipes.py", "doctor/test_doctor.py",
+)  # fmt: skip
+"""Files that take longest, which run first: with several processes, none is to wait in the end for one of them."""
+
 examples_share = 1.0
 """Of the examples of long property tests, how many to draw; the tier fast draws fewer."""
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ltx_dist.api.errors import input_errors
 from ltx_dist.store.clip_names import clip_names
-from ltx_dist.store.files import output_errors
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.output import Output, open_output
+from ltx_dist.store.output_errors import output_errors
 
 if TYPE_CHECKING:
     import numpy as np

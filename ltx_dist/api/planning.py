@@ -11,6 +11,7 @@ from typing import Any
 from ltx_dist.api.errors import input_errors
 from ltx_dist.api.inputs import Config, Prompts, batch_of
 from ltx_dist.checkpoints.hub_headers import fetch_headers
+from ltx_dist.messages import duration
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import local_inventory, with_described
 from ltx_dist.planning.planner import Forecast
@@ -58,7 +59,13 @@ class Plan:
     def _rows(self) -> list[tuple[str, ...]]:
         head = ("layout", "workers", "makespan", "clips/hour", "bound")
         return [head] + [
-            (one.name, str(len(one.workers)), duration(one.seconds), f"{one.clips_an_hour:.4g}", duration(one.bound))
+            (
+                one.name,
+                str(len(one.workers)),
+                duration(one.seconds, ".3g"),
+                f"{one.clips_an_hour:.4g}",
+                duration(one.bound, ".3g"),
+            )
             for one in self.layouts
         ]
 
@@ -96,15 +103,6 @@ def plan_of(batch: Batch, inventory: Inventory | None = None) -> Plan:
         wishes = batch.config.placement
         inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
     return Plan(batch, inventory, tuple(batch.forecasts(inventory)))
-
-
-def duration(seconds: float) -> str:
-    """`0.123 s`, `2 min 05 s`, `3 h 07 min`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def _layout(forecast: Forecast) -> Layout:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltx_dist.messages import first_line
+
 _NAME = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w-][\w.-]*(/[\w-][\w.-]*)*))?", re.ASCII
 )
@@ -71,10 +73,9 @@ def fetch_snapshot(name: str, files: Sequence[str], field: str) -> Snapshot:
             "copy the cache, or give a folder"
         ) from None
     except HfHubHTTPError as error:
-        said = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{field}: {name}: no such folder, and the hub refused it ({said}); check the name and the commit, "
-            f"and run `hf auth login` for a gated model"
+            f"{field}: {name}: no such folder, and the hub refused it ({first_line(error)}); check the name and "
+            f"the commit, and run `hf auth login` for a gated model"
         ) from None
     except OSError as error:
         raise ValueError(f"{field}: {name}: cannot be kept in {constants.HF_HUB_CACHE}: {error}; free space") from None

@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ltx_dist.checkpoints.hub import Snapshot, fetch_snapshot
+from ltx_dist.messages import first_line
 from ltx_dist.user_cache import user_cache
 
 
@@ -60,8 +61,9 @@ def _header(name: str, file: str, field: str) -> dict[str, object]:
     try:
         found = HfApi().parse_safetensors_file_metadata(repository, file, revision=commit)
     except Exception as error:  # noqa: BLE001 (of the hub, of the network, or of the file: it says which)
-        said = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{field}: {name}: the header of {file} cannot be read ({said}); try again") from None
+        raise ValueError(
+            f"{field}: {name}: the header of {file} cannot be read ({first_line(error)}); try again"
+        ) from None
     tensors: dict[str, object] = {
         key: {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": list(info.data_offsets)}
         for key, info in found.tensors.items()

@@ -33,7 +33,6 @@ class LoraLayer:
     b: str
     rank: int
     alpha: float | None = None
-    alpha_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ def _layer(parts: Mapping[str, str], header: Header, path: Path, metadata: Mappi
     alpha = metadata.get("alpha_pattern", {}).get(layer, metadata.get("lora_alpha"))
     if "alpha" in parts:
         alpha = _scalar(path, parts["alpha"])
-    return LoraLayer(parts["a"], parts["b"], rank, None if alpha is None else float(alpha), parts.get("alpha"))
+    return LoraLayer(parts["a"], parts["b"], rank, None if alpha is None else float(alpha))
 
 
 def _scalar(path: Path, key: str) -> float:

@@ -17,6 +17,7 @@ from requests import RequestException
 from ltx_dist.cluster.job_server import JobServer
 from ltx_dist.cluster.submission import ENVIRONMENT, STOP_WAIT_SECONDS, Submission
 from ltx_dist.cluster.token import refused
+from ltx_dist.messages import first_line
 
 EXIT_INTERNAL = 1
 EXIT_STOPPED = 75
@@ -44,7 +45,7 @@ def connect(server: JobServer) -> JobSubmissionClient:
     except AuthenticationError:
         raise refused(server.address) from None
     except LOST as error:
-        raise ValueError(f"{server.address}: {_first_line(error)}") from None
+        raise ValueError(f"{server.address}: {first_line(error)}") from None
 
 
 def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:
@@ -67,7 +68,7 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
                 runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT)},
             )
     except LOST as error:
-        raise ValueError(f"the cluster rejected the job: {_first_line(error)}{_remedy(error)}") from None
+        raise ValueError(f"the cluster rejected the job: {first_line(error)}{_remedy(error)}") from None
     return submission_id, True
 
 
@@ -86,7 +87,7 @@ def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:
     try:
         jobs = client.list_jobs()
     except LOST as error:
-        raise ValueError(f"the cluster does not list its jobs: {_first_line(error)}") from None
+        raise ValueError(f"the cluster does not list its jobs: {first_line(error)}") from None
     ours = [job for job in jobs if str(job.submission_id).startswith("ltx-")]
     return sorted((job for job in ours if job.type is JobType.SUBMISSION), key=lambda job: job.start_time or 0)
 
@@ -96,7 +97,7 @@ def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
     try:
         return client.get_job_info(submission_id)
     except (RequestException, ConnectionError) as error:
-        raise ValueError(f"no answer from the cluster: {_first_line(error)}") from None
+        raise ValueError(f"no answer from the cluster: {first_line(error)}") from None
     except RuntimeError:
         raise ValueError(f"no job {submission_id} on this cluster; `ltx-dist status` lists them") from None
 
@@ -127,7 +128,7 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
             raise  # our own pipe: nobody reads our output
         except LOST as error:
             if time.monotonic() - heard > SILENCE_SECONDS:
-                raise LostContactError(_first_line(error)) from None
+                raise LostContactError(first_line(error)) from None
         else:
             heard = time.monotonic()
             if job.status.is_terminal():
@@ -149,7 +150,7 @@ def stop(client: JobSubmissionClient, submission_id: str) -> JobDetails:
                 raise LostContactError(f"{submission_id} is still {job.status.value}")
             time.sleep(POLL_SECONDS)
     except LOST as error:
-        raise LostContactError(_first_line(error)) from None
+        raise LostContactError(first_line(error)) from None
     return job
 
 
@@ -164,7 +165,3 @@ def exit_code(job: JobDetails) -> int:
     if code is None:
         return EXIT_INTERNAL
     return code if code >= 0 else 128 - code
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -105,9 +105,9 @@ def fetched(out: Output) -> Iterator[Path]:
 @contextmanager
 def opened_output(folder: str) -> Iterator[Output]:
     """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder."""
-    from ltx_dist.store.files import OutputError, output_errors
     from ltx_dist.store.lock import folder_lock
     from ltx_dist.store.output import open_output
+    from ltx_dist.store.output_errors import OutputError, output_errors
 
     out = open_output(folder)
     try:

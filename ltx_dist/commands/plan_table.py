@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ltx_dist.api.planning import Plan, duration
+from ltx_dist.api.planning import Plan
 from ltx_dist.inputs.variants import summary
-from ltx_dist.messages import count, tell
+from ltx_dist.messages import count, duration, tell
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
@@ -121,9 +121,9 @@ def _layouts_table(found: Sequence[Forecast]) -> Table:
         table.add_row(
             one.placement.layout,
             str(len(one.placement.workers)),
-            duration(one.seconds),
+            duration(one.seconds, ".3g"),
             f"{one.clips_an_hour:.4g}",
-            duration(one.bound.seconds),
+            duration(one.bound.seconds, ".3g"),
             one.bound.by,
             _busy(one),
         )

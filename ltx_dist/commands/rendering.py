@@ -27,8 +27,8 @@ def run_command(
     from ltx_dist.report.event_log import EventLog
     from ltx_dist.run.run import render_batch
     from ltx_dist.run.session import say
-    from ltx_dist.store.files import OutputError
     from ltx_dist.store.lock import check_platform
+    from ltx_dist.store.output_errors import OutputError
 
     check_platform()
     console = lasting_console()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.messages import Mistakes, tell
+from ltx_dist.run.stop import EXIT_BAD_INPUT, EXIT_STOPPED
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -107,7 +108,7 @@ def bad_input() -> Iterator[None]:
     except ValueError as error:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
         tell(f"ltx-dist: {heading}{error}", sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         tell("stopped", sys.stderr)
-        sys.exit(75)
+        sys.exit(EXIT_STOPPED)

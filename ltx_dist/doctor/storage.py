@@ -44,7 +44,7 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
         what, _, remedy = mistake.partition("; ")
         yield failure("checkpoint", what, remedy)
     if "bytes" in found:
-        sizes = ", ".join(f"{component} {_size(size)}" for component, size in found["bytes"].items())
+        sizes = ", ".join(f"{component} {size(size)}" for component, size in found["bytes"].items())
         yield ok("checkpoint", f"{name}: {found['version']}, complete: {sizes}")
 
 
@@ -90,10 +90,6 @@ def _check_store(url: str) -> Iterator[Finding]:
         yield warning("output", text, "clips may have to wait for uploads; a bucket in the same region is faster")
     else:
         yield ok("output", text)
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _nearest_folder(path: Path) -> Path:

@@ -179,17 +179,6 @@ def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
     return found
 
 
-def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int, int]) -> float:
-    """Decoded pixels, overlaps counted as often as they are decoded, over the clip's: 1.0 without tiling."""
-    spatial, temporal = ratios
-    frames = (request.num_frames - 1) // temporal + 1
-    height, width = (side // spatial for side in request.decoded_size)
-    decoded = decoded_frames(frames, tiling.tile_frames, temporal)
-    for side in (height, width):
-        decoded *= decoded_side(side, tiling.tile_size, spatial)
-    return decoded / (frames * height * width)
-
-
 @cache
 def decoded_frames(frames: int, tile_frames: int | None, ratio: int) -> int:
     """Latent frames decoded in tiles, of this many in all; overlaps count as often as they are decoded."""

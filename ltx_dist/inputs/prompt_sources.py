@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from ltx_dist.media.sources import first_line
+from ltx_dist.messages import first_line
 
 MAX_FILE_BYTES = 64 << 20
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltx_dist.messages import first_line
 from ltx_dist.user_cache import user_cache
 
 MAX_BYTES = 16 << 30
@@ -129,8 +130,3 @@ def _copy(url: str, file: Any) -> str:
     if not size:
         raise ValueError(f"{url}: empty; write it again")
     return digest.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; some stores' errors continue with a web page."""
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

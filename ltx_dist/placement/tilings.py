@@ -21,8 +21,8 @@ SMALLEST_TILE_FRAMES = 16
 class TilingCosts:
     """The work of decoding these requests in tiles over that in one piece, for one tiling after the other.
 
-    It is the mean of `working_sets.tiling_cost`, weighted by pixels. What tiles add in space is summed once per tile
-    size and number of frames, so that hundreds of tilings do not look at every request again.
+    It is the mean of what each clip decodes over what it has, weighted by pixels. What tiles add in space is summed
+    once per tile size and number of frames, so that hundreds of tilings do not look at every request again.
     """
 
     def __init__(self, shapes: Iterable[RenderRequest], ratios: tuple[int, int]) -> None:

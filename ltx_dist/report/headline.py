@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ltx_dist.messages import count
+from ltx_dist.messages import count, duration
 from ltx_dist.report.clips import Clip
-from ltx_dist.report.tally import duration, rate_text
+from ltx_dist.report.tally import rate_text
 
 
 def headline(record: Mapping[str, Any] | None, clips: Sequence[Clip], makespan_seconds: float) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ltx_dist.messages import clean
+from ltx_dist.messages import clean, duration
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.planning.pace import Pace
@@ -135,14 +135,6 @@ def rate_text(clips_an_hour: float) -> str:
 def _number(seconds: float) -> str:
     digits = 2 if seconds < 0.095 else 1 if seconds < 9.95 else 0
     return f"{seconds:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def precise_duration(seconds: float) -> str:

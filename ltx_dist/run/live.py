@@ -23,7 +23,7 @@ from ltx_dist.run.crew import Crew
 from ltx_dist.run.session import Session
 from ltx_dist.scheduling.batching import batch_key
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.store.files import output_errors
+from ltx_dist.store.output_errors import output_errors
 from ltx_dist.store.publisher import Publisher
 from ltx_dist.store.publishing import PublishingThread
 

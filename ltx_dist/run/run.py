@@ -26,10 +26,11 @@ from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 from ltx_dist.run.session import Session
 from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED, Stop
 from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder
-from ltx_dist.store.files import INTERNAL, OutputError, output_errors, write_atomically
+from ltx_dist.store.files import INTERNAL, write_atomically
 from ltx_dist.store.kept_config import write_settings
 from ltx_dist.store.lock import check_platform, folder_lock
 from ltx_dist.store.output import Output
+from ltx_dist.store.output_errors import OutputError, output_errors
 from ltx_dist.store.publisher import Publisher
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 
 from ltx_dist.pipeline.payloads import StageOutput
-from ltx_dist.store.files import output_errors
+from ltx_dist.store.output_errors import output_errors
 
 MAX_WAITING = 16
 """Maximum number of outputs in memory that wait for a slow disk; a stop has to write them all."""

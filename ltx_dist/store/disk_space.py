@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltx_dist.messages import size
 from ltx_dist.pipeline.request import RenderRequest
 
 BITS_A_PIXEL = 1.0
@@ -35,7 +36,7 @@ def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
     if mp4s + spool <= free:
         return None
     return (
-        f"the output may not fit: an estimated {_size(mp4s)} of clips and {_size(spool)} of latents, and {_size(free)} "
+        f"the output may not fit: an estimated {size(mp4s)} of clips and {size(spool)} of latents, and {size(free)} "
         f"free in {folder}; if it fills up, the run ends with exit code 74, and a rerun resumes once there is space"
     )
 
@@ -44,7 +45,3 @@ def spool_peak(sizes: Sequence[int], at_a_time: int, keeps_all: bool, limit: flo
     """Bytes of latents on disk at most: of all clips, or of the largest that are between denoising and publishing."""
     largest = sorted(sizes, reverse=True)[: None if keeps_all else at_a_time]
     return min(float(sum(largest)), limit)
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

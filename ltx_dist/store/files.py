@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltx_dist.store.output_errors import NO_ROOM
+
 INTERNAL = ".ltx-dist"
 """The folder of internal files in every output folder."""
 
@@ -27,43 +29,6 @@ NO_HARD_LINKS = frozenset(
 
 NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 """Errors of file systems that cannot sync a folder: CIFS, VirtualBox's, drvfs."""
-
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-IN_THE_WAY = frozenset({errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY})
-NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-
-
-class OutputError(Exception):
-    """The output folder cannot be written: full, read-only or gone. What was published stays.
-
-    remedy: what the user can do about it.
-    """
-
-    def __init__(self, message: str, remedy: str = "choose another output, or repair this one") -> None:
-        super().__init__(message)
-        self.remedy = remedy
-
-
-@contextmanager
-def output_errors() -> Iterator[None]:
-    """Tell these apart from every other OSError, a checkpoint that cannot be read or a lost connection."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise OutputError(f"{where}{error.strerror or error}", _remedy(error.errno)) from error
-
-
-def _remedy(number: int | None) -> str:
-    if number in NO_ROOM:
-        return "free space, or choose another output"
-    if number in IN_THE_WAY:
-        return "move away what is in the way, or choose another output"
-    if number in NO_PERMISSION:
-        return "make it writable, or choose another output"
-    if number == errno.ESTALE:
-        return "leave the folder where it is while a run writes to it"
-    return "choose another output, or repair this one"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,9 @@ from fsspec.core import url_to_fs
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from ltx_dist.pipeline.work import Completion, RenderResult
-from ltx_dist.store.files import (
-    OutputError,
-    clear_folder,
-    flat,
-    make_folder,
-    remove_file,
-    to_json,
-    write_atomically,
-    write_mark,
-)
+from ltx_dist.store.files import clear_folder, flat, make_folder, remove_file, to_json, write_atomically, write_mark
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
+from ltx_dist.store.output_errors import OutputError
 from ltx_dist.store.publisher import RESERVED_NAMES
 
 REQUIREMENTS = {"s3": "s3fs>=2025.3", "gs": "gcsfs>=2025.3", "gcs": "gcsfs>=2025.3"}

@@ -8,7 +8,7 @@ from threading import Thread
 from types import TracebackType
 
 from ltx_dist.pipeline.work import RenderResult
-from ltx_dist.store.files import OutputError
+from ltx_dist.store.output_errors import OutputError
 
 MAX_WAITING = 4
 """Maximum number of finished clips in memory that wait for a slow disk; a stop has to write them all."""

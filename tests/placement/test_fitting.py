@@ -14,7 +14,7 @@ from ltx_dist.estimates.parameters import (
     transformer_parameters,
     vae_decoder_parameters,
 )
-from ltx_dist.estimates.working_sets import decode_bytes, largest_to_decode, tiling_cost
+from ltx_dist.estimates.working_sets import decode_bytes, decoded_frames, decoded_side, largest_to_decode
 from ltx_dist.models.ltx_video.estimates import stage_memory, weight_bytes
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Storage
@@ -161,6 +161,17 @@ def random_shapes(number: int) -> list[RenderRequest]:
     return [
         request(32 * rng.randint(2, 48), 32 * rng.randint(2, 48), 8 * rng.randint(0, 40) + 1) for _ in range(number)
     ]
+
+
+def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int, int]) -> float:
+    """Decoded pixels, overlaps counted as often as they are decoded, over the clip's: 1.0 without tiling."""
+    spatial, temporal = ratios
+    frames = (request.num_frames - 1) // temporal + 1
+    height, width = (side // spatial for side in request.decoded_size)
+    decoded = decoded_frames(frames, tiling.tile_frames, temporal)
+    for side in (height, width):
+        decoded *= decoded_side(side, tiling.tile_size, spatial)
+    return decoded / (frames * height * width)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 30, 100])

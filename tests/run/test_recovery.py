@@ -23,7 +23,7 @@ from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.store.artifacts import ArtifactStore, saved_requests
 from ltx_dist.store.background_writer import BackgroundWriter
-from ltx_dist.store.files import OutputError
+from ltx_dist.store.output_errors import OutputError
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
 TAKES_TIMESTEPS = Checkpoint("c", Path("c"), "LTXConditionPipeline", 32, 8, True, 128, {}, {})

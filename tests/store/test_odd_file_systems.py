@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from ltx_dist.store import lock
-from ltx_dist.store.files import OutputError, output_errors, write_atomically, write_once
+from ltx_dist.store.files import write_atomically, write_once
 from ltx_dist.store.lock import folder_lock
+from ltx_dist.store.output_errors import OutputError, output_errors
 
 
 def failing(number: int) -> Callable[..., Any]:

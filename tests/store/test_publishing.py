@@ -8,7 +8,7 @@ import pytest
 from test_publisher import REQUEST
 
 from ltx_dist.pipeline.work import RenderResult
-from ltx_dist.store.files import OutputError
+from ltx_dist.store.output_errors import OutputError
 from ltx_dist.store.publishing import MAX_WAITING, PublishingThread
 
 RESULTS = [RenderResult(REQUEST, "failed", (), error=str(number)) for number in range(3 * MAX_WAITING)]
