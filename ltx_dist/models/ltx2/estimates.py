@@ -1,9 +1,4 @@
-"""Estimates for each stage of LTX-2.x: operations of a clip, rates of a device, bytes besides the weights. Pure.
-
-Formulas follow the layers that diffusers 0.42 (transformer_ltx2.py, autoencoder_kl_ltx2.py, connectors.py) and
-transformers 5 build from the same configs. tests/models/ltx2/test_ltx2_estimates.py compares them with those classes at
-full size: operations by torch's FlopCounterMode, bytes on fake tensors.
-"""
+"""Estimates for each stage of LTX-2.x: operations, rates of a device, bytes of weights and besides them. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +8,29 @@ from typing import Any
 from ltx_dist.estimates.costs import StageRate, Work
 from ltx_dist.estimates.parameters import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
-from ltx_dist.estimates.working_sets import largest_to_decode, tile_shape
+from ltx_dist.estimates.working_sets import largest_to_decode
+from ltx_dist.models.ltx2.flops import (
+    SOUND_FLOPS,
+    connectors_flops,
+    decode_flops,
+    encode_image_flops,
+    text_flops,
+    transformer_flops,
+    upsample_flops,
+)
 from ltx_dist.models.ltx2.passes import PassSettings, passes
-from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.models.ltx2.tokens import Ratios, latent_shape, sound_tokens, video_tokens
+from ltx_dist.models.ltx2.working_sets import (
+    decode_bytes,
+    denoise_bytes,
+    encode_image_bytes,
+    encode_text_bytes,
+    upsample_bytes,
+)
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Storage
+from ltx_dist.pipeline.storage import DecodeTiling, Storage
 
 Config = Mapping[str, Any]
-Ratios = tuple[int, int]
 
 STAGE_RATES: Mapping[str, StageRate] = {
     "encode_text": StageRate(0.3, operations_per_byte=1024),
@@ -59,41 +69,15 @@ def stage_work(configs: Mapping[str, Config], ratios: Ratios, request: RenderReq
     refine = 0.0
     if second:
         small = latent_shape(request, (first.height, first.width), ratios)
-        refine = _upsample_flops(configs["latent_upsampler"], *small) + _pass_flops(configs, ratios, request, second[0])
+        refine = upsample_flops(configs["latent_upsampler"], *small) + _pass_flops(configs, ratios, request, second[0])
     return (
         text_flops(configs["text_encoder"], request.max_sequence_length)
         + rows * connectors_flops(configs["connectors"], request.max_sequence_length),
         encode_image_flops(configs["vae_encoder"], ratios, request),
         _pass_flops(configs, ratios, request, first),
         refine,
-        decode_flops(configs["vae"], frames, height, width) + _SOUND_FLOPS * request.num_frames / request.frame_rate,
+        decode_flops(configs["vae"], frames, height, width) + SOUND_FLOPS * request.num_frames / request.frame_rate,
     )
-
-
-_SOUND_FLOPS = 0.2e12
-"""Per second of sound: 0.31 TFLOP of the VAE and some 0.7 of the vocoder for 5 s, counted on both."""
-
-
-def latent_shape(request: RenderRequest, size: tuple[int, int], ratios: Ratios) -> tuple[int, int, int]:
-    """Latent frames, rows and columns of the clip at a size in pixels."""
-    spatial, temporal = ratios
-    return (request.num_frames - 1) // temporal + 1, size[0] // spatial, size[1] // spatial
-
-
-def video_tokens(request: RenderRequest, settings: PassSettings, ratios: Ratios) -> int:
-    """The video tokens of the transformer: its latents, and those of keyframes after the first frame."""
-    frames, height, width = latent_shape(request, (settings.height, settings.width), ratios)
-    added = sum(_latent_frames(one, ratios) for one in request.conditions if one.frame_index != 0)
-    return (frames + added) * height * width
-
-
-def sound_tokens(request: RenderRequest) -> int:
-    """25 latents per second, as diffusers rounds them."""
-    return round(request.num_frames / request.frame_rate * 25)
-
-
-def _latent_frames(condition: Condition, ratios: Ratios) -> int:
-    return (condition.num_frames - 1) // ratios[1] + 1
 
 
 def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
@@ -108,120 +92,6 @@ def _pass_flops(configs: Mapping[str, Config], ratios: Ratios, request: RenderRe
     return calls * transformer_flops(
         configs["transformer"], tokens, sound_tokens(request), text, per_token=bool(request.conditions)
     )
-
-
-def transformer_flops(config: Config, video: int, sound: int, text: int, per_token: bool = False) -> float:
-    """Operations of one call of an LTX2VideoTransformer3DModel on this many tokens.
-
-    A block attends within the video (width d) and within the sound (width e), from each to the text, and between the
-    two at width e. per_token: with conditions the modulation is made for each token, not once.
-    """
-    d = config["num_attention_heads"] * config["attention_head_dim"]
-    e = config["audio_num_attention_heads"] * config["audio_attention_head_dim"]
-    block = 8 * video * d**2 + 4 * video**2 * d + 8 * sound * e**2 + 4 * sound**2 * e
-    block += 4 * video * d**2 + 4 * text * config["cross_attention_dim"] * d + 4 * video * text * d
-    block += 4 * sound * e**2 + 4 * text * config["audio_cross_attention_dim"] * e + 4 * sound * text * e
-    block += 2 * (4 * video * d * e + 4 * sound * e**2 + 4 * video * sound * e)
-    block += 16 * video * d**2 + 16 * sound * e**2
-    around = 2 * video * d * (config["in_channels"] + config["out_channels"])
-    if config.get("use_prompt_embeddings", True):
-        around += 2 * text * (config["caption_channels"] * (d + e) + d**2 + e**2)
-    if per_token:
-        # 2.0 also modulates by it how the two attend to each other; later versions by one noise level.
-        around += 2 * video * d**2 * (10 if config.get("cross_attn_mod") else 14)
-    return float(config["num_layers"] * block + around)
-
-
-def text_flops(config: Config, tokens: int) -> float:
-    """Operations of one prompt through Gemma's layers; every prompt is padded to its `max_sequence_length`."""
-    text = config["text_config"]
-    width, heads, dim = text["hidden_size"], text["num_attention_heads"], text["head_dim"]
-    linear = width * dim * (2 * heads + 2 * text["num_key_value_heads"]) + 3 * width * text["intermediate_size"]
-    return float(text["num_hidden_layers"] * (2 * tokens * linear + 4 * tokens**2 * heads * dim))
-
-
-def connectors_flops(config: Config, tokens: int) -> float:
-    """Operations of one prompt through LTX2TextConnectors: its projections and both stacks."""
-    states = config["caption_channels"] * config["text_proj_in_factor"]
-    total = 0.0
-    for kind in ("video", "audio"):
-        heads = config[f"{kind}_connector_num_attention_heads"] * config[f"{kind}_connector_attention_head_dim"]
-        total += config[f"{kind}_connector_num_layers"] * (24 * tokens * heads**2 + 4 * tokens**2 * heads)
-        if config.get("per_modality_projections"):
-            total += 2 * tokens * states * config[f"{kind}_hidden_dim"]
-    if not config.get("per_modality_projections"):
-        total += 2 * tokens * states * config["caption_channels"]
-    return total
-
-
-def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Operations of an AutoencoderKLLTX2Video's decoder on latents of `frames` x `height` x `width`, undivided."""
-    channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
-    factors, scaling = config["upsample_factor"][::-1], config["decoder_spatio_temporal_scaling"][::-1]
-    kinds = config["upsample_type"]
-    wide, volume = channels[0], frames * height * width
-    total = volume * (_conv(config["latent_channels"], wide) + layers[0] * _resnet(wide, wide))
-    for index, factor in enumerate(factors[: len(channels)]):
-        inside, wide = wide // factor, channels[index] // factor
-        if inside != wide:
-            total += volume * _resnet(inside, wide)
-        if scaling[index]:
-            total += volume * _conv(wide * factor, wide * {"spatial": 4, "temporal": 2}.get(kinds[index], 8))
-            if kinds[index] != "spatial":
-                frames = 2 * frames - 1
-            if kinds[index] != "temporal":
-                height, width = 2 * height, 2 * width
-            volume = frames * height * width
-        total += volume * layers[index + 1] * _resnet(wide, wide)
-    return 2.0 * (total + volume * _conv(wide, config["out_channels"] * config["patch_size"] ** 2))
-
-
-def encode_image_flops(config: Config, ratios: Ratios, request: RenderRequest) -> float:
-    """Operations of the encoder for every condition at the size of each pass that it is encoded for."""
-    sizes = [(one.height, one.width) for one in passes(request)]
-    return sum(
-        _encode_flops(config, one.num_frames, height // config["patch_size"], width // config["patch_size"])
-        for one in request.conditions
-        for height, width in sizes
-    )
-
-
-def _encode_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """On `frames` of patches `height` x `width`."""
-    channels, layers = config["block_out_channels"], config["layers_per_block"]
-    wide = config["latent_channels"]
-    total = frames * height * width * _conv(config["in_channels"] * config["patch_size"] ** 2, wide)
-    for index, kind in enumerate(config["downsample_type"]):
-        total += frames * height * width * layers[index] * _resnet(wide, wide)
-        outside = channels[index]
-        if config["spatio_temporal_scaling"][index]:
-            frames += kind != "spatial"  # the first one is there twice
-            total += frames * height * width * _conv(wide, outside // {"spatial": 4, "temporal": 2}.get(kind, 8))
-            if kind != "spatial":
-                frames //= 2
-            if kind != "temporal":
-                height, width = height // 2, width // 2
-        wide = outside
-    volume = frames * height * width
-    last = layers[-1] * _resnet(wide, wide) + _conv(wide, config["latent_channels"] + 1)
-    return 2.0 * (total + volume * last)
-
-
-def _upsample_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Operations of the spatial upsampler on latents of this shape: residual blocks before and after the doubling."""
-    middle, blocks, volume = config["mid_channels"], config["num_blocks_per_stage"], frames * height * width
-    before = _conv(config["in_channels"], middle) + 2 * blocks * _conv(middle, middle)
-    doubling = 9 * middle * 4 * middle
-    after = 2 * blocks * _conv(middle, middle) + _conv(middle, config["in_channels"])
-    return 2.0 * volume * (before + doubling + 4 * after)
-
-
-def _conv(inside: int, outside: int) -> int:
-    return 27 * inside * outside
-
-
-def _resnet(inside: int, outside: int) -> int:
-    return _conv(inside, outside) + _conv(outside, outside) + (inside * outside if inside != outside else 0)
 
 
 # Bytes
@@ -293,72 +163,3 @@ def stage_memory(
             largest=largest_to_decode,
         ),
     }
-
-
-STATES_HELD = {2: 4.5, 4: 4.36}
-"""By bytes of an element: how often the connectors hold what Gemma's layers made of a row."""
-
-
-def encode_text_bytes(connectors: Config, request: RenderRequest, element_bytes: int) -> int:
-    """Bytes of the connectors on both prompts at once, which takes more than Gemma on one."""
-    guided = any(one.guidance.is_classifier_free for one in passes(request))
-    states = request.max_sequence_length * connectors["caption_channels"] * connectors["text_proj_in_factor"]
-    return int((2 if guided else 1) * STATES_HELD[element_bytes] * states * element_bytes)
-
-
-BYTES_PER_ELEMENT = {2: 36.05, 4: 66.15}
-"""Bytes of the transformer, by bytes per element: what it holds for an element of the video's hidden states."""
-
-MODULATION_BYTES = {("2.0", 2): 46.0, ("2.0", 4): 92.0, ("2.3", 2): 38.0, ("2.3", 4): 76.0}
-"""The additional part if each token has its own noise level; by kind of block."""
-
-
-def denoise_bytes(
-    configs: Mapping[str, Config], ratios: Ratios, request: RenderRequest, settings: PassSettings, element_bytes: int
-) -> int:
-    """Bytes of the transformer at one step; with guidance by the negative prompt both rows are computed at once."""
-    config = configs["transformer"]
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    per_element = BYTES_PER_ELEMENT[element_bytes]
-    if request.conditions:
-        kind = "2.3" if config.get("cross_attn_mod") else "2.0"
-        per_element += MODULATION_BYTES[kind, element_bytes]
-    tokens = video_tokens(request, settings, ratios)
-    text = 4 * request.max_sequence_length * element_bytes
-    rows = 2 if settings.guidance.is_classifier_free else 1
-    return int(rows * width * (tokens * per_element + text))
-
-
-def upsample_bytes(upsampler: Config, ratios: Ratios, request: RenderRequest, element_bytes: int) -> int:
-    """Bytes of the upsampler: four tensors of its output's size."""
-    frames, height, width = latent_shape(request, (request.height, request.width), ratios)
-    return int(4.05 * frames * height * width * upsampler["mid_channels"] * element_bytes)
-
-
-def encode_image_bytes(request: RenderRequest, element_bytes: int) -> int:
-    """Bytes of the VAE's encoder at its largest condition, at the size of the last pass."""
-    frames = max((one.num_frames for one in request.conditions), default=0)
-    return request.height * request.width * element_bytes * (42 * frames + 49) if frames else 0
-
-
-SOUND_BYTES = {"LTX2Vocoder": 1_240_000, "LTX2VocoderWithBWE": 1_740_000}
-"""Bytes of a vocoder in float32, per latent of sound, of which a second has 25."""
-
-TENSORS_HELD = {True: 5.36, False: 4.58}
-"""Number of full-size tensors in the decoder's last block: with residual upsampling (2.0), and without."""
-
-
-def decode_bytes(
-    configs: Mapping[str, Config], request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED
-) -> int:
-    """Bytes of the VAE's decoder at one tile, and of pixels that wait to be blended with it; or of the vocoder."""
-    config = configs["vae"]
-    frames, height, width = tile_shape(request, tiling)
-    wide = config["decoder_block_out_channels"][0] // config["upsample_factor"][0]
-    per_frame = wide * (height // config["patch_size"]) * (width // config["patch_size"])
-    held = TENSORS_HELD[bool(config["upsample_residual"][0])]
-    waiting = (tiling.tile_frames is not None) + (tiling.tile_size is not None)
-    video = held * frames * per_frame * element_bytes
-    video += waiting * 3 * element_bytes * frames * request.height * request.width
-    sound = SOUND_BYTES[configs["vocoder"]["_class_name"]] * sound_tokens(request)
-    return int(max(video, sound))

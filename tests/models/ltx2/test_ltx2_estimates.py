@@ -17,7 +17,7 @@ from diffusers.pipelines import ltx2
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.models.ltx2 import estimates
+from ltx_dist.models.ltx2 import estimates, flops, working_sets
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.request import RenderRequest
@@ -113,7 +113,7 @@ def test_operations_of_the_transformer(version: Any, shape: tuple[int, ...], per
     with META:
         model = diffusers.LTX2VideoTransformer3DModel(**config).to(torch.bfloat16)
         counted = _flops(lambda: _call(model, version, frames, height, width, sound, text, 1, per_token, META))
-    predicted = estimates.transformer_flops(dict(model.config), frames * height * width, sound, text, per_token)
+    predicted = flops.transformer_flops(dict(model.config), frames * height * width, sound, text, per_token)
     assert predicted == pytest.approx(counted, rel=0.02)
 
 
@@ -121,13 +121,13 @@ def test_operations_of_the_transformer(version: Any, shape: tuple[int, ...], per
 def test_operations_of_both_halves_of_the_vae_and_of_the_upsampler(version: Any, latents: tuple[int, int, int]) -> None:
     vae, upsampler = full_size(version, "vae"), full_size(version, "latent_upsampler")
     counted = _flops(lambda: vae.decoder(torch.empty(1, 128, *latents, device=META)))
-    assert estimates.decode_flops(vae.config, *latents) == pytest.approx(counted, rel=0.02)
+    assert flops.decode_flops(vae.config, *latents) == pytest.approx(counted, rel=0.02)
     frames, height, width = 8 * latents[0] - 7, 32 * latents[1], 32 * latents[2]
     counted = _flops(lambda: vae.encoder(torch.empty(1, 3, frames, height, width, device=META)))
-    predicted = estimates._encode_flops(vae.config, frames, height // 4, width // 4)
+    predicted = flops.encoder_flops(vae.config, frames, height // 4, width // 4)
     assert predicted == pytest.approx(counted, rel=0.1)
     counted = _flops(lambda: upsampler(torch.empty(1, 128, *latents, device=META)))
-    assert estimates._upsample_flops(upsampler.config, *latents) == pytest.approx(counted, rel=0.02)
+    assert flops.upsample_flops(upsampler.config, *latents) == pytest.approx(counted, rel=0.02)
 
 
 def test_operations_of_the_text_encoder_and_the_connectors(version: Any) -> None:
@@ -135,11 +135,11 @@ def test_operations_of_the_text_encoder_and_the_connectors(version: Any) -> None
         connectors = ltx2.LTX2TextConnectors(**FULL[version]["connectors"] | {"rope_double_precision": False})
     states, mask = torch.empty(1, 1024, 3840 * 49, device=META), torch.empty(1, 1024, device=META, dtype=torch.int64)
     counted = _flops(lambda: connectors(states, mask))
-    assert estimates.connectors_flops(connectors.config, 1024) == pytest.approx(counted, rel=0.05)
+    assert flops.connectors_flops(connectors.config, 1024) == pytest.approx(counted, rel=0.05)
     config = text_encoder_config(version, tiny=False)
     # 22 TFLOP for 1,024 tokens: two for each of some 10.7 billion parameters of the layers, and attention.
     layers = sum(map(elements, full_size(version, "text_encoder").model.language_model.layers))
-    predicted = estimates.text_flops(config.to_dict(), 1024)
+    predicted = flops.text_flops(config.to_dict(), 1024)
     assert predicted == pytest.approx(2 * 1024 * layers, rel=0.08)
 
 
@@ -152,7 +152,7 @@ def test_working_set_of_denoising(version: Any, per_token: bool, element: int) -
     with fake_tensors(DTYPES[element]):
         model = diffusers.LTX2VideoTransformer3DModel(**config).eval()
         counted = peak_of(lambda: _call(model, version, 16, 16, 24, 126, 1024, 2, per_token))
-    predicted = estimates.denoise_bytes({"transformer": dict(model.config)}, RATIOS, clip, passes(clip)[0], element)
+    predicted = working_sets.denoise_bytes({"transformer": dict(model.config)}, RATIOS, clip, passes(clip)[0], element)
     assert predicted == pytest.approx(counted, rel=0.03)
 
 
@@ -166,15 +166,15 @@ def test_working_sets_of_the_other_stages(version: Any, element: int) -> None:
         connectors = ltx2.LTX2TextConnectors(**FULL[version]["connectors"]).eval()
         mask = torch.ones(2, 1024, dtype=torch.long)
         counted = peak_of(lambda: connectors(torch.empty(2, 1024, 3840 * 49), mask, padding_side="left"))
-        assert estimates.encode_text_bytes(parts["connectors"], clip, element) == pytest.approx(counted, rel=0.05)
+        assert working_sets.encode_text_bytes(parts["connectors"], clip, element) == pytest.approx(counted, rel=0.05)
         vae = diffusers.AutoencoderKLLTX2Video(**FULL[version]["vae"]).eval()
         counted = peak_of(lambda: vae.decode(torch.empty(1, 128, 16, 16, 24), None, return_dict=False))
-        assert estimates.decode_bytes(parts, clip, element) == pytest.approx(counted, rel=0.03)
+        assert working_sets.decode_bytes(parts, clip, element) == pytest.approx(counted, rel=0.03)
         counted = peak_of(lambda: vae.encode(torch.empty(1, 3, 17, 512, 768)))
-        assert estimates.encode_image_bytes(clip, element) == pytest.approx(counted, rel=0.03)
+        assert working_sets.encode_image_bytes(clip, element) == pytest.approx(counted, rel=0.03)
         upsampler = ltx2.LTX2LatentUpsamplerModel(**FULL[version]["latent_upsampler"]).eval()
         counted = peak_of(lambda: upsampler(torch.empty(1, 128, 16, 8, 12)))
-        predicted = estimates.upsample_bytes(parts["latent_upsampler"], RATIOS, two, element)
+        predicted = working_sets.upsample_bytes(parts["latent_upsampler"], RATIOS, two, element)
         assert predicted == pytest.approx(counted, rel=0.03)
 
 
@@ -183,7 +183,7 @@ def test_working_set_of_the_sound(version: Any) -> None:
         audio = diffusers.AutoencoderKLLTX2Audio().eval()
         vocoder = getattr(ltx2, VOCODER_CLASSES[version])().eval()
         counted = peak_of(lambda: vocoder(audio.decode(torch.empty(1, 8, 126, 16), return_dict=False)[0]))
-    assert 126 * estimates.SOUND_BYTES[VOCODER_CLASSES[version]] == pytest.approx(counted, rel=0.03)
+    assert 126 * working_sets.SOUND_BYTES[VOCODER_CLASSES[version]] == pytest.approx(counted, rel=0.03)
 
 
 def test_a_clip_is_its_stages(version: Any, checkpoint: Checkpoint) -> None:

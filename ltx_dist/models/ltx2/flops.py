@@ -1,0 +1,134 @@
+"""Operations of each network of LTX-2.x, by its config and the size of its input. Pure.
+
+Formulas follow the layers that diffusers 0.42 (transformer_ltx2.py, autoencoder_kl_ltx2.py, connectors.py) and
+transformers 5 build from the same configs. tests/models/ltx2/test_ltx2_estimates.py compares them with those classes at
+full size, by torch's FlopCounterMode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltx_dist.models.ltx2.passes import passes
+from ltx_dist.models.ltx2.tokens import Ratios
+from ltx_dist.pipeline.request import RenderRequest
+
+Config = Mapping[str, Any]
+
+SOUND_FLOPS = 0.2e12
+"""Per second of sound: 0.31 TFLOP of the VAE and some 0.7 of the vocoder for 5 s, counted on both."""
+
+
+def transformer_flops(config: Config, video: int, sound: int, text: int, per_token: bool = False) -> float:
+    """Operations of one call of an LTX2VideoTransformer3DModel on this many tokens.
+
+    A block attends within the video (width d) and within the sound (width e), from each to the text, and between the
+    two at width e. per_token: with conditions the modulation is made for each token, not once.
+    """
+    d = config["num_attention_heads"] * config["attention_head_dim"]
+    e = config["audio_num_attention_heads"] * config["audio_attention_head_dim"]
+    block = 8 * video * d**2 + 4 * video**2 * d + 8 * sound * e**2 + 4 * sound**2 * e
+    block += 4 * video * d**2 + 4 * text * config["cross_attention_dim"] * d + 4 * video * text * d
+    block += 4 * sound * e**2 + 4 * text * config["audio_cross_attention_dim"] * e + 4 * sound * text * e
+    block += 2 * (4 * video * d * e + 4 * sound * e**2 + 4 * video * sound * e)
+    block += 16 * video * d**2 + 16 * sound * e**2
+    around = 2 * video * d * (config["in_channels"] + config["out_channels"])
+    if config.get("use_prompt_embeddings", True):
+        around += 2 * text * (config["caption_channels"] * (d + e) + d**2 + e**2)
+    if per_token:
+        # 2.0 also modulates by it how the two attend to each other; later versions by one noise level.
+        around += 2 * video * d**2 * (10 if config.get("cross_attn_mod") else 14)
+    return float(config["num_layers"] * block + around)
+
+
+def text_flops(config: Config, tokens: int) -> float:
+    """Operations of one prompt through Gemma's layers; every prompt is padded to its `max_sequence_length`."""
+    text = config["text_config"]
+    width, heads, dim = text["hidden_size"], text["num_attention_heads"], text["head_dim"]
+    linear = width * dim * (2 * heads + 2 * text["num_key_value_heads"]) + 3 * width * text["intermediate_size"]
+    return float(text["num_hidden_layers"] * (2 * tokens * linear + 4 * tokens**2 * heads * dim))
+
+
+def connectors_flops(config: Config, tokens: int) -> float:
+    """Operations of one prompt through LTX2TextConnectors: its projections and both stacks."""
+    states = config["caption_channels"] * config["text_proj_in_factor"]
+    total = 0.0
+    for kind in ("video", "audio"):
+        heads = config[f"{kind}_connector_num_attention_heads"] * config[f"{kind}_connector_attention_head_dim"]
+        total += config[f"{kind}_connector_num_layers"] * (24 * tokens * heads**2 + 4 * tokens**2 * heads)
+        if config.get("per_modality_projections"):
+            total += 2 * tokens * states * config[f"{kind}_hidden_dim"]
+    if not config.get("per_modality_projections"):
+        total += 2 * tokens * states * config["caption_channels"]
+    return total
+
+
+def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
+    """Operations of an AutoencoderKLLTX2Video's decoder on latents of `frames` x `height` x `width`, undivided."""
+    channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
+    factors, scaling = config["upsample_factor"][::-1], config["decoder_spatio_temporal_scaling"][::-1]
+    kinds = config["upsample_type"]
+    wide, volume = channels[0], frames * height * width
+    total = volume * (_conv(config["latent_channels"], wide) + layers[0] * _resnet(wide, wide))
+    for index, factor in enumerate(factors[: len(channels)]):
+        inside, wide = wide // factor, channels[index] // factor
+        if inside != wide:
+            total += volume * _resnet(inside, wide)
+        if scaling[index]:
+            total += volume * _conv(wide * factor, wide * {"spatial": 4, "temporal": 2}.get(kinds[index], 8))
+            if kinds[index] != "spatial":
+                frames = 2 * frames - 1
+            if kinds[index] != "temporal":
+                height, width = 2 * height, 2 * width
+            volume = frames * height * width
+        total += volume * layers[index + 1] * _resnet(wide, wide)
+    return 2.0 * (total + volume * _conv(wide, config["out_channels"] * config["patch_size"] ** 2))
+
+
+def encode_image_flops(config: Config, ratios: Ratios, request: RenderRequest) -> float:
+    """Operations of the encoder for every condition at the size of each pass that it is encoded for."""
+    sizes = [(one.height, one.width) for one in passes(request)]
+    return sum(
+        encoder_flops(config, one.num_frames, height // config["patch_size"], width // config["patch_size"])
+        for one in request.conditions
+        for height, width in sizes
+    )
+
+
+def encoder_flops(config: Config, frames: int, height: int, width: int) -> float:
+    """On `frames` of patches `height` x `width`."""
+    channels, layers = config["block_out_channels"], config["layers_per_block"]
+    wide = config["latent_channels"]
+    total = frames * height * width * _conv(config["in_channels"] * config["patch_size"] ** 2, wide)
+    for index, kind in enumerate(config["downsample_type"]):
+        total += frames * height * width * layers[index] * _resnet(wide, wide)
+        outside = channels[index]
+        if config["spatio_temporal_scaling"][index]:
+            frames += kind != "spatial"  # the first one is there twice
+            total += frames * height * width * _conv(wide, outside // {"spatial": 4, "temporal": 2}.get(kind, 8))
+            if kind != "spatial":
+                frames //= 2
+            if kind != "temporal":
+                height, width = height // 2, width // 2
+        wide = outside
+    volume = frames * height * width
+    last = layers[-1] * _resnet(wide, wide) + _conv(wide, config["latent_channels"] + 1)
+    return 2.0 * (total + volume * last)
+
+
+def upsample_flops(config: Config, frames: int, height: int, width: int) -> float:
+    """Operations of the spatial upsampler on latents of this shape: residual blocks before and after the doubling."""
+    middle, blocks, volume = config["mid_channels"], config["num_blocks_per_stage"], frames * height * width
+    before = _conv(config["in_channels"], middle) + 2 * blocks * _conv(middle, middle)
+    doubling = 9 * middle * 4 * middle
+    after = 2 * blocks * _conv(middle, middle) + _conv(middle, config["in_channels"])
+    return 2.0 * volume * (before + doubling + 4 * after)
+
+
+def _conv(inside: int, outside: int) -> int:
+    return 27 * inside * outside
+
+
+def _resnet(inside: int, outside: int) -> int:
+    return _conv(inside, outside) + _conv(outside, outside) + (inside * outside if inside != outside else 0)

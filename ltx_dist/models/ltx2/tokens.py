@@ -1,0 +1,32 @@
+"""How much a clip of LTX-2.x is: its latents, and the tokens that the transformer sees of video and sound. Pure."""
+
+from __future__ import annotations
+
+from ltx_dist.models.ltx2.passes import PassSettings
+from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.request import RenderRequest
+
+Ratios = tuple[int, int]
+"""The VAE's pixels and frames per latent."""
+
+
+def latent_shape(request: RenderRequest, size: tuple[int, int], ratios: Ratios) -> tuple[int, int, int]:
+    """Latent frames, rows and columns of the clip at a size in pixels."""
+    spatial, temporal = ratios
+    return (request.num_frames - 1) // temporal + 1, size[0] // spatial, size[1] // spatial
+
+
+def video_tokens(request: RenderRequest, settings: PassSettings, ratios: Ratios) -> int:
+    """The video tokens of the transformer: its latents, and those of keyframes after the first frame."""
+    frames, height, width = latent_shape(request, (settings.height, settings.width), ratios)
+    added = sum(_latent_frames(one, ratios) for one in request.conditions if one.frame_index != 0)
+    return (frames + added) * height * width
+
+
+def sound_tokens(request: RenderRequest) -> int:
+    """25 latents per second, as diffusers rounds them."""
+    return round(request.num_frames / request.frame_rate * 25)
+
+
+def _latent_frames(condition: Condition, ratios: Ratios) -> int:
+    return (condition.num_frames - 1) // ratios[1] + 1
