@@ -102,6 +102,12 @@ def _read_config(path: Path, part: str) -> dict[str, Any]:
     named = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if named not in classes:
         raise ValueError(f"{file}: {named!r} is not supported; only {' or '.join(classes)} is loaded")
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        raise ValueError(
+            f"{file}: stored in fewer bits ({method or 'quantization_config'}), which is not read; give the weights in "
+            "bfloat16: what does not fit is streamed, and model.transformer_storage=float8 halves the transformer"
+        )
     return config
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.diffusers_folder import vae_fields
+from ltx_dist.checkpoints.ltx2_file import other_form_of_ltx2
 from ltx_dist.checkpoints.official_shapes import Shapes, transformer_sizes, vae_sizes
 from ltx_dist.checkpoints.text_encoder_folder import HUB_EXAMPLE, open_text_encoder, width_problem
 from ltx_dist.checkpoints.versions import ARCHITECTURES, Architecture, read_config
@@ -69,6 +70,8 @@ def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Chec
 def _require_ltx_video(path: Path, header: Header) -> None:
     keys = header.tensors
     bare = {key.removeprefix(TRANSFORMER_PREFIX) for key in keys}
+    if found := other_form_of_ltx2(bare):
+        raise ValueError(f"model.checkpoint: {path}: {found}")
     if what := _other_model(bare):
         raise ValueError(
             f"model.checkpoint: {path}: {what}; give an official LTX-Video file such as ltx-video-2b-v0.9.5.safetensors"
@@ -83,8 +86,6 @@ def _require_ltx_video(path: Path, header: Header) -> None:
 
 def _other_model(keys: set[str]) -> str | None:
     """What a foreign file is, by tensors' names without the transformer's prefix."""
-    if "audio_patchify_proj.weight" in keys:
-        return "LTX-2, another model, which is not supported"
     if "patchify_proj.weight" in keys:
         return None
     if any(".lora_" in key or key.startswith("lora_") for key in keys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ltx_dist.inputs.explain import ONE_CHECKPOINT
 from ltx_dist.inputs.plain_text import EXPANDABLE, unexpanded
 from ltx_dist.inputs.rows import Doubt, Item
 from ltx_dist.messages import count, show
@@ -19,6 +20,15 @@ def known_keys_once(messages: list[str]) -> list[str]:
         found.append(brief if known and listed else first)
         listed = listed or bool(known)
     return found
+
+
+def one_checkpoint_once(messages: list[str]) -> list[str]:
+    """The messages, with one for all rows that name a model of their own."""
+    first, *more = [message for message in messages if message.endswith(ONE_CHECKPOINT)] or [""]
+    if not more:
+        return messages
+    counted = f"{first} ({count(len(more), 'more row')} with a model of its own)"
+    return [counted if message is first else message for message in messages if message not in more]
 
 
 def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Doubt]:

@@ -23,7 +23,7 @@ from ltx_dist.inputs.names import slug as slug_of
 from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
-from ltx_dist.inputs.prompt_messages import known_keys_once, unexpanded_parts
+from ltx_dist.inputs.prompt_messages import known_keys_once, one_checkpoint_once, unexpanded_parts
 from ltx_dist.inputs.prompt_row import Row, check_row
 from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
@@ -72,7 +72,7 @@ def read_prompts(
             raise ValueError(f"{file.label}:{item.line}: vary: at most {MAX_ROWS} clips are allowed; split the file")
     by_line = sorted([*file.problems, *resolver.problems], key=lambda problem: problem.line)
     messages = [f"{file.label}:{problem.line}: {problem.message}" for problem in by_line]
-    if messages := resolver.problems_of_all_rows() + known_keys_once(messages):
+    if messages := resolver.problems_of_all_rows() + known_keys_once(one_checkpoint_once(messages)):
         raise Mistakes(messages)
     if warnings is not None:
         doubts = [*file.doubts, *unexpanded_parts(resolver.requests), *resolver.doubts]

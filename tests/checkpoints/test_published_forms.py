@@ -338,8 +338,9 @@ def test_a_folder_takes_another_text_encoder_or_one_that_lies_alone(made, tmp_pa
         ({"transformer_blocks.0.attn1.to_k.weight": (2, 2)}, "a transformer by diffusers' names"),
         (
             {f"model.diffusion_model.{name}.weight": (2, 2) for name in ("patchify_proj", "audio_patchify_proj")},
-            "LTX-2, another model, which is not supported; give an official LTX-Video file",
+            r"a single file of LTX-2\.0, .* give the model in folders, Lightricks/LTX-2 on the hub, or convert",
         ),
+        ({"model.language_model.layers.0.mlp.up_proj.weight": (2, 2)}, "the text encoder alone, perhaps of LTX-2"),
         ({"model.diffusion_model.patchify_proj.weight": (64, 128)}, "holds no VAE"),
     ],
 )

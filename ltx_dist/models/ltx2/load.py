@@ -115,7 +115,6 @@ _LOADERS: dict[str, Callable[[Path, torch.dtype, Storage, torch.device], torch.n
     "text_encoder": _text_encoder,
     "connectors": _connectors,
     "transformer": _transformer,
-    "transformer_full": _transformer,
     "latent_upsampler": _upsampler,
     "vae": _vae_decoder,
     "vae_encoder": _vae_encoder,

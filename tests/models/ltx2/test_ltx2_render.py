@@ -18,7 +18,6 @@ import torch
 from typer.testing import CliRunner
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.checkpoints.lora_files import linear_layers, with_loras
 from ltx_dist.cli import app
 from ltx_dist.cluster import ray_executor
@@ -27,7 +26,6 @@ from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.family import family_of
 from ltx_dist.models.ltx2.load import load_component
 from ltx_dist.pipeline.conditions import Condition, Lora
-from ltx_dist.pipeline.keys import stage_keys
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.work import RenderResult
@@ -37,7 +35,6 @@ from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.run.batch import open_batch
 from ltx_dist.scheduling.scheduler import Scheduler
-from ltx_dist.store.artifacts import ArtifactStore
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.spec import WorkerSpec
 
@@ -207,35 +204,3 @@ def config(folder: Path) -> RenderConfig:
             "defaults": {key.removeprefix("defaults."): value for key, value in SIZES.items()},
         }
     )
-
-
-@pytest.mark.parametrize("last", ["denoise", "refine"])
-def test_a_run_that_was_killed_resumes_after_the_latents_that_are_kept(distilled: Path, tmp_path: Path, last: str):
-    prompts, whole, out = tmp_path / "prompts.txt", tmp_path / "whole", tmp_path / "out"
-    prompts.write_text("a robot\n")
-    run("render", prompts, "-o", whole, *settings(distilled))
-    batch = open_batch(str(prompts), config(distilled))
-    request, checkpoint = batch.requests[0], batch.checkpoint
-    recipe = batch.family.recipe
-    # What the killed run had got to, and how it kept it.
-    context: Any = type("Context", (), {"on_step": staticmethod(lambda step: None)})
-    made: dict[str, Any] = {}
-    with torch.inference_mode():
-        for name in recipe.names[: recipe.position(last) + 1]:
-            if name in recipe.of(request):
-                parts = {part: load_component(part, checkpoint, torch.float32) for part in recipe[name].components}
-                operation = batch.family.operation(recipe[name].operation)
-                (made[name],) = operation(parts, checkpoint, torch.device("cpu"), torch.float32).run(
-                    [request], [made], context
-                )
-    keys = stage_keys(batch.making(checkpoint_digest(checkpoint), "float32"), request)
-    (out / ".ltx-dist" / "tmp").mkdir(parents=True)
-    spool = ArtifactStore(out / ".ltx-dist" / "spool", out / ".ltx-dist" / "tmp", 10**9)
-    spool.keep(request.request_id, keys[last], made[last])
-    run("render", prompts, "-o", out, *settings(distilled))
-    name = f"{request.request_id}.json"
-    again, before = (json.loads((folder / name).read_text()) for folder in (out, whole))
-    left = {"denoise": {"refine", "decode", "encode_video"}, "refine": {"decode", "encode_video"}}
-    assert set(again["stages"]) == left[last], "nothing before them runs again, and the text is in the cache"
-    for digest in ("frames_sha256", "audio_sha256", "mp4_sha256", "latents_sha256"):
-        assert again[digest] == before[digest]
