@@ -32,8 +32,8 @@ def other_form_of_ltx2(keys: Collection[str]) -> str | None:
         generation = _generation(keys)
         return (
             f"a single file of LTX-{generation}, of which diffusers does not read all parts; give the model in "
-            f"folders, {FOLDERS[generation]} on the hub, or convert the file with scripts/convert_ltx2_to_diffusers.py of "
-            "github.com/huggingface/diffusers"
+            f"folders, {FOLDERS[generation]} on the hub, or convert the file with "
+            "scripts/convert_ltx2_to_diffusers.py of github.com/huggingface/diffusers"
         )
     for part, names in _PARTS.items():
         if any(key.removeprefix("model.").startswith(names) for key in keys):

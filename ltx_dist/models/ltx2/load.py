@@ -64,6 +64,8 @@ def _text_encoder(folder: Path, dtype: torch.dtype, storage: Storage, device: to
     for part, _ in list(language.named_children()):
         if part != "language_model":
             setattr(language, part, None)
+    # A prompt is read once: keys and values kept for the next token would take 0.4 GB of the device for nothing.
+    language.language_model.config.use_cache = False
     return language
 
 

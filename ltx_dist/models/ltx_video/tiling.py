@@ -6,7 +6,7 @@ keeps all of a clip's pixels until the last tile is done. Tiles in space are its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ def decode_in_tiles(
     vae: Any, latents: torch.Tensor, timestep: torch.Tensor | None, tiling: DecodeTiling
 ) -> Iterator[torch.Tensor]:
     """(1, 3, frames, H, W) pieces of the clip, in order. `latents`: (1, C, F, H, W); all on the VAE's device."""
-    _cut_in_space(vae, tiling.tile_size)
+    _cut_in_space(vae, tiling.tile_size, latents.shape[-2:])
     ratio = vae.temporal_compression_ratio
     if tiling.tile_frames is None or latents.shape[2] <= tiling.tile_frames // ratio:
         yield vae.decode(latents, timestep, return_dict=False)[0]
@@ -41,15 +41,29 @@ def decode_in_tiles(
     assert missing == 0, missing
 
 
-def _cut_in_space(vae: Any, tile_size: int | None) -> None:
+def _cut_in_space(vae: Any, tile_size: int | None, sides: Sequence[int]) -> None:
     vae.use_framewise_decoding = False
     if tile_size is None:
         vae.use_tiling = False
         return
-    stride = tile_size - TILE_OVERLAP_PIXELS
+    stride = _stride(vae, tile_size, sides)
     vae.enable_tiling(
         tile_sample_min_height=tile_size,
         tile_sample_min_width=tile_size,
         tile_sample_stride_height=stride,
         tile_sample_stride_width=stride,
     )
+
+
+def _stride(vae: Any, tile_size: int, sides: Sequence[int]) -> int:
+    """Pixels from one tile to the next. sides: of the clip, in latents.
+
+    A decoder that pads by reflection (LTX-2.0's) cannot decode a last tile of one latent. Tiles then overlap by as much
+    more as makes it two or wider.
+    """
+    ratio, usual = vae.spatial_compression_ratio, tile_size - TILE_OVERLAP_PIXELS
+    if vae.config.get("decoder_spatial_padding_mode") != "reflect":
+        return usual
+    strides = range(usual // ratio, 1, -1)
+    fitting = (stride for stride in strides if all(side == 1 or (side - 1) % stride for side in sides))
+    return next(fitting, usual // ratio) * ratio
