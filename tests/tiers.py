@@ -65,7 +65,6 @@ TIER_OF: dict[str, Tier] = {
     "models": "model",
     "models/test_clip_tags.py": "fast",
     "models/ltx2/test_ltx2_killed.py": "system",
-    "models/ltx2/test_ltx2_layouts.py::test_actors_give_the_same": "chaos",
     "weights": "model",
     "worker": "model",
     "store": "fast",

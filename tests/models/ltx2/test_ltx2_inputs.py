@@ -245,16 +245,30 @@ def test_every_card_has_a_plan_that_fits(gigabytes: int, full_size: Path, tmp_pa
         assert {"text_encoder", "transformer"} <= set(worker.streamed)
 
 
-def test_mixed_cards_and_many_have_plans(full_size: Path, tmp_path: Path):
-    for cards in ((24, 24), (24, 80), (80,) * 8):
-        found = placed(full_size, tmp_path, *cards)
-        capacities = {f"cuda:{index}": size * GIGABYTE for index, size in enumerate(cards)}
-        assert found.workers
-        for worker in found.workers:
-            assert worker.capacity is None or worker.peak_bytes <= worker.capacity <= max(capacities.values())
+@pytest.mark.parametrize(
+    ("cards", "residencies"),
+    [
+        ((24, 24), ["streamed"] * 2),
+        ((24, 80), ["streamed", "resident"]),
+        ((80,) * 8, ["resident"] * 8),
+    ],
+    ids=str,
+)
+def test_mixed_cards_and_many_have_plans(
+    cards: tuple[int, ...], residencies: list[str], full_size: Path, tmp_path: Path
+):
+    """Of a batch long enough that it pays to use all of them."""
+    found = placed(full_size, tmp_path, *cards, clips=32)
+    assert [worker.residency for worker in found.workers] == residencies
+    assert len({worker.tiling for worker in found.workers}) == 1, "tiles change pixels, so all cards have the same"
+    for worker, size in zip(found.workers, cards, strict=True):
+        assert worker.capacity == size * GIGABYTE and worker.peak_bytes <= worker.capacity
+        assert {"encode_text", "denoise", "refine", "decode"} <= set(worker.stages)
 
 
-def placed(folder: Path, tmp_path: Path, *gigabytes: int) -> Any:
-    gpus = tuple(DeviceInfo("NVIDIA H100", size * GIGABYTE, None, index) for index, size in enumerate(gigabytes))
-    asked = batch(folder, tmp_path, {"max_sequence_length": 1024})
+def placed(folder: Path, tmp_path: Path, *gigabytes: int, clips: int = 1) -> Any:
+    names = ["NVIDIA H100" if size == 80 else "NVIDIA GeForce RTX 4090" for size in gigabytes]
+    sizes = enumerate(zip(names, gigabytes, strict=True))
+    gpus = tuple(DeviceInfo(name, size * GIGABYTE, None, index) for index, (name, size) in sizes)
+    asked = batch(folder, tmp_path, {"max_sequence_length": 1024, "num_videos_per_prompt": clips})
     return asked.placement(Inventory(gpus, 16))

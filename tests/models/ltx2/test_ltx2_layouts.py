@@ -1,14 +1,14 @@
-"""Batches of every version in both precisions: pinned, in waves and streamed, local and through Ray.
+"""Batches of every version in both precisions: pinned, in waves and streamed.
 
 Each gives the frames and the sound of diffusers' monolithic pipelines. The generator's state, which no result holds, is
-compared stage by stage in test_ltx2_parity.py; here it travels from the first pass to the second.
+compared stage by stage in test_ltx2_parity.py; here it travels from the first pass to the second. test_ltx2_render.py
+renders through Ray.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
 
 import monolith_ltx2 as monolith
 import numpy as np
@@ -18,7 +18,6 @@ import tiny_ltx2 as tiny
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.conditions import Condition
@@ -107,9 +106,9 @@ def placed(checkpoint: Checkpoint, way: str) -> Placement:
     return replace(found, workers=tuple(replace(worker, **streamed) for worker in found.workers))
 
 
-def render(case: Case, placement: Placement, executor_of: Any) -> Digests:
+def render(case: Case, placement: Placement) -> Digests:
     specs = [WorkerSpec(worker, case.checkpoint, case.precision, Mp4Settings()) for worker in placement.workers]
-    executor = executor_of(specs)
+    executor = LocalExecutor(specs)
     found: Digests = {}
     try:
         for result in BatchLoop(Scheduler(placement), executor).render(case.requests):
@@ -125,11 +124,4 @@ def test_every_way_gives_the_monoliths_frames_and_sound(case: Case, way: str) ->
     placement = placed(case.checkpoint, way)
     held = [set(worker.stages) for worker in placement.workers]
     assert held if way != "pinned" else len(held) == 3 and not any({"encode_text", "denoise"} <= one for one in held)
-    assert render(case, placement, LocalExecutor) == case.expected
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("way", WAYS)
-def test_actors_give_the_same(ray_cluster: Any, case: Case, way: str) -> None:
-    """In the tier chaos, for its time: test_ltx2_render.py has two of these cases for every run of the tests."""
-    assert render(case, placed(case.checkpoint, way), RayExecutor) == case.expected
+    assert render(case, placement) == case.expected
