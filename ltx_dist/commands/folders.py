@@ -90,7 +90,7 @@ def print_timeline(folder: Path) -> None:
 
 @contextmanager
 def fetched(out: Output, endings: tuple[str, ...]) -> Iterator[Path]:
-    """The folder with the clips' files of these endings; for a URL, a temporary folder into which they are downloaded."""
+    """The folder with the clips' files of these endings; for a URL, a temporary one into which they are downloaded."""
     if out.mirror is None:
         yield out.folder
         return

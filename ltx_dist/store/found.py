@@ -13,7 +13,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,7 +70,7 @@ def open_found(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
 def read_found(path: Path, max_bytes: int) -> bytes:
     """The content; raises as `open_found` does."""
     with open_found(path, max_bytes) as file:
-        content = file.read(max_bytes + 1)
+        content = file.read(size_of(file) + 1)  # allocating `max_bytes` for a small one takes longer than reading it
     if len(content) > max_bytes:  # it has grown since
         raise ForeignFileError(f"{path}: more than {max_bytes} bytes; remove it")
     return content
@@ -96,8 +95,5 @@ def size_of(file: BinaryIO) -> int:
 
 def sha256_of(file: BinaryIO) -> str:
     """sha256 of the whole file, read block by block, in hexadecimal."""
-    digest = hashlib.sha256()
     file.seek(0)
-    for block in iter(partial(file.read, BLOCK_BYTES), b""):
-        digest.update(block)
-    return digest.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
