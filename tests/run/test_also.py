@@ -127,7 +127,7 @@ def test_they_go_to_a_bucket_and_count_there(checkpoint: Path, tmp_path: Path, m
     assert run("verify", url).exit_code == 0
     store.rm("/also/out/001-one.mov")
     assert "001-one.mov is missing" in run("verify", url).output
-    assert "1 already there" in render(url, checkpoint).output
+    assert "2 done (1 of them earlier)" in render(url, checkpoint).output
     assert store.exists("/also/out/001-one.mov")
     store.rm("/also", recursive=True)
 
