@@ -197,7 +197,7 @@ class OutputConfig(_Section):
         description="Pad the sound with silence up to the end of the video; the models' sound ends some 0.03 s early.",
     )
     also: list[AlsoFormat] = Field(
-        [],
+        default=[],
         description="Files beside each `NAME.mp4`, of the same frames and sound: `prores` (`NAME.mov`: ProRes 422 HQ), "
         "`ffv1` (`NAME.mkv`: lossless RGB), `av1` (`NAME.webm`: small, 10 bits, for the web).",
     )

@@ -13,10 +13,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 16
+"""Small, as most files are: allocating a megabyte for each takes longer than reading it."""
 
 MAX_SIDECAR_BYTES = 4 << 20
 """Prompts are of at most 8 KiB, and an error of a clip is some lines."""
@@ -95,5 +97,8 @@ def size_of(file: BinaryIO) -> int:
 
 def sha256_of(file: BinaryIO) -> str:
     """sha256 of the whole file, read block by block, in hexadecimal."""
+    digest = hashlib.sha256()
     file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    for block in iter(partial(file.read, BLOCK_BYTES), b""):
+        digest.update(block)
+    return digest.hexdigest()
