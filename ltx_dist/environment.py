@@ -15,6 +15,8 @@ OURS = {
     # Read by CUDA when it starts. Its own order is the fastest card first; nvidia-smi, by which plans are made, and Ray
     # number cards by their slots. Where cards are unequal, a stage would find itself on another one than planned.
     CUDA_DEVICE_ORDER: "PCI_BUS_ID",
+    # The AV1 encoder writes twenty lines about each clip to stderr, in the midst of the live view; 1 is errors alone.
+    "SVT_LOG": "1",
 }
 """For the command line and for worker processes, which set them before torch is loaded."""
 

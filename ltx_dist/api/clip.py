@@ -16,6 +16,7 @@ from ltx_dist.store.clip_names import clip_names
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.object_store import is_uploaded
+from ltx_dist.store.other_files import recorded_also
 from ltx_dist.store.output import Output, open_output
 from ltx_dist.store.output_errors import output_errors
 
@@ -33,7 +34,8 @@ class Clip:
     """One clip, finished or failed.
 
     request: every setting as resolved. status: `unknown` for a file that is there without its other half, or damaged.
-    path: of the mp4, a URL if the output is one; None if there is no mp4. error: the reason why. seconds: of
+    path: of the mp4, a URL if the output is one; None if there is no mp4. also: of the files beside it, by ending, such
+    as `.mov`, if `output.also` asked for them. error: the reason why. seconds: of
     work, by stage, without loading and waiting. digests: sha256 by name, as in the sidecar.
     """
 
@@ -44,6 +46,7 @@ class Clip:
     error: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    also: Mapping[str, Path | str] = field(default_factory=dict)
 
     def frames(self) -> np.ndarray:
         """The decoded frames of the mp4: uint8 RGB, shaped (frames, height, width, 3)."""
@@ -85,9 +88,7 @@ def clips(folder: str | PathLike[str]) -> list[Clip]:
 def read_clip(out: Output, name: str) -> Clip:
     """The clip as its sidecar describes it; `unknown`, never an error, if the sidecar is not one of ours."""
     mp4 = f"{name}.mp4"
-    path: Path | str | None = out.folder / mp4
-    if not (out.folder / mp4).is_file():
-        path = f"{out.mirror.url}/{mp4}" if out.mirror and is_uploaded(out.folder, mp4) else None
+    path = _where(out, mp4)
     try:
         sidecar = read_found_json(out.folder / f"{name}.json", MAX_SIDECAR_BYTES)
         is_done = sidecar["status"] == "done"
@@ -99,9 +100,16 @@ def read_clip(out: Output, name: str) -> Clip:
             str(sidecar["error"]) if not is_done else f"{mp4} is missing" if path is None else None,
             {stage: float(report["seconds"]) for stage, report in sidecar["stages"].items()},
             {digest: sidecar[digest] for digest in DIGESTS if sidecar.get(digest)},
+            {ending: file for ending in recorded_also(sidecar) if (file := _where(out, f"{name}{ending}"))},
         )
     except FileNotFoundError:
         return Clip(name, {}, "unknown", path, f"{name}.json is missing")
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return Clip(name, {}, "unknown", path, f"{name}.json is damaged or not a sidecar")
     return found
+
+
+def _where(out: Output, name: str) -> Path | str | None:
+    if (out.folder / name).is_file():
+        return out.folder / name
+    return f"{out.mirror.url}/{name}" if out.mirror and is_uploaded(out.folder, name) else None

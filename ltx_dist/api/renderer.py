@@ -45,6 +45,8 @@ class Renderer:
     ) -> None:
         with input_errors():
             self._config = config_of(model, config)
+            if self._config.output.also:
+                raise ValueError("output.also: a Renderer returns mp4s alone; leave it out, or use ltx_dist.render")
             model_config = self._config.model
             open_checkpoint(model_config.checkpoint, model_config.text_encoder, model_config.upscaler)
         self._keep_columns = frozenset(keep_columns)

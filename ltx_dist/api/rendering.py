@@ -3,54 +3,35 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from rich.console import Console
 
-from ltx_dist.api.clip import Clip, read_clip
+from ltx_dist.api.clip import Clip
 from ltx_dist.api.errors import input_errors
 from ltx_dist.api.inputs import Config, Prompts, batch_of
+from ltx_dist.api.published import Progress, PublishedClips
 from ltx_dist.api.result import Result
 from ltx_dist.cluster.given_address import GivenAddress, given_address
 from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.messages import clean_lines, show
-from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.report.event_log import Events
 from ltx_dist.report.run_record import RunProgress
-from ltx_dist.report.tally import Tally
 from ltx_dist.run.batch import Batch
 from ltx_dist.run.run import ExecutorKind, render_batch
 from ltx_dist.run.stop import EXIT_STOPPED, Stop
-from ltx_dist.store.files import to_json
 from ltx_dist.store.output import Output, open_output
 
 ONE_AT_A_TIME = threading.Lock()
 """Held by the run that renders in this process; others wait for it. Some decoders draw noise from torch's one global
 generator, and a cluster that a run has started ends with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Counts of a run's clips so far. eta_seconds: None until the first clip of this run has ended."""
-
-    total: int
-    done: int
-    failed: int
-    eta_seconds: float | None
-
-    @property
-    def remaining(self) -> int:
-        return self.total - self.done - self.failed
 
 
 def render(
@@ -108,7 +89,7 @@ class Run:
         self._given, self._on_event = given, on_event
         self._stop = Stop()
         self._stop.interrupts = False
-        self._clips = _Clips(out)
+        self._clips = PublishedClips(out)
         self._record: RunProgress | None = None
         self._error: BaseException | None = None
         self._is_error_known = False
@@ -205,76 +186,6 @@ class Run:
                 self._error = error
         finally:
             self._clips.end()
-
-
-class _Clips:
-    """Follows a batch: keeps its clips and wakes the loops that wait for the next one.
-
-    Clips that were there are known by name until somebody wants to see them: there may be a hundred thousand.
-    """
-
-    def __init__(self, out: Output) -> None:
-        self._found: list[Clip | str] = []
-        self.run: RunProgress | None = None
-        self._out = out
-        self._tally: Tally | None = None
-        self._has_ended = False
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def batch(self, run: RunProgress, warn: Callable[[str], None]) -> Iterator[None]:
-        self.run = run
-        self._tally = Tally(run.placement.recipe, run.submitted, run.skipped, time.monotonic)
-        with self._changed:
-            self._found += [name for name in run.names if name not in run.unfinished]
-            self._changed.notify_all()
-        yield
-
-    def stage_ended(self, completion: Completion) -> None:
-        assert self._tally is not None
-        self._tally.stage_ended(completion)
-
-    def clip_ended(self, result: RenderResult) -> None:
-        assert self._tally is not None
-        self._tally.add(result)
-        clip = _failed(result) if result.status == "failed" else read_clip(self._out, result.request.request_id)
-        with self._changed:
-            self._found.append(clip)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        with self._changed:
-            self._has_ended = True
-            self._changed.notify_all()
-
-    def wait_for(self, position: int) -> Clip | None:
-        """The clip at this position, waiting for it if necessary; None if the run ends without it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._has_ended or len(self._found) > position)
-            return self._clip(position) if len(self._found) > position else None
-
-    def all(self) -> list[Clip]:
-        with self._changed:
-            return [self._clip(position) for position in range(len(self._found))]
-
-    def progress(self, total: int) -> Progress:
-        if self.run is None or self._tally is None:
-            return Progress(total, 0, 0, None)
-        counts = self.run.counts
-        return Progress(counts.submitted, counts.done, counts.failed, self._tally.eta())
-
-    def _clip(self, position: int) -> Clip:
-        found = self._found[position]
-        if isinstance(found, str):
-            found = self._found[position] = read_clip(self._out, found)
-        return found
-
-
-def _failed(result: RenderResult) -> Clip:
-    """The clip from the result itself: if a clip of an earlier run stays, the sidecar describes that one."""
-    request = json.loads(to_json(asdict(result.request)))
-    seconds = {completion.assignment.stage: completion.report.seconds for completion in result.completions}
-    return Clip(result.request.request_id, request, "failed", error=result.error, seconds=seconds)
 
 
 @contextmanager

@@ -46,14 +46,16 @@ def export(format_: FormatName, folder: Folder, output: Destination) -> None:
                 raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o` makes one")
             place = output.expanduser()
             check_destination(place, chosen.endings, out.folder)
-            with fetched(out) if chosen.opens_mp4s else nullcontext(out.folder) as source:
+            with fetched(out, chosen.opens) if chosen.opens else nullcontext(out.folder) as source:
                 clips, left_out = finished_clips(source, out.mirror.url if out.mirror else None)
                 for one in left_out:
                     tell(clean(f"{one.name}: left out: {one.reason}"), sys.stderr)
                 if not clips:
                     raise ValueError(f"{folder}: no finished clip to export")
                 with written_whole(place) as partial:
-                    chosen.writer()(clips, partial)
+                    note = chosen.writer()(clips, partial)
         tell(clean(f"{place}: {count(len(clips), 'clip')} exported, {len(left_out)} left out"))
+        if note:
+            tell(note)
     if left_out:
         sys.exit(3)

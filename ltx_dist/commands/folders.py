@@ -49,9 +49,10 @@ def report(folder: Folder) -> None:
 def verify(folder: Folder) -> None:
     """Check that every clip is intact, readable, and the file that was written. Exits with 3 if one is not."""
     with bad_input(), opened_output(folder) as out:
+        from ltx_dist.media.file_formats import ALSO_ENDINGS
         from ltx_dist.report.verify import verify_folder
 
-        with fetched(out) as source:
+        with fetched(out, (".mp4", *ALSO_ENDINGS)) as source:
             verdicts = list(verify_folder(source))
     bad = [verdict for verdict in verdicts if verdict.problem is not None]
     for verdict in bad:
@@ -88,15 +89,15 @@ def print_timeline(folder: Path) -> None:
 
 
 @contextmanager
-def fetched(out: Output) -> Iterator[Path]:
-    """The folder with all mp4s; for a URL, a temporary folder into which they are downloaded."""
+def fetched(out: Output, endings: tuple[str, ...]) -> Iterator[Path]:
+    """The folder with the clips' files of these endings; for a URL, a temporary one into which they are downloaded."""
     if out.mirror is None:
         yield out.folder
         return
     with TemporaryDirectory(prefix="ltx-dist-fetched-") as name:
         folder = Path(name)
         (folder / ".ltx-dist").mkdir()
-        out.mirror.fetch_clips(folder)
+        out.mirror.fetch_clips(folder, endings)
         if (out.folder / "run.json").exists():
             copy(out.folder / "run.json", folder)
         yield folder

@@ -12,6 +12,7 @@ from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.inputs.names import check_template
 from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.pipeline.request import MAX_SEED
+from ltx_dist.pipeline.storage import AlsoFormat
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pinned", "shared", "replicated", "elastic"]
@@ -194,6 +195,11 @@ class OutputConfig(_Section):
     pad_audio: bool = Field(
         default=True,
         description="Pad the sound with silence up to the end of the video; the models' sound ends some 0.03 s early.",
+    )
+    also: list[AlsoFormat] = Field(
+        default=[],
+        description="Files beside each `NAME.mp4`, of the same frames and sound: `prores` (`NAME.mov`: ProRes 422 HQ), "
+        "`ffv1` (`NAME.mkv`: lossless RGB), `av1` (`NAME.webm`: small, 10 bits, for the web).",
     )
     name: str | None = Field(
         default=None,

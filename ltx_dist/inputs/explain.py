@@ -26,6 +26,7 @@ _WORDING = {
     "literal_error": "{given} is not one of {expected}",
     "model_type": "{given} is not a mapping of settings",
     "dict_type": "{given} is not a mapping",
+    "list_type": "{given} is not a list; put it in brackets",
     "greater_than": "{given} is too small{allowed}",
     "greater_than_equal": "{given} is too small{allowed}",
     "less_than": "{given} is too large{allowed}",

@@ -152,3 +152,14 @@ def _parts(template: str) -> Iterator[tuple[str, str | None, str]]:
         if conversion or (field is not None and not re.fullmatch(r"\w+(\.[^\[\]]+)?", field)) or "{" in (form or ""):
             raise ValueError(f"{show(template)}: write fields as {{index}}, {{prompt:.40}} or {{meta.key}}")
         yield literal, field, form or ""
+
+
+def default_name(position: int, prompt: str) -> str:
+    """`001-a-red-circle`: the position counted from 1 and what is plain ASCII of the prompt's first words.
+
+    Words of a prompt without any ASCII stay in their own script.
+    """
+    ascii_only = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[:40].rstrip("-")
+    words = plain or slug(prompt[:40])
+    return f"{position + 1:03d}-{words}".rstrip("-")

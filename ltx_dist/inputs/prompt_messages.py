@@ -34,16 +34,18 @@ def one_checkpoint_once(messages: list[str]) -> list[str]:
 def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Doubt]:
     """One warning for all rows with parts that other programs would replace."""
     found = {
-        item.line: (item, part)
+        item.line: (item, *part, field)
         for item, request in requests
-        if (part := unexpanded(request.prompt) or unexpanded(request.negative_prompt))
+        for field in ("negative_prompt", "prompt")  # the prompt's, where both have some
+        if (part := unexpanded(getattr(request, field)))
     }
     if found:
-        item, (text, kind) = next(iter(found.values()))
+        item, text, kind, field = next(iter(found.values()))
         of = f", as are such parts of {count(len(found) - 1, 'more prompt')}" if len(found) > 1 else ""
-        remedy = (
-            "--expand all renders every variant of a prompt"
-            if kind in EXPANDABLE
-            else "Write one row per variant, or run a program that expands it first"
-        )
+        if kind not in EXPANDABLE:
+            remedy = "Write one row per variant, or run a program that expands it first"
+        elif field == "negative_prompt":
+            remedy = "A negative_prompt is never expanded; vary renders several of them"
+        else:
+            remedy = "--expand all renders every variant of a prompt"
         yield Doubt(item.line, f"{show(text)} would be {kind} in other programs; here it is plain text{of}. {remedy}")

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.inputs.clip_settings import SOUND_FIELDS
 from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.images_folder import ImagesFolder
-from ltx_dist.inputs.loras import LoraResolver
-from ltx_dist.inputs.media import FIELDS as MEDIA_FIELDS
-from ltx_dist.inputs.media import MediaResolver
-from ltx_dist.inputs.media_rows import LoraRow, lora_rows
-from ltx_dist.inputs.names import MAX_NAME, MAX_PART_BYTES
-from ltx_dist.inputs.names import slug as slug_of
-from ltx_dist.inputs.passes import has_two_passes, overlaid_schedule, second_pass
+from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.inputs.names import MAX_NAME, MAX_PART_BYTES, default_name
+from ltx_dist.inputs.passes import has_two_passes
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_messages import known_keys_once, one_checkpoint_once, unexpanded_parts
 from ltx_dist.inputs.prompt_row import Row, check_row
 from ltx_dist.inputs.reading_config import PromptsConfig
+from ltx_dist.inputs.row_parts import PartsResolver
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Item, Problem
 from ltx_dist.inputs.schedules import overlaid
-from ltx_dist.inputs.sound import sound_problems, sound_second_pass, sound_settings, sound_warnings
 from ltx_dist.inputs.variants import Variant, variation_of
-from ltx_dist.inputs.windows import FIELDS as WINDOW_FIELDS
-from ltx_dist.inputs.windows import asks_for_windows, windows_of, with_segments_joined
-from ltx_dist.media.checks import high_frame_rate_warning, refined_aspect_warning
+from ltx_dist.inputs.windows import asks_for_windows, with_segments_joined
 from ltx_dist.messages import Mistakes, printable, show
-from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import MAX_SEED, RenderRequest
 
 
@@ -100,13 +89,13 @@ class _Resolver:
         self.notes: dict[str, dict[str, Any]] = {}
         self.problems: dict[Problem, None] = {}
         self.doubts: list[Doubt] = []
-        self._media, self._images = MediaResolver(folder, checkpoint), images
-        self._loras, self._model_loras = LoraResolver(folder, checkpoint, loras), loras
+        self._images = images
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
         self._named = defaults.named
         self._variation, self._wrong_axes = variation_of(defaults, reading, folder)
         self._wrong_values: dict[tuple[str, str], None] = {}
         self._defaults = defaults.model_dump(exclude={"seed"}, exclude_none=True)
+        self._parts = PartsResolver(folder, checkpoint, preset, self._defaults, loras)
         self._fallback = overlaid(preset.settings, self._defaults)
         first = preset.two_passes.first if preset.two_passes else {}
         self._fallback_of_two = overlaid(overlaid(preset.settings, first), self._defaults)
@@ -163,13 +152,13 @@ class _Resolver:
         if "meta" in of_clip:
             self.notes.setdefault(row["name"], {})["meta"] = of_clip["meta"]
         self._pair(item, row)
-        extra = self._resolve_extra(item, row, two_passes)
-        return None if extra is None else RenderRequest(request_id=row.pop("name"), **(row | extra))
+        parts = self._resolve_parts(item, row, two_passes)
+        return None if parts is None else RenderRequest(request_id=row.pop("name"), **(row | parts))
 
     def _set_name(self, position: int, item: Item, row: dict[str, Any], variant: Variant) -> None:
         """Complete the name of a row; record an error if it is taken or too long."""
         given, suffix = row.get("name"), variant.suffix
-        shared = given if given is not None else _default_name(position, variant.template or row["prompt"])
+        shared = given if given is not None else default_name(position, variant.template or row["prompt"])
         row["name"] = (shared if given is not None else shared[: MAX_NAME - len(suffix)].rstrip("-")) + suffix
         too_long = len(row["name"]) > MAX_NAME or len(row["name"].encode()) > MAX_PART_BYTES
         if suffix and (too_long or len(suffix) > MAX_NAME - len("000001-a")):
@@ -204,67 +193,14 @@ class _Resolver:
             self._note(item, f"{'second_pass' if given.get('second_pass') else 'recipe'}: {error}")
             return None
 
-    def _resolve_extra(self, item: Item, row: dict[str, Any], two_passes: bool) -> dict[str, Any] | None:
-        """Media, second pass and LoRAs, of a row whose fields are right by themselves and lose those that ask for
-        them; or None after recording its errors."""
-        asked = {key: row.pop(key, None) for key in (*MEDIA_FIELDS, *WINDOW_FIELDS, "recipe", "second_pass", "loras")}
-        media, adds = row | asked, list[LoraRow]()
-        extra = self._media.resolve(media)
-        problems = self._media.problems
-        self.doubts += [Doubt(item.line, f"{field}: {message}") for field, message in self._media.warnings]
-        if not any(asked[field] for field in ("image", "conditions", "reference")):
-            row.pop("image_cond_noise_scale", None)  # it has no effect, and must not change the key
-        try:
-            if two_passes:
-                of_row: dict[str, Any] = asked["second_pass"].model_dump() if asked["second_pass"] else {}
-                of_preset = self._preset.two_passes.second if self._preset.two_passes else {}
-                settings = overlaid_schedule(
-                    overlaid_schedule(of_preset, self._defaults.get("second_pass", {})), of_row
-                )
-                make = sound_second_pass if self._checkpoint.generation else second_pass
-                extra["second_pass"] = make(settings, media, self._checkpoint)
-                adds = [LoraRow.model_validate(one) for one in lora_rows(settings.get("loras") or [])]
-        except ValueError as error:
-            problems.append(("second_pass", str(error)))
-        try:
-            extra["windows"] = windows_of(row, asked | {"second_pass": two_passes}, self._checkpoint)
-        except ValueError as error:
-            field, _, message = str(error).partition(": ")
-            problems.append((field, message))
-        if asks_for_windows(asked):
-            row.pop("image_cond_noise_scale", None)  # their pipeline has no such noise
-        try:
-            of_config = asked["loras"] is None
-            listed = self._model_loras if of_config else asked["loras"]
-            folder = Path() if of_config else None
-            extra["loras"] = self._loras.resolve(listed, folder, has_reference=bool(asked["reference"]))
-        except ValueError as error:
-            problems.append(("model.loras" if asked["loras"] is None else "loras", str(error)))
-        else:
-            self._add_to_second_pass(item, adds, extra, problems)
-        if self._checkpoint.generation:
-            of_sound = {key: row.pop(key, None) for key in SOUND_FIELDS}
-            problems += sound_problems(of_sound, media, self._checkpoint)
-            self.doubts += [Doubt(item.line, message) for message in sound_warnings(of_sound, media, self._checkpoint)]
-            extra["sound"] = None if problems else sound_settings(of_sound, media)
-        else:
-            self.doubts += [Doubt(item.line, message) for message in _odd_settings(row, extra.get("second_pass"))]
-        for field, message in problems:
+    def _resolve_parts(self, item: Item, row: dict[str, Any], two_passes: bool) -> dict[str, Any] | None:
+        """Media, second pass, windows, LoRAs and sound; or None after noting what is wrong."""
+        given = item.content if isinstance(item.content, dict) else {}
+        parts = self._parts.resolve(row, given, two_passes)
+        self.doubts += [Doubt(item.line, message) for message in self._parts.warnings]
+        for field, message in self._parts.problems:
             self._note(item, f"{field}: {message}")
-        return None if problems else extra
-
-    def _add_to_second_pass(
-        self, item: Item, loras: Sequence[LoraRow], extra: dict[str, Any], problems: list[tuple[str, str]]
-    ) -> None:
-        """LoRAs of the second pass alone. Paths of the config are relative to the working directory."""
-        if not loras:
-            return
-        of_row = isinstance(item.content, dict) and (item.content.get("second_pass") or {}).get("loras")
-        try:
-            found = self._loras.resolve(loras, None if of_row else Path(), beside=extra["loras"])
-            extra["second_pass"] = replace(extra["second_pass"], loras=found)
-        except ValueError as error:
-            problems.append(("second_pass", f"loras: {error}"))
+        return None if self._parts.problems else parts
 
     def problems_of_all_rows(self) -> list[str]:
         """Errors in config and preset values that rows relied on, each once rather than per row."""
@@ -290,25 +226,6 @@ class _Resolver:
         self.problems[Problem(item.line, message)] = None  # once per row, however many clips it makes
 
 
-def _odd_settings(row: dict[str, Any], two: SecondPass | None) -> Iterator[str]:
-    """Warnings about settings of an LTX-Video clip that may not be meant."""
-    if message := high_frame_rate_warning(row["frame_rate"]):
-        yield f"frame_rate: {message}"
-    if two and (message := refined_aspect_warning(two.width, two.height, row["width"], row["height"])):
-        yield f"second_pass: {message}"
-
-
 def _quoted(content: object) -> str:
     """A hint to quote: YAML does not read `no` and `7` as strings."""
     return "; put text in quotes" if isinstance(content, bool | int | float) else ""
-
-
-def _default_name(position: int, prompt: str) -> str:
-    """`001-a-red-circle`: the position counted from 1 and what is plain ASCII of the prompt's first words.
-
-    Words of a prompt without any ASCII stay in their own script.
-    """
-    ascii_only = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[:40].rstrip("-")
-    words = slug or slug_of(prompt[:40])
-    return f"{position + 1:03d}-{words}".rstrip("-")

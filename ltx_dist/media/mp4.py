@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import sys
-import tempfile
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -16,25 +14,17 @@ from typing import BinaryIO
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from av.video.stream import VideoStream
 
+from ltx_dist.media.file_formats import ALSO, READERS, mp4_format
 from ltx_dist.media.images import make_poster
 from ltx_dist.media.seal import sealed
-from ltx_dist.media.sound import SoundTrack, read_sound, sound_problems, until_the_end
-from ltx_dist.pipeline.payloads import EncodedVideo, Sound, SoundFacts
+from ltx_dist.media.sound import read_sound, sound_problems, until_the_end
+from ltx_dist.media.video_file import SWSCALE_FLAGS, VideoFile
+from ltx_dist.pipeline.payloads import EncodedVideo, OtherFile, Sound, SoundFacts
 from ltx_dist.pipeline.storage import Mp4Settings
-
-BT709 = 1
-"""Code point of BT.709 for primaries, transfer and matrix alike (ITU-T H.273, tables 2 to 4)."""
-
-SWSCALE_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
-"""SWS_BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND and BITEXACT of libswscale/swscale.h.
-
-The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels too dark, and different by machine.
-"""
 
 MAX_DENOMINATOR = 1001
 """Largest denominator of a frame rate: broadcast rates are k / 1001 (30000/1001 is "29.97"); none has a larger one."""
@@ -61,69 +51,49 @@ def encode_video(
     facts: Mapping[str, str] | None = None,
     sound: Sound | None = None,
 ) -> EncodedVideo:
-    """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3).
+    """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3), and
+    the files that `output.also` asks for beside it.
 
     Takes the frames one by one and keeps none. `metadata`: tags of the file by name, for people and programs; `facts`,
     and the digests of the frames and of the sound, go into its seal, for us.
     """
     digest, count, rate, poster = hashlib.sha256(), 0, exact_rate(frame_rate), None
-    with _scratch_file() as path:
-        options = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
-        with av.open(path, "w", format="mp4", options=options) as container:
-            container.metadata.update(metadata)
-            stream = container.add_stream("libx264", rate=rate, options=_x264_options(output))
-            _describe(stream, height, width, output.threads)
-            track = _sound_track(container, sound, num_frames, rate, output)
-            reformatter = VideoReformatter()
-            for frame in frames:
-                assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
-                frame = np.ascontiguousarray(frame)
-                digest.update(frame.data)
-                if count == num_frames // 2:
-                    poster = make_poster(frame)
-                picture = _to_yuv(frame, reformatter)
-                picture.pts, picture.time_base = count, 1 / rate
-                container.mux(stream.encode(picture))
-                count += 1
-                if track is not None:
-                    track.write(count / rate)
-            container.mux(stream.encode(None))
-            if track is not None:
-                track.close()
-        heard = None if sound is None or track is None else _facts(sound)
-        sealing = {**(facts or {}), "frames_sha256": digest.hexdigest()}
-        if heard is not None:
-            sealing |= {name: str(value) for name, value in asdict(heard).items()}
-        mp4 = sealed(Path(path).read_bytes(), sealing)
-    assert count == num_frames, f"{count} frames of {num_frames}"
+    audible = _audible(sound, num_frames, rate, output)
+    formats = [mp4_format(output), *(ALSO[name] for name in output.also)]
+    with ExitStack() as opened:
+        files = [
+            opened.enter_context(VideoFile(format_, height, width, rate, metadata, audible)) for format_ in formats
+        ]
+        for frame in frames:
+            assert frame.shape == (height, width, 3) and frame.dtype == np.uint8, (frame.shape, frame.dtype)
+            frame = np.ascontiguousarray(frame)
+            digest.update(frame.data)
+            if count == num_frames // 2:
+                poster = make_poster(frame)
+            for file in files:
+                file.write(frame)
+            count += 1
+        assert count == num_frames, f"{count} frames of {num_frames}"
+        mp4, *others = (file.close() for file in files)
+    also = {format_.ending: OtherFile.of(content) for format_, content in zip(formats[1:], others, strict=True)}
+    heard = None if sound is None or audible is None else _facts(sound)
+    mp4 = sealed(mp4, {**(facts or {}), **_sealed_facts(digest.hexdigest(), heard, also)})
     mp4_sha256 = hashlib.sha256(mp4).hexdigest()
-    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), mp4_sha256, heard, poster)
+    return EncodedVideo(mp4, num_frames, height, width, digest.hexdigest(), mp4_sha256, heard, poster, also)
 
 
-@contextmanager
-def _scratch_file() -> Iterator[str]:
-    """The name of a temporary file to write to.
-
-    Moving the index to the front reopens the file by its name, so a buffer does not do. A file in memory does, and then
-    a TMPDIR that is full or missing is no reason for clips to fail.
-    """
-    if sys.platform == "linux" and Path("/proc/self/fd").is_dir():
-        descriptor = os.memfd_create("ltx-dist-clip.mp4")
-        try:
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
-        yield str(Path(folder) / "clip.mp4")
-
-
-def _sound_track(
-    container: OutputContainer, sound: Sound | None, num_frames: int, rate: Fraction, output: Mp4Settings
-) -> SoundTrack | None:
+def _audible(sound: Sound | None, num_frames: int, rate: Fraction, output: Mp4Settings) -> Sound | None:
     if sound is None or output.audio == "none":
         return None
-    return SoundTrack(container, until_the_end(sound, num_frames, rate) if output.pad_audio else sound, output.audio)
+    return until_the_end(sound, num_frames, rate) if output.pad_audio else sound
+
+
+def _sealed_facts(frames_sha256: str, heard: SoundFacts | None, also: Mapping[str, OtherFile]) -> dict[str, str]:
+    """What the mp4 says of the clip, so that its sidecar can be written again."""
+    facts = {"frames_sha256": frames_sha256}
+    if heard is not None:
+        facts |= {name: str(value) for name, value in asdict(heard).items()}
+    return facts | ({"also": json.dumps({ending: file.record for ending, file in also.items()})} if also else {})
 
 
 def _facts(sound: Sound) -> SoundFacts:
@@ -142,15 +112,18 @@ def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, 
         return np.stack(frames), float(stream.average_rate), tags
 
 
-def read_frames(video: str | Path | bytes) -> Iterator[np.ndarray]:
-    """The frames one by one, as `read_video` has them. Raises ValueError for what cannot be read as an mp4."""
+def read_frames(video: str | Path | bytes, ending: str = ".mp4") -> Iterator[np.ndarray]:
+    """The frames one by one, as `read_video` has them. Raises ValueError for what cannot be read.
+
+    ending: of a file of the kind that it is.
+    """
     reformatter = VideoReformatter()
     try:
-        with _open(video) as container:
+        with _open(video, READERS[ending]) as container:
             for picture in container.decode(container.streams.video[0]):
                 yield _to_rgb(picture, reformatter)
     except (FFmpegError, IndexError) as error:
-        raise ValueError(f"the mp4 cannot be read: {error}") from error
+        raise ValueError(f"the {ending[1:]} cannot be read: {error}") from error
 
 
 def check_video(
@@ -185,38 +158,29 @@ def check_video(
         raise ValueError("the mp4 has " + ", ".join(wrong))
 
 
-def _open(video: str | Path | bytes | BinaryIO) -> InputContainer:
-    """As mp4 and nothing else: FFmpeg would find out by itself what a file is, and some kinds open others."""
+def check_other_file(content: bytes, ending: str, num_frames: int, height: int, width: int) -> None:
+    """Decode one of the files beside an mp4 to its end; ValueError saying what is wrong with it."""
+    try:
+        with _open(content, READERS[ending]) as container:
+            sizes = [(picture.height, picture.width) for picture in container.decode(container.streams.video[0])]
+    except (FFmpegError, IndexError) as error:
+        raise ValueError(f"the {ending[1:]} cannot be read: {error}") from error
+    if sizes != [(height, width)] * num_frames:
+        found = " and ".join(f"{h}x{w}" for h, w in sorted(set(sizes)))
+        raise ValueError(
+            f"the {ending[1:]} has {len(sizes)} frames of {found} instead of {num_frames} of {height}x{width}"
+        )
+
+
+def _open(video: str | Path | bytes | BinaryIO, reader: str = "mp4") -> InputContainer:
+    """By this reader and no other: FFmpeg would find out by itself what a file is, and some kinds open others."""
     source = io.BytesIO(video) if isinstance(video, bytes) else str(video) if isinstance(video, str | Path) else video
-    return av.open(source, "r", format="mp4")
-
-
-def _x264_options(output: Mp4Settings) -> dict[str, str]:
-    # With mbtree, x264 gives another file in almost every run of the same input.
-    return {"crf": str(output.crf), "preset": output.preset, "x264-params": "mbtree=0", "flags": "+bitexact"}
-
-
-def _describe(stream: VideoStream, height: int, width: int, threads: int) -> None:
-    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-    codec = stream.codec_context
-    codec.thread_count, codec.thread_type = threads, "FRAME"  # PyAV's default, slices, makes larger files
-    codec.color_primaries, codec.color_trc, codec.colorspace = BT709, BT709, BT709
-    codec.color_range = ColorRange.MPEG
-
-
-def _to_yuv(frame: np.ndarray, reformatter: VideoReformatter) -> av.VideoFrame:
-    return reformatter.reformat(
-        av.VideoFrame.from_ndarray(frame, format="rgb24"),
-        format="yuv420p",
-        src_colorspace=Colorspace.ITU709,
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=SWSCALE_FLAGS,
-    )
+    return av.open(source, "r", format=reader)
 
 
 def _to_rgb(picture: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    if picture.format.is_rgb:
+        return reformatter.reformat(picture, format="rgb24").to_ndarray()
     return reformatter.reformat(
         picture,
         format="rgb24",

@@ -1,18 +1,16 @@
-"""Encodes a waveform as the sound of an mp4, and decodes it. Equal waveforms and settings give equal bytes."""
+"""Encodes a waveform as the sound of a file, and decodes it. Equal waveforms and settings give equal bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Literal
 
 import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 
+from ltx_dist.media.file_formats import AudioCodec
 from ltx_dist.pipeline.payloads import Sound, SoundFacts
-
-Codec = Literal["aac", "alac"]
 
 BIT_RATE = 192_000
 """Bit rate of AAC for both channels: ffmpeg's own encoder needs more than its default of 128,000 to sound clean."""
@@ -20,8 +18,8 @@ BIT_RATE = 192_000
 BLOCK = 1024
 """Samples that AAC encodes together; the last block is filled up."""
 
-_FORMATS: dict[Codec, str] = {"aac": "fltp", "alac": "s32p"}
-"""Planar samples as the encoders take them. Apple Lossless stores the upper 24 of 32 bits."""
+_FORMATS: dict[AudioCodec, str] = {"aac": "fltp", "alac": "s32p", "flac": "s32", "pcm_s24le": "s32", "libopus": "flt"}
+"""Samples as the encoders take them; p is planar. Those of 32 bits are stored as their upper 24."""
 
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
@@ -37,7 +35,7 @@ def until_the_end(sound: Sound, num_frames: int, rate: Fraction) -> Sound:
 class SoundTrack:
     """The sound of a container that is written, encoded along with its frames so that both lie side by side in it."""
 
-    def __init__(self, container: OutputContainer, sound: Sound, codec: Codec) -> None:
+    def __init__(self, container: OutputContainer, sound: Sound, codec: AudioCodec) -> None:
         """Adds a stream, so nothing may have been written yet."""
         channels = sound.waveform.shape[0]
         self._container = container
@@ -68,9 +66,11 @@ class SoundTrack:
 
     def _frame(self, start: int, end: int) -> av.AudioFrame:
         samples = self._samples[:, start:end]
-        if self._format == "s32p":
+        if self._format.startswith("s32"):
             # 24 bits, rounded, in the upper three bytes.
             samples = (np.rint(samples.astype(np.float64) * (2**23 - 1)).astype(np.int32)) << 8
+        if not self._format.endswith("p"):
+            samples = samples.T.reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=self._format, layout=self._layout)
         frame.sample_rate, frame.pts, frame.time_base = self._rate, start, Fraction(1, self._rate)
         return frame

@@ -139,13 +139,14 @@ def _making(making: Making, stage: StageSpec, request: RenderRequest, tiling: De
 
 
 def _mp4(mp4: Mp4Settings, request: RenderRequest) -> dict[str, object]:
-    """The mp4 settings; those of sound only count for clips that have some."""
-    of_sound = () if request.sound is not None else ("audio", "pad_audio")
-    return {name: value for name, value in asdict(mp4).items() if name not in of_sound}
+    """The mp4 settings; those of sound only count for clips that have some, and `also` only if it asks for a file."""
+    left_out = {*(() if request.sound is not None else ("audio", "pad_audio")), *(() if mp4.also else ("also",))}
+    return {one.name: getattr(mp4, one.name) for one in fields(mp4) if one.name not in left_out}
 
 
 def _changed(storage: Storage) -> dict[str, str]:
-    return {name: how for name, how in asdict(storage).items() if how != getattr(PLAIN, name)}
+    named = {one.name: getattr(storage, one.name) for one in fields(storage)}
+    return {name: how for name, how in named.items() if how != getattr(PLAIN, name)}
 
 
 def _settings(stage: StageSpec, request: RenderRequest) -> dict[str, object]:

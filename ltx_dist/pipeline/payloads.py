@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -154,11 +154,28 @@ class SoundFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherFile:
+    """A file of a clip beside its mp4, with the sha256 of its bytes."""
+
+    content: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> OtherFile:
+        return cls(content, hashlib.sha256(content).hexdigest())
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        """What sidecars and seals say of it."""
+        return {"sha256": self.sha256, "bytes": len(self.content)}
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedVideo:
     """The output of a clip's last stage: a finished mp4 and the digest of its frames.
 
     frames_sha256 is over the uint8 RGB frames in T,H,W,3 order. sound: None for a clip of a model without.
-    poster: a small WebP of the middle frame.
+    poster: a small WebP of the middle frame. also: the files that `output.also` asks for, by ending.
     """
 
     mp4: bytes
@@ -169,6 +186,7 @@ class EncodedVideo:
     mp4_sha256: str
     sound: SoundFacts | None = None
     poster: bytes | None = None
+    also: Mapping[str, OtherFile] = field(default_factory=dict[str, OtherFile])
 
 
 StageOutput = Conditioning | EncodedMedia | ConnectedText | ConditionLatents | Latents | DecodedClip | EncodedVideo

@@ -60,12 +60,17 @@ class Storage:
 PLAIN = Storage()
 
 
+AlsoFormat = Literal["prores", "ffv1", "av1"]
+"""Files that a clip may have beside its mp4."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mp4Settings:
     """How frames become an mp4; each of these changes the file's bytes. Meanings: `output` in the config.
 
     crf: x264's constant rate factor, 0 to 51; 0 is lossless. threads: fixed, because their number changes the bytes.
     audio: how the sound is stored, of a model that makes some. pad_audio: with silence, to the end of the video.
+    also: files that are made of the same frames, beside the mp4.
     version: of how everything else about the file is made; raise it when equal frames and settings give other bytes.
     """
 
@@ -74,4 +79,5 @@ class Mp4Settings:
     threads: int = 2
     audio: Literal["aac", "alac", "none"] = "aac"
     pad_audio: bool = True
+    also: tuple[AlsoFormat, ...] = ()
     version: int = 2

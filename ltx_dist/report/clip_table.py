@@ -16,7 +16,7 @@ RENAMED = {"video": "start_video"}
 
 DIGESTS = ("render_key", "latents_sha256", "frames_sha256", "audio_sha256", "mp4_sha256", "mp4_bytes", "sampling_rate")
 
-AS_JSON = ("versions", "settings", "variation")
+AS_JSON = ("versions", "settings", "variation", "also")
 """Parts of a sidecar that are a column of JSON each."""
 
 

@@ -19,6 +19,7 @@ from ltx_dist.report.copied_command import options_of, row_of
 from ltx_dist.store.clip_names import clip_names
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
+from ltx_dist.store.other_files import recorded_also
 
 DIGESTS = ("frames_sha256", "audio_sha256", "mp4_sha256")
 """The digests of what one sees and hears; the sidecar has the others."""
@@ -31,7 +32,8 @@ Picture = tuple[str, str, bool]
 class Clip:
     """One card. `status` is done, failed, or unknown for an mp4 or a sidecar that lacks its other half.
 
-    url, poster: of the mp4 and its still picture, relative to the page; None without one.
+    url, poster: of the mp4 and its still picture, relative to the page; None without one. also: of the files beside it,
+    by ending.
     row: every setting but the name as a prompt file has it, by field, as JSON texts: numbers keep all their digits.
     settings: of the config, by dotted key, and what the prompt file says in `meta`, as JSON texts; options: those of
     the config for a command line.
@@ -43,6 +45,7 @@ class Clip:
     status: str
     url: str | None
     poster: str | None = None
+    also: Mapping[str, str] | None = None
     error: str = ""
     row: Mapping[str, str] | None = None
     settings: Mapping[str, str] | None = None
@@ -71,6 +74,7 @@ def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
             status=("done" if url else "unknown") if done else "failed",
             url=url if done else None,
             poster=_url_of(folder, f"{name}.webp") if done else None,
+            also={ending: file for ending in recorded_also(sidecar) if (file := _url_of(folder, f"{name}{ending}"))},
             error=("" if url else f"{name}.mp4 is missing") if done else str(sidecar["error"]),
             row={key: json.dumps(value) for key, value in row_of(request, settings).items() if key != "name"},
             settings={key: json.dumps(value) for key, value in (settings | meta).items()},

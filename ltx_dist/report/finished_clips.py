@@ -31,6 +31,10 @@ class FinishedClip:
     def request(self) -> Mapping[str, Any]:
         return self.sidecar["request"]
 
+    def file(self, ending: str) -> Path:
+        """The one beside the mp4 that has this ending, where there is one."""
+        return self.mp4.parent / f"{self.mp4.name.removesuffix('.mp4')}{ending}"
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:

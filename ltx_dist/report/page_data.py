@@ -45,6 +45,7 @@ def _clip_data(
         "status": clip.status,
         "url": clip.url,
         "poster": clip.poster,
+        "also": clip.also,
         "error": clip.error,
         "row": _own(clip.row, shared["row"]),
         "settings": _own(clip.settings, shared["settings"]),

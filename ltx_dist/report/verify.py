@@ -24,6 +24,7 @@ from ltx_dist.store.found import (
     sha256_of,
     size_of,
 )
+from ltx_dist.store.other_files import problem_of, recorded_also
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
         return Verdict(name, f"{mp4.name} cannot be read: {error.strerror}", renders=True)
     except (ValueError, TypeError, OverflowError) as error:
         return Verdict(name, str(error).removeprefix(f"{mp4.parent}{os.sep}"), renders=True)
-    return Verdict(name)
+    problem = problem_of(recorded_also(recorded), mp4.parent / mp4.name.removesuffix(".mp4"))
+    return Verdict(name, problem, renders=problem is not None)
 
 
 def _without_sidecar(name: str, mp4: Path, problem: str) -> Verdict:

@@ -52,6 +52,7 @@ class Batch:
     decoded_again: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _placements: dict[Inventory, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,7 +61,10 @@ class Batch:
 
     @property
     def mp4_settings(self) -> Mp4Settings:
-        return Mp4Settings(**self.config.output.model_dump(exclude=set(OF_THE_FOLDER)))
+        output = self.config.output
+        return Mp4Settings(
+            **output.model_dump(exclude={"also", *OF_THE_FOLDER}), also=tuple(sorted(dict.fromkeys(output.also)))
+        )
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -78,8 +82,15 @@ class Batch:
         return {request.request_id: self.family.recipe.of(request) for request in self.requests}
 
     def placement(self, inventory: Inventory, todo: Todo | None = None) -> Placement:
-        """The best placement. Raises ValueError if the devices cannot hold the requested layout."""
-        return self.forecasts(inventory, todo)[0].placement
+        """The best placement. Raises ValueError if the devices cannot hold the requested layout.
+
+        That of the whole batch is kept: simulating ten thousand clips takes a second.
+        """
+        if todo is not None:
+            return self.forecasts(inventory, todo)[0].placement
+        if inventory not in self._placements:
+            self._placements[inventory] = self.forecasts(inventory)[0].placement
+        return self._placements[inventory]
 
     def forecasts(self, inventory: Inventory, todo: Todo | None = None) -> list[Forecast]:
         """Forecasts of the requested layouts, best first. Raises ValueError likewise.

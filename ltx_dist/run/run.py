@@ -14,6 +14,7 @@ from ltx_dist.cluster.cluster_head import check_head
 from ltx_dist.cluster.given_address import GivenAddress, given_by, is_joined
 from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.environment import OURS
+from ltx_dist.media.file_formats import ALSO
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import check_order, local_inventory
@@ -100,7 +101,7 @@ def _run(session: Session) -> RunProgress:
             write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
         if out.mirror:
             out.mirror.pull()
-        publisher.check_names(placed.batch.requests)
+        publisher.check_names(placed.batch.requests, [ALSO[name].ending for name in placed.batch.config.output.also])
         remaining = _unpublished(placed, publisher, out)
         resumption = _open_resumption(session, remaining)
     if resumption is not None:
@@ -176,11 +177,13 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
     if placed.batch.config.recovery.exact and publisher.has_other_pixels(request):
         publisher.make_again(request)
         return False
-    key = placed.key_to_keep(request, publisher.key_of(request))
+    recorded, planned = publisher.recorded(request), placed.keys.render_key(request)
+    key = placed.key_to_keep(request, publisher.key_of(request, planned, recorded))
     if out.mirror is None:
-        there = publisher.is_published(request, key)
+        there = publisher.is_published(request, key, recorded)
         if there:
-            publisher.update_notes(request)
+            # Of a sidecar that was lost the notes were written along with it.
+            publisher.update_notes(request, recorded)
         return there
     if out.mirror.holds(request.request_id, key):
         if publisher.update_notes(request):

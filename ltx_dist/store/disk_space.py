@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ltx_dist.media import file_formats
 from ltx_dist.messages import size
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import AlsoFormat
 
 BITS_A_PIXEL = 1.0
 """Bits per pixel at CRF 17: a clip of 704x480x121 is 5 MB. Noise takes several times that, flat clips a tenth."""
@@ -18,10 +20,11 @@ CRF, CRF_STEP = 17, 6
 FLOAT32 = 4
 
 
-def mp4_bytes(request: RenderRequest, crf: int) -> float:
-    """Estimated bytes of a clip's mp4."""
+def clip_bytes(request: RenderRequest, crf: int, also: Iterable[AlsoFormat] = ()) -> float:
+    """Estimated bytes of a clip's mp4 and of the files beside it."""
     pixels = request.height * request.width * request.num_frames
-    return pixels * BITS_A_PIXEL / 8 * 2.0 ** ((CRF - crf) / CRF_STEP)
+    bits = BITS_A_PIXEL * 2.0 ** ((CRF - crf) / CRF_STEP) + sum(file_formats.BITS_A_PIXEL[name] for name in also)
+    return pixels * bits / 8
 
 
 def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, temporal_ratio: int) -> int:

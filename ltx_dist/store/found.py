@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 16
+"""Small, as most files are: allocating a megabyte for each takes longer than reading it."""
 
 MAX_SIDECAR_BYTES = 4 << 20
 """Prompts are of at most 8 KiB, and an error of a clip is some lines."""
@@ -71,7 +72,7 @@ def open_found(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
 def read_found(path: Path, max_bytes: int) -> bytes:
     """The content; raises as `open_found` does."""
     with open_found(path, max_bytes) as file:
-        content = file.read(max_bytes + 1)
+        content = file.read(size_of(file) + 1)  # allocating `max_bytes` for a small one takes longer than reading it
     if len(content) > max_bytes:  # it has grown since
         raise ForeignFileError(f"{path}: more than {max_bytes} bytes; remove it")
     return content

@@ -19,9 +19,11 @@ from typing import Any
 from fsspec.core import url_to_fs
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from ltx_dist.media.file_formats import ALSO_ENDINGS
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.store.files import clear_folder, flat, make_folder, remove_file, to_json, write_atomically, write_mark
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
+from ltx_dist.store.other_files import recorded_also
 from ltx_dist.store.output_errors import OutputError
 from ltx_dist.store.publisher import RESERVED_NAMES
 
@@ -77,7 +79,7 @@ class Mirror:
         make_folder(self._uploaded)
         clear_folder(self._uploaded)
         for name in self._listing:
-            if name.endswith((".mp4", ".webp")):
+            if name.endswith((".mp4", ".webp", *ALSO_ENDINGS)):
                 write_mark(self._uploaded / flat(name))
 
     def holds(self, name: str, render_key: str) -> bool:
@@ -89,6 +91,9 @@ class Mirror:
                 return False
             if "mp4_bytes" in sidecar and mp4["size"] != sidecar["mp4_bytes"]:
                 return False
+            for ending, file in recorded_also(sidecar).items():
+                if self._listing[f"{name}{ending}"]["size"] != file["bytes"]:
+                    return False
             if "mp4_bytes" in sidecar and "mp4_etag" in sidecar:
                 etag = _etag(mp4)
                 if etag is not None and etag == sidecar["mp4_etag"]:
@@ -123,10 +128,10 @@ class Mirror:
         if self._run_upload is None or self._run_upload.done():
             self._run_upload = self._pool.submit(self.upload_run)
 
-    def fetch_clips(self, folder: Path) -> None:
-        """Every mp4 and sidecar that is there, into `folder`. Raises OutputError."""
+    def fetch_clips(self, folder: Path, endings: tuple[str, ...]) -> None:
+        """Every sidecar, and every file of a clip with one of these endings, into `folder`. Raises OutputError."""
         with self._errors():
-            wanted = [name for name in self._list() if _is_sidecar(name) or name.endswith(".mp4")]
+            wanted = [name for name in self._list() if _is_sidecar(name) or name.endswith(endings)]
             for name, content in zip(wanted, self._pool.map(self._fetch, wanted), strict=True):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
@@ -151,12 +156,17 @@ class Mirror:
         if poster.exists():
             self._send(f"{name}.webp")
             self._is_over_there(f"{name}.webp")
+        others = [ending for ending in ALSO_ENDINGS if (self._folder / f"{name}{ending}").exists()]
+        for ending in others:
+            self._send(f"{name}{ending}")
         if mp4.exists():
             self._send(f"{name}.mp4")
             if (etag := _etag(self._info(f"{name}.mp4"))) is not None:
                 recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
                 write_atomically(sidecar, to_json(recorded | {"mp4_etag": etag}))
         self._send(f"{name}.json")
+        for ending in others:
+            self._is_over_there(f"{name}{ending}")
         if mp4.exists():
             self._is_over_there(f"{name}.mp4")
 

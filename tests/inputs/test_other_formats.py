@@ -386,6 +386,8 @@ def test_parts_that_other_programs_replace_are_warned_of(prompt: str, part: str,
     )
     (of_default,) = warnings_of("q.txt", "plain\n", DefaultsConfig(negative_prompt=prompt))
     assert part in of_default
+    if kind in ("a choice", "a wildcard"):
+        assert of_default.endswith("A negative_prompt is never expanded; vary renders several of them")
 
 
 def test_plain_braces_and_underscores_are_not_warned_of() -> None:

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
 from test_report import HOSTILE, make_folder
 
+from ltx_dist.media.mp4 import encode_video
 from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.payloads import Sound
+from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.report.copied_command import copied_command
 from ltx_dist.report.page import write_report
 
@@ -335,3 +339,29 @@ def test_of_many_clips_only_those_near_the_window_exist(browser: Browser, tmp_pa
     assert browser.run(f"[{card}.dataset.name, {card}.ariaPosInSet]") == ["0150-clip", "150"]
     press(browser, "ArrowRight")
     assert browser.run(f"{card}.dataset.name") == "0151-clip"
+
+
+def test_a_clip_with_sound_is_heard_where_it_is_large_until_it_is_turned_off(browser: Browser, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "clips", names=["loud", "silent"], real_videos=True)
+    wave = 0.3 * np.sin(np.arange(24000, dtype=np.float32) * np.float32(0.06))
+    video = encode_video(
+        [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(24)], height=64, width=64, num_frames=24, frame_rate=24.0,
+        output=Mp4Settings(), metadata={}, sound=Sound(np.stack([wave, wave]), 24000),
+    )  # fmt: skip
+    (folder / "loud.mp4").write_bytes(video.mp4)
+    told = json.loads((folder / "loud.json").read_text()) | {"sampling_rate": 24000}
+    (folder / "loud.json").write_text(json.dumps(told))
+    browser.open(write_report(folder).as_uri())
+    browser.run("openClip(clipOf.get('loud'))")
+    assert browser.run("[byId('sound').hidden, byId('large').querySelector('video').muted]") == [False, False]
+    assert "24 kHz" in text(browser, "#clip-facts")
+    browser.run("byId('large').querySelector('video').play()")
+    browser.until("byId('large').querySelector('video').webkitAudioDecodedByteCount > 0")
+    browser.run("byId('sound').click()")
+    browser.until("byId('large').querySelector('video').muted && byId('sound').ariaPressed === 'false'")
+    browser.run("byId('next').click()")
+    assert browser.run("[byId('clip-name').textContent, byId('sound').hidden]") == ["silent", True]
+    browser.run("byId('previous').click()")
+    assert browser.run("byId('large').querySelector('video').muted"), "it stays off"
+    browser.run("byId('sound').click()")
+    browser.run("byId('close').click()")

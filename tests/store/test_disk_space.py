@@ -11,13 +11,13 @@ from fakes import make_request
 from typer.testing import CliRunner
 
 from ltx_dist.cli import app
-from ltx_dist.store.disk_space import latents_bytes, mp4_bytes, shortage, spool_peak
+from ltx_dist.store.disk_space import clip_bytes, latents_bytes, shortage, spool_peak
 
 CLIP = replace(make_request("a"), width=704, height=480, num_frames=121)
 
 
 def test_what_a_clip_takes():
-    assert mp4_bytes(CLIP, 17) == pytest.approx(5.1e6, rel=0.01) and mp4_bytes(CLIP, 23) == mp4_bytes(CLIP, 17) / 2
+    assert clip_bytes(CLIP, 17) == pytest.approx(5.1e6, rel=0.01) and clip_bytes(CLIP, 23) == clip_bytes(CLIP, 17) / 2
     assert latents_bytes(CLIP, 128, 32, 8) == 4 * 128 * 16 * 15 * 22
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from ltx_dist.media.file_formats import LOSSLESS
 from ltx_dist.report.finished_clips import FinishedClip
 
-Writer = Callable[[Sequence[FinishedClip], Path], None]
+Writer = Callable[[Sequence[FinishedClip], Path], str | None]
 """Writes the clips to a path that is not there yet, with the format's ending; makes the folder itself.
+Returns what else to say of it.
 
 May raise OSError, and ValueError for clips that the format cannot hold, or a package that is not installed.
 """
@@ -18,12 +20,12 @@ May raise OSError, and ValueError for clips that the format cannot hold, or a pa
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """module: its writer is `write` in there. endings: of the file that it writes; none for a folder. opens_mp4s: or
-    reads sidecars alone, so that nothing else is fetched from a bucket."""
+    """module: its writer is `write` in there. endings: of the file that it writes; none for a folder. opens: endings of
+    the files that it reads beside the sidecars, which are fetched from a bucket."""
 
     module: str
     endings: tuple[str, ...] = ()
-    opens_mp4s: bool = True
+    opens: tuple[str, ...] = (".mp4",)
 
     def writer(self) -> Writer:
         return import_module(f"ltx_dist.report.export.{self.module}").write
@@ -34,7 +36,7 @@ FORMATS = {
     "webdataset": Format("webdataset"),
     "parquet": Format("parquet", (".parquet",)),
     "vbench": Format("vbench"),
-    "csv": Format("csv_file", (".csv",), opens_mp4s=False),
-    "frames": Format("frames"),
+    "csv": Format("csv_file", (".csv",), opens=()),
+    "frames": Format("frames", opens=(".mp4", *LOSSLESS)),
     "sheet": Format("sheet", (".jpg", ".jpeg", ".png", ".webp")),
 }

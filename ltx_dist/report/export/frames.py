@@ -1,4 +1,7 @@
-"""`frames`: a folder per clip with each frame as a PNG, `00000.png` and so on, as the mp4 decodes to RGB."""
+"""`frames`: a folder per clip with each frame as a PNG, `00000.png` and so on.
+
+Of a clip with a lossless file beside its mp4 they are the frames that the VAE made, else the mp4 as it decodes to RGB.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from ltx_dist.media.file_formats import LOSSLESS
 from ltx_dist.media.mp4 import read_frames
 from ltx_dist.report.finished_clips import FinishedClip
+from ltx_dist.store.other_files import recorded_also
 
 COMPRESSION = 1
 """zlib's fastest level: level 6 makes files a tenth smaller and takes three times as long."""
@@ -20,7 +25,8 @@ def write(clips: Sequence[FinishedClip], place: Path) -> None:
         folder = place / clip.name
         folder.mkdir(parents=True)
         try:
-            for number, frame in enumerate(read_frames(clip.mp4)):
+            ending = next((one for one in LOSSLESS if one in recorded_also(clip.sidecar)), ".mp4")
+            for number, frame in enumerate(read_frames(clip.file(ending), ending)):
                 Image.fromarray(frame).save(folder / f"{number:05d}.png", compress_level=COMPRESSION)
         except ValueError as error:
             raise ValueError(f"{clip.name}: {error}; `ltx-dist verify` says which clips are damaged") from None

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltx_dist.messages import Mistakes, show
+from ltx_dist.messages import Mistakes, count, show
 from ltx_dist.report.export.destination import link_or_copy
 from ltx_dist.report.finished_clips import FinishedClip
 
@@ -17,17 +17,24 @@ MAX_NAME_BYTES = 255
 """Longest file name in nearly every file system."""
 
 
-def write(clips: Sequence[FinishedClip], place: Path) -> None:
-    """Number a prompt's clips by seed, then by name. Raises ValueError for prompts that cannot be file names."""
-    of_prompt: dict[str, list[FinishedClip]] = defaultdict(list)
-    for clip in clips:
-        of_prompt[clip.request["prompt"]].append(clip)
-    if wrong := [problem for prompt, found in of_prompt.items() if (problem := _problem(prompt, found[0].name))]:
+def write(clips: Sequence[FinishedClip], place: Path) -> str | None:
+    """Number a prompt's clips by seed, then by name. Raises ValueError for prompts that cannot be file names.
+
+    VBench's list has two prompts twice. Identical clips count once; otherwise some of the five that VBench evaluates
+    would be copies of others.
+    """
+    of_prompt: dict[str, dict[str, FinishedClip]] = defaultdict(dict)
+    for clip in sorted(clips, key=_order):
+        of_prompt[clip.request["prompt"]].setdefault(clip.sidecar.get("render_key", clip.name), clip)
+    found = {prompt: list(different.values()) for prompt, different in of_prompt.items()}
+    if wrong := [problem for prompt, same in found.items() if (problem := _problem(prompt, same[0].name))]:
         raise Mistakes(wrong)
     place.mkdir()
-    for prompt, found in of_prompt.items():
-        for index, clip in enumerate(sorted(found, key=_order)):
+    for prompt, same in found.items():
+        for index, clip in enumerate(same):
             link_or_copy(clip.mp4, place / f"{prompt}-{index}.mp4")
+    copies = len(clips) - sum(map(len, found.values()))
+    return f"{count(copies, 'clip')} with the prompt and all settings of another left out" if copies else None
 
 
 def _order(clip: FinishedClip) -> tuple[int, str]:

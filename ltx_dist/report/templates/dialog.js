@@ -66,6 +66,8 @@ function describe(clip) {
   for (const id of ["copy-command", "copy-row", "copy-prompt", "clip-command", "open-json"]) byId(id).hidden = !clip.row;
   byId("open-mp4").hidden = !clip.url;
   byId("open-mp4").href = clip.url ?? "";
+  byId("open-also").replaceChildren(...Object.entries(clip.also ?? {}).map(([ending, url]) =>
+    element("a", { href: url, download: "", textContent: clean(ending.slice(1)) })));
   byId("open-json").href = `${escaped(clip.name)}.json`;
   hear(heard());
 }

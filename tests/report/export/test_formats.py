@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_folder import NUM_FRAMES, SIZE, publish
+from clip_folder import NUM_FRAMES, SIZE, change_sidecar, publish
 from PIL import Image
 
 from ltx_dist.media.mp4 import read_video
@@ -136,6 +136,18 @@ def test_vbench_numbers_the_clips_of_a_prompt_by_seed(folder: Path, tmp_path: Pa
     place = export("vbench", folder, tmp_path / "vbench")
     assert files(place) == ["a stop sign-0.mp4", "a stop sign-1.mp4", 'the "other", 圆\u00a0-0.mp4']
     assert (place / "a stop sign-0.mp4").samefile(folder / "b.1.mp4"), "seed 1 comes before seed 2"
+
+
+def test_vbench_counts_a_clip_once_whose_prompt_is_in_the_list_twice(folder: Path, tmp_path: Path):
+    publish(tmp_path / "out", "1-seed0", seed=0, prompt="a bund")
+    publish(tmp_path / "out", "1-seed1", seed=1, prompt="a bund")
+    publish(tmp_path / "out", "2-seed0", seed=0, prompt="a bund")
+    change_sidecar(tmp_path / "out", "2-seed0", render_key="key of 1-seed0")
+    clips = finished_clips(tmp_path / "out")[0]
+    note = FORMATS["vbench"].writer()(clips, tmp_path / "vbench")
+    assert files(tmp_path / "vbench") == ["a bund-0.mp4", "a bund-1.mp4"]
+    assert (tmp_path / "vbench" / "a bund-1.mp4").samefile(tmp_path / "out" / "1-seed1.mp4")
+    assert note == "1 clip with the prompt and all settings of another left out"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""The files that frames become: the mp4 of every clip, and those that `output.also` asks for beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from ltx_dist.pipeline.storage import AlsoFormat, Mp4Settings
+
+AudioCodec = Literal["aac", "alac", "flac", "pcm_s24le", "libopus"]
+"""Names of FFmpeg's encoders."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """One kind of file, by FFmpeg's names. Equal frames and settings give equal bytes.
+
+    container, reader: what writes and what reads it. options, container_options: of the encoder and of the container.
+    threads: of the encoder. is_rgb: frames are stored as they are, without a loss.
+    """
+
+    ending: str
+    container: str
+    reader: str
+    encoder: str
+    pixel_format: str
+    options: Mapping[str, str]
+    audio: AudioCodec
+    container_options: Mapping[str, str] = field(default_factory=dict[str, str])
+    threads: int = 2
+    is_rgb: bool = False
+
+
+_ISO = {"movflags": "+faststart+use_metadata_tags"}
+"""mp4 and mov: the index first, and tags of any name."""
+
+
+def mp4_format(output: Mp4Settings) -> FileFormat:
+    """The mp4 as the settings ask for it."""
+    # With mbtree, x264 gives another file in almost every run of the same input.
+    options = {"crf": str(output.crf), "preset": output.preset, "x264-params": "mbtree=0"}
+    audio = "aac" if output.audio == "none" else output.audio
+    return FileFormat(".mp4", "mp4", "mp4", "libx264", "yuv420p", options, audio, _ISO, output.threads)
+
+
+ALSO: Mapping[AlsoFormat, FileFormat] = MappingProxyType(
+    {
+        # Profile 3 is HQ; players and editors look for Apple's name in the frames.
+        "prores": FileFormat(
+            ".mov", "mov", "mov", "prores_ks", "yuv422p10le", {"profile": "3", "vendor": "apl0"}, "pcm_s24le", _ISO
+        ),
+        # Version 3, with a checksum for each of a frame's slices.
+        "ffv1": FileFormat(
+            ".mkv", "matroska", "matroska", "ffv1", "bgr0",
+            {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}, "flac", is_rgb=True,
+        ),
+        "av1": FileFormat(
+            ".webm", "webm", "matroska", "libsvtav1", "yuv420p10le", {"crf": "24", "preset": "8"}, "libopus"
+        ),
+    }
+)  # fmt: skip
+"""By FFmpeg's name of the codec."""
+
+BITS_A_PIXEL: Mapping[AlsoFormat, float] = MappingProxyType({"prores": 4.0, "ffv1": 10.0, "av1": 0.4})
+"""Estimates for the space that clips take. ProRes 422 HQ has 220 Mb/s at 1920x1080x30; noise takes more of the rest."""
+
+ALSO_ENDINGS = tuple(one.ending for one in ALSO.values())
+
+LOSSLESS = tuple(one.ending for one in ALSO.values() if one.is_rgb)
+
+READERS = {".mp4": "mp4"} | {one.ending: one.reader for one in ALSO.values()}

@@ -1,0 +1,128 @@
+"""Writing one file of frames and sound, in memory, through PyAV."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from ltx_dist.media.file_formats import FileFormat
+from ltx_dist.media.sound import SoundTrack
+from ltx_dist.pipeline.payloads import Sound
+
+BT709 = 1
+"""Code point of BT.709 for primaries, transfer and matrix alike (ITU-T H.273, tables 2 to 4)."""
+
+SWSCALE_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+"""SWS_BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND and BITEXACT of libswscale/swscale.h.
+
+The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels too dark, and different by machine.
+"""
+
+
+class VideoFile:
+    """A file that is being written; frames are given one by one, and none is kept."""
+
+    def __init__(
+        self,
+        format_: FileFormat,
+        height: int,
+        width: int,
+        rate: Fraction,
+        metadata: Mapping[str, str],
+        sound: Sound | None,
+    ) -> None:
+        """rate: frames per second. metadata: tags by name. sound: None for a file without."""
+        self._format, self._rate, self._count = format_, rate, 0
+        self._reformatter = VideoReformatter()
+        with ExitStack() as opened:
+            self._path = opened.enter_context(_scratch_file(f"clip{format_.ending}"))
+            options = {**format_.container_options, "fflags": "+bitexact"}
+            self._container: OutputContainer = opened.enter_context(
+                av.open(self._path, "w", format=format_.container, options=options)
+            )
+            self._container.metadata.update(metadata)
+            self._stream = _add_stream(self._container, format_, height, width, rate)
+            self._track = None if sound is None else SoundTrack(self._container, sound, format_.audio)
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._opened.close()
+
+    def write(self, frame: np.ndarray) -> None:
+        """The next frame: contiguous uint8 RGB, (height, width, 3)."""
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = self._reformatter.reformat(picture, format=self._format.pixel_format, **_conversion(self._format))
+        picture.pts, picture.time_base = self._count, 1 / self._rate
+        self._container.mux(self._stream.encode(picture))
+        self._count += 1
+        if self._track is not None:
+            self._track.write(self._count / self._rate)
+
+    def close(self) -> bytes:
+        """The whole file. Nothing can be written after it."""
+        self._container.mux(self._stream.encode(None))
+        if self._track is not None:
+            self._track.close()
+        self._container.close()
+        return Path(self._path).read_bytes()
+
+
+def _add_stream(
+    container: OutputContainer, format_: FileFormat, height: int, width: int, rate: Fraction
+) -> VideoStream:
+    stream = container.add_stream(format_.encoder, rate=rate, options={**format_.options, "flags": "+bitexact"})
+    assert isinstance(stream, VideoStream)
+    stream.height, stream.width, stream.pix_fmt = height, width, format_.pixel_format
+    codec = stream.codec_context
+    codec.thread_count, codec.thread_type = format_.threads, "FRAME"  # PyAV's default, slices, makes larger files
+    if not format_.is_rgb:
+        codec.color_primaries, codec.color_trc, codec.colorspace = BT709, BT709, BT709
+        codec.color_range = ColorRange.MPEG
+    return stream
+
+
+def _conversion(format_: FileFormat) -> dict[str, int]:
+    """How RGB becomes what the format stores: of one that stores RGB, by a change of order alone."""
+    if format_.is_rgb:
+        return {}
+    return {
+        "src_colorspace": Colorspace.ITU709,
+        "dst_colorspace": Colorspace.ITU709,
+        "src_color_range": ColorRange.JPEG,
+        "dst_color_range": ColorRange.MPEG,
+        "interpolation": SWSCALE_FLAGS,
+    }
+
+
+@contextmanager
+def _scratch_file(name: str) -> Iterator[str]:
+    """The name of a file to write to, gone afterwards.
+
+    Moving the index to the front reopens the file by its name, so a buffer does not do. A file in memory does, and then
+    a TMPDIR that is full or missing is no reason for clips to fail.
+    """
+    if sys.platform == "linux" and Path("/proc/self/fd").is_dir():
+        descriptor = os.memfd_create(f"ltx-dist-{name}")
+        try:
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
+        yield str(Path(folder) / name)

@@ -1,0 +1,62 @@
+"""The files of a clip beside its mp4, that `output.also` asks for: what a sidecar records of them, and whether they
+are there.
+
+They are published before the mp4, which says in its seal which they are. So a clip that is published has all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.media.file_formats import ALSO_ENDINGS
+from ltx_dist.store.found import ForeignFileError, open_found, sha256_of, size_of
+
+Recorded = Mapping[str, Mapping[str, Any]]
+"""By ending, the `sha256` and `bytes` of a file."""
+
+
+def recorded_also(sidecar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a sidecar says of them; nothing of endings that are not ours, and nothing of a record that is not."""
+    found = sidecar.get("also")
+    if not isinstance(found, dict):
+        return {}
+    return {ending: file for ending, file in found.items() if ending in ALSO_ENDINGS and isinstance(file, dict)}
+
+
+def sealed_also(facts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What the seal of an mp4 says of them."""
+    return recorded_also({"also": json.loads(facts["also"])}) if "also" in facts else {}
+
+
+def are_there(also: Recorded, clip: Path) -> bool:
+    """Whether all of them are, by their sizes: `verify` reads them. clip: the path of its files without an ending."""
+    try:
+        return all(os.stat(with_ending(clip, ending)).st_size == file.get("bytes") for ending, file in also.items())
+    except OSError:
+        return False
+
+
+def problem_of(also: Recorded, clip: Path) -> str | None:
+    """What is wrong with one of them, reading them all; None if they are what was published."""
+    for ending, file in also.items():
+        path = with_ending(clip, ending)
+        try:
+            with open_found(path) as opened:
+                if size_of(opened) != file.get("bytes") or sha256_of(opened) != file.get("sha256"):
+                    return f"{path.name} is not the file that was published"
+        except FileNotFoundError:
+            return f"{path.name} is missing"
+        except ForeignFileError as error:
+            return str(error)
+        except OSError as error:
+            return f"{path.name} cannot be read: {error.strerror}"
+    return None
+
+
+def with_ending(clip: Path, ending: str) -> Path:
+    """A clip's name may have dots in it, so this is not `Path.with_suffix`."""
+    return clip.parent / f"{clip.name}{ending}"
