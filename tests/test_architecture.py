@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_help_and_plan_import_nothing_heavy(tmp_path: Path):
         assert heavy_modules_after(f"{run}\nexcept SystemExit: pass") == [], arguments
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):

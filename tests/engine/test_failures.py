@@ -15,6 +15,7 @@ from fakes import FakeExecutor, make_request, replicated
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tiers import examples
 
 from ltx_dist.engine.failures import (
     MAX_ATTEMPTS,
@@ -492,4 +493,4 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
 
 
 TestAnythingAtAnyTime = AnythingAtAnyTime.TestCase
-TestAnythingAtAnyTime.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+TestAnythingAtAnyTime.settings = settings(max_examples=examples(40), stateful_step_count=60, deadline=None)

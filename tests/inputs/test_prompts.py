@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.config import DefaultsConfig
@@ -264,7 +265,9 @@ def list_or_value_error(name: str, content: bytes) -> None:
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 """benchmarks/chaos.py asks for thousands."""
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=examples(EXAMPLES), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 ENDINGS = st.sampled_from(["p.txt", "p.csv", "p.jsonl", "p.yaml"])
 KEYS = st.sampled_from(["prompt", "name", "height", "num_frames", "frame_rate", "seed", "guidance_scale"]) | st.text()
 JSON = st.recursive(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_run_record import COMPLETIONS, PLACEMENT
+from tiers import examples
 from typer.testing import CliRunner
 
 from ltx_dist.cli import app
@@ -48,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("command", ["timeline", "report", "trace", "verify"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(places(RECORD)), odd=ODD)
 def test_no_view_of_a_crafted_record_crashes(folder: Path, command: str, path: tuple[Any, ...], odd: Any) -> None:
     (folder / "run.json").write_text(json.dumps(changed(path, odd)))
