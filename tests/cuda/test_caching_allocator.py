@@ -11,7 +11,7 @@ import torch
 from caching_allocator import MIB, Allocations, CachingAllocator, convolution_workspace, rounded, segment_of
 
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.estimates.working_sets import denoise_bytes
+from ltx_dist.estimates.working_sets import denoise_bytes, encode_text_bytes
 from ltx_dist.models.ltx2 import estimates as ltx2_estimates
 from ltx_dist.models.ltx_video.estimates import MARGIN
 
@@ -131,6 +131,15 @@ def test_denoising_is_planned_with_what_the_allocator_reserves(name: str, guidan
     assert formula * 1.1 < allocator.peak_reserved, (
         "a control: the margin that was planned with before is found too small"
     )
+
+
+@pytest.mark.parametrize("tokens", [32, 128, 256, 512])
+def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: int) -> None:
+    """Three layers, as all hold the same. More is planned than a quarter too much, which is 0.1 GB at most."""
+    text = read_config("text_encoder") | {"num_layers": 3}
+    allocator = reserved.reserved(lambda: counted.count_encode_text(text, tokens, BF16))
+    planned = encode_text_bytes(text, tokens, 2) * MARGIN["encode_text"]["cuda"]
+    assert allocator.peak_reserved <= planned <= allocator.peak_reserved + 100e6
 
 
 @pytest.mark.parametrize("per_token", [False, True], ids=["one timestep", "a timestep per token"])
