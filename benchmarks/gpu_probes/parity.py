@@ -30,7 +30,7 @@ AIM = "latents and frames as diffusers makes them"
 
 
 def small(scale: Scale) -> Iterator[Row]:
-    """Tiny checkpoints of four kinds, two clips each, every way; and float8 streamed as float8 resident."""
+    """Tiny checkpoints of four kinds, two clips of each, every way; and float8 streamed as float8 resident."""
     import tiny
 
     from ltx_dist.checkpoints.checkpoint import open_checkpoint
@@ -43,7 +43,9 @@ def small(scale: Scale) -> Iterator[Row]:
             path = tiny.save_checkpoint(Path(folder) / name, version, pipeline_class)
             checkpoint = open_checkpoint(str(path))
             timesteps = (1000.0, 500.0) if pipeline_class == "LTXConditionPipeline" else None
-            requests = [request_of(scale, index, scale.shapes[0], 2, timesteps=timesteps) for index in range(2)]
+            # On a CPU one clip shows that this runs; that residencies change no bit there is for the tests.
+            clips = range(2 if scale.is_cuda else 1)
+            requests = [request_of(scale, index, scale.shapes[0], 2, timesteps=timesteps) for index in clips]
             pipeline = whole_pipeline(scale, checkpoint)
             expected = theirs(pipeline, requests)
             again = theirs(pipeline, requests)

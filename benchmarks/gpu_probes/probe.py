@@ -71,9 +71,9 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def main(name: str, scale_name: str, path: Path) -> None:
-    from .scale import scale_of
-
     probe = next(probe for probe in PROBES if probe.name == name)
+    from .scale import scale_of  # with it torch
+
     module, function = probe.function.split(".")
     measure = getattr(importlib.import_module(f"gpu_probes.{module}"), function)
     for row in measure(scale_of(scale_name)):

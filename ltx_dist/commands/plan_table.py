@@ -15,7 +15,8 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
 from ltx_dist.pipeline.worker import Placement
-from ltx_dist.placement.host_plan import host_need
+from ltx_dist.placement.host_plan import host_need, most_on_a_host
+from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import DESCRIBED
 from ltx_dist.planning.planner import Forecast, advice
 from ltx_dist.planning.simulator import predict
@@ -56,6 +57,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     say(console, advice(best))
     console.print()
     console.print(_workers_table(batch, best.placement, precision))
+    if line := _host_line(batch, best.placement, precision, inventory):
+        say(console, line)
     for line in dict.fromkeys(_passes(request) for request in batch.requests if request.second_pass):
         say(console, line)
     if best.placement.tiling != UNTILED:
@@ -94,6 +97,17 @@ def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:
         f"{'' if many == 1 else ' each'}: " + " + ".join(f"{count(steps, 'step')} x {calls}" for steps, calls in passes)
         for passes, many in Counter(clips).most_common(MAX_KINDS_SHOWN)
     ]
+
+
+def _host_line(batch: Batch, placement: Placement, precision: str, inventory: Inventory) -> str:
+    """What the workers of one host need of its memory; of several hosts those that need most. Empty on a CPU."""
+    number, needed = most_on_a_host(placement.workers, batch.demand(precision))
+    if not needed:
+        return ""
+    wished = batch.config.placement.host_memory_gb
+    host_bytes = inventory.host_memory_bytes if wished is None else int(wished * 1e9)
+    of = "" if host_bytes is None else f" of {host_bytes / 1e9:.1f} GB"
+    return f"Host memory: {needed / 1e9:.1f} GB{of} for {count(number, 'worker')} on one host"
 
 
 def _passes(request: RenderRequest) -> str:

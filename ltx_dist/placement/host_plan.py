@@ -75,6 +75,16 @@ def require_host_memory(workers: Sequence[Worker], demand: BatchDemand, host_byt
         )
 
 
+def most_on_a_host(workers: Sequence[Worker], demand: BatchDemand) -> tuple[int, int]:
+    """How many workers the host has whose workers need most memory, and the bytes; of hosts without GPUs 0 bytes."""
+    needs = [
+        (sum(host_need(worker, demand).total for worker in of_host), len(of_host))
+        for of_host in _by_host([worker for worker in workers if worker.device == "cuda"])
+    ]
+    num_bytes, number = max(needs, default=(0, 0))
+    return number, num_bytes
+
+
 def _by_host(workers: Sequence[Worker]) -> Iterable[list[Worker]]:
     nodes = Counter(worker.node_id for worker in workers)
     return [[worker for worker in workers if worker.node_id == node] for node in nodes]

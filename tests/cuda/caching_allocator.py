@@ -43,12 +43,12 @@ class CachingAllocator:
     """allocated, reserved: bytes of blocks in use, and of all segments; peaks of both since `reset_peak`.
 
     capacity: of the device for this allocator; without one it has no end. `retries` counts requests that were repeated
-    after free segments had been returned.
+    after free segments had been returned, `refusals` those that were refused even then.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
-        self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = self.retries = 0
+        self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = self.retries = self.refusals = 0
         self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
 
     def malloc(self, size: int) -> Block:
@@ -108,6 +108,7 @@ class CachingAllocator:
             self.empty_cache()
             self.retries += 1
             if self.reserved + segment > self.capacity:
+                self.refusals += 1
                 raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size / MIB:.2f} MiB (simulated)")
         self.reserved += segment
         self.peak_reserved = max(self.peak_reserved, self.reserved)

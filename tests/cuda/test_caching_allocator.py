@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from caching_allocator import MIB, Allocations, CachingAllocator, convolution_workspace, rounded, segment_of
 
 from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.estimates.working_sets import denoise_bytes
+from ltx_dist.estimates.working_sets import denoise_bytes, encode_text_bytes
+from ltx_dist.models.ltx2 import estimates as ltx2_estimates
 from ltx_dist.models.ltx_video.estimates import MARGIN
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path[:0] = [str(Path(__file__).parents[2] / folder) for folder in ("benchmarks", "tools", "tests/models/ltx2")]
 import reserved  # noqa: E402
 import working_sets as counted  # noqa: E402
+from ltx2_configs import FULL  # noqa: E402
+from test_ltx2_estimates import _call  # noqa: E402
 
 BF16 = torch.bfloat16
 
@@ -127,3 +131,25 @@ def test_denoising_is_planned_with_what_the_allocator_reserves(name: str, guidan
     assert formula * 1.1 < allocator.peak_reserved, (
         "a control: the margin that was planned with before is found too small"
     )
+
+
+@pytest.mark.parametrize("tokens", [32, 128, 256, 512])
+def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: int) -> None:
+    """Three layers, as all hold the same. More is planned than a quarter too much, which is 0.1 GB at most."""
+    text = read_config("text_encoder") | {"num_layers": 3}
+    allocator = reserved.reserved(lambda: counted.count_encode_text(text, tokens, BF16))
+    planned = encode_text_bytes(text, tokens, 2) * MARGIN["encode_text"]["cuda"]
+    assert allocator.peak_reserved <= planned <= allocator.peak_reserved + 100e6
+
+
+@pytest.mark.parametrize("per_token", [False, True], ids=["one timestep", "a timestep per token"])
+@pytest.mark.parametrize("version", ["2.0", "2.3"])
+def test_denoising_of_ltx2_is_planned_with_what_the_allocator_reserves(version: str, per_token: bool) -> None:
+    """Of 768x512 and 121 frames with guidance; two layers, as all hold the same. 2.5 has the transformer of 2.3."""
+    allocator = CachingAllocator()
+    with counted.fake_tensors(BF16):
+        model = diffusers.LTX2VideoTransformer3DModel(**FULL[version]["transformer"] | {"num_layers": 2}).eval()
+        with Allocations(allocator, "cpu"):
+            _call(model, version, 16, 16, 24, 126, 1024, 2, per_token)
+    planned = allocator.peak_allocated * ltx2_estimates.MARGIN["denoise"]["cuda"]
+    assert 1.0 <= planned / allocator.peak_reserved <= (1.29 if per_token else 1.25)

@@ -46,12 +46,13 @@ Gemma reads its weights once for 1,024 tokens."""
 MARGIN: Mapping[str, Mapping[Any, float]] = {
     "encode_text": {"cuda": 1.1, "cpu": 1.1},
     "encode_image": {"cuda": 3.5, "cpu": 2.0},
-    "denoise": {"cuda": 1.15, "cpu": 1.15},
-    "refine": {"cuda": 1.15, "cpu": 1.15},
+    "denoise": {"cuda": 1.52, "cpu": 1.15},
+    "refine": {"cuda": 1.52, "cpu": 1.15},
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
-"""Memory of a device over the counted activations. Copied from LTX-Video, whose convolutions are of the same kind:
-no peak of these models' decoder alone was published."""
+"""Memory of a device over the counted activations. Denoising on CUDA: a model of torch's allocator reserves 1.19 to
+1.51 times what is allocated (tests/cuda/test_caching_allocator.py). The others are copied from LTX-Video, whose
+convolutions are of the same kind: no peak of these models' decoder alone was published."""
 
 FLOAT32_PARTS = ("audio_vae", "vocoder")
 """Loaded in float32 whatever the model's precision."""

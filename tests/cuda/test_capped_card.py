@@ -1,0 +1,78 @@
+"""Memory really runs out: whole batches on a card of a few GB, through the real worker and its fallbacks.
+
+The networks have 4 blocks each, so that they are quickly made; `benchmarks/capped.py` does the same with all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sparse
+from capped_card import Runs
+
+from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.placement.fitting import CUDA_CONTEXT, DRIVER_RESERVE
+from ltx_dist.run.batch import Batch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import capped  # noqa: E402
+
+CLIPS = 4
+GONE = CUDA_CONTEXT + DRIVER_RESERVE
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
+    def shallow(name: str) -> dict[str, Any]:
+        config = read_config(name)
+        return config | {"num_layers": 4} if "num_layers" in config else config
+
+    folder = tmp_path_factory.mktemp("sparse") / "0.9.5"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sparse, "read_config", shallow)
+        sparse.save_sparse_checkpoint(folder, "0.9.5")
+    return capped.batch_of(folder, "0.9.5", CLIPS, (256, 256, 25))
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    """What stages take does not depend on the card: it is recorded once for all tests."""
+    return {}
+
+
+@pytest.mark.parametrize(("board", "residency"), [(8.0, "resident"), (2.9, "time_sliced")])
+def test_what_is_planned_fits_and_what_is_missing_costs_one_fallback(
+    batch: Batch, runs: Runs, board: float, residency: str
+) -> None:
+    placement = capped.planned(batch, int(board * 1e9))
+    fits = capped.rendered(batch, placement, int(board * 1e9), runs)
+    assert fits.worker.residency == residency
+    assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
+    assert not any(name for names in fits.fallbacks.values() for name in names), "as planned"
+    short = capped.rendered(batch, placement, GONE + int(0.95 * (fits.held - GONE)), runs)
+    assert short.statuses == ("done",) * CLIPS, short.errors
+    taken = {stage: [name for name in names if name] for stage, names in short.fallbacks.items()}
+    assert sum(map(len, taken.values())) == 1, "one clip has it in its record, and the others find room"
+    assert short.reads_per_clip <= 1
+
+
+def test_what_is_planned_to_be_streamed_fits(batch: Batch, runs: Runs) -> None:
+    placement = capped.planned(batch, int(2.75e9))
+    fits = capped.rendered(batch, placement, int(2.75e9), runs)
+    assert fits.worker.streamed == ("text_encoder",)
+    assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
+
+
+def test_control_a_worker_that_forgets_in_place_of_evicting_reads_for_every_clip(
+    batch: Batch, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltx_dist.worker.components import Components
+
+    monkeypatch.setattr(Components, "_send_away", Components._drop)
+    placement = capped.planned(batch, int(8e9))
+    fits = capped.rendered(batch, placement, int(8e9), runs)
+    short = capped.rendered(batch, placement, GONE + int(0.95 * (fits.held - GONE)), runs)
+    assert short.reads[1].total() > 1
