@@ -157,7 +157,7 @@ def print_gain(flow: str, names: str, batches: Sequence[Batch], before: Sequence
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one seed, a fourth of the clips")
     quick = parser.parse_args().quick
     seeds = range(1 if quick else 3)

@@ -74,7 +74,7 @@ def by_chromium(mp4: Path, sampling_rate: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--ffprobe", default=shutil.which("ffprobe"))
     arguments = parser.parse_args()

@@ -1,0 +1,152 @@
+"""LTX-2.3 on fake CUDA tensors: text, pictures, both passes, video and sound, each on the device it belongs to."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from fake_cuda import CUDA, fake_cuda, to_cuda, without_values
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.models import frames
+from ltx_dist.models.family import family_of
+from ltx_dist.models.ltx2 import decode, denoise, stand_ins
+from ltx_dist.models.ltx2.stand_ins import _statistics
+from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.payloads import ConnectedText, SoundLatents
+from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.pipeline.storage import PLAIN, UNTILED
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "ltx2"))
+import tiny_ltx2 as tiny  # noqa: E402
+
+_preprocess, _noise_scheduler = VaeImageProcessor.preprocess, denoise.Denoiser._noise_scheduler
+
+FLOWS = ("text", "first frame", "keyframes", "distilled, two passes")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.make_checkpoint("2.3", tmp_path_factory.mktemp("tiny") / "2.3")))
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RenderRequest]:
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    PIL.Image.new("RGB", (96, 64), "red").save(path)
+    picture = Condition(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), fit="stretch")
+    keyframes = (replace(picture, fit="crop"), replace(picture, fit="crop", frame_index=9, strength=0.8))
+    # With sigmas of their own: diffusers' schedule is made of tensors, whose values it reads. And without STG: in every
+    # block diffusers asks the device whether its mask is empty.
+    off = {"stg_scale": 0.0, "audio_stg_scale": 0.0, "spatio_temporal_guidance_blocks": ()}
+    plain = tiny.make_request()
+    guided = replace(plain, sound=replace(tiny.GUIDED, sigmas=tiny.DISTILLED_SIGMAS, **off))
+    distilled = tiny.unguided(plain)
+    made = (
+        guided,
+        replace(distilled, conditions=(picture,)),
+        replace(guided, conditions=keyframes),
+        tiny.two_passes(distilled),
+    )
+    return dict(zip(FLOWS, made, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads numbers: frames and sound at the end, whose checks are made here, and looks for what is not finite."""
+    without_values(monkeypatch)
+    monkeypatch.setattr(frames, "on_host", on_host)
+    for module in (frames, denoise, decode):
+        monkeypatch.setattr(module, "check_finite", lambda *_: None)
+    monkeypatch.setattr(SoundLatents, "sha256", lambda self: "")
+    monkeypatch.setattr(decode.Decode, "_waveform", waveform_on_the_device)
+    monkeypatch.setattr(stand_ins, "_statistics", statistics)
+    monkeypatch.setattr(VaeImageProcessor, "preprocess", preprocess)
+    monkeypatch.setattr(denoise.Denoiser, "_noise_scheduler", noise_scheduler)
+    monkeypatch.setattr(copy, "deepcopy", copy.copy)  # of the noise scheduler, for the sound
+
+
+def statistics(folder: Path, component: str, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Read as they are, which fake tensors cannot be from a file, and moved as the stand-ins move them."""
+    with unset_fake_temporarily():
+        read = _statistics(folder, component, torch.device("cpu"), torch.float32)
+    return [torch.zeros(tensor.shape).to(device, dtype) for tensor in read]
+
+
+def preprocess(self: Any, image: Any, height: int, width: int, **more: Any) -> torch.Tensor:
+    """Pixels on the host, of which diffusers asks for the smallest."""
+    with unset_fake_temporarily():
+        pixels = _preprocess(self, image, height, width, **more)
+    return torch.zeros(pixels.shape, dtype=pixels.dtype)
+
+
+def noise_scheduler(self: Any, settings: Any) -> Any:
+    """Made outside, as it reads its own schedule while it is made."""
+    with unset_fake_temporarily():
+        return _noise_scheduler(self, settings)
+
+
+def on_host(group: torch.Tensor) -> np.ndarray:
+    assert group.device == CUDA and group.dtype == torch.uint8 and group.is_contiguous()
+    return np.empty(tuple(group.shape), np.uint8)
+
+
+def waveform_on_the_device(self: Any, latents: SoundLatents) -> np.ndarray:
+    """As the stage makes it, but for its numbers."""
+    samples = latents.audio_latents.to(CUDA, self._audio_vae.dtype)
+    waveform = self._vocoder(self._audio_vae.decode(samples, return_dict=False)[0])[0]
+    assert waveform.device == CUDA and waveform.dtype == torch.float32
+    return np.empty(tuple(waveform.shape), np.float32)
+
+
+def dry_run(checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype = torch.bfloat16) -> set[str]:
+    """The stages that ran. Raises where tensors do not fit."""
+    family, made = family_of(checkpoint), dict[str, Any]()
+    stages = [stage for name in family.recipe.of(request) if (stage := family.recipe[name]).runs_on == "device"]
+    names = {name for stage in stages for name in stage.components}
+    cpu = torch.device("cpu")
+    modules = {name: family.load_component(name, checkpoint, dtype, PLAIN, cpu) for name in names}
+    context: Any = SimpleNamespace(on_step=lambda step: None, tiling=UNTILED)
+    with fake_cuda() as mode:
+        for module in modules.values():
+            to_cuda(mode, module)
+        for stage in stages:
+            parts = {name: modules[name] for name in stage.components}
+            operation = family.operation(stage.operation)(parts, checkpoint, CUDA, dtype)
+            given = {name: made[name] for name in stage.inputs if name in made}
+            (output,) = operation.run([request], [given], context)
+            if stage.name == "decode":
+                decoded = list(output.frames)
+                assert len(decoded) == request.num_frames
+                assert {one.shape for one in decoded} == {(request.height, request.width, 3)}
+                assert output.sound.waveform.shape[0] == 2
+            if isinstance(output, ConnectedText):
+                assert {one.device.type for one in (*output.video, *output.audio, *output.mask)} == {"cpu"}
+                assert {one.dtype for one in (*output.video, *output.audio)} == {dtype}
+            if isinstance(output, SoundLatents):
+                assert output.latents.device.type == output.audio_latents.device.type == "cpu"
+                assert output.latents.dtype == output.audio_latents.dtype == torch.float32
+                output = replace(output, generator_state=torch.Generator("cpu").get_state())
+            made[stage.name] = output
+    return set(made)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_every_tensor_is_where_it_belongs(
+    checkpoint: Checkpoint, requests: dict[str, RenderRequest], flow: str
+) -> None:
+    ran = dry_run(checkpoint, requests[flow])
+    assert {"encode_text", "denoise", "decode"} <= ran
+    assert ("refine" in ran) == ("two passes" in flow)
+    assert ("encode_image" in ran) == bool(requests[flow].conditions)
