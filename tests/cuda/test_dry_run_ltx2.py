@@ -33,7 +33,7 @@ import tiny_ltx2 as tiny  # noqa: E402
 
 _preprocess, _noise_scheduler = VaeImageProcessor.preprocess, denoise.Denoiser._noise_scheduler
 
-FLOWS = ("text", "first frame", "keyframes", "distilled, two passes")
+FLOWS = ("text", "first frame", "keyframes", "distilled, two passes", "guided, two passes")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RenderReques
         replace(distilled, conditions=(picture,)),
         replace(guided, conditions=keyframes),
         tiny.two_passes(distilled),
+        tiny.two_passes(guided, audio="first", adain_factor=0.5, tone_map_compression_ratio=0.6),
     )
     return dict(zip(FLOWS, made, strict=True))
 
