@@ -66,8 +66,7 @@ def main() -> None:
     steps = {stage: getattr(args, f"{stage}_steps") for stage in args.stages}
     trained = None
     if args.start_from:
-        text_encoder, vae, trained = load_parts(args.start_from)
-        text_encoder, vae = text_encoder.to(device), vae.to(device)
+        text_encoder, vae, trained = load_parts(args.start_from, device)
     else:
         text_encoder = train_text_encoder(args.work, steps.get("text", 0), device, args.seed)
         vae = train_vae(args.work, steps.get("vae", 0), device, args.seed)

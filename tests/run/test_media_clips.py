@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -251,14 +252,22 @@ def test_layouts_give_the_same_clips(
     assert same == {name: sidecar["frames_sha256"] for name, sidecar in rendered.items()}
 
 
-def render_elsewhere(folder: Path, out: Path, settings: dict[str, Any]) -> None:
+def render_elsewhere(folder: Path, out: Path, settings: dict[str, Any], python_path: Path | None = None) -> None:
     """In a process of its own, since a process that has a Ray cluster cannot start another."""
     extra = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    paths = os.pathsep.join([*([str(python_path)] if python_path else []), os.environ["PYTHONPATH"]])
     result = subprocess.run(
         [sys.executable, "-m", "ltx_dist.cli", *command("render", folder, "-o", out, *extra)],
-        capture_output=True, text=True, timeout=600, check=False,
+        capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"PYTHONPATH": paths},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_clips_in_bfloat16_on_actors_are_those_of_diffusers(folder: Path, tmp_path: Path):
+    pinned = {"placement.layout": "pinned", "placement.devices": 3, "model.precision": "bfloat16"}
+    render_elsewhere(folder, tmp_path / "out", pinned)
+    made = {name: sidecar["latents_sha256"] for name, sidecar in sidecars(tmp_path / "out").items()}
+    assert made == latents_of_diffusers(folder, torch.bfloat16)
 
 
 def test_a_second_pass_that_is_interrupted_does_not_repeat_the_first(
@@ -307,6 +316,47 @@ def raising(message: str) -> Any:
         raise AssertionError(message)
 
     return run
+
+
+COUNTING = """
+import importlib.machinery, sys
+
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target)
+        if name == "diffusers.models.autoencoders.autoencoder_kl_ltx":
+            execute = spec.loader.exec_module
+            def exec_module(module):
+                execute(module)
+                encode = module.AutoencoderKLLTXVideo.encode
+                def counted(self, pixels, *rest, **more):
+                    with open(FILE, "a") as file:
+                        file.write("encoded\\n")
+                    return encode(self, pixels, *rest, **more)
+                module.AutoencoderKLLTXVideo.encode = counted
+            spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+"""A `sitecustomize`, which every Python process runs first: the VAE's encoder writes a line each time it is called."""
+
+
+def test_a_picture_of_fifty_prompts_is_encoded_once(folder: Path, tmp_path: Path):
+    """By actors in the layout pinned, where one of them encodes images."""
+    copy, calls = shutil.copytree(folder, tmp_path / "fifty"), tmp_path / "calls"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"FILE = {str(calls)!r}\n{COUNTING}")
+    rows = [{"prompt": f"prompt {i}", "name": f"clip{i}", "image": "a.png"} for i in range(50)]
+    (copy / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pinned = {
+        "placement.layout": "pinned", "placement.devices": 3, "defaults.num_inference_steps": 1,
+        "defaults.guidance_scale": 1.0, "defaults.width": 64,
+    }  # fmt: skip
+    render_elsewhere(copy, tmp_path / "out", pinned, tmp_path / "site")
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 50
+    assert calls.read_text() == "encoded\n"
 
 
 def test_plan_shows_the_stages_and_opens_all_media(folder: Path, tmp_path: Path):
