@@ -20,18 +20,24 @@ from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from demo_training.captions import benchmark_caption  # noqa: E402
-from demo_training.clips import BACKGROUNDS, COLORS, DIRECTIONS, Scene, split_scenes  # noqa: E402
+from demo_training.captions import benchmark_caption, image_caption  # noqa: E402
+from demo_training.clips import BACKGROUNDS, COLORS, DIRECTIONS, Scene, first_frame, split_scenes  # noqa: E402
 
 FIRST_SEED = 7000
+KINDS = ("text", "image", "blind")
+"""Captions alone, first frames with captions that do not say the colour, and those captions alone."""
+
 # A pixel belongs to the shape when it is this far from the background in RGB.
 FOREGROUND_DISTANCE = 64.0
 MIN_FOREGROUND_PIXELS = 60
 MIN_TRAVEL_PIXELS = 8.0
+# As far as the shape of a clip's first frame may be from that of the image.
+MAX_SHIFT_PIXELS = 6.0
 
 
 def read_clip(path: Path) -> np.ndarray:
@@ -106,18 +112,47 @@ def match_share(found: list[tuple[str | None, str | None]], scenes: list[Scene])
     return sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)
 
 
-def render(scenes: list[Scene], output: Path, extra: list[str]) -> list[Path]:
-    """Render each scene's caption with a seed of its own; returns the mp4 files in that order."""
-    output.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"prompt": benchmark_caption(scene), "name": f"clip{index:02d}", "seed": FIRST_SEED + index}
-        for index, scene in enumerate(scenes)
-    ]
+def rows_of(kind: str, scenes: list[Scene], folder: Path) -> list[dict[str, object]]:
+    """A row for each scene, with a seed of its own; first frames are drawn into the folder."""
+    rows: list[dict[str, object]] = []
+    for index, scene in enumerate(scenes):
+        caption = benchmark_caption(scene) if kind == "text" else image_caption(scene)
+        row: dict[str, object] = {"prompt": caption, "name": f"{kind}{index:02d}", "seed": FIRST_SEED + index}
+        if kind == "image":
+            row["image"] = f"first{index:02d}.png"
+            PIL.Image.fromarray(first_frame(scene, random.Random(FIRST_SEED + index))).save(folder / str(row["image"]))
+        rows.append(row)
+    return rows
+
+
+def render(rows: list[dict[str, object]], output: Path, extra: list[str]) -> dict[str, np.ndarray]:
+    """The clips of the rows, by name."""
     prompts = output / "prompts.jsonl"
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     command = [sys.executable, "-m", "ltx_dist.cli", "render", str(prompts), "-o", str(output)]
     subprocess.run([*command, *extra], check=True, cwd=ROOT)
-    return [output / f"{row['name']}.mp4" for row in rows]
+    return {str(row["name"]): read_clip(output / f"{row['name']}.mp4") for row in rows}
+
+
+def begins_as(clip: np.ndarray, image: np.ndarray) -> bool:
+    """Whether the shape of a clip's first frame is where it is in the image."""
+    here, there = (_center(foreground(frames[:1])[0]) for frames in (clip, image[None]))
+    return here is not None and there is not None and bool(np.linalg.norm(here - there) < MAX_SHIFT_PIXELS)
+
+
+def report_images(scenes: list[Scene], clips: dict[str, np.ndarray], output: Path) -> dict[str, float]:
+    """The figures of clips from images, and of the same captions without."""
+    figures: dict[str, float] = {"chance_of_color": 1 / len(COLORS)}
+    for kind in ("image", "blind"):
+        of_kind = [clips[f"{kind}{index:02d}"] for index in range(len(scenes)) if f"{kind}00" in clips]
+        if of_kind:
+            found = [(find_color(clip), find_direction(clip)) for clip in of_kind]
+            figures[f"{kind}_color_and_direction"] = match_share(found, scenes)
+    if "image00" in clips:
+        firsts = [np.asarray(PIL.Image.open(output / f"first{index:02d}.png")) for index in range(len(scenes))]
+        begun = [begins_as(clips[f"image{index:02d}"], first) for index, first in enumerate(firsts)]
+        figures["image_begins_clip"] = sum(begun) / len(begun)
+    return figures
 
 
 def report(scenes: list[Scene], clips: list[np.ndarray]) -> dict[str, float]:
@@ -141,12 +176,18 @@ def main() -> None:
     """Render, read back, print the figures as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, help="keep the clips in this folder")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--clips", type=int, default=48, help="of each kind")
     args, extra = parser.parse_known_args()
-    _, scenes = split_scenes()
+    scenes = random.Random(1).sample(split_scenes()[1], args.clips) if args.clips < 48 else split_scenes()[1]
     with tempfile.TemporaryDirectory() as temporary:
         output = (args.output or Path(temporary)).resolve()
-        clips = [read_clip(path) for path in render(scenes, output, extra)]
-    print(json.dumps(report(scenes, clips), indent=2))
+        output.mkdir(parents=True, exist_ok=True)
+        clips = render([row for kind in args.kinds for row in rows_of(kind, scenes, output)], output, extra)
+        figures = report_images(scenes, clips, output)
+    if "text" in args.kinds:
+        figures = report(scenes, [clips[f"text{index:02d}"] for index in range(len(scenes))]) | figures
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from ltx_dist.commands.export import export
 from ltx_dist.commands.prompt_options import (
     Column,
     Expand,
+    Images,
     KeepColumns,
     Text,
     Vary,
@@ -78,10 +79,6 @@ PlannedOutput = Annotated[
     typer.Option("-o", "--output", help="The output folder, to count the clips in it that would be rendered again."),
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
-Images = Annotated[
-    Path | None,
-    typer.Option(help="A folder of images; each becomes the first frame of the clip with the same name."),
-]
 Exact = Annotated[
     bool,
     typer.Option("--exact", help="Fail a clip that runs out of memory instead of retrying in ways that change pixels."),

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "benchmarks")]
 
 import demo_prompts  # noqa: E402
 from demo_training.captions import MAX_SEQUENCE_LENGTH, benchmark_caption  # noqa: E402
-from demo_training.clips import Scene, all_scenes, draw_clip, split_scenes  # noqa: E402
+from demo_training.clips import Scene, all_scenes, draw_clip, first_frame, split_scenes  # noqa: E402
 
 
 def drawn(scene: Scene, seed: int) -> np.ndarray:
@@ -60,9 +60,18 @@ def test_the_packaged_model_is_small_and_safetensors_only():
     assert len([path for path in files if path.suffix == ".safetensors"]) == 3
 
 
+def test_the_reader_finds_whether_a_clip_begins_as_its_image():
+    scene = all_scenes()[0]
+    image = first_frame(scene, random.Random(3))
+    assert image.shape == (128, 128, 3) and demo_prompts.find_color(image[None]) == scene.color
+    assert demo_prompts.begins_as(np.stack([image, np.roll(image, 20, axis=1)]), image)
+    assert not demo_prompts.begins_as(np.stack([np.roll(image, 20, axis=1), image]), image)
+    assert not demo_prompts.begins_as(np.zeros_like(image)[None], image)
+
+
 def test_the_packaged_model_draws_what_it_is_told(tmp_path: Path):
     """Four of the benchmark's 48 clips, so that a broken model is seen here; the figure is in docs/benchmarks.md."""
     scenes = split_scenes()[1][::12]
-    paths = demo_prompts.render(scenes, tmp_path, ["--executor", "local", "--set", "placement.threads=1"])
-    clips = [read_video(path)[0] for path in paths]
-    assert demo_prompts.report(scenes, clips)["color_and_direction"] >= 0.75
+    rows = demo_prompts.rows_of("text", scenes, tmp_path)
+    clips = demo_prompts.render(rows, tmp_path, ["--executor", "local", "--set", "placement.threads=1"])
+    assert demo_prompts.report(scenes, list(clips.values()))["color_and_direction"] >= 0.75

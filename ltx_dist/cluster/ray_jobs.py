@@ -61,7 +61,9 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
         submission_id = submission.next_id(str(job.submission_id) for job in attempts)
         with tempfile.TemporaryDirectory(prefix="ltx-dist-") as folder:
             for name, content in submission.files.items():
-                (Path(folder) / name).write_bytes(content)
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
             client.submit_job(
                 entrypoint=submission.entrypoint,
                 submission_id=submission_id,

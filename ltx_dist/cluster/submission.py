@@ -16,11 +16,12 @@ import yaml
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
+from ltx_dist.cluster.packing import IMAGES, pack_files
 from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.plain_text import json_kind
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
-from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
+from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
 from ltx_dist.inputs.prompts import read_prompts
 from ltx_dist.messages import Mistakes
@@ -53,9 +54,10 @@ LTX2_LAYERS = 48
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked batch, packed. files: what the job finds in its working folder, by name; never weights or clips.
+    """A checked batch, packed. files: what the job finds in its working folder, by path; no model and no clips.
 
-    digest: of everything that identifies the batch: prompts, config and output. num_clips: its clips.
+    digest: of everything that identifies the batch: prompts, config, output, and the files that rows name.
+    num_clips: its clips.
     checkpoint_is_here: False where only the cluster can tell whether the checkpoint is complete.
     """
 
@@ -82,8 +84,8 @@ class Submission:
         return f"{self.id_prefix}{last + 1}"
 
 
-def prepare(prompts: Prompts, config: RenderConfig, output: str) -> Submission:
-    """Check the batch as far as possible here, and pack it.
+def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | None = None) -> Submission:
+    """Check the batch as far as possible here, and pack it. images: a folder with first frames of clips.
 
     A checkpoint that lies on the cluster only cannot be opened here, and one on the hub is not downloaded for this: the
     prompts are then checked by what all models of a family have in common, and the rest when the job starts.
@@ -92,13 +94,17 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str) -> Submission:
     _check_output(output)
     here = _is_here(config)
     name, content = _packed(prompts)
-    requests = (_checked_here if here else _checked_elsewhere)(prompts, content, config)
+    requests = (_checked_here if here else _checked_elsewhere)(prompts, content, config, images)
+    media = _files(prompts, content, config, requests, images)
     chosen = config.model_dump(mode="json", exclude_unset=True)
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
     arguments = ("ltx-dist", "render", name, "--config", CONFIG_FILE, "--output", output)
-    digest = hashlib.sha256(b"\0".join([content, settings, output.encode()])).hexdigest()[:12]
-    return Submission({name: content, CONFIG_FILE: settings}, arguments, digest, len(requests), here)
+    if any(path.startswith(f"{IMAGES}/") for path in media):
+        arguments += ("--images", IMAGES)
+    named = [part for path in sorted(media) for part in (path.encode(), hashlib.sha256(media[path]).digest())]
+    digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named])).hexdigest()[:12]
+    return Submission({**media, name: content, CONFIG_FILE: settings}, arguments, digest, len(requests), here)
 
 
 def _check_output(output: str) -> None:
@@ -145,15 +151,34 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
     return f"prompts{kind}", content
 
 
-def _checked_here(prompts: Prompts, content: bytes, config: RenderConfig) -> list[RenderRequest]:
+def _files(
+    prompts: Prompts, content: bytes, config: RenderConfig, requests: list[RenderRequest], images: Path | None
+) -> dict[str, bytes]:
+    """Those that rows and config name, by their path in the job's folder."""
+    file = _rows(prompts, content, config)
+    given = [[item.content for item in file.items], config.defaults.model_dump()]
+    return pack_files(requests, given, file.folder, config.model.loras, images)
+
+
+def _rows(prompts: Prompts, content: bytes, config: RenderConfig) -> PromptFile:
+    reading = config.prompts
+    with _read_again(prompts, content):
+        return read_prompt_file(prompts, Columns(reading.columns, frozenset(reading.keep_columns)))
+
+
+def _checked_here(prompts: Prompts, content: bytes, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
     model = config.model
     checkpoint = open_checkpoint(model.checkpoint, model.text_encoder, model.upscaler)
     preset = family_of(checkpoint).preset_for(model.version, checkpoint)
     with _read_again(prompts, content):
-        return read_prompts(prompts, config.defaults, preset, checkpoint, loras=model.loras, reading=config.prompts)
+        return read_prompts(
+            prompts, config.defaults, preset, checkpoint, None, model.loras, config.prompts, images=images
+        )
 
 
-def _checked_elsewhere(prompts: Prompts, content: bytes, config: RenderConfig) -> list[RenderRequest]:
+def _checked_elsewhere(
+    prompts: Prompts, content: bytes, config: RenderConfig, images: Path | None
+) -> list[RenderRequest]:
     """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
     _refuse_loras(prompts, content, config)
     mistakes: list[ValueError] = []
@@ -161,7 +186,8 @@ def _checked_elsewhere(prompts: Prompts, content: bytes, config: RenderConfig) -
         preset = family_of(checkpoint).preset_for(version, checkpoint)
         try:
             with _read_again(prompts, content):
-                return read_prompts(prompts, config.defaults, preset, checkpoint, reading=config.prompts)
+                reading = config.prompts
+                return read_prompts(prompts, config.defaults, preset, checkpoint, reading=reading, images=images)
         except ValueError as error:
             mistakes.append(error)
     raise min(mistakes, key=lambda error: error.number if isinstance(error, Mistakes) else 1)
@@ -169,9 +195,7 @@ def _checked_elsewhere(prompts: Prompts, content: bytes, config: RenderConfig) -
 
 def _refuse_loras(prompts: Prompts, content: bytes, config: RenderConfig) -> None:
     """Raises ValueError for a row with LoRAs: whether they fit is in the model's files."""
-    reading = config.prompts
-    with _read_again(prompts, content):
-        file = read_prompt_file(prompts, Columns(reading.columns, frozenset(reading.keep_columns)))
+    file = _rows(prompts, content, config)
     for item in file.items:
         if isinstance(item.content, dict) and item.content.get("loras"):
             raise ValueError(

@@ -11,6 +11,7 @@ import typer
 from ltx_dist.commands.prompt_options import (
     Column,
     Expand,
+    Images,
     KeepColumns,
     Text,
     Vary,
@@ -49,6 +50,7 @@ def submit(
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
+    images: Images = None,
     wait: Annotated[bool, typer.Option(help="Follow the job and exit with its exit code.")] = True,
     stop_on_interrupt: Annotated[
         bool, typer.Option(help="Ctrl-C stops the job. Otherwise Ctrl-C detaches and the job keeps running.")
@@ -69,7 +71,7 @@ def submit(
 
         settings = load(config, set_, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
-        submission = prepare(given_prompts(prompts, prompt), settings, output)
+        submission = prepare(given_prompts(prompts, prompt), settings, output, images)
         client = _connect(address, insecure)
         submission_id = _submit(client, submission)
     if wait:

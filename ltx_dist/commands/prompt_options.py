@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,6 +53,11 @@ KeepColumns = Annotated[
         metavar="NAME,NAME",
         help="Columns or keys that are no settings and are copied into the sidecar under `meta`.",
     ),
+]
+
+Images = Annotated[
+    Path | None,
+    typer.Option(help="A folder of images; each becomes the first frame of the clip with the same name."),
 ]
 
 

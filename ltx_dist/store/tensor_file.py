@@ -24,7 +24,14 @@ Tensors = Mapping[str, torch.Tensor]
 
 def pack(key: str, tensors: Tensors, facts: Mapping[str, str] | None = None) -> bytes:
     """The content of a file. `facts` are free text that comes back with the tensors."""
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    whole: dict[str, torch.Tensor] = {}
+    storages = set[int]()
+    for name, tensor in tensors.items():
+        whole[name] = tensor.contiguous()
+        storage = whole[name].untyped_storage().data_ptr()
+        if storage in storages:  # a picture that a clip begins and ends with; safetensors refuses to write one twice
+            whole[name] = whole[name].clone()
+        storages.add(storage)
     return save(whole, {**(facts or {}), "key": key, "sha256": _sha256(whole)})
 
 

@@ -12,9 +12,13 @@ from pathlib import Path
 from threading import Thread
 
 import fsspec
+import loras
+import PIL.Image
 import pytest
+import torch
 import yaml
 
+from ltx_dist.cluster import packing
 from ltx_dist.cluster.job_server import check_job_server
 from ltx_dist.cluster.submission import prepare
 from ltx_dist.inputs.config_file import load_config
@@ -54,6 +58,81 @@ def test_given_prompts_and_those_at_a_url_travel_as_a_file():
     finally:
         store.store.clear()
     assert submission.files["prompts.tsv"] == b"prompt\nred\n" and submission.num_clips == 3
+
+
+def picture(path: Path, color: str = "red") -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("RGB", (128, 128), color).save(path)
+    return path.read_bytes()
+
+
+def test_images_that_rows_name_travel_under_their_paths(tmp_path: Path):
+    """An absolute path and a URL are where the cluster finds the file."""
+    batch = tmp_path / "batch"
+    near, far = picture(batch / "img" / "a.png"), picture(tmp_path / "shared" / "b.png", "blue")
+    rows = [
+        {"prompt": "moving left", "image": "img/a.png"},
+        {"prompt": "moving up", "conditions": [{"image": "img/../img/a.png"}]},
+        {"prompt": "moving down", "image": str(tmp_path / "shared" / "b.png")},
+        {"prompt": "moving right", "image": f"file://{tmp_path}/shared/b.png"},
+    ]
+    (batch / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    submission = prepare(str(batch / "rows.jsonl"), load_config(None), "/out")
+    assert set(submission.files) == {"prompts.jsonl", "config.yaml", "img/a.png"}
+    assert submission.files["img/a.png"] == near != far
+    picture(batch / "img" / "a.png", "green")
+    again = prepare(str(batch / "rows.jsonl"), load_config(None), "/out")
+    assert again.digest != submission.digest, "another image is another batch"
+
+
+def test_a_folder_of_first_frames_travels(tmp_path: Path):
+    (tmp_path / "rows.csv").write_text("prompt,name\nmoving left,red\nmoving up,none\n")
+    red, _ = picture(tmp_path / "frames" / "red.png"), picture(tmp_path / "frames" / "other.png", "blue")
+    submission = prepare(str(tmp_path / "rows.csv"), load_config(None), "/out", tmp_path / "frames")
+    assert set(submission.files) == {"prompts.csv", "config.yaml", "first-frames/red.png"}, "what a row asks for"
+    assert submission.files["first-frames/red.png"] == red
+    assert submission.arguments[-2:] == ("--images", "first-frames")
+
+
+def test_images_beside_prompts_at_a_url_travel(tmp_path: Path):
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/rows.jsonl", b'{"prompt": "moving left", "image": "a/b.png"}')
+    content = picture(tmp_path / "b.png")
+    store.pipe("/bucket/a/b.png", content)
+    try:
+        submission = prepare("memory://bucket/rows.jsonl", load_config(None), "/out")
+    finally:
+        store.store.clear()
+    assert submission.files["a/b.png"] == content
+
+
+def test_an_image_that_the_job_would_look_for_elsewhere_is_refused(tmp_path: Path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "batch").mkdir()
+    rows = tmp_path / "batch" / "rows.jsonl"
+    rows.write_text('{"prompt": "moving left", "image": "../a.png"}')
+    with pytest.raises(ValueError, match=r"a\.png: outside the prompt file's folder.*absolute path on the cluster"):
+        prepare(str(rows), load_config(None), "/out")
+
+
+def test_more_than_ray_sends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packing, "MAX_BYTES", 10)
+    picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="more than 0 MiB, which Ray does not send; put them where the cluster"):
+        prepare([{"prompt": "moving left", "image": str(tmp_path / "a.png")}], load_config(None), "/out", tmp_path)
+
+
+def test_loras_travel_and_are_not_read_for_a_checkpoint_that_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "l").mkdir()
+    loras.save(tmp_path / "l" / "style.safetensors", {"unknown": torch.zeros(2)})
+    config = load_config(None, ["model.checkpoint=/elsewhere/ltx", "model.loras=[{path: l/style.safetensors}]"])
+    assert "l/style.safetensors" in prepare(["moving left"], config, "/out").files
+    with pytest.raises(ValueError, match="style.safetensors"):
+        here = load_config(None, ["model.loras=[{path: l/style.safetensors}]"])
+        prepare(["moving left"], here, "/out")
 
 
 def test_an_id_is_the_batch_and_its_attempt(prompts: Path):

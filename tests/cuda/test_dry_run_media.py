@@ -38,7 +38,10 @@ LONG = {"windows": Windows(("a", "b", "b"), 40, 24, 0.5, 0.25), "num_frames": 57
 CASES: dict[str, dict[str, Any]] = {
     "image": {"conditions": (IMAGE,)},
     "keyframes": {"conditions": (IMAGE, KEYFRAME)},
+    "last frame": {"conditions": (replace(IMAGE, frame_index=24),)},
+    "video prefix": {"conditions": (replace(VIDEO, num_frames=9), replace(VIDEO, num_frames=17, frame_index=8))},
     "video to video": {"video": VIDEO, "denoise_strength": 0.5},
+    "video to video with an image": {"video": VIDEO, "denoise_strength": 0.5, "conditions": (IMAGE,)},
     "reference": {"reference": VIDEO},
     "reference and image": {"reference": VIDEO, "conditions": (IMAGE,), "guidance_scale": 1.0},
     "long": LONG,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,8 @@ from ltx_dist.checkpoints.lora_files import linear_layers
 from ltx_dist.cli import app
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.media.video_in import read_frames
+from ltx_dist.models.ltx_video.denoise import Denoise
+from ltx_dist.models.ltx_video.refine import Refine
 from ltx_dist.report.copied_command import copied_command
 from ltx_dist.run.batch import open_batch
 
@@ -39,8 +42,14 @@ ROWS: list[dict[str, Any]] = [
     {"name": "text"},
     {"name": "image", "image": "a.png"},
     {"name": "last", "conditions": [{"image": "b.png", "frame_index": -1, "strength": 0.8}]},
+    {
+        "name": "keyframes",
+        "conditions": [{"image": "a.png"}, {"image": "b.png", "frame_index": 4, "strength": 0.6}],
+    },
+    {"name": "loop", "conditions": [{"image": "a.png"}, {"image": "a.png", "frame_index": -1}]},
     {"name": "prefix", "conditions": [{"video": "video.mp4"}], "image_cond_noise_scale": 0.0},
     {"name": "edited", "video": "video.mp4", "denoise_strength": 0.67},
+    {"name": "edited-image", "video": "video.mp4", "denoise_strength": 0.67, "image": "a.png"},
     {"name": "two", **TWO},
     {"name": "two-image", "image": "a.png", **TWO},
     {"name": "styled", "loras": ["style.safetensors"]},
@@ -98,9 +107,13 @@ def rendered(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> dict[str, str]:
+    return latents_of_diffusers(folder, torch.float32)
+
+
+def latents_of_diffusers(folder: Path, dtype: torch.dtype) -> dict[str, str]:
     """sha256 of the latents that diffusers makes of each row."""
     torch.set_num_threads(1)
-    pipeline: Any = diffusers.LTXConditionPipeline.from_pretrained(folder / "model")
+    pipeline: Any = diffusers.LTXConditionPipeline.from_pretrained(folder / "model", torch_dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     # A user of diffusers whose files have these keys would have to rename them, too.
     linears = linear_layers(open_checkpoint(str(folder / "model")))
@@ -108,16 +121,18 @@ def expected(folder: Path) -> dict[str, str]:
         "style": loras.make_lora(linears, seed=1),
         "other": loras.make_lora(linears, rank=2, seed=2),
     }.items():
-        pipeline.load_lora_weights(loras.renamed(tensors, "transformer."), adapter_name=name)
+        state = {key: tensor.to(dtype) for key, tensor in loras.renamed(tensors, "transformer.").items()}
+        pipeline.load_lora_weights(state, adapter_name=name)
     upsampler: Any = LTXLatentUpsamplerModel(in_channels=tiny.LATENT_CHANNELS, mid_channels=32, num_blocks_per_stage=1)
     with torch.device("cpu"):
         from safetensors.torch import load_file
 
         upsampler.load_state_dict(load_file(folder / "upscaler.safetensors"))
-    upsampling = diffusers.LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=upsampler.eval())
+    upsampler = upsampler.to(dtype).eval()
+    upsampling = diffusers.LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=upsampler)
     with torch.no_grad():
         found = {row["name"]: monolith(pipeline, upsampling, folder, i, row) for i, row in enumerate(ROWS)}
-    return {name: hashlib.sha256(latents.contiguous().numpy()).hexdigest() for name, latents in found.items()}
+    return {name: hashlib.sha256(latents.float().contiguous().numpy()).hexdigest() for name, latents in found.items()}
 
 
 def monolith(pipeline: Any, upsampling: Any, folder: Path, position: int, row: dict[str, Any]) -> torch.Tensor:
@@ -126,7 +141,7 @@ def monolith(pipeline: Any, upsampling: Any, folder: Path, position: int, row: d
     conditions = [LTXVideoCondition(image=PIL.Image.open(folder / row["image"]))] if "image" in row else []
     for one in row.get("conditions", ()):
         image = PIL.Image.open(folder / one["image"]) if "image" in one else None
-        index = 8 if one.get("frame_index") == -1 else 0
+        index = 8 if one.get("frame_index") == -1 else one.get("frame_index", 0)
         video = None if image else frames
         conditions.append(LTXVideoCondition(image, video, index, one.get("strength", 1.0)))
     weights = {"styled": {"style": 1.0}, "mixed": {"other": 0.5, "style": 1.0}}.get(row["name"], {})
@@ -205,7 +220,9 @@ def test_a_second_render_makes_nothing_again(folder: Path, tmp_path: Path):
     assert run("render", changed, "-o", tmp_path / "out").exit_code == 0
     after = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.mp4")}
     made_again = {path.stem for path, time in before.items() if after[path.stem] != time}
-    assert made_again == {"image", "two-image", "mixed"}, "what a changed picture was in, and no more"
+    assert made_again == {"image", "keyframes", "loop", "edited-image", "two-image", "mixed"}, (
+        "what a changed picture was in, and no more"
+    )
 
 
 def test_an_upscaler_is_no_part_of_clips_of_one_pass(rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path):
@@ -230,15 +247,116 @@ def test_an_upscaler_is_no_part_of_clips_of_one_pass(rendered: dict[str, dict[st
 def test_layouts_give_the_same_clips(
     rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path, settings: dict[str, Any]
 ):
-    """In a process of their own, since a process that has a Ray cluster cannot start another."""
-    extra = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    result = subprocess.run(
-        [sys.executable, "-m", "ltx_dist.cli", *command("render", folder, "-o", tmp_path / "out", *extra)],
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout + result.stderr
+    render_elsewhere(folder, tmp_path / "out", settings)
     same = {name: sidecar["frames_sha256"] for name, sidecar in sidecars(tmp_path / "out").items()}
     assert same == {name: sidecar["frames_sha256"] for name, sidecar in rendered.items()}
+
+
+def render_elsewhere(folder: Path, out: Path, settings: dict[str, Any], python_path: Path | None = None) -> None:
+    """In a process of its own, since a process that has a Ray cluster cannot start another."""
+    extra = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    paths = os.pathsep.join([*([str(python_path)] if python_path else []), os.environ["PYTHONPATH"]])
+    result = subprocess.run(
+        [sys.executable, "-m", "ltx_dist.cli", *command("render", folder, "-o", out, *extra)],
+        capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_clips_in_bfloat16_on_actors_are_those_of_diffusers(folder: Path, tmp_path: Path):
+    pinned = {"placement.layout": "pinned", "placement.devices": 3, "model.precision": "bfloat16"}
+    render_elsewhere(folder, tmp_path / "out", pinned)
+    made = {name: sidecar["latents_sha256"] for name, sidecar in sidecars(tmp_path / "out").items()}
+    assert made == latents_of_diffusers(folder, torch.bfloat16)
+
+
+def test_a_second_pass_that_is_interrupted_does_not_repeat_the_first(
+    rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    only = just(folder, tmp_path, "two-image")
+    with monkeypatch.context() as patched:
+        patched.setattr(Refine, "run", raising("the second pass is cut off"))
+        assert run("render", only, "-o", tmp_path / "out").exit_code == 3
+    monkeypatch.setattr(Denoise, "run", raising("the first pass is made already"))
+    result = run("render", only, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    again = json.loads((tmp_path / "out" / "two-image.json").read_text())
+    for same in ("latents_sha256", "frames_sha256", "render_key"):
+        assert again[same] == rendered["two-image"][same], same
+
+
+def test_a_clip_of_two_passes_is_decoded_again(
+    rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """From the latents of its second pass, with its own size, which is not that of the latents."""
+    only, out = just(folder, tmp_path, "two-image"), tmp_path / "out"
+    assert run("render", only, "-o", out, "--keep-latents").exit_code == 0
+    for stage in (Denoise, Refine):
+        monkeypatch.setattr(stage, "run", raising("only the VAE is needed"))
+    result = CliRunner().invoke(app, ["decode", str(out), "--set", "output.crf=35"])
+    assert result.exit_code == 0, result.output
+    after = json.loads((out / "two-image.json").read_text())
+    for same in ("latents_sha256", "frames_sha256", "request"):
+        assert after[same] == rendered["two-image"][same], same
+    assert after["mp4_sha256"] != rendered["two-image"]["mp4_sha256"]
+    assert [worker["stages"] for worker in json.loads((out / "run.json").read_text())["workers"]] == [["decode"]]
+
+
+def just(folder: Path, tmp_path: Path, name: str) -> Path:
+    """The folder with one of its rows, which has the seed that it has among the others."""
+    copy = shutil.copytree(folder, tmp_path / "one")
+    position = [row["name"] for row in ROWS].index(name)
+    row = ROWS[position] | {"prompt": f"clip {position}", "seed": position, "image": str(folder / "a.png")}
+    (copy / "rows.jsonl").write_text(json.dumps(row))
+    return copy
+
+
+def raising(message: str) -> Any:
+    def run(*_: object) -> None:
+        raise AssertionError(message)
+
+    return run
+
+
+COUNTING = """
+import importlib.machinery, sys
+
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target)
+        if name == "diffusers.models.autoencoders.autoencoder_kl_ltx":
+            execute = spec.loader.exec_module
+            def exec_module(module):
+                execute(module)
+                encode = module.AutoencoderKLLTXVideo.encode
+                def counted(self, pixels, *rest, **more):
+                    with open(FILE, "a") as file:
+                        file.write("encoded\\n")
+                    return encode(self, pixels, *rest, **more)
+                module.AutoencoderKLLTXVideo.encode = counted
+            spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+"""A `sitecustomize`, which every Python process runs first: the VAE's encoder writes a line each time it is called."""
+
+
+def test_a_picture_of_fifty_prompts_is_encoded_once(folder: Path, tmp_path: Path):
+    """By actors in the layout pinned, where one of them encodes images."""
+    copy, calls = shutil.copytree(folder, tmp_path / "fifty"), tmp_path / "calls"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"FILE = {str(calls)!r}\n{COUNTING}")
+    rows = [{"prompt": f"prompt {i}", "name": f"clip{i}", "image": "a.png"} for i in range(50)]
+    (copy / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pinned = {
+        "placement.layout": "pinned", "placement.devices": 3, "defaults.num_inference_steps": 1,
+        "defaults.guidance_scale": 1.0, "defaults.width": 64,
+    }  # fmt: skip
+    render_elsewhere(copy, tmp_path / "out", pinned, tmp_path / "site")
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 50
+    assert calls.read_text() == "encoded\n"
 
 
 def test_plan_shows_the_stages_and_opens_all_media(folder: Path, tmp_path: Path):
@@ -250,7 +368,7 @@ def test_plan_shows_the_stages_and_opens_all_media(folder: Path, tmp_path: Path)
     (broken / "a.png").write_bytes(b"no picture")
     result = run("plan", broken)
     assert result.exit_code == 2
-    assert result.output.count("not an image; use PNG") == 3
+    assert result.output.count("not an image; use PNG") == 7
 
 
 def test_noise_in_every_step_is_refused_where_diffusers_has_its_sign_wrong(folder: Path, tmp_path: Path):

@@ -37,6 +37,7 @@ def text(seed: int) -> Conditioning:
 
 
 STATE = torch.Generator().manual_seed(5).get_state()
+PICTURE = noise(1, 1, 9, 1, 2, 2)
 OUTPUTS: dict[str, StageOutput] = {
     "text with guidance": Conditioning(noise(1, 1, 32, 16), mask(1), noise(2, 1, 32, 16), mask(2)),
     "text without": text(1),
@@ -48,6 +49,7 @@ OUTPUTS: dict[str, StageOutput] = {
         "bfloat16",
     ),
     "images": EncodedMedia((noise(1, 1, 9, 1, 2, 2), noise(2, 1, 9, 2, 2, 2)), (), None, noise(3, 8), noise(4, 8)),
+    "an image twice": EncodedMedia((PICTURE, PICTURE), (), PICTURE[:, :, :1], noise(3, 8), noise(4, 8)),
     "a video": EncodedMedia((), (), noise(1, 1, 9, 3, 2, 2), noise(3, 8), noise(4, 8)),
     "images of LTX-2": ConditionLatents((noise(1, 1, 8, 1, 2, 2),), (noise(2, 1, 8, 1, 4, 4),)),
     "latents": Latents(torch.randn(1, 16, 2, 2, 2), STATE, "bfloat16"),

@@ -30,6 +30,16 @@ _PARTIAL_TEMPLATES = (
     "a {color} {shape}",
 )
 PARTIAL_SHARE = 0.12
+# What people write beside a first frame: where things go, and little of what can be seen.
+IMAGE_TEMPLATE = "a {shape} moving {direction} on a {background} background"
+_IMAGE_TEMPLATES = (
+    IMAGE_TEMPLATE,
+    IMAGE_TEMPLATE,
+    "a {shape} moving {direction}",
+    "the {shape} moves {direction}",
+    "moving {direction}",
+)
+FULL_SHARE_WITH_IMAGE = 0.4
 
 
 def benchmark_caption(scene: Scene) -> str:
@@ -41,6 +51,16 @@ def random_template(rng: random.Random) -> str:
     """A way of captioning; some leave attributes out, so that short prompts work as well."""
     partial = rng.random() < PARTIAL_SHARE
     return rng.choice(_PARTIAL_TEMPLATES if partial else _FULL_TEMPLATES)
+
+
+def image_caption(scene: Scene) -> str:
+    """The caption that goes with a first frame when quality is measured: it does not say the colour."""
+    return IMAGE_TEMPLATE.format(**vars(scene))
+
+
+def random_image_template(rng: random.Random) -> str:
+    """A way of captioning a clip whose first frame is given."""
+    return random_template(rng) if rng.random() < FULL_SHARE_WITH_IMAGE else rng.choice(_IMAGE_TEMPLATES)
 
 
 def fill(template: str, scene: Scene, rng: random.Random) -> str:

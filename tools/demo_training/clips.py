@@ -6,6 +6,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 HEIGHT = 128
@@ -127,6 +128,12 @@ def draw_clip(scene: Scene, rng: random.Random, num_frames: int = NUM_FRAMES) ->
     start = rng.randint(0, NUM_FRAMES - num_frames)
     mask = draw_mask(scene, random_placement(scene, rng), range(start, start + num_frames))
     return paint(scene, mask)
+
+
+def first_frame(scene: Scene, rng: random.Random) -> np.ndarray:
+    """The image that a clip of this scene begins with, (HEIGHT, WIDTH, 3) of 8 bits."""
+    clip = paint(scene, draw_mask(scene, random_placement(scene, rng), range(1)))
+    return ((clip[:, 0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
 def draw_batch(scenes: list[Scene], rng: random.Random, num_frames: int = NUM_FRAMES) -> torch.Tensor:

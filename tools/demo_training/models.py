@@ -86,6 +86,20 @@ def build_transformer() -> LTXVideoTransformer3DModel:
     )
 
 
+def load_parts(
+    folder: Path, device: torch.device
+) -> tuple[T5EncoderModel, AutoencoderKLLTXVideo, LTXVideoTransformer3DModel]:
+    """The trained parts of an exported model folder, in float32."""
+    text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+    for part in (text_encoder, vae, transformer):
+        torch.nn.Module.to(part, device)
+    for part in (text_encoder, vae):
+        part.eval().requires_grad_(False)
+    return text_encoder, vae, transformer.train()
+
+
 def build_scheduler(shift: float) -> FlowMatchEulerDiscreteScheduler:
     """Plain Euler steps of rectified flow, with a fixed shift toward high noise."""
     return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False, shift=shift)

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 import torch
 
+from .common import low_precision
+
 
 def orthogonalise(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     """Roughly the nearest matrix with all singular values one (quintic Newton-Schulz)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
+    x = matrix.to(low_precision(matrix.device))
     tall = x.size(0) > x.size(1)
     if tall:
         x = x.T

@@ -18,7 +18,7 @@ from transformers import T5EncoderModel
 
 from .captions import MAX_SEQUENCE_LENGTH, fill, random_template, said
 from .clips import BACKGROUNDS, COLORS, DIRECTIONS, SHAPES, Scene, split_scenes
-from .common import Trainer
+from .common import Trainer, autocast
 from .models import TEXT_WIDTH, build_text_encoder, build_tokenizer
 
 BATCH = 48
@@ -104,7 +104,7 @@ def train_text_encoder(work: Path, steps: int, device: torch.device, seed: int) 
         trainer.begin()
         sample = _sample(train, random.Random(f"text {seed} {trainer.step}"), BATCH)
         ids, mask, labels = (value.to(device) for value in sample)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             loss, _ = heads(encoder(ids).last_hidden_state, mask, labels)
         trainer.finish(loss)
         if trainer.due(SAVE_EVERY):

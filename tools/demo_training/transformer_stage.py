@@ -1,8 +1,9 @@
-"""Transformer training: rectified flow over latents of freshly drawn clips, guided by captions."""
+"""Transformer training: rectified flow over latents of freshly drawn clips, guided by captions and first frames."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +13,56 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel
 
-from .captions import fill, random_template
+from .captions import fill, random_image_template, random_template
 from .clips import HEIGHT, NUM_FRAMES, WIDTH, Scene, draw_batch, split_scenes
-from .common import Trainer
+from .common import Trainer, autocast
 from .models import build_transformer
 from .muon import Muon
 from .text_stage import tokenize
 from .vae_stage import encode
 
-LEARNING_RATE = 4e-3
-BATCH = 32
-POOL = 2048
+TOKENS_PER_FRAME = (HEIGHT // 32) * (WIDTH // 32)
 FRESH_PER_STEP = 2
 CAPTION_DROPOUT = 0.1
 FRAME_RATE = 12
 # Colour and direction are decided while almost all is noise, so most steps are spent there, in
 # training and (as the scheduler's shift) in rendering.
 SHIFT = 4.0
-WARMUP = 200
-AVERAGE_DECAY = 0.998
-SAVE_EVERY = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is seen at a time, and how fast it is learned.
+
+    images: clips of a batch whose first frame is given, as the pipelines for images give it: its tokens carry no
+    noise, and their timestep is 0. pool: encoded clips that batches are drawn from.
+    """
+
+    learning_rate: float
+    warmup: int
+    batch: int
+    images: int
+    pool: int
+    average_decay: float
+    save_every: int
+
+
+FROM_NOTHING = Plan(4e-3, warmup=200, batch=32, images=16, pool=2048, average_decay=0.998, save_every=200)
+# From weights that are trained already: enough to learn first frames, too little to forget captions.
+FURTHER = Plan(2e-3, warmup=30, batch=16, images=10, pool=512, average_decay=0.99, save_every=25)
 
 
 class LatentPool:
     """Encoded clips; a few are replaced at every step, so that none is seen for long."""
 
-    def __init__(self, vae: AutoencoderKLLTXVideo, seed: int) -> None:
-        self._vae = vae
+    def __init__(self, vae: AutoencoderKLLTXVideo, size: int, seed: int) -> None:
+        self._vae, self._size = vae, size
         self._rng = random.Random(f"pool {seed}")
         self._train, _ = split_scenes()
         self._next = 0
         self._scenes: list[Scene] = []
         parts = []
-        for _ in range(POOL // 16):
+        for _ in range(size // 16):
             scenes, latents = self._encode(16)
             self._scenes += scenes
             parts.append(latents)
@@ -56,7 +74,7 @@ class LatentPool:
         vae = self._vae
         scenes = self._rng.choices(self._train, k=count)
         clips = draw_batch(scenes, self._rng).to(vae.device)
-        with torch.autocast(vae.device.type, torch.bfloat16):
+        with autocast(vae.device):
             latents = encode(vae, clips)
         latents = LTXPipeline._normalize_latents(latents, vae.latents_mean, vae.latents_std)
         return scenes, LTXPipeline._pack_latents(latents)
@@ -67,11 +85,11 @@ class LatentPool:
         end = self._next + FRESH_PER_STEP
         self._scenes[self._next : end] = scenes
         self._latents[self._next : end] = latents
-        self._next = end % POOL
+        self._next = end % self._size
 
     def sample(self, rng: random.Random, count: int) -> tuple[list[Scene], torch.Tensor]:
         """Random clips of the pool."""
-        picks = rng.sample(range(POOL), count)
+        picks = rng.sample(range(self._size), count)
         return [self._scenes[pick] for pick in picks], self._latents[picks]
 
 
@@ -82,13 +100,21 @@ class Conditioner:
         self._encoder = encoder
 
     @torch.no_grad()
-    def __call__(self, scenes: list[Scene], rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
-        """(embeddings, mask); some captions are empty, which makes guidance possible."""
-        texts = ["" if rng.random() < CAPTION_DROPOUT else fill(random_template(rng), scene, rng) for scene in scenes]
+    def __call__(self, scenes: list[Scene], images: int, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+        """(embeddings, mask) of captions, the first `images` of which go with a first frame.
+
+        Some captions are empty, which makes guidance possible.
+        """
+        templates = [random_image_template(rng) for _ in scenes[:images]]
+        templates += [random_template(rng) for _ in scenes[images:]]
+        texts = [
+            "" if rng.random() < CAPTION_DROPOUT else fill(template, scene, rng)
+            for template, scene in zip(templates, scenes, strict=True)
+        ]
         ids, mask = (value.to(self._encoder.device) for value in tokenize(texts))
         # The encoder sees the padding, as in the pipeline; the transformer ignores it, so that
         # what is beyond the longest caption can be cut off without changing anything.
-        with torch.autocast(self._encoder.device.type, torch.bfloat16):
+        with autocast(self._encoder.device):
             hidden = self._encoder(ids).last_hidden_state.float()
         longest = int(mask.sum(1).max())
         return hidden[:, :longest], mask[:, :longest]
@@ -101,7 +127,10 @@ def velocity(
     embeddings: torch.Tensor,
     mask: torch.Tensor,
 ) -> torch.Tensor:
-    """The transformer's output, called as the pipeline calls it for a clip of the trained size."""
+    """The transformer's output, called as the pipeline calls it for a clip of the trained size.
+
+    `sigma` is the noise of each token, (batch, tokens).
+    """
     return transformer(
         hidden_states=noisy,
         encoder_hidden_states=embeddings,
@@ -118,29 +147,32 @@ def velocity(
 def _loss(
     transformer: LTXVideoTransformer3DModel,
     latents: torch.Tensor,
+    images: int,
     embeddings: torch.Tensor,
     mask: torch.Tensor,
 ) -> torch.Tensor:
-    """Error of the predicted velocity at noise levels spread as the scheduler's."""
-    uniform = torch.rand(len(latents), device=latents.device)
-    sigma = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
+    """Error of the predicted velocity at noise levels spread as the scheduler's; given frames do not count."""
+    uniform = torch.rand(len(latents), 1, device=latents.device)
+    sigma = (SHIFT * uniform / (1 + (SHIFT - 1) * uniform)).repeat(1, latents.size(1))
+    sigma[:images, :TOKENS_PER_FRAME] = 0.0
     noise = torch.randn_like(latents)
-    noisy = torch.lerp(latents, noise, sigma[:, None, None])
+    noisy = torch.lerp(latents, noise, sigma[:, :, None])
     # The fused attention's backward pass in bfloat16 is far slower on a CPU than the plain one.
-    with torch.autocast(latents.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with autocast(latents.device), sdpa_kernel(SDPBackend.MATH):
         output = velocity(transformer, noisy, sigma, embeddings, mask)
-    return functional.mse_loss(output.float(), noise - latents)
+    error = functional.mse_loss(output.float(), noise - latents, reduction="none")
+    return error[sigma > 0].mean()
 
 
-def _optimizers(transformer: Any) -> list[torch.optim.Optimizer]:
+def _optimizers(transformer: Any, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for all else."""
     matrices = [p for p in transformer.transformer_blocks.parameters() if p.ndim == 2]
     matrices = [p for p in matrices if p.size(0) > 6]
     chosen = {id(p) for p in matrices}
     others = [p for p in transformer.parameters() if id(p) not in chosen]
     return [
-        Muon(matrices, LEARNING_RATE, weight_decay=0.01),
-        torch.optim.AdamW(others, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        Muon(matrices, rate, weight_decay=0.01),
+        torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -150,33 +182,35 @@ def train_transformer(
     vae: AutoencoderKLLTXVideo,
     text_encoder: T5EncoderModel,
     seed: int,
+    trained: LTXVideoTransformer3DModel | None = None,
 ) -> LTXVideoTransformer3DModel:
-    """The trained transformer, averaged over its last steps; continues from `work`."""
+    """The transformer, averaged over its last steps; continues from `work`, else from `trained`, else from nothing."""
     torch.manual_seed(seed)
-    transformer: Any = build_transformer()
+    plan = FURTHER if trained else FROM_NOTHING
+    transformer: Any = trained or build_transformer()
     transformer.to(vae.device)
     trainer = Trainer(
         work / "transformer.pt",
         transformer,
-        _optimizers(transformer),
+        _optimizers(transformer, plan.learning_rate),
         steps,
-        WARMUP,
-        AVERAGE_DECAY,
+        plan.warmup,
+        plan.average_decay,
         seed,
     )
     if trainer.step < steps:
-        pool = LatentPool(vae, seed + trainer.step)
+        pool = LatentPool(vae, plan.pool, seed + trainer.step)
         conditioner = Conditioner(text_encoder)
     losses: list[float] = []
     while trainer.step < steps:
         trainer.begin()
         rng = random.Random(f"transformer {seed} {trainer.step}")
         pool.refresh()
-        scenes, latents = pool.sample(rng, BATCH)
-        loss = _loss(transformer, latents, *conditioner(scenes, rng))
+        scenes, latents = pool.sample(rng, plan.batch)
+        loss = _loss(transformer, latents, plan.images, *conditioner(scenes, plan.images, rng))
         trainer.finish(loss)
         losses.append(float(loss.detach()))
-        if trainer.due(SAVE_EVERY):
+        if trainer.due(plan.save_every):
             trainer.save()
             print(
                 f"transformer {trainer.step}/{steps} {trainer.seconds:.0f}s loss {sum(losses) / len(losses):.4f}",

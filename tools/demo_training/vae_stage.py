@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLLTXVideo
 from torch import nn
 
 from .clips import draw_batch, split_scenes
-from .common import Trainer
+from .common import Trainer, autocast
 from .models import LATENT_CHANNELS, build_vae
 from .muon import Muon
 
@@ -89,7 +89,7 @@ def _training_loss(vae: AutoencoderKLLTXVideo, clips: torch.Tensor) -> torch.Ten
     device = clips.device
     timestep = torch.rand(len(clips), device=device) * MAX_DECODE_TIMESTEP
     noise = timestep * torch.rand(len(clips), device=device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         latents = encode(vae, clips)
         output = decode(vae, latents, timestep, noise)
     return _loss(clips, output, latents)

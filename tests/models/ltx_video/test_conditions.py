@@ -300,18 +300,28 @@ def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_an_image_begins_a_clip_of_older_versions(older: Parts, media: Media, guidance_scale: float):
     request = clip(conditions=(media.image(0),), guidance_scale=guidance_scale)
-    generator = torch.Generator("cpu").manual_seed(request.seed)
-    expected = older.pipeline(diffusers.LTXImageToVideoPipeline)(
-        image=PIL.Image.open(request.conditions[0].place), height=64, width=96, num_frames=FRAMES, frame_rate=25.0,
-        num_inference_steps=4, guidance_scale=guidance_scale, generator=generator,
-        prompt_embeds=older.text.prompt_embeds, prompt_attention_mask=older.text.prompt_attention_mask,
-        negative_prompt_embeds=older.text.negative_prompt_embeds,
-        negative_prompt_attention_mask=older.text.negative_prompt_attention_mask,
-        output_type="latent", return_dict=False,
-    )[0]  # fmt: skip
-    latents: Latents = older.stages(request)["denoise"]
+
+    def monolith(output_type: str) -> tuple[Any, torch.Tensor]:
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        torch.manual_seed(request.seed)  # 0.9.1's decoder draws from the global generator
+        made = older.pipeline(diffusers.LTXImageToVideoPipeline)(
+            image=PIL.Image.open(request.conditions[0].place), height=64, width=96, num_frames=FRAMES,
+            frame_rate=25.0, num_inference_steps=4, guidance_scale=guidance_scale, generator=generator,
+            prompt_embeds=older.text.prompt_embeds, prompt_attention_mask=older.text.prompt_attention_mask,
+            negative_prompt_embeds=older.text.negative_prompt_embeds,
+            negative_prompt_attention_mask=older.text.negative_prompt_attention_mask,
+            decode_timestep=request.decode_timestep, decode_noise_scale=request.decode_noise_scale,
+            output_type=output_type, return_dict=False,
+        )[0]  # fmt: skip
+        return made, generator.get_state()
+
+    expected, state = monolith("latent")
+    made = older.stages(request)
+    latents: Latents = made["denoise"]
     assert torch.equal(latents.latents.permute(0, 2, 3, 4, 1).reshape(1, -1, tiny.LATENT_CHANNELS), expected.float())
-    assert torch.equal(latents.generator_state, generator.get_state())
+    assert torch.equal(latents.generator_state, state)
+    frames, _ = monolith("np")
+    assert np.array_equal(made["decode"], (frames[0] * 255).round().astype(np.uint8))
 
 
 def test_what_travels_is_half_of_the_posterior(parts: Parts, media: Media):

@@ -1,0 +1,99 @@
+"""The files that rows and config name by relative paths: they travel with the prompts, under the same paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.media.sources import open_media, resolve_place
+from ltx_dist.pipeline.request import RenderRequest
+
+IMAGES = "first-frames"
+"""What the folder of `--images` is called in the job's folder."""
+
+MAX_BYTES = 90 << 20
+"""Of all files together: a job server of Ray takes no more than 100 MiB at a time."""
+
+
+def pack_files(
+    requests: Iterable[RenderRequest],
+    given: Any,
+    folder: Path | str,
+    loras: Iterable[LoraRow] = (),
+    images: Path | None = None,
+) -> dict[str, bytes]:
+    """Content of each file by its path in the job's folder.
+
+    given: rows and defaults as they were written. An absolute path or a URL in them is where the cluster finds the
+    file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
+    paths are relative to the working directory. images: the folder of `--images`.
+    Raises ValueError for a path that leads out of the folder, and for files that are too large together.
+    """
+    names = _names_of_loras(loras)
+    stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
+    for place in dict.fromkeys(place for request in requests for place in _places(request)):
+        if images is not None and Path(place).parent == images.absolute():
+            names[place] = f"{IMAGES}/{Path(place).name}"
+        elif place not in stays and place not in names:
+            names[place] = _name(place, folder)
+    files: dict[str, bytes] = {}
+    for place, name in names.items():
+        if name is None:
+            continue
+        files[name] = open_media(place).path.read_bytes()
+        if sum(map(len, files.values())) > MAX_BYTES:
+            raise ValueError(
+                f"{place}: the batch's images, videos and LoRAs have more than {MAX_BYTES >> 20} MiB, which Ray does "
+                "not send; put them where the cluster can read them and give absolute paths or URLs"
+            )
+    return files
+
+
+def _names_of_loras(loras: Iterable[LoraRow]) -> dict[str, str | None]:
+    """Of those of the config, by place; None for those that do not travel."""
+    names: dict[str, str | None] = {}
+    for one in loras:
+        if one.path is not None:
+            place = resolve_place(one.path, Path())
+            stays = place in _fixed_places(one.path, Path())
+            names[place] = None if stays else _name(place, Path())
+    return names
+
+
+def _places(request: RenderRequest) -> Iterator[str]:
+    media = [*request.conditions, request.video, request.reference]
+    yield from (medium.place for medium in media if medium is not None)
+    second = getattr(request.second_pass, "loras", None) or ()
+    yield from (lora.place for lora in (*request.loras, *second))
+
+
+def _fixed_places(text: str, folder: Path | str) -> Iterator[str]:
+    """The place that a text names on every machine, if it does: an absolute path, one from home, or a URL."""
+    if text.startswith(("/", "~")) or "://" in text or Path(text[:4096]).is_absolute():
+        with suppress(ValueError):
+            yield resolve_place(text, folder)
+
+
+def _name(place: str, folder: Path | str) -> str:
+    if isinstance(folder, str):  # of a URL
+        return place.removeprefix(f"{folder}/")
+    name = Path(os.path.relpath(place, folder)).as_posix()
+    if name.startswith("../"):
+        raise ValueError(
+            f"{place}: outside the prompt file's folder, so the cluster would look for it elsewhere; move it into that "
+            "folder, or give its absolute path on the cluster"
+        )
+    return name
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for one in value.values() for text in _strings(one))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for one in value for text in _strings(one))
