@@ -132,7 +132,10 @@ def latents_of_diffusers(folder: Path, dtype: torch.dtype) -> dict[str, str]:
     upsampling = diffusers.LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=upsampler)
     with torch.no_grad():
         found = {row["name"]: monolith(pipeline, upsampling, folder, i, row) for i, row in enumerate(ROWS)}
-    return {name: hashlib.sha256(latents.float().contiguous().numpy()).hexdigest() for name, latents in found.items()}
+    return {
+        name: hashlib.sha256(latents.float().contiguous().numpy().tobytes()).hexdigest()
+        for name, latents in found.items()
+    }
 
 
 def monolith(pipeline: Any, upsampling: Any, folder: Path, position: int, row: dict[str, Any]) -> torch.Tensor:
