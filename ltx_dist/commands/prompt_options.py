@@ -80,24 +80,31 @@ def with_prompt_options(
         deep=True
     )  # a copy, because `remember` must not change the defaults that all configs share
     if vary:
-        from ltx_dist.inputs.vary import with_vary
+        from ltx_dist.inputs.vary import VARY_FORM, with_vary
 
-        config = with_vary(config, _assignments("--vary", vary), "--vary")
+        config = with_vary(config, _assignments("--vary", vary, VARY_FORM), "--vary")
     if expand is not None:
         number = expand.isascii() and expand.isdigit() and len(expand) < 19
         config = _with(config, "--expand", expand=int(expand) if number else expand)
     if column:
-        config = _with(config, "--column", columns={**config.prompts.columns, **_assignments("--column", column)})
+        config = _with(
+            config,
+            "--column",
+            columns={
+                **config.prompts.columns,
+                **_assignments("--column", column, "COLUMN=FIELD, such as caption=prompt"),
+            },
+        )
     if keep_columns is not None:
         config = _with(config, "--keep-columns", keep_columns=[name.strip() for name in keep_columns.split(",")])
     return config
 
 
-def _assignments(option: str, given: list[str]) -> dict[str, str]:
+def _assignments(option: str, given: list[str], form: str) -> dict[str, str]:
     from ltx_dist.inputs.vary import assignments
 
     try:
-        return assignments(given)
+        return assignments(given, form)
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from None
 

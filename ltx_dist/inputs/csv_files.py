@@ -11,7 +11,7 @@ from ltx_dist.inputs.cells import cell
 from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.inputs.rows import Item, Problem
-from ltx_dist.inputs.vary import assignments
+from ltx_dist.inputs.vary import VARY_FORM, assignments
 
 
 def read_csv(text: str, columns: Columns, delimiters: str = ",;\t") -> Iterator[Item | Problem]:
@@ -82,7 +82,7 @@ def _value(field: str, text: str) -> Any:
     """A cell of `vary` may be as on the command line: `seed=0-4; guidance_scale=1,3`."""
     if field == "vary" and not text.lstrip().startswith("{"):
         try:
-            return assignments(text.split(";"))
+            return assignments(text.split(";"), VARY_FORM)
         except ValueError:
             return text
     return cell(field, text)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NOT_VARIED = ("prompt", "name", "num_videos_per_prompt", "vary", "meta")
 
+VARY_FORM = "FIELD=VALUES, such as seed=0-4"
+
 MAX_LABEL = 24
 """Maximum characters of a string's label; longer ones end in a digest."""
 
@@ -59,16 +61,17 @@ def read_axes(vary: Mapping[Any, Any]) -> tuple[dict[str, Axis], list[str]]:
     return axes, problems
 
 
-def assignments(texts: Iterable[str]) -> dict[str, str]:
-    """`{"seed": "0-4"}` of `seed=0-4`. Raises ValueError for a text without `=` and for a field given twice."""
+def assignments(texts: Iterable[str], form: str) -> dict[str, str]:
+    """`{"seed": "0-4"}` of `seed=0-4`. Raises ValueError for a text without `=`, naming the form to write, and for a name
+    that is given twice."""
     found: dict[str, str] = {}
     for text in texts:
         field, equals, values = text.partition("=")
         field = field.strip()
         if not equals or not field:
-            raise ValueError(f"{show(text)} has no values; write FIELD=VALUES, such as seed=0-4")
+            raise ValueError(f"{show(text)}: write {form}")
         if field in found:
-            raise ValueError(f"{field} is given twice; write all its values after one {field}=")
+            raise ValueError(f"{field} is given twice; give it once: {form}")
         found[field] = values.strip()
     return found
 

@@ -52,9 +52,9 @@ def test_options_travel_with_a_submitted_config() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"vary": ["seed"]}, "--vary: 'seed' has no values; write FIELD=VALUES, such as seed=0-4"),
+        ({"vary": ["seed"]}, "--vary: 'seed': write FIELD=VALUES, such as seed=0-4"),
         ({"column": ["a=b"]}, "--column: a=b: b is not a field"),
-        ({"column": ["a"]}, "--column: 'a' has no values"),
+        ({"column": ["a"]}, "--column: 'a': write COLUMN=FIELD, such as caption=prompt"),
         ({"keep_columns": "seed"}, "--keep-columns: 'seed' is a field, or empty"),
         ({"keep_columns": "a,,b"}, "--keep-columns: '' is a field, or empty"),
         ({"expand": "some"}, "--expand: 'some' is not off, all, or a whole number of at least 1"),

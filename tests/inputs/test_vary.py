@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ltx_dist.inputs.vary import assignments, label_of, read_axes
+from ltx_dist.inputs.vary import VARY_FORM, assignments, label_of, read_axes
 
 
 def values(field: str, given: Any) -> list[Any]:
@@ -94,8 +94,8 @@ def test_yaml_that_a_comma_took_apart_is_recognised() -> None:
 
 
 def test_assignments_are_fields_and_values() -> None:
-    assert assignments(["seed=0-4", " guidance_scale = 1,3 "]) == {"seed": "0-4", "guidance_scale": "1,3"}
-    with pytest.raises(ValueError, match="'seed' has no values; write FIELD=VALUES, such as seed=0-4"):
-        assignments(["seed"])
-    with pytest.raises(ValueError, match="seed is given twice; write all its values after one seed="):
-        assignments(["seed=1", "seed=2"])
+    assert assignments(["seed=0-4", " guidance_scale = 1,3 "], VARY_FORM) == {"seed": "0-4", "guidance_scale": "1,3"}
+    with pytest.raises(ValueError, match="'seed': write FIELD=VALUES, such as seed=0-4"):
+        assignments(["seed"], VARY_FORM)
+    with pytest.raises(ValueError, match="seed is given twice; give it once: FIELD=VALUES, such as seed=0-4"):
+        assignments(["seed=1", "seed=2"], VARY_FORM)
