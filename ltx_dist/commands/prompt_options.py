@@ -87,14 +87,8 @@ def with_prompt_options(
         number = expand.isascii() and expand.isdigit() and len(expand) < 19
         config = _with(config, "--expand", expand=int(expand) if number else expand)
     if column:
-        config = _with(
-            config,
-            "--column",
-            columns={
-                **config.prompts.columns,
-                **_assignments("--column", column, "COLUMN=FIELD, such as caption=prompt"),
-            },
-        )
+        columns = _assignments("--column", column, "COLUMN=FIELD, such as caption=prompt")
+        config = _with(config, "--column", columns={**config.prompts.columns, **columns})
     if keep_columns is not None:
         config = _with(config, "--keep-columns", keep_columns=[name.strip() for name in keep_columns.split(",")])
     return config

@@ -62,7 +62,7 @@ def read_axes(vary: Mapping[Any, Any]) -> tuple[dict[str, Axis], list[str]]:
 
 
 def assignments(texts: Iterable[str], form: str) -> dict[str, str]:
-    """`{"seed": "0-4"}` of `seed=0-4`. Raises ValueError for a text without `=`, naming the form to write, and for a name
+    """`{"seed": "0-4"}` of `seed=0-4`. Raises ValueError, naming the form, for a text without `=` and for a name
     that is given twice."""
     found: dict[str, str] = {}
     for text in texts:
