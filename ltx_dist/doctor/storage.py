@@ -13,6 +13,7 @@ from pathlib import Path
 from ltx_dist.doctor.finding import Finding, failure, ok, warning
 from ltx_dist.doctor.packages import REINSTALL
 from ltx_dist.doctor.probe import ProbeError, probe
+from ltx_dist.messages import size
 
 TEST_BYTES = 64 << 20
 MIN_FREE_BYTES = 2 * 10**9
@@ -44,7 +45,7 @@ def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Itera
         what, _, remedy = mistake.partition("; ")
         yield failure("checkpoint", what, remedy)
     if "bytes" in found:
-        sizes = ", ".join(f"{component} {size(size)}" for component, size in found["bytes"].items())
+        sizes = ", ".join(f"{component} {size(number)}" for component, number in found["bytes"].items())
         yield ok("checkpoint", f"{name}: {found['version']}, complete: {sizes}")
 
 
