@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import fields
+from functools import lru_cache
 from typing import TypeVar
 
-from ltx_dist.pipeline.recipe import Recipe
+from ltx_dist.pipeline.recipe import Recipe, StageSpec
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.scheduling.queues import BatchKey
 
@@ -26,10 +27,15 @@ def shared_settings(recipe: Recipe, request: RenderRequest) -> Hashable:
     """
     if any(stage.shares_pass and not stage.shares_with(request) for stage in recipe):
         return request.request_id
-    in_passes = {name for stage in recipe if stage.shares_pass for name in stage.settings}
-    after = {name for stage in recipe if not stage.shares_pass for name in stage.settings} - in_passes
-    names = {field.name for field in fields(request)} - OWN - after | in_passes - OWN
-    return tuple(getattr(request, name) for name in sorted(names))
+    return tuple([getattr(request, name) for name in _shared_names(recipe.stages)])
+
+
+@lru_cache(maxsize=8)
+def _shared_names(stages: tuple[StageSpec, ...]) -> tuple[str, ...]:
+    """The fields and properties of requests in which those that share passes must be equal, sorted."""
+    in_passes = {name for stage in stages if stage.shares_pass for name in stage.settings}
+    after = {name for stage in stages if not stage.shares_pass for name in stage.settings} - in_passes
+    return tuple(sorted({field.name for field in fields(RenderRequest)} - OWN - after | in_passes - OWN))
 
 
 def batch_key(recipe: Recipe, requests: Iterable[RenderRequest]) -> BatchKey:
