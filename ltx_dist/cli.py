@@ -205,7 +205,7 @@ def main() -> None:
     accept_all_characters()
     output = open_standard_streams()
     sys.excepthook = _print_cleaned
-    if logging.lastResort:  # prints what our loggers are told
+    if logging.lastResort:  # prints the messages of our loggers
         logging.lastResort.setFormatter(_CleanFormatter())
     try:
         app()

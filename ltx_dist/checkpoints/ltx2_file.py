@@ -1,4 +1,4 @@
-"""Single files of LTX-2.x, which are told apart so that the refusal can name the folder to give in their place.
+"""Recognises single files of LTX-2.x by version, so that the error that refuses them names the folder to use instead.
 
 diffusers 0.42 converts the transformer, the VAE and the sound's VAE of 2.0 (loaders/single_file_utils.py). It has no
 names of 2.3 and 2.5, and reads connectors, vocoder and upsampler of any version from folders alone.

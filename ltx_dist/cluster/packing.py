@@ -16,7 +16,7 @@ IMAGES = "first-frames"
 """What the folder of `--images` is called in the job's folder."""
 
 MAX_BYTES = 90 << 20
-"""Of all files together: a job server of Ray takes no more than 100 MiB at a time."""
+"""The most that all files together may have: Ray's job server accepts uploads of up to 100 MiB."""
 
 
 def pack_files(

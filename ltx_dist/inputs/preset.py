@@ -54,7 +54,7 @@ def without_setting(preset: Preset, name: str) -> Preset:
 
 
 COLUMNS = ("version", "width x height", "frames", "frame rate", "steps", "guidance", "tokens", "two passes")
-"""Of the table of presets, in the docs and of `ltx-dist models`."""
+"""Column headings of the table of presets, in the docs and in `ltx-dist models`."""
 
 
 def preset_row(preset: Preset) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ltx_dist.store.artifact_folder import spool_folder
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.kept_config import read_settings
-from ltx_dist.store.publisher import of_row
+from ltx_dist.store.sidecar import of_row
 
 MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
 """Config sections, and one setting, that do not affect the latents."""

@@ -217,7 +217,8 @@ def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inve
     with given_by(given.source) if given.address is not None else nullcontext():
         if not was_joined and given.address is not None and given.address != "auto":
             check_head(given.address)  # before Ray is imported: it may have to use a token
-        # What takes seconds to import comes before joining: afterwards Ray may set up a job's working directory anew.
+        # These imports take seconds. They come before joining, because after it Ray may replace a job's working
+        # directory, which torch asks for when it is imported.
         from ltx_dist.cluster import ray_cluster, ray_executor  # noqa: F401
 
         inventory = ray_cluster.joined(given.address) if was_joined else ray_cluster.connect(given.address)
