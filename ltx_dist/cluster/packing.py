@@ -13,7 +13,7 @@ from ltx_dist.media.sources import open_media, resolve_place
 from ltx_dist.pipeline.request import RenderRequest
 
 IMAGES = "first-frames"
-"""What the folder of `--images` is called in the job's folder."""
+"""The name of the `--images` folder inside the job's folder."""
 
 MAX_BYTES = 90 << 20
 """The most that all files together may have: Ray's job server accepts uploads of up to 100 MiB."""
@@ -41,11 +41,13 @@ def pack_files(
         elif place not in stays and place not in names:
             names[place] = _name(place, folder)
     files: dict[str, bytes] = {}
+    num_bytes = 0
     for place, name in names.items():
         if name is None:
             continue
         files[name] = open_media(place).path.read_bytes()
-        if sum(map(len, files.values())) > MAX_BYTES:
+        num_bytes += len(files[name])
+        if num_bytes > MAX_BYTES:
             raise ValueError(
                 f"{place}: the batch's images, videos and LoRAs have more than {MAX_BYTES >> 20} MiB, which Ray does "
                 "not send; put them where the cluster can read them and give absolute paths or URLs"
@@ -54,7 +56,7 @@ def pack_files(
 
 
 def _names_of_loras(loras: Iterable[LoraRow]) -> dict[str, str | None]:
-    """Of those of the config, by place; None for those that do not travel."""
+    """The path in the job's folder of each of the config's LoRAs, by place; None for those that are not sent."""
     names: dict[str, str | None] = {}
     for one in loras:
         if one.path is not None:

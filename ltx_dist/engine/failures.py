@@ -200,7 +200,7 @@ class FailurePolicy:
 
 
 def _signature(completion: Completion) -> str:
-    """What failures of one cause have in common: how the worker died, or the error's text without its numbers."""
+    """A text that is equal for failures of one cause: how the worker died, or the error's text without numbers."""
     if completion.failure is not Failure.ERROR:
         return f"{completion.assignment.stage}: {completion.failure}"
     first_line = (completion.error or "").partition("\n")[0]

@@ -30,8 +30,8 @@ FIELDS = frozenset(
     | {one.name for one in fields(RenderRequest) if str(one.type) in ("str", "int", "float", "float | None")}
     - {"request_id"}
 )
-"""What a template may have in braces, beside `meta.KEY`: what a request has that is a text or a number; the position of
-a clip in the batch, from 1; the row's name, or the one that it gets without a template."""
+"""Names that a template may have in braces, besides `meta.KEY`: a request's strings and numbers; `index`, the clip's
+position in the batch, from 1; `name`, the row's or the one that it would get without a template."""
 
 _PART = re.compile(r"[^\W_][\w.-]*")
 """Letters and digits of any script, and `.`, `_` and `-` from the second character on."""

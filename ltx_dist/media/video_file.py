@@ -98,7 +98,7 @@ def _add_stream(
 
 
 def _conversion(format_: FileFormat) -> dict[str, int]:
-    """How RGB becomes what the format stores: of one that stores RGB, by a change of order alone."""
+    """The colour conversion from RGB to what the format stores; none for formats that store RGB."""
     if format_.is_rgb:
         return {}
     return {

@@ -166,7 +166,7 @@ class OtherFile:
 
     @property
     def record(self) -> dict[str, str | int]:
-        """What sidecars and seals say of it."""
+        """Digest and size, as sidecars and seals record them."""
         return {"sha256": self.sha256, "bytes": len(self.content)}
 
 

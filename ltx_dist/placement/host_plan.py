@@ -76,7 +76,7 @@ def require_host_memory(workers: Sequence[Worker], demand: BatchDemand, host_byt
 
 
 def most_on_a_host(workers: Sequence[Worker], demand: BatchDemand) -> tuple[int, int]:
-    """How many workers the host has whose workers need most memory, and the bytes; of hosts without GPUs 0 bytes."""
+    """Number of workers, and the bytes that they need together, of the host that needs most; 0 bytes without GPUs."""
     needs = [
         (sum(host_need(worker, demand).total for worker in of_host), len(of_host))
         for of_host in _by_host([worker for worker in workers if worker.device == "cuda"])

@@ -20,7 +20,7 @@ Recorded = Mapping[str, Mapping[str, Any]]
 
 
 def recorded_also(sidecar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a sidecar says of them; nothing of endings that are not ours, and nothing of a record that is not."""
+    """Digest and size of each such file, from a sidecar. Endings and records that are not ours are left out."""
     found = sidecar.get("also")
     if not isinstance(found, dict):
         return {}
@@ -28,12 +28,12 @@ def recorded_also(sidecar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def sealed_also(facts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What the seal of an mp4 says of them."""
+    """Digest and size of each such file, from the seal of an mp4."""
     return recorded_also({"also": json.loads(facts["also"])}) if "also" in facts else {}
 
 
 def are_there(also: Recorded, clip: Path) -> bool:
-    """Whether all of them are, by their sizes: `verify` reads them. clip: the path of its files without an ending."""
+    """Whether all files have the recorded sizes; `verify` checks their content. clip: a path without an ending."""
     try:
         return all(os.stat(with_ending(clip, ending)).st_size == file.get("bytes") for ending, file in also.items())
     except OSError:
@@ -41,7 +41,7 @@ def are_there(also: Recorded, clip: Path) -> bool:
 
 
 def problem_of(also: Recorded, clip: Path) -> str | None:
-    """What is wrong with one of them, reading them all; None if they are what was published."""
+    """The first problem among the files, which are read whole; None if all are what was published."""
     for ending, file in also.items():
         path = with_ending(clip, ending)
         try:
@@ -58,5 +58,5 @@ def problem_of(also: Recorded, clip: Path) -> str | None:
 
 
 def with_ending(clip: Path, ending: str) -> Path:
-    """A clip's name may have dots in it, so this is not `Path.with_suffix`."""
+    """The path of a clip's file. Names may contain dots, so `Path.with_suffix` would cut them."""
     return clip.parent / f"{clip.name}{ending}"

@@ -200,8 +200,8 @@ class Components:
         return following if num_bytes <= worker.capacity - worker.peak_bytes else ()
 
     def _next_turn(self, stage: StageSpec) -> tuple[str, ...]:
-        """What the next of the worker's stages needs that this one does not; stages that need nothing more are part of
-        this turn."""
+        """The components that the worker's next stage needs and this one does not. Stages that need no others belong to
+        this turn and are skipped."""
         hosted = [spec for spec in self._family.recipe if spec.name in self._worker.stages]
         position = hosted.index(stage)
         for other in (*hosted[position + 1 :], *hosted[:position]):
