@@ -37,13 +37,15 @@ def encode_text_flops(config: Config, text_tokens: int) -> float:
 
 
 def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Operations of an AutoencoderKLLTXVideo's decoder on latents of `frames` x `height` x `width`, untiled.
+    """Operations of a VAE's decoder on latents of `frames` x `height` x `width`, untiled.
 
-    All of it is convolutions, each of 2 x (inputs x outputs x kernel) at every place of its output.
+    All of it is convolutions, each of 2 x (inputs x outputs x kernel) at every place of its output. An
+    AutoencoderKLLTX2Video says in its config which axes each block doubles; an AutoencoderKLLTXVideo doubles all.
     """
     channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
     factors = config["upsample_factor"][::-1]
     scaling = config["decoder_spatio_temporal_scaling"][::-1]
+    kinds = config.get("upsample_type", ("spatiotemporal",) * len(scaling))
     wide, volume = channels[0], frames * height * width
     total = volume * (conv_parameters(config["latent_channels"], wide) + layers[0] * _resnet(wide, wide))
     for index, factor in enumerate(factors[: len(channels)]):
@@ -51,16 +53,17 @@ def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
         if inside != wide:
             total += volume * _resnet(inside, wide)
         if scaling[index]:
-            total += volume * conv_parameters(wide * factor, wide * 8)
-            # Time doubles, except for the first frame, which stays one.
-            frames, height, width = 2 * frames - 1, 2 * height, 2 * width
+            in_time, in_space = _STRIDES[kinds[index]]
+            total += volume * conv_parameters(wide * factor, wide * in_time * in_space**2)
+            # The first frame stays one where time doubles.
+            frames, height, width = in_time * (frames - 1) + 1, in_space * height, in_space * width
             volume = frames * height * width
         total += volume * layers[index + 1] * _resnet(wide, wide)
     return 2.0 * (total + volume * conv_parameters(wide, config["out_channels"] * config["patch_size"] ** 2))
 
 
 def encode_image_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Operations of the encoder of an AutoencoderKLLTXVideo on `frames` of `height` x `width` pixels, undivided.
+    """Operations of the encoder of an AutoencoderKLLTXVideo on `frames` of `height` x `width` pixels, untiled.
 
     A video takes some 2.3 times what it takes to decode.
     """
@@ -89,7 +92,7 @@ def encode_image_flops(config: Config, frames: int, height: int, width: int) -> 
 
 
 _STRIDES = {"conv": (2, 2), "spatial": (1, 2), "temporal": (2, 1), "spatiotemporal": (2, 2)}
-"""In time and in space, by the kind of a downsampler."""
+"""In time and in space, by the kind of a downsampler or upsampler."""
 
 
 def upsample_flops(config: Config, frames: int, height: int, width: int) -> float:

@@ -28,7 +28,7 @@ import transformers
 from caching_allocator import Allocations, Block, CachingAllocator, convolution_workspace
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
-from fake_cuda import CudaOps
+from fake_cuda import CudaOps, cast_around_layers, first_step
 from fake_streams import fake_streams
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -174,10 +174,9 @@ class CappedCard:
         monkeypatch.setattr(denoising.copy, "deepcopy", denoising.copy.copy)
         monkeypatch.setattr(Latents, "sha256", lambda latents: "")
         monkeypatch.setattr(encode_video.EncodeVideo, "run", _counted_frames)
-        monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "_init_step_index", _first_step)
+        monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "_init_step_index", first_step)
         monkeypatch.setattr(LayerwiseCastingHook, "initialize_hook", _stored)
-        monkeypatch.setattr(LayerwiseCastingHook, "pre_forward", _computed_in)
-        monkeypatch.setattr(LayerwiseCastingHook, "post_forward", _stored_again)
+        cast_around_layers(monkeypatch, _cast)
         made = Components._operation
 
         def with_numbers(components: Components, stage: Any) -> Any:
@@ -310,23 +309,9 @@ def _counted_frames(operation: Any, requests: Any, inputs: Any, context: Any) ->
     return [EncodedVideo(b"", one.num_frames, one.height, one.width, "", "") for one in requests]
 
 
-def _first_step(scheduler: Any, timestep: Any) -> None:
-    scheduler._step_index = 0
-
-
 def _stored(hook: Any, module: torch.nn.Module) -> torch.nn.Module:
     _cast(module, hook.storage_dtype)
     return module
-
-
-def _computed_in(hook: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-    _cast(module, hook.compute_dtype)
-    return args, kwargs
-
-
-def _stored_again(hook: Any, module: torch.nn.Module, output: Any) -> Any:
-    _cast(module, hook.storage_dtype)
-    return output
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:

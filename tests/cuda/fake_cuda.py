@@ -9,7 +9,7 @@ What reads numbers is replaced where it does so: nothing on this path may decide
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,9 +40,8 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
 
 def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces what diffusers does by value, or to the data of a parameter; before a module gets its hooks."""
-    monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "_init_step_index", _first_step)
-    monkeypatch.setattr(LayerwiseCastingHook, "pre_forward", _cast_up)
-    monkeypatch.setattr(LayerwiseCastingHook, "post_forward", _cast_down)
+    monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "_init_step_index", first_step)
+    cast_around_layers(monkeypatch, _cast)
 
 
 def to_cuda(mode: FakeTensorMode, module: torch.nn.Module) -> None:
@@ -145,19 +144,24 @@ def _spelled(key: Any, missing: int) -> list[Any]:
     return [slice(None)] * missing if key is Ellipsis else [key]
 
 
-def _first_step(scheduler: Any, timestep: Any) -> None:
+def first_step(scheduler: Any, timestep: Any) -> None:
     """In place of a search for the timestep on the device, by value."""
     scheduler._step_index = 0
 
 
-def _cast_up(hook: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-    _cast(module, hook.compute_dtype)
-    return args, kwargs
+def cast_around_layers(monkeypatch: pytest.MonkeyPatch, cast: Callable[[torch.nn.Module, torch.dtype], None]) -> None:
+    """Has diffusers' hooks for weights in 8 bits call `cast` where they would call `Module.to`."""
 
+    def up(hook: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        cast(module, hook.compute_dtype)
+        return args, kwargs
 
-def _cast_down(hook: Any, module: torch.nn.Module, output: Any) -> Any:
-    _cast(module, hook.storage_dtype)
-    return output
+    def down(hook: Any, module: torch.nn.Module, output: Any) -> Any:
+        cast(module, hook.storage_dtype)
+        return output
+
+    monkeypatch.setattr(LayerwiseCastingHook, "pre_forward", up)
+    monkeypatch.setattr(LayerwiseCastingHook, "post_forward", down)
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import small_batch
 import tiny
 from PIL import Image
-from typer.testing import CliRunner, Result
+from small_batch import run
+from typer.testing import Result
 
 import ltx_dist
 from ltx_dist.api.renderer import Renderer
-from ltx_dist.cli import app
 from ltx_dist.media.mp4 import read_frames
 
-SETTINGS = ("height=64", "width=64", "num_frames=9", "num_inference_steps=1")
+STEPS = ("defaults.num_inference_steps=1",)
 ALL = "output.also=[prores,ffv1,av1]"
 ENDINGS = (".mov", ".mkv", ".webm")
 
@@ -28,16 +29,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
 def render(out: object, checkpoint: Path, *more: str, also: str = ALL) -> Result:
-    settings = [f"defaults.{setting}" for setting in SETTINGS] + ["placement.device=cpu", "placement.threads=1"]
-    arguments = ["render", "--prompt", "one", "--prompt", "two", "-o", str(out), "--executor", "local", *more]
-    for setting in (f"model.checkpoint={checkpoint}", also, *settings):
-        arguments += ["--set", setting]
-    return run(*arguments)
+    return small_batch.render(out, checkpoint, "--prompt", "one", "--prompt", "two", *more, settings=(*STEPS, also))
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import small_batch
 import tiny
-from typer.testing import CliRunner, Result
+from small_batch import run
+from typer.testing import Result
 
-from ltx_dist.cli import app
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.run.batch import open_batch
 
-SETTINGS = ("height=64", "width=64", "num_frames=9", "num_inference_steps=2")
 ROWS = '{"prompt": "one", "name": "coast/storm"}\n{"prompt": "圆", "seed": 5}\n'
 NAMES = ["coast/storm-0", "002-圆-5"]
 TEMPLATE = "output.name={name}-{seed}"
@@ -25,16 +25,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "0.9.5")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
 def render(out: object, checkpoint: Path, *more: str, rows: str = ROWS, template: str = TEMPLATE) -> Result:
-    settings = [f"defaults.{setting}" for setting in SETTINGS] + ["placement.device=cpu", "placement.threads=1"]
-    arguments = ["render", "-", "-o", str(out), "--executor", "local", *more]
-    for setting in (f"model.checkpoint={checkpoint}", template, *settings):
-        arguments += ["--set", setting]
-    return CliRunner().invoke(app, arguments, input="[" + ",".join(rows.splitlines()) + "]")
+    listed = "[" + ",".join(rows.splitlines()) + "]"
+    return small_batch.render(out, checkpoint, "-", *more, settings=(template,), stdin=listed)
 
 
 def files(folder: Path) -> set[str]:

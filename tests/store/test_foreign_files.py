@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_files import make_device_link, make_fifo, make_giant, make_loop, make_socket
 
 from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
@@ -24,37 +24,10 @@ from ltx_dist.store.found import ForeignFileError, open_found, read_found
 from ltx_dist.store.tensor_file import pack, read, read_facts
 
 REQUEST = RenderRequest("clip", "p", "", 32, 32, 5, 8.0, 2, 1.0, 0.0, 1, 0.0, None, 32)
-GIANT = 100 << 30
-
-
-def make_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_device_link(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def make_giant(path: Path) -> None:
-    path.touch()
-    os.truncate(path, GIANT)
-
-
-def make_socket(path: Path) -> None:
-    where = os.getcwd()
-    os.chdir(path.parent)  # a socket's path may have 107 characters
-    try:
-        socket.socket(socket.AF_UNIX).bind(path.name)
-    finally:
-        os.chdir(where)
 
 
 def make_dangling_link(path: Path) -> None:
     path.symlink_to(path.parent / "nowhere")
-
-
-def make_loop(path: Path) -> None:
-    path.symlink_to(path.name)
 
 
 FOREIGN: dict[str, Callable[[Path], None]] = {

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltx_dist.estimates.costs import StageRate, Work
+from ltx_dist.estimates.flops import decode_flops, upsample_flops
 from ltx_dist.estimates.parameters import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
 from ltx_dist.estimates.working_sets import largest_to_decode
 from ltx_dist.models.ltx2.flops import (
     SOUND_FLOPS,
     connectors_flops,
-    decode_flops,
     encode_image_flops,
     text_flops,
     transformer_flops,
-    upsample_flops,
 )
 from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.models.ltx2.tokens import Ratios, latent_shape, sound_tokens, video_tokens

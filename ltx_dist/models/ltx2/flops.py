@@ -64,28 +64,6 @@ def connectors_flops(config: Config, tokens: int) -> float:
     return total
 
 
-def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Operations of an AutoencoderKLLTX2Video's decoder on latents of `frames` x `height` x `width`, undivided."""
-    channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
-    factors, scaling = config["upsample_factor"][::-1], config["decoder_spatio_temporal_scaling"][::-1]
-    kinds = config["upsample_type"]
-    wide, volume = channels[0], frames * height * width
-    total = volume * (_conv(config["latent_channels"], wide) + layers[0] * _resnet(wide, wide))
-    for index, factor in enumerate(factors[: len(channels)]):
-        inside, wide = wide // factor, channels[index] // factor
-        if inside != wide:
-            total += volume * _resnet(inside, wide)
-        if scaling[index]:
-            total += volume * _conv(wide * factor, wide * {"spatial": 4, "temporal": 2}.get(kinds[index], 8))
-            if kinds[index] != "spatial":
-                frames = 2 * frames - 1
-            if kinds[index] != "temporal":
-                height, width = 2 * height, 2 * width
-            volume = frames * height * width
-        total += volume * layers[index + 1] * _resnet(wide, wide)
-    return 2.0 * (total + volume * _conv(wide, config["out_channels"] * config["patch_size"] ** 2))
-
-
 def encode_image_flops(config: Config, ratios: Ratios, request: RenderRequest) -> float:
     """Operations of the encoder for every condition at the size of each pass that it is encoded for."""
     sizes = [(one.height, one.width) for one in passes(request)]
@@ -115,15 +93,6 @@ def encoder_flops(config: Config, frames: int, height: int, width: int) -> float
     volume = frames * height * width
     last = layers[-1] * _resnet(wide, wide) + _conv(wide, config["latent_channels"] + 1)
     return 2.0 * (total + volume * last)
-
-
-def upsample_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """Operations of the spatial upsampler on latents of this shape: residual blocks before and after the doubling."""
-    middle, blocks, volume = config["mid_channels"], config["num_blocks_per_stage"], frames * height * width
-    before = _conv(config["in_channels"], middle) + 2 * blocks * _conv(middle, middle)
-    doubling = 9 * middle * 4 * middle
-    after = 2 * blocks * _conv(middle, middle) + _conv(middle, config["in_channels"])
-    return 2.0 * volume * (before + doubling + 4 * after)
 
 
 def _conv(inside: int, outside: int) -> int:

@@ -17,6 +17,7 @@ from diffusers.pipelines import ltx2
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.estimates.flops import decode_flops, upsample_flops
 from ltx_dist.models.ltx2 import estimates, flops, working_sets
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.pipeline.conditions import Condition
@@ -121,13 +122,13 @@ def test_operations_of_the_transformer(version: Any, shape: tuple[int, ...], per
 def test_operations_of_both_halves_of_the_vae_and_of_the_upsampler(version: Any, latents: tuple[int, int, int]) -> None:
     vae, upsampler = full_size(version, "vae"), full_size(version, "latent_upsampler")
     counted = _flops(lambda: vae.decoder(torch.empty(1, 128, *latents, device=META)))
-    assert flops.decode_flops(vae.config, *latents) == pytest.approx(counted, rel=0.02)
+    assert decode_flops(vae.config, *latents) == pytest.approx(counted, rel=0.02)
     frames, height, width = 8 * latents[0] - 7, 32 * latents[1], 32 * latents[2]
     counted = _flops(lambda: vae.encoder(torch.empty(1, 3, frames, height, width, device=META)))
     predicted = flops.encoder_flops(vae.config, frames, height // 4, width // 4)
     assert predicted == pytest.approx(counted, rel=0.1)
     counted = _flops(lambda: upsampler(torch.empty(1, 128, *latents, device=META)))
-    assert flops.upsample_flops(upsampler.config, *latents) == pytest.approx(counted, rel=0.02)
+    assert upsample_flops(upsampler.config, *latents) == pytest.approx(counted, rel=0.02)
 
 
 def test_operations_of_the_text_encoder_and_the_connectors(version: Any) -> None:
