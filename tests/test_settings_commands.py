@@ -93,9 +93,9 @@ def test_the_shell_completes_profiles_and_keys() -> None:
 
 
 def test_messages_name_the_requirements_of_the_extras() -> None:
-    from ltx_dist.store import object_store
+    from ltx_dist.store import remote_folder
     from ltx_dist.weights import quantization
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     assert set(quantization.REQUIREMENTS.values()) == set(extras["quantize"])
-    assert set(object_store.REQUIREMENTS.values()) == {*extras["s3"], *extras["gcs"]}
+    assert set(remote_folder.REQUIREMENTS.values()) == {*extras["s3"], *extras["gcs"]}

@@ -14,9 +14,10 @@ from tenacity import Retrying, stop_after_attempt, wait_none
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
-from ltx_dist.store.object_store import RETRYING, Mirror
+from ltx_dist.store.object_store import Mirror
 from ltx_dist.store.output import open_output, staging_folder
 from ltx_dist.store.output_errors import OutputError
+from ltx_dist.store.remote_folder import RETRYING
 
 SETTINGS = ("height=64", "width=64", "num_frames=9", "num_inference_steps=2")
 NO_WAIT = RETRYING.copy(wait=wait_none())

@@ -1,0 +1,117 @@
+"""Reads and writes files below a URL, with retries: S3, Google Cloud Storage and the other stores of fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from fsspec.core import url_to_fs
+from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from ltx_dist.store.output_errors import OutputError
+
+REQUIREMENTS = {"s3": "s3fs>=2025.3", "gs": "gcsfs>=2025.3", "gcs": "gcsfs>=2025.3"}
+"""The packages that read these URLs: the extras `s3` and `gcs`."""
+
+RETRYING = Retrying(
+    stop=stop_after_attempt(6),
+    wait=wait_exponential_jitter(multiplier=0.5, max=20),
+    retry=retry_if_not_exception_type((PermissionError, FileNotFoundError)),
+    reraise=True,
+)
+"""Half a minute of trouble passes; wrong credentials and a bucket that is not there do not."""
+
+WHEN = ("LastModified", "mtime", "updated", "last_modified", "created")
+"""The names under which stores give the time of a file's last change: S3, local and GCS, GCS, Azure, memory."""
+
+ETAGS = ("md5Hash", "ETag", "etag")
+"""The names under which stores give a digest of a file's content: GCS, S3, Azure. It is compared only with itself: in
+some stores it is the MD5, in others it may change while the content does not."""
+
+Entry = Mapping[str, Any]
+"""A store's description of a file: its `size` in bytes, and what `written_at` and `etag_of` look up."""
+
+
+class RemoteFolder:
+    """The files below a URL. Its methods raise the errors of its store, which have many classes; see `errors`."""
+
+    def __init__(self, url: str, retrying: Retrying = RETRYING) -> None:
+        self.url = url
+        self._retrying = retrying
+        self._file_system, self._root = _open(url)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Whatever a store raises inside becomes an OutputError that names the URL."""
+        try:
+            yield
+        except Exception as error:
+            raise OutputError(f"{self.url}: {said(error)}") from error
+
+    def entries(self) -> dict[str, Entry]:
+        """Files by name, those of folders too, but not those of other outputs in them; none if nothing is there yet."""
+        self._file_system.invalidate_cache()
+        try:
+            entries = self._retrying.copy()(self._file_system.find, self._root, detail=True)
+        except FileNotFoundError:
+            return {}
+        root = f"{self._root.strip('/')}/"
+        files = {path.lstrip("/").removeprefix(root): entry for path, entry in entries.items()}
+        others = tuple(name.removesuffix("run.json") for name in files if name.endswith("/run.json"))
+        return {name: entry for name, entry in files.items() if not name.startswith((".", *others))}
+
+    def entry(self, name: str) -> Entry:
+        path = f"{self._root}/{name}"
+        self._file_system.invalidate_cache(path.rpartition("/")[0])
+        return self._retrying.copy()(self._file_system.info, path)
+
+    def read(self, name: str) -> bytes:
+        return self._retrying.copy()(self._file_system.cat_file, f"{self._root}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        path = f"{self._root}/{name}"
+        try:
+            self._retrying.copy()(self._file_system.pipe_file, path, content)
+        except FileNotFoundError:  # of the stores that have folders
+            self._file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._retrying.copy()(self._file_system.pipe_file, path, content)
+
+    def sha256(self, name: str) -> str:
+        """Hex digest of a file, read in pieces. Raises OutputError."""
+        digest = hashlib.sha256()
+        with self.errors(), self._file_system.open(f"{self._root}/{name}", "rb") as file:
+            for block in iter(partial(file.read, 1 << 20), b""):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def written_at(entry: Entry) -> Any:
+    """A time that can be compared with that of another file of the same store; None where the store gives none."""
+    return next((entry[key] for key in WHEN if entry.get(key) is not None), None)
+
+
+def etag_of(entry: Entry) -> str | None:
+    return next((str(entry[key]) for key in ETAGS if entry.get(key)), None)
+
+
+def said(error: BaseException | None) -> str:
+    """The class of an error and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+
+
+def _open(url: str) -> tuple[Any, str]:
+    protocol = url.partition("://")[0]
+    try:
+        file_system, root = url_to_fs(url)
+    except ImportError as error:
+        wanted = REQUIREMENTS.get(protocol)
+        remedy = f"pip install '{wanted}'" if wanted else str(error)
+        raise ValueError(f"{url}: what reads {protocol}:// is not installed; {remedy}") from None
+    except ValueError:
+        raise ValueError(
+            f"{url}: {protocol}:// is not known; use a folder, s3://, gs:// or another of fsspec's"
+        ) from None
+    return file_system, str(root).rstrip("/")
