@@ -76,7 +76,11 @@ Output = Annotated[
 ]
 PlannedOutput = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="The output folder, to count the clips in it that would be rendered again."),
+    typer.Option(
+        "-o",
+        "--output",
+        help="The output folder: its clips of an earlier version, which would be rendered again, are counted.",
+    ),
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
 Exact = Annotated[

@@ -53,8 +53,10 @@ class Result(Sequence[Clip]):
 
         Raises ImportError where pandas is not installed.
         """
-        import pandas as pd
-
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("to_pandas needs pandas: pip install 'ltx-dist[data]'") from None
         return pd.DataFrame([_row(clip) for clip in self])
 
     def to_parquet(self, path: str | PathLike[str]) -> None:

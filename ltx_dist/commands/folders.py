@@ -33,9 +33,9 @@ def report(folder: Folder) -> None:
         from ltx_dist.report.metadata_file import write_metadata
         from ltx_dist.report.page import write_report
         from ltx_dist.report.trace import write_trace
+        from ltx_dist.store.output import require_output
 
-        if not out.folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
+        require_output(out.folder)
         written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
         written.append(write_report(out.folder))
         if (problem := write_metadata(out.folder)) is not None:
@@ -110,7 +110,7 @@ def opened_output(folder: str) -> Iterator[Output]:
     from ltx_dist.store.output import open_output
     from ltx_dist.store.output_errors import OutputError, output_errors
 
-    out = open_output(folder)
+    out = open_output(folder, "FOLDER")
     try:
         with output_errors():
             if out.mirror is None:

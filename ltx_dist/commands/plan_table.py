@@ -74,17 +74,16 @@ def print_plan(plan: Plan, console: Console) -> None:
         if bound:  # 0 for a stage that no clip of this batch runs
             verb = "waits" if bound == 1 else "wait"
             say(console, f"At most {count(bound, 'clip')} {verb} for {stage}")
-    say(console, "Predicted timeline, from formulas and earlier runs on such devices:")
-    costs = batch.costs(precision)
     shown = {name: batch.todo[name] for name in best.order.request_ids[:MAX_SHOWN]}
+    of = f" of the first {len(shown)} clips" if len(batch.requests) > MAX_SHOWN else ""
+    say(console, f"Predicted timeline{of}, from formulas and earlier runs on such devices:")
+    costs = batch.costs(precision)
     workers = [worker.worker_id for worker in best.placement.workers]
     tell(
         gantt(
             list(predict(best.placement, shown, costs)), workers, best.placement.recipe, width=min(console.width, 120)
         )
     )
-    if len(batch.requests) > MAX_SHOWN:
-        say(console, f"... and {len(batch.requests) - MAX_SHOWN} more clips like these")
 
 
 def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:

@@ -14,7 +14,6 @@ from ltx_dist.media.seal import read_seal
 from ltx_dist.pipeline.payloads import SoundFacts
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.store.clip_names import clip_names
-from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.found import (
     BLOCK_BYTES,
     MAX_SIDECAR_BYTES,
@@ -25,6 +24,7 @@ from ltx_dist.store.found import (
     size_of,
 )
 from ltx_dist.store.other_files import problem_of, recorded_also
+from ltx_dist.store.output import require_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,7 @@ def verify_folder(folder: Path) -> Iterator[Verdict]:
 
     Raises ValueError when there is no such folder or no run wrote to it.
     """
-    if not (folder / INTERNAL).is_dir():
-        raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o {folder}` makes one")
+    require_output(folder)
     there = set(clip_names(folder))
     for name in sorted(there | set(unfinished_clips(folder))):
         if name in there:

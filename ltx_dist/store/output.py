@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltx_dist.messages import printable, show
-from ltx_dist.store.files import HeldFolder
+from ltx_dist.store.files import INTERNAL, HeldFolder
 from ltx_dist.store.object_store import Mirror
 from ltx_dist.user_cache import user_cache
 
@@ -52,6 +52,12 @@ def _checked_folder(output: str, name: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{name}: {printable(output)} is a file; give a folder")
     return folder
+
+
+def require_output(folder: Path) -> None:
+    """Raises ValueError unless a run has written to the folder."""
+    if not (folder / INTERNAL).is_dir():
+        raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o {folder}` makes one")
 
 
 def staging_folder(url: str) -> Path:

@@ -138,3 +138,17 @@ def test_a_damaged_run_record_stops_nothing_but_its_readers(folder: Path):
 def test_a_folder_of_something_else_is_refused(tmp_path: Path):
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "nothing")])
     assert result.exit_code == 2 and "not an output folder" in result.output
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_folder_that_no_run_wrote_is_refused_and_left_alone(tmp_path: Path, command: str) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    result = CliRunner().invoke(app, [command, str(tmp_path)])
+    assert result.exit_code == 2 and "not an output folder of ltx-dist" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_in_place_of_an_output_is_named_as_the_argument(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle")
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "prompts.txt")])
+    assert result.exit_code == 2 and "FOLDER: " in result.output and "is a file; give a folder" in result.output
