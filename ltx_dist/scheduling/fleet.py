@@ -49,8 +49,8 @@ class Group(NamedTuple):
 @dataclass(slots=True)
 class Kind:
     """worker: any one of them. rates: of each device stage, 0 for what is not hosted. rank: of its stages, smaller is
-    better. number: its place among kinds. speed: the sum of its rates. ends: when work in flight is predicted to end, a
-    heap.
+    better. faster: by stage, the kinds that run it in less time, with their rates. number: its place among kinds.
+    speed: the sum of its rates. ends: when work in flight is predicted to end, a heap.
     """
 
     number: int
@@ -59,6 +59,7 @@ class Kind:
     rates: Rates = ()
     speed: float = 0.0
     rank: dict[str, tuple[bool, int]] = field(default_factory=dict[str, tuple[bool, int]])
+    faster: dict[str, list[tuple[Kind, float]]] = field(default_factory=dict[str, "list[tuple[Kind, float]]"])
     ends: list[float] = field(default_factory=list[float])
 
 
@@ -133,6 +134,7 @@ class Fleet:
             kind.rank = {
                 stage: (earned[self._position[stage]] < enough, -self._position[stage]) for stage in kind.worker.stages
             }
+            kind.faster = {stage: _faster(kinds, self._position[stage], kind) for stage in kind.worker.stages}
 
     def set_idle(self, worker_id: str, loaded: frozenset[str], free_slots: int) -> None:
         """Record that the worker waits for work; if it did already, its group may have changed."""
@@ -205,9 +207,12 @@ class Fleet:
         return self.capacity[self._position[stage]]
 
     def faster(self, worker: Worker, stage: str) -> Sequence[tuple[Kind, float]]:
-        """Kinds that run the stage in less time than this worker, each with its rate."""
-        position, rate = self._position[stage], self.rate(worker, stage)
-        return [(kind, kind.rates[position]) for kind in self._kinds if kind.rates[position] > rate and kind.count]
+        """Kinds that run the stage in less time than this worker, each with its rate, as planned with."""
+        return self._kind_of[worker.worker_id].faster[stage]
+
+
+def _faster(kinds: Iterable[Kind], position: int, kind: Kind) -> list[tuple[Kind, float]]:
+    return [(other, other.rates[position]) for other in kinds if other.rates[position] > kind.rates[position]]
 
 
 def _trait(worker: Worker) -> Trait:

@@ -49,9 +49,16 @@ class OnDevices:
         return {assignment: now - self._begun[worker_id] for worker_id, assignment in self._by_worker.items()}
 
 
+Following = tuple[bool, str | None]
+"""Whether a host stage follows the current stage, and the next device stage, None if there is none."""
+
+
 @dataclass(slots=True)
 class _Position:
+    """following: of each stage of `todo`. index: of the current one."""
+
     todo: tuple[str, ...]
+    following: tuple[Following, ...]
     index: int = 0
 
 
@@ -61,6 +68,7 @@ class OpenRequests:
     def __init__(self, on_device: Iterable[str]) -> None:
         self._on_device = frozenset(on_device)
         self._positions: dict[str, _Position] = {}
+        self._following: dict[tuple[str, ...], tuple[Following, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -68,7 +76,10 @@ class OpenRequests:
     def open(self, request_id: str, todo: Sequence[str]) -> None:
         """Add a request at the first of these stages, which needs a device."""
         assert todo and todo[0] in self._on_device, (request_id, todo)
-        self._positions[request_id] = _Position(tuple(todo))
+        stages = tuple(todo)
+        if stages not in self._following:  # few, and asked for at every decision
+            self._following[stages] = tuple(self._follows(stages[index:]) for index in range(1, len(stages) + 1))
+        self._positions[request_id] = _Position(stages, self._following[stages])
 
     def close(self, request_id: str) -> None:
         del self._positions[request_id]
@@ -100,10 +111,11 @@ class OpenRequests:
         """The device stages among the current stage and those after it."""
         return [stage for stage in self.left(request_id) if stage in self._on_device]
 
-    def following(self, request_id: str) -> tuple[bool, str | None]:
-        """Whether a host stage follows the current one, and the next device stage, None if there is none."""
+    def following(self, request_id: str) -> Following:
         position = self._positions[request_id]
-        rest = position.todo[position.index + 1 :]
+        return position.following[position.index]
+
+    def _follows(self, rest: tuple[str, ...]) -> Following:
         needs_host = bool(rest) and rest[0] not in self._on_device
         return needs_host, next((stage for stage in rest if stage in self._on_device), None)
 
