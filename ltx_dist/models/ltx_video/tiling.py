@@ -17,7 +17,10 @@ from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, 
 def decode_in_tiles(
     vae: Any, latents: torch.Tensor, timestep: torch.Tensor | None, tiling: DecodeTiling
 ) -> Iterator[torch.Tensor]:
-    """(1, 3, frames, H, W) pieces of the clip, in order. `latents`: (1, C, F, H, W); all on the VAE's device."""
+    """(1, 3, frames, H, W) pieces of the clip, in order. `latents`: (1, C, F, H, W); all on the VAE's device.
+
+    Raises ValueError where the decoder cannot cut a clip of this size in such tiles.
+    """
     _cut_in_space(vae, tiling.tile_size, latents.shape[-2:])
     ratio = vae.temporal_compression_ratio
     if tiling.tile_frames is None or latents.shape[2] <= tiling.tile_frames // ratio:
@@ -42,28 +45,34 @@ def decode_in_tiles(
 
 
 def _cut_in_space(vae: Any, tile_size: int | None, sides: Sequence[int]) -> None:
+    """sides: the clip's height and width in latents."""
     vae.use_framewise_decoding = False
-    if tile_size is None:
+    if tile_size is None or max(sides) * vae.spatial_compression_ratio <= tile_size:
         vae.use_tiling = False
         return
-    stride = _stride(vae, tile_size, sides)
+    height, width = sides
     vae.enable_tiling(
         tile_sample_min_height=tile_size,
         tile_sample_min_width=tile_size,
-        tile_sample_stride_height=stride,
-        tile_sample_stride_width=stride,
+        tile_sample_stride_height=_stride(vae, tile_size, height),
+        tile_sample_stride_width=_stride(vae, tile_size, width),
     )
 
 
-def _stride(vae: Any, tile_size: int, sides: Sequence[int]) -> int:
-    """Pixels from one tile to the next. sides: of the clip, in latents.
+def _stride(vae: Any, tile_size: int, side: int) -> int:
+    """Pixels from one tile to the next along a side of this many latents. Raises ValueError if no stride suits.
 
-    A decoder that pads by reflection (LTX-2.0's) cannot decode a last tile of one latent. Tiles then overlap by as much
-    more as makes it two or wider.
+    A decoder that pads by reflection (LTX-2.0's) cannot decode a last tile of one latent. Tiles then overlap by more,
+    which costs time, or else by one latent only. From 256 px on, this suits every side below 421 latents.
     """
-    ratio, usual = vae.spatial_compression_ratio, tile_size - TILE_OVERLAP_PIXELS
+    ratio = vae.spatial_compression_ratio
+    usual, tile = (tile_size - TILE_OVERLAP_PIXELS) // ratio, tile_size // ratio
     if vae.config.get("decoder_spatial_padding_mode") != "reflect":
-        return usual
-    strides = range(usual // ratio, 1, -1)
-    fitting = (stride for stride in strides if all(side == 1 or (side - 1) % stride for side in sides))
-    return next(fitting, usual // ratio) * ratio
+        return usual * ratio
+    for stride in (*range(usual, 1, -1), tile - 1):
+        if (side - 1) % stride:
+            return stride * ratio
+    raise ValueError(
+        f"decode.tile_size: {tile_size} cuts {side * ratio} px so that a tile of one latent is left, which this "
+        "decoder cannot pad; use 256 or more"
+    )

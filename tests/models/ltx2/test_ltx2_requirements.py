@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import sys
 from dataclasses import replace
@@ -25,9 +26,9 @@ from ltx_dist.models.ltx2.load import load_component
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.models.ltx2.presets import PRESETS
 from ltx_dist.models.ltx2.stand_ins import VideoVae
-from ltx_dist.models.ltx_video.tiling import decode_in_tiles
+from ltx_dist.models.ltx_video.tiling import _cut_in_space, decode_in_tiles
 from ltx_dist.pipeline.conditions import Condition
-from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, DecodeTiling
+from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from working_sets import peak_of  # noqa: E402
@@ -110,34 +111,65 @@ def test_a_clip_begins_with_its_image_and_moves(checkpoint: Checkpoint, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("tiling", "sides", "stride"),
+    ("tiling", "sides", "strides"),
     [
-        (DecodeTiling(128, None), (4, 6), 64),
-        (DecodeTiling(128, 24), (4, 6), 64),
-        (DecodeTiling(160, None), (6, 4), 96),  # whose last column is one latent wide
+        (DecodeTiling(128, None), (4, 6), (64, 64)),
+        (DecodeTiling(128, 24), (4, 6), (64, 64)),
+        (DecodeTiling(160, None), (6, 4), (96, 96)),  # whose last column is one latent wide
+        (DecodeTiling(160, None), (9, 4), (96, 96)),  # no stride suits both of these sides
     ],
     ids=str,
 )
 def test_tiles_are_those_of_diffusers(
-    checkpoint: Checkpoint, tiling: DecodeTiling, sides: tuple[int, int], stride: int
+    checkpoint: Checkpoint, tiling: DecodeTiling, sides: tuple[int, int], strides: tuple[int, int]
 ) -> None:
     """Requirement 10: where a clip is cut at all, it is cut and blended as diffusers does it.
 
-    Reflection needs two latents, so that LTX-2.0 overlaps its tiles by more where the last would be of one.
+    Reflection needs two latents, so that LTX-2.0 overlaps its tiles by more along a side whose last would be of one.
     """
     latents = torch.randn(1, 4, 4, *sides, generator=torch.Generator().manual_seed(0))
     vae: Any = load_component("vae", checkpoint, torch.float32)
     whole: Any = diffusers.AutoencoderKLLTX2Video.from_pretrained(checkpoint.folder("vae"))
-    if stride == 96 and whole.config.decoder_spatial_padding_mode == "reflect":
-        stride = 64
+    if whole.config.decoder_spatial_padding_mode == "reflect":
+        strides = {(6, 4): (96, 64), (9, 4): (96, 64)}.get(sides, strides)
     size, frames = tiling.tile_size, tiling.tile_frames or 1 << 20
-    whole.enable_tiling(size, size, frames, stride, stride, frames - TILE_OVERLAP_FRAMES)
+    whole.enable_tiling(size, size, frames, *strides, frames - TILE_OVERLAP_FRAMES)
     whole.use_framewise_decoding = True
     with torch.inference_mode():
         expected = whole.decode(latents, None, return_dict=False)[0]
         pieces = list(decode_in_tiles(vae, latents, None, tiling))
     assert torch.equal(torch.cat(pieces, dim=2), expected)
     assert (len(pieces) > 1) == (tiling.tile_frames is not None)
+
+
+@pytest.mark.parametrize("tile_size", [256, 288, 320])
+def test_clips_of_all_sizes_are_cut_without_a_tile_of_one_latent(checkpoint: Checkpoint, tile_size: int) -> None:
+    """256x256 to 1408x2176, whose sides are cut independently of each other."""
+    vae: Any = load_component("vae", checkpoint, torch.float32)
+    if vae.config.decoder_spatial_padding_mode != "reflect":
+        pytest.skip("pads a tile of one latent")
+    usual = (tile_size - TILE_OVERLAP_PIXELS) // 32
+    for sides in itertools.product(range(8, 45), range(8, 69)):
+        _cut_in_space(vae, tile_size, sides)
+        assert vae.use_tiling == (max(sides) * 32 > tile_size)
+        if not vae.use_tiling:
+            continue
+        strides = (vae.tile_sample_stride_height // 32, vae.tile_sample_stride_width // 32)
+        for side, stride in zip(sides, strides, strict=True):
+            assert side - range(0, side, stride)[-1] > 1, sides
+            assert stride <= usual or (
+                stride < tile_size // 32 and all((side - 1) % n == 0 for n in range(2, usual + 1))
+            )
+
+
+def test_small_tiles_that_leave_one_latent_are_refused(checkpoint: Checkpoint) -> None:
+    vae: Any = load_component("vae", checkpoint, torch.float32)
+    if vae.config.decoder_spatial_padding_mode != "reflect":
+        _cut_in_space(vae, 128, (13, 6))
+        assert vae.use_tiling
+        return
+    with pytest.raises(ValueError, match=r"decode\.tile_size: 128 cuts 416 px .* use 256 or more"):
+        _cut_in_space(vae, 128, (13, 6))
 
 
 def test_sound_is_computed_in_float32_beside_a_model_in_bfloat16(checkpoint: Checkpoint) -> None:
