@@ -14,7 +14,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.checkpoints.tokenizer_folder import refuse_code
-from ltx_dist.checkpoints.weight_files import attempt, measure_weights, read_header, weight_files
+from ltx_dist.checkpoints.weight_files import attempt, measure_weights, read_header, refuse_quantized, weight_files
 from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline")
@@ -95,19 +95,14 @@ def generation_of(transformer: Mapping[str, Any]) -> str:
 
 
 def _read_config(path: Path, part: str) -> dict[str, Any]:
-    """A component's config. Raises ValueError for one of another class, or that names code."""
+    """A component's config. Raises ValueError for one of another class, that names code, or of quantized weights."""
     file = path / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     config, classes = read_json(file), COMPONENT_CLASSES[part]
     refuse_code(file, config)
     named = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if named not in classes:
         raise ValueError(f"{file}: {named!r} is not supported; only {' or '.join(classes)} is loaded")
-    if quantized := config.get("quantization_config"):
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
-        raise ValueError(
-            f"{file}: stored in fewer bits ({method or 'quantization_config'}), which is not read; give the weights in "
-            "bfloat16: what does not fit is streamed, and model.transformer_storage=float8 halves the transformer"
-        )
+    refuse_quantized(file, config)
     return config
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.tokenizer_folder import SPIECE, TOKENIZER_JSON, refuse_code, require_tokenizer
-from ltx_dist.checkpoints.weight_files import GGUF, attempt, measure_weights, what_lies_in
+from ltx_dist.checkpoints.weight_files import GGUF, attempt, measure_weights, refuse_quantized, what_lies_in
 from ltx_dist.strict_files import read_json
 
 TOKENIZER_FILES = ("tokenizer_config.json", TOKENIZER_JSON, SPIECE)
@@ -111,6 +111,7 @@ def _read_t5_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: missing; {what_lies_in(path.parent)}")
     config = read_json(path)
     refuse_code(path, config)
+    refuse_quantized(path, config)
     if config.get("model_type", MODEL_TYPE) != MODEL_TYPE:
         raise ValueError(f"{path}: model_type: {config['model_type']!r} is not {MODEL_TYPE!r}; give a T5 encoder")
     return config

@@ -9,7 +9,7 @@ from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, Fetch, InFile, Source
 from ltx_dist.checkpoints.hub import fetch_snapshot, is_hub_name
-from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, weight_files
+from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, refuse_quantized, weight_files
 from ltx_dist.strict_files import read_json
 
 COMPONENT = "latent_upsampler"
@@ -55,6 +55,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
     if isinstance(source, InFile):
         return dict(source.changes)
     config = read_json(source / "config.json")
+    refuse_quantized(source / "config.json", config)
     return {field: config[field] for field in FIELDS if field in config}
 
 

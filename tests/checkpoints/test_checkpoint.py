@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
 from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.checkpoints.weight_files import WEIGHTS_NAME, weight_files
+from ltx_dist.cli import app
 
 DOWN, DOWN_095 = "LTXVideoDownBlock3D", "LTXVideo095DownBlock3D"
 TRUE3 = [True] * 3
@@ -147,6 +150,33 @@ def test_shards_are_added_up(folder: Path) -> None:
     checkpoint = open_checkpoint(str(folder))
     assert checkpoint.weights["transformer"] == 2 * 16 * 4
     assert checkpoint.num_parameters["transformer"] == 32
+
+
+QUANTIZED = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+REFUSED_AS_QUANTIZED = r"config\.json: stored in fewer bits \(bitsandbytes\).* original weights in bfloat16"
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer", "vae"])
+def test_quantized_weights_are_refused_in_every_component(folder: Path, component: str) -> None:
+    config = folder / component / "config.json"
+    write_json(config, json.loads(config.read_text()) | QUANTIZED)
+    assert re.search(f"{component}/{REFUSED_AS_QUANTIZED}", error(folder))
+    prompts = folder.parent / "prompts.txt"
+    prompts.write_text("a red circle\n")
+    for command in (["plan"], ["render", "-o", str(folder.parent / "out")]):
+        result = CliRunner().invoke(app, [*command, str(prompts), "--set", f"model.checkpoint={folder}"])
+        assert result.exit_code != 0
+        assert f"{component}/config.json: stored in fewer bits (bitsandbytes)" in " ".join(result.output.split())
+
+
+def test_a_quantized_separate_text_encoder_and_upscaler_are_refused(folder: Path, tmp_path: Path) -> None:
+    separate = Path(shutil.copytree(folder, tmp_path / "separate"))
+    write_json(separate / "text_encoder" / "config.json", QUANTIZED)
+    with pytest.raises(ValueError, match=rf"model.text_encoder: (.|\n)*{REFUSED_AS_QUANTIZED}"):
+        open_checkpoint(str(folder), text_encoder=str(separate))
+    write_json(tmp_path / "upscaler" / "config.json", QUANTIZED)
+    with pytest.raises(ValueError, match=rf"model.upscaler: .*{REFUSED_AS_QUANTIZED}"):
+        open_checkpoint(str(folder), upscaler=str(tmp_path / "upscaler"))
 
 
 def test_a_missing_shard_and_a_path_as_shard_are_refused(folder: Path) -> None:

@@ -72,13 +72,15 @@ def test_parts_that_comfyui_keeps_apart_are_named(tmp_path: Path, name: str, wha
         open_checkpoint(str(write_file(tmp_path / "part.safetensors", name)))
 
 
-@pytest.mark.parametrize("part", ["text_encoder", "transformer"])
+@pytest.mark.parametrize("part", ["text_encoder", "connectors", "transformer", "vae", "audio_vae", "vocoder"])
 def test_weights_in_fewer_bits_are_refused(folder: Path, tmp_path: Path, part: str):
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = json.loads((copy / part / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (copy / part / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=rf"{part}/config.json: stored in fewer bits \(bitsandbytes\).* in bfloat16"):
+    with pytest.raises(
+        ValueError, match=rf"{part}/config.json: stored in fewer bits \(bitsandbytes\).* weights in bfloat16"
+    ):
         open_checkpoint(str(copy))
 
 
