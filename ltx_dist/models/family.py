@@ -154,14 +154,3 @@ FAMILIES = (
 def family_of(checkpoint: Checkpoint) -> Family:
     """The family whose pipelines the checkpoint names; opening a checkpoint refuses those of no family."""
     return next(family for family in FAMILIES if checkpoint.pipeline_class in family.pipeline_classes)
-
-
-def check_finite(tensor: torch.Tensor, what: str, dtype: torch.dtype, setting: str) -> None:
-    """Raises FloatingPointError that says what overflowed, in which dtype, and which setting helps.
-
-    One number comes to the host, for which it waits.
-    """
-    if not tensor.isfinite().all():
-        name = str(dtype).removeprefix("torch.")
-        helps = "bfloat16 or float32" if name == "float16" else "float32"
-        raise FloatingPointError(f"{what} not finite, computed in {name}; {setting}={helps} may help")

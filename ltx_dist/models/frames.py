@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltx_dist.models.family import check_finite
+from ltx_dist.models.finite import check_finite
 
 GROUP_BYTES = 64 << 20
 """Bytes of a group's pixels in float32, in which they are rounded: 16 frames of 704x480. Frame by frame the device

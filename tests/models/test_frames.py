@@ -8,7 +8,7 @@ import torch
 from diffusers.video_processor import VideoProcessor
 
 from ltx_dist.models import frames
-from ltx_dist.models.family import check_finite
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.frames import frames_of
 
 PROCESSOR = VideoProcessor(vae_scale_factor=32)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers.video_processor import VideoProcessor
 
-from ltx_dist.models.family import check_finite
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.frames import frames_of
 from ltx_dist.models.ltx_video.tiling import decode_in_tiles
 from ltx_dist.pipeline.payloads import DecodedClip, Sound, SoundLatents

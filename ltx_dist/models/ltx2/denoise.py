@@ -10,7 +10,7 @@ import diffusers
 import PIL.Image
 import torch
 
-from ltx_dist.models.family import check_finite
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx2.passes import PassSettings, passes
 from ltx_dist.models.ltx2.stand_ins import AudioVae, Connectors, FirstFrameVae, VideoVae
 from ltx_dist.models.pipelines import partial_pipeline

@@ -11,7 +11,7 @@ import diffusers
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.models.family import check_finite
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.in_context import InContextPipeline
 from ltx_dist.models.ltx_video.stand_ins import NoPixels, empty_conditions
 from ltx_dist.models.pipelines import partial_pipeline

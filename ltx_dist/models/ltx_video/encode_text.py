@@ -10,7 +10,8 @@ import diffusers
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.models.family import StageContext, check_finite
+from ltx_dist.models.family import StageContext
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.load import load_tokenizer
 from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import Conditioning

@@ -9,7 +9,7 @@ import diffusers
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.models.family import check_finite
+from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.stand_ins import NoPixels
 from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import Conditioning
