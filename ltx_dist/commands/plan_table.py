@@ -100,7 +100,7 @@ def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:
 
 def _host_line(batch: Batch, placement: Placement, precision: str, inventory: Inventory) -> str:
     """The host memory that workers need, on the host that needs most. Empty on a CPU."""
-    number, needed = most_on_a_host(placement.workers, batch.demand(precision))
+    needed, number = most_on_a_host(placement.workers, batch.demand(precision))
     if not needed:
         return ""
     wished = batch.config.placement.host_memory_gb

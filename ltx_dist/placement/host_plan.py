@@ -18,9 +18,11 @@ SMALLEST_SLAB = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class HostNeed:
-    """Bytes of one worker. locked: page-locked copies of weights that it holds at a time. casting: a component that is
-    stored in another dtype, in ordinary memory until it is on the device. frames: of the clips in its host stages.
-    largest: the component with most of the locked bytes, or of the others if there are none.
+    """Bytes of host memory that one worker needs.
+
+    locked: page-locked copies of weights that it holds at a time. casting: the largest component stored in another
+    dtype, which is in ordinary memory until it is on the device. frames: those of the clips in its host stages.
+    largest: the component with most of the locked bytes, or if there are none, with most bytes.
     """
 
     locked: int
@@ -76,13 +78,15 @@ def require_host_memory(workers: Sequence[Worker], demand: BatchDemand, host_byt
 
 
 def most_on_a_host(workers: Sequence[Worker], demand: BatchDemand) -> tuple[int, int]:
-    """Number of workers, and the bytes that they need together, of the host that needs most; 0 bytes without GPUs."""
-    needs = [
-        (sum(host_need(worker, demand).total for worker in of_host), len(of_host))
-        for of_host in _by_host([worker for worker in workers if worker.device == "cuda"])
-    ]
-    num_bytes, number = max(needs, default=(0, 0))
-    return number, num_bytes
+    """Bytes that the GPU workers of one host need together, and their number, for the host that needs most.
+
+    (0, 0) without GPUs.
+    """
+    by_host = _by_host([worker for worker in workers if worker.device == "cuda"])
+    return max(
+        ((sum(host_need(worker, demand).total for worker in of_host), len(of_host)) for of_host in by_host),
+        default=(0, 0),
+    )
 
 
 def _by_host(workers: Sequence[Worker]) -> Iterable[list[Worker]]:
@@ -91,7 +95,7 @@ def _by_host(workers: Sequence[Worker]) -> Iterable[list[Worker]]:
 
 
 def _locked_bytes(weights: int, block: int) -> int:
-    """Bytes of the slabs that hold this many; see `weights/host_memory.py`, which allocates them."""
+    """Bytes of the slabs that hold this many bytes of weights; see `weights/host_memory.py`, which allocates them."""
     slab = _power_of_two(max(SMALLEST_SLAB, 8 * block))
     whole, rest = divmod(weights, slab)
     return whole * slab + (_power_of_two(rest) if rest else 0)
