@@ -72,6 +72,6 @@ before, *after = [
 assert before == after[0], "older clips keep their keys"
 assert after[1] == after[2] and after[1]["encode_text"] == before["encode_text"]
 assert {stage for stage in before if before[stage] != after[1][stage]} == {"denoise", "decode", "encode_video"}
-shared = [shared_settings(RECIPE, replace(one, request_id="")) for one in (plain, from_row, from_config)]
+shared = shared_settings(RECIPE, (plain, from_row, from_config))
 assert shared[0] != shared[1] == shared[2], "clips that differ in it share no pass"
 print("known everywhere")
