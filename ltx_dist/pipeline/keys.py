@@ -139,9 +139,13 @@ def _making(making: Making, stage: StageSpec, request: RenderRequest, tiling: De
 
 
 def _mp4(mp4: Mp4Settings, request: RenderRequest) -> dict[str, object]:
-    """The mp4 settings; those of sound only count for clips that have some, and `also` only if it asks for a file."""
-    left_out = {*(() if request.sound is not None else ("audio", "pad_audio")), *(() if mp4.also else ("also",))}
-    return {one.name: getattr(mp4, one.name) for one in fields(mp4) if one.name not in left_out}
+    """The mp4 settings, without those of sound for a silent clip, and without `also` if it asks for no file."""
+    settings: dict[str, object] = {one.name: getattr(mp4, one.name) for one in fields(mp4)}
+    if request.sound is None:
+        del settings["audio"], settings["pad_audio"]
+    if not mp4.also:
+        del settings["also"]
+    return settings
 
 
 def _changed(storage: Storage) -> dict[str, str]:
