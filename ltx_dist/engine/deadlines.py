@@ -1,4 +1,7 @@
-"""Finds assignments that make no progress for too long. Pure: time is an input, and it ends nothing itself."""
+"""Finds assignments that have made no progress for too long. What is done about them is decided by the caller.
+
+`Deadlines` is pure: time is passed to it. Only `Standstill` reads a clock, which tests replace.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
 
 LONGEST_TURN_SECONDS = 5.0
-"""Maximum seconds between two iterations that wait half a second at most; the rest is for disks and a busy host."""
+"""Longest time between two turns of the loop that is taken for normal. A turn waits half a second at most; the rest
+is for slow disks and a busy host."""
 
 
 class Standstill:
-    """Tells at every turn of a loop whether this process stood still: SIGSTOP, Ctrl-Z, a debugger, a frozen container.
+    """Detects that this process stood still between two turns of a loop: SIGSTOP, Ctrl-Z, a debugger, a frozen VM.
 
-    Clocks and workers continue meanwhile, so deadlines that counted the gap would end healthy workers.
+    Clocks and workers run on meanwhile, so deadlines that counted the gap would end healthy workers.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,9 +68,10 @@ class _Load:
 
 @dataclass(slots=True)
 class _Watch:
-    """since: it moved last. begun: its worker was up and had it. Both None until then.
+    """The progress of one assignment.
 
-    is_timed: whether the time to its next move is known; not where the driver stood still meanwhile.
+    since: when it last made progress. begun: when it began. Both are None until its worker is up.
+    step: steps done. is_timed: False where the driver stood still since, so that the time of this step is unknown.
     """
 
     load: _Load
@@ -78,12 +83,12 @@ class _Watch:
 
 
 class Deadlines:
-    """Follows assignments from the moment their worker is up: an assignment that waits for a model to load is not hung,
-    in a worker that starts or in one that reads weights between turns, within FIRST_SECONDS.
+    """Follows assignments from the moment that their worker is up.
 
-    A stage with steps moves with each of them; the others move when they end. A larger clip than those seen, and more
-    clips in a pass, are granted more, see `_Load`. The host stages of a worker stand still when its device stage holds
-    up the process, so they are judged only by the time until that stage last moved.
+    Loading a model is no hang: not in a worker that starts, and for FIRST_SECONDS not in one that reads weights between
+    stages. A stage with steps makes progress with each of them, any other when it ends. Larger clips than those seen,
+    and more clips in a pass, are allowed more time, see `_Load`. A device stage that holds up its process also stops
+    the host stages there, so for these only the time until that device stage last made progress counts.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -159,7 +164,7 @@ class Deadlines:
         return found
 
     def _last_alive(self, assignment: Assignment, now: float) -> float:
-        """Until when the assignment's process was surely able to move it."""
+        """The latest time at which the assignment's process was certainly able to make progress with it."""
         if self._recipe[assignment.stage].runs_on == "device":
             return now
         beside = (

@@ -13,12 +13,12 @@
 The separate reruns of a shared pass show which clip was at fault; a clip that was in one is not shared again at that
 stage. The worker is charged one failure, not one for each clip.
 
-A clip is given up after three crashes or hangs at a stage, or more where others, not to blame, had them, too: see
-`_enough`.
-What is not charged is bounded, too: after MAX_LOSSES a clip is given up. A worker on which MAX_STREAK different clips
-in a row failed at a stage is dropped while others can do its work; a clip that failed on two workers blames neither.
-The run stops early when the first SYSTEMIC clips to end all failed alike. Device memory that is too small is no failure
-yet: the worker tries its fallbacks by itself, and raises after the last one. Output errors (a full disk) end the run.
+A clip is given up after MAX_ATTEMPTS crashes or hangs at a stage, or later where workers also crash under clips that
+succeed afterwards: see `_enough`. What is not charged is bounded, too: a clip is given up after MAX_LOSSES.
+A worker on which MAX_STREAK different clips in a row failed at a stage is dropped if others can do its work; failures
+of a clip that failed on two workers count against neither. The run stops early when the first SYSTEMIC clips to end all
+failed alike. Running out of device memory is not a failure yet: the worker tries its fallbacks by itself, and raises
+after the last one. Output errors (a full disk) end the run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 
 MAX_ATTEMPTS = 3
-"""After crashing or hanging this many workers a clip is to blame, if other clips do not crash."""
+"""Crashes and hangs at a stage after which a clip is given up, where no innocent clip had any."""
 
 MOST_ATTEMPTS = 10
 """Maximum number of attempts at a stage, however often other clips crash."""
@@ -61,8 +61,9 @@ class SystemicError(RuntimeError):
 class Verdict:
     """The decision on a clip after a failure: it has failed if `error` is set, otherwise it is retried.
 
-    from_disk: not at the stage of the failure but at the last one whose output is on disk, else at the first.
-    avoid: workers on which it failed. alone: with nothing beside it, on a fresh worker. shares: a pass with others.
+    from_disk: it resumes after its last output on disk, else at the first stage, and not at the stage that failed.
+    avoid: workers on which it failed. alone: it runs with nothing beside it, on a fresh worker. shares: whether it may
+    share passes with other clips.
     """
 
     error: str | None = None
@@ -76,8 +77,9 @@ class Verdict:
 class _Record:
     """The failures so far of a clip that is not done yet.
 
-    charged: crashes and hangs by stage; alone: those of them in passes that no other clip shared, by worker, too.
-    raised_on: workers on which each stage raised, one for each time.
+    charged: crashes and hangs by stage. alone: by stage and worker, those in passes that no other clip shared.
+    raised_on: the worker of each time that a stage raised, by stage. losses: failures that were not charged.
+    shares: whether it may share passes with other clips.
     """
 
     charged: Counter[str] = field(default_factory=Counter[str])
@@ -100,7 +102,7 @@ class FailurePolicy:
         self._first_failures: list[str] | None = []
 
     def succeeded(self, completion: Completion, is_done: bool) -> None:
-        """A stage ended well; `is_done`: its clip, too."""
+        """Record that a stage ended well; is_done: its clip is complete."""
         stage, request_ids = completion.assignment.stage, completion.assignment.request_ids
         self._workers.add(completion.assignment.worker_id)
         self._ended_well[stage] += len(request_ids) == 1
@@ -118,8 +120,8 @@ class FailurePolicy:
     ) -> Verdict:
         """The decision on one of the assignment's clips.
 
-        hosts: the workers there are for the stage, with this one or not. expected: those on their way, which may host
-        it, too.
+        hosts: workers that can run the stage now; the one that failed may be missing. expected: workers that are
+        starting, and may be able to run it.
         """
         assignment, failure = completion.assignment, completion.failure
         assert failure is not None, completion
@@ -161,24 +163,25 @@ class FailurePolicy:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed in the same way: {first[0]}")
 
     def _again(self, record: _Record, stage: str, from_disk: bool = False) -> Verdict:
-        """Whether to use a fresh process: for what may be the last attempt it is worth more than another device."""
+        """A verdict to retry. What may be the last attempt is alone in a fresh process, on any device."""
         may_be_last = record.charged[stage] >= MAX_ATTEMPTS - 1
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
 
     def _enough(self, stage: str) -> int:
-        """Number of crashes at a stage after which the clip is to blame.
+        """Number of crashes or hangs at a stage after which a clip is given up.
 
-        Where workers die whatever they run (somebody ends them, memory runs short, a card is loose), three in a row
-        befall many clips. How likely that is tells the share of crashes among all passes of the stage, each of one
-        clip, by clips that have ended it well since. Of several workers, there now or restarting, the one with most
-        crashes is left out: they are its own, if it is a bad one, and no excuse elsewhere.
+        Where workers die whatever they run (somebody kills them, host memory is short, a card is loose), many innocent
+        clips crash three times in a row. The chance that a pass of an innocent clip crashes is estimated from clips
+        that have completed the stage: their crashes over all their passes, counting only passes that no other clip
+        shared. If the run has had several workers, the crashes of the one with most are left out: it may be a bad one,
+        which excuses nothing elsewhere.
         """
         by_worker, ended_well = self._survived[stage], self._ended_well[stage]
         survived = by_worker.total() - (max(by_worker.values(), default=0) if len(self._workers) > 1 else 0)
         if not survived:
             return MAX_ATTEMPTS
-        share = (survived + 1) / (survived + ended_well + 2)  # of few, the middle of what is likely
+        share = (survived + 1) / (survived + ended_well + 2)  # Laplace's rule, for few passes
         return min(max(MAX_ATTEMPTS, math.ceil(math.log(BY_CHANCE) / math.log(share))), MOST_ATTEMPTS)
 
     def _blame(self, assignment: Assignment, was_elsewhere: bool) -> None:

@@ -14,7 +14,8 @@ from ltx_dist.estimates.parameters import Config, conv_parameters
 def denoise_flops(config: Config, tokens: int, text_tokens: int, passes: int) -> float:
     """Operations of `passes` calls of an LTXVideoTransformer3DModel; a step with guidance is two.
 
-    Of width d a block is 28 N d^2 of linear layers, 4 N^2 d of attention, and the text's keys, values and attention.
+    A block of width d on N tokens has 28 N d^2 operations in linear layers and 4 N^2 d in self-attention; those for the
+    text's keys and values, and for cross-attention to them, come on top.
     """
     width = config["num_attention_heads"] * config["attention_head_dim"]
     text_width = config["cross_attention_dim"]
@@ -30,7 +31,7 @@ def denoise_flops(config: Config, tokens: int, text_tokens: int, passes: int) ->
 
 
 def encode_text_flops(config: Config, text_tokens: int) -> float:
-    """Operations of one prompt in a T5EncoderModel; every prompt is padded to its `max_sequence_length`."""
+    """Operations of a T5EncoderModel on one prompt, which is padded to `text_tokens`."""
     width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
     linear = 4 * width * inner + 3 * width * config["d_ff"]
     return float(config["num_layers"] * (2 * text_tokens * linear + 4 * text_tokens**2 * inner))
@@ -39,8 +40,8 @@ def encode_text_flops(config: Config, text_tokens: int) -> float:
 def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
     """Operations of a VAE's decoder on latents of `frames` x `height` x `width`, untiled.
 
-    All of it is convolutions, each of 2 x (inputs x outputs x kernel) at every place of its output. An
-    AutoencoderKLLTX2Video says in its config which axes each block doubles; an AutoencoderKLLTXVideo doubles all.
+    All of them are in convolutions: 2 x (inputs x outputs x kernel) at each position of a convolution's output. The
+    config of an AutoencoderKLLTX2Video says which axes each block doubles; an AutoencoderKLLTXVideo doubles all.
     """
     channels, layers = config["decoder_block_out_channels"][::-1], config["decoder_layers_per_block"][::-1]
     factors = config["upsample_factor"][::-1]
@@ -65,7 +66,7 @@ def decode_flops(config: Config, frames: int, height: int, width: int) -> float:
 def encode_image_flops(config: Config, frames: int, height: int, width: int) -> float:
     """Operations of the encoder of an AutoencoderKLLTXVideo on `frames` of `height` x `width` pixels, untiled.
 
-    A video takes some 2.3 times what it takes to decode.
+    Encoding a video takes some 2.3 times the operations of decoding it.
     """
     channels: Sequence[int] = config["block_out_channels"]
     is_095 = config["down_block_types"][-1] == "LTXVideo095DownBlock3D"

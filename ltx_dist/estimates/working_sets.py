@@ -1,8 +1,8 @@
 """Bytes that a stage needs besides its weights, by formula from the clip's size and the model's config.
 
-Each formula is the largest set of activations that diffusers 0.42 and transformers 5 hold at a time, named below.
-`python benchmarks/working_sets.py` counts the same on the real classes at full size and prints both;
-tests/test_memory.py holds them together within 3 %. What a device takes on top is in `fitting.py`.
+Each formula is the largest set of activations that diffusers 0.42 and transformers 5 hold at a time, as its docstring
+says. `python benchmarks/working_sets.py` counts the same on the real classes at full size and prints both;
+tests/estimates/test_memory.py keeps them within 3 % of each other. What a device takes on top is each family's MARGIN.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ Config = Mapping[str, Any]
 
 
 def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: int, prompts: int = 1) -> int:
-    """Bytes of T5 for these prompts: 3 copies of the position bias and mask, or the gated feed-forward's 4 tensors."""
+    """Bytes of T5's activations for this many prompts, each padded to `max_sequence_length` tokens.
+
+    6 tensors of the model's width, and the larger of: 3 copies of the position bias with its mask, or the 4 tensors of
+    the gated feed-forward layer.
+    """
     tokens = max_sequence_length
     bias = 3 * config["num_heads"] * tokens**2
     feed_forward = 4 * tokens * config["d_ff"]
@@ -30,8 +34,10 @@ def encode_text_bytes(config: Config, max_sequence_length: int, element_bytes: i
 def denoise_bytes(
     config: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int, clips: int = 1
 ) -> int:
-    """Bytes of the transformer at one step of this many clips like this, with both prompts at once under guidance; of
-    clips in two passes the first. ratios: pixels and frames per latent."""
+    """Bytes of the transformer's activations in one step of a pass that this many clips like `request` share.
+
+    With guidance both prompts run at once. Clips of two passes: the first pass. ratios: pixels and frames per latent.
+    """
     guided = request.guidance_scale > 1
     return clips * _step_bytes(config, request, request.first_size, guided, ratios, element_bytes)
 
@@ -39,9 +45,9 @@ def denoise_bytes(
 def refine_bytes(
     config: Config, upsampler: Config, request: RenderRequest, ratios: tuple[int, int], element_bytes: int
 ) -> int:
-    """Bytes of the second pass: of the transformer at its size, or before it of the upsampler, which is never tiled.
+    """Bytes of activations in the second pass: the transformer's, or the upsampler's before it if those are more.
 
-    The upsampler's peak is in a residual block after the pixels have spread: 4 tensors of its width.
+    The upsampler is never tiled. Its peak is in a residual block after the pixels have spread: 4 tensors of its width.
     """
     two, (spatial, temporal) = request.second_pass, ratios
     assert isinstance(two, SecondPass), request.request_id

@@ -140,10 +140,10 @@ class Scheduler:
         self._assign(self._fleet[assignment.worker_id], assignment.stage, assignment.request_ids, seconds)
 
     def schedule(self, expected: Set[str] = frozenset()) -> list[Assignment]:
-        """Work for every idle worker that can have some; each assignment is now in flight until it ends.
+        """Assignments for all idle workers that there is work for; each is in flight from now until it ends.
 
-        expected: workers on their way. A retry that is to be alone waits for any of them, another for one that it need
-        not avoid.
+        expected: workers that are starting. Retries wait for them: one that is to run alone for any of them, others for
+        one on which they have not failed.
         """
         if self._remaining.total < self._planned_with / 2 or not self._planned_with:
             self._plan()
@@ -156,7 +156,7 @@ class Scheduler:
         return assignments
 
     def begin_host_stages(self) -> list[Assignment]:
-        """Only what `schedule` would begin on hosts: for a run that begins nothing new on its devices."""
+        """The part of `schedule` that begins host stages, for a run that begins nothing new on its devices."""
         assignments, self._host_ready = self._host_ready, []
         self._on_hosts.update(assignments)
         return assignments

@@ -24,8 +24,11 @@ Frames = Iterator[np.ndarray]
 
 
 class HostStages:
-    """One thread per slot. The host stage that follows a device stage begins while that still runs: it is fed the
-    frames of its clip as they leave the device."""
+    """Runs host stages in threads, one per slot.
+
+    The host stage after a device stage begins while that still runs: it gets the clip's frames as they leave the
+    device.
+    """
 
     def __init__(self, slots: int) -> None:
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="host-stage")
@@ -55,7 +58,7 @@ class HostStages:
         return (request_id, stage) in self._begun
 
     def result(self, request_id: str, stage: str) -> Any:
-        """Waits for the output of a stage that has begun; raises what it raised."""
+        """The output of a stage that has begun. Waits for it; raises what the stage raised."""
         return self._begun.pop((request_id, stage)).result()
 
 
@@ -67,7 +70,10 @@ def _taken_from(waiting: SimpleQueue[np.ndarray | BaseException | None]) -> Fram
 
 
 class HostOperations:
-    """operations: by stage name. slots: how many clips may be in them at a time."""
+    """Runs the host stages of a recipe on a worker, each with its operation.
+
+    operations: by stage name. mp4: how frames are encoded. slots: maximum number of clips in host stages at a time.
+    """
 
     def __init__(self, recipe: Recipe, operations: Mapping[str, Operation], mp4: Mp4Settings, slots: int) -> None:
         self._recipe, self._operations, self._mp4 = recipe, operations, mp4

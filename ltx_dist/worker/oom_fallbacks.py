@@ -11,7 +11,7 @@ from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.worker.stage_call import Shape, StageCall
 
 SMALLER_TILES = (DecodeTiling(512, 64), DecodeTiling(256, 32), DecodeTiling(256, 16))
-"""Decode work of 704x480x121 over that of one piece: 1.4, 2.5, 4.5. Smaller pieces are mostly overlap."""
+"""They take 1.4, 2.5 and 4.5 times the decoding work of one piece at 704x480x121. Smaller tiles are mostly overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,17 @@ OFTEN = 2
 
 
 class Attempts:
-    """traits: of the components, by name. planned: the tiles to decode in. exact: none that changes pixels."""
+    """Chooses the attempts at each stage, and remembers which succeeded for clips of the same shape.
+
+    traits: the components by name. planned: the tiling to decode with. exact: leave out fallbacks that change pixels.
+    """
 
     def __init__(self, traits: Mapping[str, Component], planned: DecodeTiling, exact: bool) -> None:
         self._traits, self._planned, self._exact = traits, planned, exact
         self._worked: Counter[tuple[str, Shape, str]] = Counter()
 
     def of(self, call: StageCall, is_short: bool) -> Sequence[Fallback]:
-        """The attempts, in order. is_short: the planned attempt has already failed."""
+        """The attempts for this call, in order. is_short: the planned attempt has already run out of memory."""
         traits = [self._traits[name] for name in call.stage.components]
         attempts = fallbacks(traits, self._planned, self._exact, len(call.requests) > 1)
         needed = [self._worked[call.stage.name, call.shape, one.name or ""] >= OFTEN for one in attempts]
@@ -89,4 +92,5 @@ class Attempts:
         return attempts[max(first, is_short) :]
 
     def worked(self, call: StageCall, attempt: Fallback) -> None:
+        """Record that the attempt succeeded."""
         self._worked[call.stage.name, call.shape, attempt.name or ""] += 1

@@ -41,10 +41,10 @@ OnStep = Callable[[int], None]
 
 
 class StageWorker:
-    """Loads the components of its stages, and no others, when it is made; then runs one stage per call, of one request
-    or of several that share a pass.
+    """Loads the components of its stages, and no others, when it is made; then runs one stage per call, for one request
+    or for several that share a pass.
 
-    Raises WorkerStartError naming the component: a file that is missing or wrong, a device without room.
+    Raises WorkerStartError that names the component whose file is missing or wrong, or that the device has no room for.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -230,7 +230,7 @@ def _latents_sha256(output: StageOutput) -> str:
 
 
 def _start_failure(spec: WorkerSpec, component: str, error: Exception) -> str:
-    """The first line of an error's message, where libraries say what is wrong."""
+    """The message for a component that could not be loaded: its name, and the first line of the error."""
     first_line = _describe(error).splitlines()[0]
     return f"worker {spec.worker.worker_id}: {component} of {spec.checkpoint.name}: {first_line}"
 

@@ -49,9 +49,12 @@ MARGIN: Mapping[str, Mapping[Any, float]] = {
     "refine": {"cuda": 1.52, "cpu": 1.15},
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
-"""Memory of a device over the counted activations. Denoising on CUDA: a model of torch's allocator reserves 1.19 to
-1.51 times what is allocated (tests/cuda/test_caching_allocator.py). The others are copied from LTX-Video, whose
-convolutions are of the same kind: no peak of these models' decoder alone was published."""
+"""Device memory that a stage needs, as a multiple of its counted activations.
+
+Denoising on CUDA: a simulation of torch's allocator reserves 1.19 to 1.51 times what is allocated
+(tests/cuda/test_caching_allocator.py). The others are those of LTX-Video, whose convolutions are of the same kind: no
+peak of these models' decoder alone was published.
+"""
 
 FLOAT32_PARTS = ("audio_vae", "vocoder")
 """Loaded in float32 whatever the model's precision."""
@@ -61,8 +64,11 @@ FLOAT32_PARTS = ("audio_vae", "vocoder")
 
 
 def stage_work(configs: Mapping[str, Config], ratios: Ratios, request: RenderRequest) -> Work:
-    """Operations of each device stage of a clip, 0 of one that it does not run. ratios: the VAE's pixels and frames per
-    latent. The negative prompt is encoded once for all clips, so a clip has one prompt."""
+    """Operations of each device stage of a clip, 0 for one that it does not run.
+
+    ratios: the VAE's pixels and frames per latent. Only the clip's own prompt counts: the negative prompt is encoded
+    once for all clips.
+    """
     first, *second = passes(request)
     rows = sum(2 if guided else 1 for guided in {one.guidance.is_classifier_free for one in passes(request)})
     frames, height, width = latent_shape(request, (request.height, request.width), ratios)

@@ -1,4 +1,4 @@
-"""How much a clip of LTX-2.x is: its latents, and the tokens that the transformer sees of video and sound. Pure."""
+"""The size of a clip in LTX-2.x: the shape of its latents, and its video and audio tokens in the transformer. Pure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def latent_shape(request: RenderRequest, size: tuple[int, int], ratios: Ratios) 
 
 
 def video_tokens(request: RenderRequest, settings: PassSettings, ratios: Ratios) -> int:
-    """The video tokens of the transformer: its latents, and those of keyframes after the first frame."""
+    """Number of video tokens in the transformer: the clip's latents, and those of keyframes after the first frame."""
     frames, height, width = latent_shape(request, (settings.height, settings.width), ratios)
     added = sum(_latent_frames(one, ratios) for one in request.conditions if one.frame_index != 0)
     return (frames + added) * height * width
 
 
 def sound_tokens(request: RenderRequest) -> int:
-    """25 latents per second, as diffusers rounds them."""
+    """Number of audio tokens in the transformer: 25 per second, rounded as diffusers rounds them."""
     return round(request.num_frames / request.frame_rate * 25)
 
 

@@ -48,19 +48,20 @@ MARGIN: Mapping[str, Mapping[Any, float]] = {
     "refine": {"cuda": 1.9, "cpu": 1.1},
     "decode": {"cuda": 3.5, "cpu": 2.0},
 }
-"""Memory of a device over the counted activations: the caching allocator's blocks, and workspaces of kernels.
+"""Device memory that a stage needs, as a multiple of its counted activations: the blocks that torch's allocator
+reserves, and the workspaces of kernels, come on top.
 
-Decoding, CUDA: 100 bytes per pixel-frame are counted in 16 bits, and three peaks that others published agree at 346 to
-358 (github.com/Lightricks/LTX-Video/issues/36 and /pull/23; cornball-ai/diffuseR/pull/38): cuDNN's convolutions work in
-copies of their own. Denoising, CUDA: diffusers' benchmark of 13B at 7,392 tokens allocates 25.2 GiB, which is its
-weights and the counted 0.97 GB; the allocator reserves 1.6 to 1.9 times what is allocated, by `benchmarks/reserved.py`.
-So it does for a prompt: its 17 MB of 128 tokens are in segments of 20 MiB.
+Decoding on CUDA: the count is 100 bytes per pixel and frame in 16 bits; three published peaks are 346 to 358 bytes
+(github.com/Lightricks/LTX-Video/issues/36 and /pull/23; cornball-ai/diffuseR/pull/38), because cuDNN's convolutions
+work on copies. Denoising on CUDA: diffusers' benchmark of 13B at 7,392 tokens allocates 25.2 GiB, which is its weights
+and the counted 0.97 GB; the allocator reserves 1.6 to 1.9 times what is allocated, by `benchmarks/reserved.py`.
+Encoding a prompt on CUDA: the same holds, as the 17 MB of 128 tokens are in segments of 20 MiB.
 CPU: oneDNN reorders a convolution's input and output.
 """
 
 
 def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
-    """Per pass, its steps and how often a step runs the transformer on a clip: twice with guidance."""
+    """The steps of each pass, and how often a step runs the transformer on a clip: twice with guidance."""
     passes = [(request.num_steps, request.guidance_scale)]
     if isinstance(two := request.second_pass, SecondPass):
         passes.append((two.num_steps, two.guidance_scale))
@@ -70,7 +71,8 @@ def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
 def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: RenderRequest) -> Work:
     """Operations of each device stage of a clip. ratios: the VAE's pixels and frames per latent.
 
-    The negative prompt is encoded once for all clips, so a clip has one prompt; a medium of many clips once for each.
+    Only the clip's own prompt counts: the negative prompt is encoded once for all clips. An image or video that
+    several clips share is encoded once for each of them.
     """
     spatial, temporal = ratios
     frames, text = (request.num_frames - 1) // temporal + 1, request.max_sequence_length
