@@ -174,22 +174,19 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
 
 
 def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
-    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request):
+    recorded = publisher.recorded(request)
+    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request, recorded):
         publisher.make_again(request)
         return False
-    recorded, planned = publisher.recorded(request), placed.keys.render_key(request)
+    planned = placed.keys.render_key(request)
     key = placed.key_to_keep(request, publisher.key_of(request, planned, recorded))
     if out.mirror is None:
-        there = publisher.is_published(request, key, recorded)
-        if there:
-            # Of a sidecar that was lost the notes were written along with it.
-            publisher.update_notes(request, recorded)
-        return there
-    if out.mirror.holds(request.request_id, key):
+        return publisher.is_published(request, key, recorded)
+    if out.mirror.holds(request.request_id, key, recorded):
         if publisher.update_notes(request):
             out.mirror.upload(request.request_id)
         return True
-    if staged := publisher.is_published(request, key):  # left by a run that ended before uploading it
+    if staged := publisher.is_published(request, key, recorded):  # left by a run that ended before uploading it
         out.mirror.upload(request.request_id)
     return staged
 

@@ -21,6 +21,7 @@ from ltx_dist.store.other_files import recorded_also
 from ltx_dist.store.output_errors import OutputError
 from ltx_dist.store.publisher import RESERVED_NAMES
 from ltx_dist.store.remote_folder import RETRYING, Entry, RemoteFolder, etag_of, said, written_at
+from ltx_dist.store.sidecar import Sidecar
 
 UPLOADS = 4
 """Simultaneous uploads: one stream carries some 50 MB/s, and clips have a few MB."""
@@ -57,10 +58,9 @@ class Mirror:
             if name.endswith((".mp4", ".webp", *ALSO_ENDINGS)):
                 write_mark(self._uploaded / flat(name))
 
-    def holds(self, name: str, render_key: str) -> bool:
+    def holds(self, name: str, render_key: str, sidecar: Sidecar) -> bool:
         """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
         try:
-            sidecar = read_found_json(self._folder / f"{name}.json", MAX_SIDECAR_BYTES)
             mp4, known = self._listing[f"{name}.mp4"], self._listing[f"{name}.json"]
             if (sidecar["status"], sidecar["render_key"]) != ("done", render_key):
                 return False
@@ -78,7 +78,7 @@ class Mirror:
             if "mp4_bytes" in sidecar and written is not None and described is not None:
                 return written <= described
             return self._remote.sha256(f"{name}.mp4") == sidecar["mp4_sha256"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not ours: it is rendered again
+        except (KeyError, TypeError):  # not there, or not ours: it is rendered again
             return False
 
     def stage_ended(self, completion: Completion) -> None:

@@ -136,7 +136,7 @@ class Publisher:
         self._again.add(request.request_id)
 
     def recorded(self, request: RenderRequest) -> Sidecar:
-        """What the sidecar that is there says, for the methods below: each of them reads it where it is not given."""
+        """The clip's sidecar, for the methods below, which read it themselves if it is not given."""
         return read_sidecar(self._json(request))
 
     def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar | None = None) -> str | None:
@@ -154,12 +154,13 @@ class Publisher:
         except (FileNotFoundError, ForeignFileError):
             return None
 
-    def has_other_pixels(self, request: RenderRequest) -> bool:
+    def has_other_pixels(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
         """Whether, by its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
 
         Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
         """
-        stages = read_sidecar(self._json(request)).get("stages")
+        recorded = self.recorded(request) if recorded is None else recorded
+        stages = recorded.get("stages")
         reports = stages.values() if isinstance(stages, dict) else ()
         found = [report for report in reports if isinstance(report, dict)]
         return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
@@ -167,12 +168,14 @@ class Publisher:
     def is_published(self, request: RenderRequest, render_key: str, recorded: Sidecar | None = None) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
 
-        Without such a sidecar the mp4's seal decides; if it is intact, the sidecar is written again.
+        If so, its sidecar says what is known of its row now. Without a sidecar of this key the mp4's seal decides; if
+        it is intact, the sidecar is written again.
         """
         if request.request_id in self._again:
             return False
         recorded = self.recorded(request) if recorded is None else recorded
         if _is_recorded(self._path(request), recorded, render_key):
+            self._note(request, recorded)
             return True
         facts = self._seal(request, render_key)
         if facts is None or not are_there(sealed_also(facts), self._path(request)):
@@ -180,9 +183,12 @@ class Publisher:
         self._record(request, sidecar_of_seal(request, facts, self._checkpoint))
         return True
 
-    def update_notes(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
+    def update_notes(self, request: RenderRequest) -> bool:
         """Write into the sidecar of a kept clip what is known of its row now; False if it says so already."""
-        recorded = self.recorded(request) if recorded is None else recorded
+        return self._note(request, self.recorded(request))
+
+    def _note(self, request: RenderRequest, recorded: Sidecar) -> bool:
+        """The same for a sidecar that was read; it must still be what the file holds."""
         noted = self._notes.get(request.request_id, {})
         if not recorded or of_row(recorded) == as_read(of_row(noted)):
             return False
