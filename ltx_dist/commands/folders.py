@@ -14,6 +14,7 @@ import typer
 
 from ltx_dist.commands.shared import bad_input
 from ltx_dist.messages import clean, count, tell
+from ltx_dist.run.stop import EXIT_OUTPUT, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
     from ltx_dist.store.output import Output
@@ -64,7 +65,7 @@ def verify(folder: Folder) -> None:
     if mended := len(bad) - len(rendered):
         tell(f"rerunning the command would rebuild {count(mended, 'sidecar')} from the mp4s")
     if bad:
-        sys.exit(3)
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def print_timeline(folder: Path) -> None:
@@ -121,7 +122,7 @@ def opened_output(folder: str) -> Iterator[Output]:
                     yield out
     except OutputError as error:
         tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)
-        sys.exit(74)
+        sys.exit(EXIT_OUTPUT)
     finally:
         if out.mirror is not None:
             out.mirror.close()
