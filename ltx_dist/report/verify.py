@@ -23,7 +23,7 @@ from ltx_dist.store.found import (
     sha256_of,
     size_of,
 )
-from ltx_dist.store.other_files import problem_of, recorded_also
+from ltx_dist.store.other_files import problem_of, recorded_also, sealed_also, with_ending
 from ltx_dist.store.output import require_output
 
 
@@ -48,7 +48,7 @@ def verify_folder(folder: Path) -> Iterator[Verdict]:
     there = set(clip_names(folder))
     for name in sorted(there | set(unfinished_clips(folder))):
         if name in there:
-            yield _verdict(name, folder / f"{name}.mp4", folder / f"{name}.json")
+            yield _verdict(name, folder / name)
         else:
             yield Verdict(name, "not rendered yet", renders=True)
 
@@ -61,7 +61,9 @@ def unfinished_clips(folder: Path) -> list[str]:
     return []
 
 
-def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
+def _verdict(name: str, clip: Path) -> Verdict:
+    """clip: the path of its files without an ending."""
+    mp4, sidecar = with_ending(clip, ".mp4"), with_ending(clip, ".json")
     try:
         recorded: dict[str, Any] = read_found_json(sidecar, MAX_SIDECAR_BYTES)
         if recorded["status"] != "done":
@@ -70,13 +72,13 @@ def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
         shape = request["num_frames"], request["height"], request["width"], request["frame_rate"]
         sound = SoundFacts.recorded(recorded)
     except FileNotFoundError:
-        return _without_sidecar(name, mp4, f"{sidecar.name} is missing")
+        return _without_sidecar(name, clip, f"{sidecar.name} is missing")
     except (ValueError, KeyError, TypeError, OSError):
-        return _without_sidecar(name, mp4, f"{sidecar.name} is damaged or not a sidecar")
+        return _without_sidecar(name, clip, f"{sidecar.name} is damaged or not a sidecar")
     try:
         with open_found(mp4) as file:
             if recorded.get("mp4_bytes", size_of(file)) != size_of(file) or sha256_of(file) != expected:
-                return _not_the_one(name, mp4, file)
+                return _not_the_one(name, clip, file)
             file.seek(0)
             check_video(file, *shape, sound)
     except FileNotFoundError:
@@ -85,21 +87,27 @@ def _verdict(name: str, mp4: Path, sidecar: Path) -> Verdict:
         return Verdict(name, f"{mp4.name} cannot be read: {error.strerror}", renders=True)
     except (ValueError, TypeError, OverflowError) as error:
         return Verdict(name, str(error).removeprefix(f"{mp4.parent}{os.sep}"), renders=True)
-    problem = problem_of(recorded_also(recorded), mp4.parent / mp4.name.removesuffix(".mp4"))
+    problem = problem_of(recorded_also(recorded), clip)
     return Verdict(name, problem, renders=problem is not None)
 
 
-def _without_sidecar(name: str, mp4: Path, problem: str) -> Verdict:
+def _without_sidecar(name: str, clip: Path, problem: str) -> Verdict:
+    mp4 = with_ending(clip, ".mp4")
     with suppress(OSError, ForeignFileError), open_found(mp4) as file:
-        if read_seal(file) is not None:
-            return Verdict(name, f"{problem}; {mp4.name} is intact", renders=False)
-        return Verdict(name, f"{problem}, and {mp4.name} is damaged", renders=True)
+        if (facts := read_seal(file)) is None:
+            return Verdict(name, f"{problem}, and {mp4.name} is damaged", renders=True)
+        if (other := problem_of(sealed_also(facts), clip)) is not None:
+            return Verdict(name, f"{problem}, and {other}", renders=True)
+        return Verdict(name, f"{problem}; {mp4.name} is intact", renders=False)
     return Verdict(name, problem, renders=True)
 
 
-def _not_the_one(name: str, mp4: Path, file: BinaryIO) -> Verdict:
-    if read_seal(file) is not None:
-        return Verdict(name, f"{mp4.name} is intact, but its sidecar belongs to another file", renders=False)
+def _not_the_one(name: str, clip: Path, file: BinaryIO) -> Verdict:
+    mp4 = with_ending(clip, ".mp4")
+    if (facts := read_seal(file)) is not None:
+        problem = f"{mp4.name} is intact, but its sidecar belongs to another file"
+        other = problem_of(sealed_also(facts), clip)
+        return Verdict(name, problem if other is None else f"{problem}, and {other}", renders=other is not None)
     file.seek(0)
     content = file.read(BLOCK_BYTES)
     how = "its sha256 differs" if any(content) else "all zeros" if content else "empty"

@@ -6,14 +6,13 @@ They are published before the mp4, which says in its seal which they are. So a c
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.media.file_formats import ALSO_ENDINGS
-from ltx_dist.store.found import ForeignFileError, open_found, sha256_of, size_of
+from ltx_dist.store.found import ForeignFileError, open_found, parse_json, sha256_of, size_of
 
 Recorded = Mapping[str, Mapping[str, Any]]
 """By ending, the `sha256` and `bytes` of a file."""
@@ -29,7 +28,10 @@ def recorded_also(sidecar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def sealed_also(facts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Digest and size of each such file, from the seal of an mp4."""
-    return recorded_also({"also": json.loads(facts["also"])}) if "also" in facts else {}
+    try:
+        return recorded_also({"also": parse_json(facts["also"])})
+    except (KeyError, ValueError):  # has none, or its seal is not ours
+        return {}
 
 
 def are_there(also: Recorded, clip: Path) -> bool:

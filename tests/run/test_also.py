@@ -83,6 +83,21 @@ def test_a_lost_sidecar_is_written_again_with_them(out: Path, checkpoint: Path):
     assert json.loads(sidecar.read_text())["also"] == also
 
 
+@pytest.mark.parametrize("sidecar", ["lost", "older"])
+def test_without_its_sidecar_a_clip_that_lacks_one_is_made_again(out: Path, checkpoint: Path, sidecar: str):
+    path, file = out / "002-two.json", out / "002-two.mov"
+    whole = file.read_bytes()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mp4_sha256": "ab" * 32}))
+    if sidecar == "lost":
+        path.unlink()
+    assert "rebuild 1 sidecar from the mp4s" in run("verify", out).output
+    file.unlink()
+    verified = run("verify", out)
+    assert "and 002-two.mov is missing" in verified.output and "render 1 clip again: 002-two" in verified.output
+    assert again(out, checkpoint) == {"decode", "encode_video"}
+    assert file.read_bytes() == whole and run("verify", out).exit_code == 0
+
+
 def test_page_python_and_exports_have_them(out: Path, tmp_path: Path):
     assert run("report", out).exit_code == 0
     assert "001-one.mov" in (out / "index.html").read_text()
