@@ -39,19 +39,9 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 """Our words for the bounds of a pydantic field."""
 
 
-_OF_THE_BATCH = ("model", "checkpoint", "model_id", "model_name", "model_path", "model_type", "model_version")
-
-ONE_CHECKPOINT = (
-    "a batch has one checkpoint, model.checkpoint; put the clips of another model into a prompt file of their own"
-)
-
-
 def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], key: str) -> str:
     """One of pydantic's errors about `key` in a few words. `known` are the keys that could have been meant."""
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        known = list(known)
-        if key in _OF_THE_BATCH and not any(name.endswith("checkpoint") for name in known):
-            return ONE_CHECKPOINT
         return "unknown key" + did_you_mean(key, known)
     given, context, allowed = show(error["input"]), error.get("ctx", {}), _allowed(field)
     if key.rpartition(".")[2] == "seed" and error["input"] in (-1, -1.0, "-1", "random"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ltx_dist.inputs.explain import ONE_CHECKPOINT
 from ltx_dist.inputs.plain_text import EXPANDABLE, unexpanded
+from ltx_dist.inputs.prompt_row import ONE_CHECKPOINT
 from ltx_dist.inputs.rows import Doubt, Item
 from ltx_dist.messages import count, show
 from ltx_dist.pipeline.request import RenderRequest
