@@ -67,6 +67,10 @@ class Batch:
         )
 
     @property
+    def wishes(self) -> Wishes:
+        return Wishes(**self.config.placement.model_dump())
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """Names of clips that this run cannot render."""
         given = {request.request_id for request in self.requests}
@@ -97,10 +101,9 @@ class Batch:
 
         todo: the stages that each request still has to run; all of its stages if not given.
         """
-        wishes = Wishes(**self.config.placement.model_dump())
         precision = self.precision(inventory)
         left = self.todo if todo is None else todo
-        found = forecasts(wishes, inventory, self.demand(precision), left, self.costs(precision))
+        found = forecasts(self.wishes, inventory, self.demand(precision), left, self.costs(precision))
         if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
             raise ValueError(
                 "model.text_encoder_quantization: int4 saves nothing on a CPU, where torchao stores 4 bits in "
