@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ltx_dist.media.file_formats import ALSO, READERS, mp4_format
+from ltx_dist.media.file_formats import READERS, formats_of
 from ltx_dist.media.images import make_poster
 from ltx_dist.media.seal import sealed
 from ltx_dist.media.sound import read_sound, sound_problems, until_the_end
@@ -59,7 +59,7 @@ def encode_video(
     """
     digest, count, rate, poster = hashlib.sha256(), 0, exact_rate(frame_rate), None
     audible = _audible(sound, num_frames, rate, output)
-    formats = [mp4_format(output), *(ALSO[name] for name in output.also)]
+    formats = formats_of(output)
     with ExitStack() as opened:
         files = [
             opened.enter_context(VideoFile(format_, height, width, rate, metadata, audible)) for format_ in formats

@@ -68,8 +68,8 @@ class Session:
         channels = batch.checkpoint.latent_channels
         ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
         # What goes to a URL is staged for moments; what is decoded again has its latents on disk already.
-        output = batch.config.output
-        mp4s = 0.0 if self.out.mirror else sum(clip_bytes(request, output.crf, output.also) for request in remaining)
+        output = batch.mp4_settings
+        mp4s = 0.0 if self.out.mirror else sum(clip_bytes(request, output) for request in remaining)
         latents = [] if batch.decoded_again else [latents_bytes(request, channels, *ratios) for request in remaining]
         placement = self.placed.placement
         at_a_time = placement.max_queued[placement.recipe.on_device[-1]] + len(placement.workers)
