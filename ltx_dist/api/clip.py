@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ltx_dist.api.errors import input_errors
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.object_store import is_uploaded
@@ -90,7 +90,7 @@ def read_clip(out: Output, name: str) -> Clip:
     mp4 = f"{name}.mp4"
     path = _where(out, mp4)
     try:
-        sidecar = read_found_json(out.folder / f"{name}.json", MAX_SIDECAR_BYTES)
+        sidecar = read_found_json(with_ending(out.folder / name, ".json"), MAX_SIDECAR_BYTES)
         is_done = sidecar["status"] == "done"
         found = Clip(
             name,

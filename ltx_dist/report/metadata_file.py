@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ltx_dist.report.clip_table import Row, clip_table
 from ltx_dist.report.finished_clips import finished_clips
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.files import INTERNAL, HeldFolder, write_atomically
 from ltx_dist.store.found import MAX_RUN_BYTES, ForeignFileError, read_found
 
@@ -28,7 +28,7 @@ def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
     if earlier is None:
         return f"{path}: not written by ltx-dist, so it is left as it is; rename it to get a table of the clips"
     rows = clip_table(finished_clips(folder)[0])
-    without_sidecar = {f"{name}.mp4" for name in clip_names(folder) if not (folder / f"{name}.json").exists()}
+    without_sidecar = {f"{name}.mp4" for name in clip_names(folder) if not with_ending(folder / name, ".json").exists()}
     rows += [row for row in earlier if row["file_name"] in without_sidecar]
     write_atomically(path, rows_as_json_lines(rows), scratch if scratch.is_dir() else None, held)
     return None

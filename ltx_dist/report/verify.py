@@ -13,7 +13,7 @@ from ltx_dist.media.mp4 import check_video
 from ltx_dist.media.seal import read_seal
 from ltx_dist.pipeline.payloads import SoundFacts
 from ltx_dist.report.run_record import read_run_record
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.found import (
     BLOCK_BYTES,
     MAX_SIDECAR_BYTES,
@@ -23,7 +23,7 @@ from ltx_dist.store.found import (
     sha256_of,
     size_of,
 )
-from ltx_dist.store.other_files import problem_of, recorded_also, sealed_also, with_ending
+from ltx_dist.store.other_files import problem_of, recorded_also, sealed_also
 from ltx_dist.store.output import require_output
 
 

@@ -15,6 +15,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.run.batch import Batch
 from ltx_dist.store.artifact_folder import spool_folder
+from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.kept_config import read_settings
@@ -71,7 +72,7 @@ def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[st
     notes: dict[str, dict[str, Any]] = {}
     for name in (request.request_id for request in requests):
         try:
-            notes[name] = of_row(read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES))
+            notes[name] = of_row(read_found_json(with_ending(folder / name, ".json"), MAX_SIDECAR_BYTES))
         except (FileNotFoundError, ValueError):
             notes[name] = {}
     return notes

@@ -15,11 +15,11 @@ from tenacity import Retrying
 
 from ltx_dist.media.file_formats import ALSO_ENDINGS
 from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.store.clip_names import RESERVED_NAMES, with_ending
 from ltx_dist.store.files import clear_folder, flat, make_folder, remove_file, to_json, write_atomically, write_mark
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.other_files import recorded_also
 from ltx_dist.store.output_errors import OutputError
-from ltx_dist.store.publisher import RESERVED_NAMES
 from ltx_dist.store.remote_folder import RETRYING, Entry, RemoteFolder, etag_of, said, written_at
 from ltx_dist.store.sidecar import Sidecar
 
@@ -127,11 +127,12 @@ class Mirror:
         self._pool.shutdown(cancel_futures=True)
 
     def _send_clip(self, name: str) -> None:
-        mp4, sidecar, poster = (self._folder / f"{name}{ending}" for ending in (".mp4", ".json", ".webp"))
+        clip = self._folder / name
+        mp4, sidecar, poster = (with_ending(clip, ending) for ending in (".mp4", ".json", ".webp"))
         if poster.exists():
             self._send(f"{name}.webp")
             self._is_over_there(f"{name}.webp")
-        others = [ending for ending in ALSO_ENDINGS if (self._folder / f"{name}{ending}").exists()]
+        others = [ending for ending in ALSO_ENDINGS if with_ending(clip, ending).exists()]
         for ending in others:
             self._send(f"{name}{ending}")
         if mp4.exists():

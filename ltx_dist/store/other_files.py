@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.media.file_formats import ALSO_ENDINGS
+from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.found import ForeignFileError, open_found, parse_json, sha256_of, size_of
 
 Recorded = Mapping[str, Mapping[str, Any]]
@@ -57,8 +58,3 @@ def problem_of(also: Recorded, clip: Path) -> str | None:
         except OSError as error:
             return f"{path.name} cannot be read: {error.strerror}"
     return None
-
-
-def with_ending(clip: Path, ending: str) -> Path:
-    """The path of a clip's file. Names may contain dots, so `Path.with_suffix` would cut them."""
-    return clip.parent / f"{clip.name}{ending}"

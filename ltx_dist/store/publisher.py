@@ -19,6 +19,7 @@ from ltx_dist.media.seal import claimed, read_seal
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.store.clip_names import RESERVED_NAMES, with_ending
 from ltx_dist.store.files import (
     INTERNAL,
     HeldFolder,
@@ -30,11 +31,8 @@ from ltx_dist.store.files import (
     write_once,
 )
 from ltx_dist.store.found import ForeignFileError, open_found, sha256_of, size_of
-from ltx_dist.store.other_files import are_there, recorded_also, sealed_also, with_ending
+from ltx_dist.store.other_files import are_there, recorded_also, sealed_also
 from ltx_dist.store.sidecar import OF_ROW, Sidecar, as_read, of_row, read_sidecar, sidecar_of, sidecar_of_seal
-
-RESERVED_NAMES = frozenset({"run", "trace", "index"})
-"""Names of our own files; clips cannot have them."""
 
 
 class Publisher:
@@ -208,7 +206,7 @@ class Publisher:
             return None
 
     def _path(self, request: RenderRequest, ending: str = "") -> Path:
-        return self._folder / f"{request.request_id}{ending}"
+        return with_ending(self._folder / request.request_id, ending)
 
     def _mp4(self, request: RenderRequest) -> Path:
         return self._path(request, ".mp4")
