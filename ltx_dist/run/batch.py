@@ -106,8 +106,8 @@ class Batch:
         found = forecasts(self.wishes, inventory, self.demand(precision), left, self.costs(precision))
         if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
             raise ValueError(
-                "model.text_encoder_quantization: int4 saves nothing on a CPU, where torchao stores 4 bits in "
-                "8; use int8"
+                "model.text_encoder_quantization: int4 saves nothing on a CPU, where torchao stores 4 bits in 8; "
+                "use int8"
             )
         return found
 

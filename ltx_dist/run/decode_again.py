@@ -79,7 +79,7 @@ def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[st
 
 
 def _latents_key(making: Making, request: RenderRequest) -> str:
-    """The stage whose output is decoded: the last one that is kept until a clip is published."""
+    """The key of the latents that are decoded: of the last stage whose output is kept until a clip is published."""
     keys = stage_keys(making, request)
     return [key for stage, key in keys.items() if making.recipe[stage].keeps == "spool"][-1]
 
