@@ -41,6 +41,7 @@ class Publisher:
     checkpoint: what the sidecars say of it, as JSON: its name and digests. notes: what else they say of single clips.
     posters: whether clips get one.
     held: `folder` as this run has locked it; nothing is published into another that took its place.
+    has_written: whether this run has written a sidecar.
     Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
     """
 
@@ -56,6 +57,7 @@ class Publisher:
         self._checkpoint, self._notes = dict(checkpoint), notes or {}
         self._scratch = folder / INTERNAL / "tmp"
         self._again: set[str] = set()
+        self.has_written = False
         make_folder(self._scratch, held)
         clear_folder(self._scratch, held)
 
@@ -191,7 +193,7 @@ class Publisher:
         if not recorded or of_row(recorded) == as_read(of_row(noted)):
             return False
         others = {key: value for key, value in recorded.items() if key not in OF_ROW}
-        write_atomically(self._json(request), to_json(others | of_row(noted)), self._scratch, self._held)
+        self._write_sidecar(request, others | of_row(noted))
         return True
 
     def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
@@ -218,8 +220,11 @@ class Publisher:
         return self._path(request, ".webp")
 
     def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
-        noted = {**content, **self._notes.get(request.request_id, {})}
-        write_atomically(self._json(request), to_json(noted), self._scratch, self._held)
+        self._write_sidecar(request, {**content, **self._notes.get(request.request_id, {})})
+
+    def _write_sidecar(self, request: RenderRequest, content: Mapping[str, Any]) -> None:
+        write_atomically(self._json(request), to_json(content), self._scratch, self._held)
+        self.has_written = True
 
 
 def _is_recorded(clip: Path, recorded: Sidecar, render_key: str) -> bool:
