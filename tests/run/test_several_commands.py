@@ -68,3 +68,27 @@ def test_a_record_without_work_or_without_an_end_is_written_again(out: Path, che
         written = json.loads(path.read_text())
         assert (written["submitted"], written["skipped"], written["exit_code"], written["events"]) == (2, 2, 0, [])
     path.write_text(json.dumps(record))
+
+
+def test_the_head_of_the_page_counts_the_clips_of_all(out: Path):
+    assert run("report", out).exit_code == 0
+    facts = (out / "index.html").read_text().partition('class="facts"')[2].partition("</p>")[0]
+    assert "<span>3 clips</span>" in facts and "<span>last run: 2 clips</span>" in facts
+
+
+def test_failed_clips_of_other_commands_are_counted(out: Path):
+    path = out / "first.json"
+    sidecar = path.read_bytes()
+    path.write_text(json.dumps(json.loads(sidecar) | {"status": "failed", "error": "no memory"}))
+    assert run("report", out).exit_code == 0
+    page = (out / "index.html").read_text()
+    assert "<span>2 of 3 clips</span>" in page and ">1 failed</button>" in page
+    path.write_bytes(sidecar)
+
+
+def test_clips_of_all_are_decoded_again(out: Path):
+    result = run("decode", out, "--set", "output.crf=35")
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "run.json").read_text())
+    assert record["requests"] == ["001-two", "002-three", "first"] and record["done"] == 3
+    assert {event["stage"] for event in record["events"]} == {"decode", "encode_video"}
