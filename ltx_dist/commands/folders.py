@@ -59,13 +59,19 @@ def verify(folder: Folder) -> None:
     for verdict in bad:
         tell(clean(f"{verdict.name}: {verdict.problem}"))
     tell(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are intact")
-    if rendered := [verdict.name for verdict in bad if verdict.renders]:
+    if rendered := [verdict.name for verdict in bad if verdict.rerun == "renders"]:
         names = clean(", ".join(rendered))
-        tell(f"rerunning the command would render {count(len(rendered), 'clip')} again: {names}")
-    if mended := len(bad) - len(rendered):
-        tell(f"rerunning the command would rebuild {count(mended, 'sidecar')} from the mp4s")
+        tell(f"{_rerunning(len(rendered))} would render {count(len(rendered), 'clip')} again: {names}")
+    if mended := sum(verdict.rerun == "mends" for verdict in bad):
+        source = "its mp4" if mended == 1 else "their mp4s"
+        tell(f"{_rerunning(mended)} would rebuild {count(mended, 'sidecar')} from {source}")
     if bad:
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _rerunning(num_clips: int) -> str:
+    """Several commands may have filled the folder."""
+    return f"rerunning the command that asked for {'it' if num_clips == 1 else 'each'}"
 
 
 def print_timeline(folder: Path) -> None:
