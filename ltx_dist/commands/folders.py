@@ -29,9 +29,9 @@ def timeline(folder: Folder) -> None:
 
 
 def report(folder: Folder) -> None:
-    """Write the page (index.html), the table of clips and the trace again, from run.json and the clips' sidecars."""
+    """Write index.html, metadata.jsonl (the table of clips) and trace.json again, from run.json and the sidecars."""
     with bad_input(), opened_output(folder) as out:
-        from ltx_dist.report.metadata_file import write_metadata
+        from ltx_dist.report.metadata_file import METADATA, write_metadata
         from ltx_dist.report.page import write_report
         from ltx_dist.report.trace import write_trace
         from ltx_dist.store.output import require_output
@@ -39,7 +39,9 @@ def report(folder: Folder) -> None:
         require_output(out.folder)
         written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
         written.append(write_report(out.folder))
-        if (problem := write_metadata(out.folder)) is not None:
+        if (problem := write_metadata(out.folder)) is None:
+            written.append(out.folder / METADATA)
+        else:
             tell(f"ltx-dist: warning: {problem}", sys.stderr)
         if out.mirror:
             out.mirror.upload_run()

@@ -14,7 +14,7 @@ from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.files import INTERNAL, HeldFolder, write_atomically
 from ltx_dist.store.found import MAX_RUN_BYTES, ForeignFileError, read_found
 
-NAME = "metadata.jsonl"
+METADATA = "metadata.jsonl"
 
 
 def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
@@ -23,7 +23,7 @@ def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
     Rows of clips whose mp4 is there but whose sidecar was lost stay as they are. Returns why nothing was written
     where a file of that name is not ours, else None.
     """
-    path, scratch = folder / NAME, folder / INTERNAL / "tmp"
+    path, scratch = folder / METADATA, folder / INTERNAL / "tmp"
     earlier = _read_rows(path)
     if earlier is None:
         return f"{path}: not written by ltx-dist, so it is left as it is; rename it to get a table of the clips"

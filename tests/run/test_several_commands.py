@@ -76,6 +76,13 @@ def test_the_head_of_the_page_counts_the_clips_of_all(out: Path):
     assert "<span>3 clips</span>" in facts and "<span>last run: 2 clips</span>" in facts
 
 
+def test_report_names_what_it_writes(out: Path):
+    written = [out / name for name in ("trace.json", "index.html", "metadata.jsonl")]
+    before = [path.stat().st_mtime_ns for path in written]
+    assert run("report", out).output.split() == list(map(str, written))
+    assert all(path.stat().st_mtime_ns > then for path, then in zip(written, before, strict=True))
+
+
 def test_failed_clips_of_other_commands_are_counted(out: Path):
     path = out / "first.json"
     sidecar = path.read_bytes()
