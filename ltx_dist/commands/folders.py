@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copy
@@ -17,6 +17,8 @@ from ltx_dist.messages import clean, count, tell
 from ltx_dist.run.stop import EXIT_OUTPUT, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
+    from ltx_dist.pipeline.recipe import Recipe
+    from ltx_dist.pipeline.work import Completion
     from ltx_dist.store.output import Output
 
 Folder = Annotated[str, typer.Argument(help="The output of a run: a folder, or s3://, gs://...")]
@@ -79,22 +81,31 @@ def _rerunning(num_clips: int) -> str:
 def print_timeline(folder: Path) -> None:
     from rich.console import Console
 
-    from ltx_dist.pipeline.timeline import first_start, gantt, overlaps
+    from ltx_dist.pipeline.timeline import first_start, gantt
     from ltx_dist.report.run_record import read_run_record, recorded_completions, recorded_recipe
 
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
     completions, recipe = recorded_completions(record), recorded_recipe(record)
     tell(gantt(completions, workers, recipe, width=min(Console().width, 120)))
-    beside = set(recipe.on_device) - set(recipe.main)
-    others = [completion for completion in completions if completion.assignment.stage in beside]
-    found = (overlap.other for overlap in overlaps(completions, recipe))
-    hidden = {id(other) for other in found if other.assignment.stage in beside}
-    ran = {completion.assignment.stage for completion in completions}
-    main = " or ".join(recipe[stage].label.verb for stage in recipe.main if stage in ran)
-    if main:
-        tell(f"{len(hidden)} of {len(others)} runs of the other stages overlapped with another worker's {main}")
+    if line := _overlap(completions, recipe):
+        tell(line)
     tell(f"start-up took {first_start(completions):.1f} s")
+
+
+def _overlap(completions: Sequence[Completion], recipe: Recipe) -> str:
+    """How many runs of other stages overlapped with a main stage on another worker; empty if that was impossible."""
+    from ltx_dist.pipeline.timeline import overlaps
+
+    ran = [stage for stage in recipe.on_device if any(c.assignment.stage == stage for c in completions)]
+    main = [stage for stage in ran if stage in recipe.main]
+    others = [stage for stage in ran if stage not in recipe.main]
+    if not main or not others or len({completion.assignment.worker_id for completion in completions}) == 1:
+        return ""
+    found = (overlap.other for overlap in overlaps(completions, recipe))
+    beside = {id(other) for other in found if other.assignment.stage in others}
+    runs = count(sum(c.assignment.stage in others for c in completions), "run")
+    return f"{len(beside)} of {runs} of {' and '.join(others)} overlapped with {' or '.join(main)} on another worker"
 
 
 @contextmanager
