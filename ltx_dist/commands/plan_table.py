@@ -40,7 +40,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     say(
         console,
         f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
-        f"· layout {best.placement.layout}, {best.order.name}",
+        f"· layout {best.placement.layout} · order of clips: {best.order.name}",
     )
     if product := summary(batch.names, batch.notes):
         say(console, product)
