@@ -58,17 +58,20 @@ def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], 
 
 
 def _as_whole(given: object) -> str:
-    """`; write 42` for 42.0, '42.0' and '042', which were meant for whole numbers; else nothing."""
+    """`; write 42` for 42.0, '42.0', '042' and '42', which were meant for whole numbers; else nothing."""
     text = str(given).strip() if isinstance(given, float | str) else ""
-    if not (match := re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)):
-        return ""
-    return f"; write {match[1].strip('+')}{match[2]}" if isinstance(given, float) or match[0] != match[2] else ""
+    match = re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)
+    return _write(given, f"{match[1].strip('+')}{match[2]}") if match else ""
 
 
 def _with_point(given: object) -> str:
-    """`; write 3.5` for 3,5, as spreadsheets of many countries have it."""
-    match = re.fullmatch(r"([+-]?[0-9]+),([0-9]+)", given.strip()) if isinstance(given, str) else None
-    return f"; write {match[1]}.{match[2]}" if match else ""
+    """`; write 3.5` for '3.5' and 3,5, as spreadsheets of many countries have it; else nothing."""
+    match = re.fullmatch(r"([+-]?[0-9]+)(?:[,.]([0-9]+))?", given.strip()) if isinstance(given, str) else None
+    return _write(given, match[1] if match[2] is None else f"{match[1]}.{match[2]}") if match else ""
+
+
+def _write(given: object, number: str) -> str:
+    return f"; write {number}" + (" without quotes" if given == number else "")
 
 
 def _allowed(field: FieldInfo | None) -> str:
