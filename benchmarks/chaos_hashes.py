@@ -154,7 +154,7 @@ def rotten(root: Path) -> None:
         else:
             content[:] = bytes(len(content))
         path.write_bytes(content)
-    found = {verdict.name for verdict in verify_folder(out) if verdict.renders}
+    found = {verdict.name for verdict in verify_folder(out) if verdict.rerun == "renders"}
     assert found == {path.stem for path in chosen}, found
     log = root / "log"
     assert run(render_command(root / "prompts.jsonl", out, root / "checkpoint"), log) == 0, log.read_text()

@@ -7,7 +7,6 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +40,7 @@ from ltx_dist.commands.shared import (
 )
 from ltx_dist.environment import set_ours
 from ltx_dist.messages import clean_lines, tell
+from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -142,7 +142,7 @@ def demo(
     with bad_input():
         settings = load(config, set_ or []) if config else demo_config(set_ or [])
         exit_code = _render(str(PROMPTS), output, settings, executor, address, json_events)
-        if exit_code == 0 and "://" not in output:
+        if exit_code == EXIT_DONE and "://" not in output:
             tell("")
             folders.print_timeline(Path(output))
             tell(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and the timeline.")
@@ -208,28 +208,25 @@ def main() -> None:
     set_ours()
     accept_all_characters()
     output = open_standard_streams()
-    sys.excepthook = _print_cleaned
     if logging.lastResort:  # prints the messages of our loggers
         logging.lastResort.setFormatter(_CleanFormatter())
     try:
         app()
+    except Exception:  # an internal error, whose message may quote what files say
+        tell(traceback.format_exc().rstrip(), sys.stderr)
+        sys.exit(EXIT_INTERNAL)
     finally:
         # Otherwise the interpreter collects all objects of torch and diffusers before it exits, for over a second.
         gc.freeze()
         output.flush()
         if output.lost is not None:  # what a command prints is its output
             tell(f"ltx-dist: cannot write standard output: {output.lost.strerror}", sys.stderr)
-            sys.exit(74)
+            sys.exit(EXIT_OUTPUT)
 
 
 class _CleanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return clean_lines(super().format(record))
-
-
-def _print_cleaned(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The traceback of an internal error, which may quote what files say."""
-    tell("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
 def _render(

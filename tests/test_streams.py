@@ -147,10 +147,11 @@ def test_nothing_of_the_inputs_reaches_the_terminal_as_an_escape(folder: Path) -
 @pytest.mark.fault(10)
 def test_an_internal_error_is_printed_without_escapes() -> None:
     code = (
-        "import logging\nimport ltx_dist.cli as cli\ndef app():\n"
+        "import logging\nimport sys\nimport ltx_dist.cli as cli\n@cli.app.command()\ndef fail():\n"
         f"    logging.getLogger('ltx_dist').warning({HOSTILE!r})\n    raise OSError({HOSTILE!r})\n"
-        "cli.app = app\ncli.main()"
+        "sys.argv = ['ltx-dist', 'fail']\ncli.main()"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 1 and "OSError" in ended.stderr and ended.stderr.count("owned") >= 2
+    assert ended.returncode == 1 and ended.stderr.count("owned") >= 2, ended.stderr
+    assert ended.stderr.startswith("a ") and "Traceback" in ended.stderr and "\nOSError: " in ended.stderr
     assert clean_lines(ended.stderr) == ended.stderr

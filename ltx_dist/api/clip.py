@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ltx_dist.api.errors import input_errors
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.lock import folder_lock
 from ltx_dist.store.object_store import is_uploaded
@@ -33,10 +33,10 @@ MAX_SHOWN_BYTES = 20 << 20
 class Clip:
     """One clip, finished or failed.
 
-    request: every setting as resolved. status: `unknown` for a file that is there without its other half, or damaged.
-    path: of the mp4, a URL if the output is one; None if there is no mp4. also: of the files beside it, by ending, such
-    as `.mov`, if `output.also` asked for them. error: the reason why. seconds: of
-    work, by stage, without loading and waiting. digests: sha256 by name, as in the sidecar.
+    request: every setting as resolved. status: `unknown` if the mp4 or its sidecar is missing, or the sidecar is
+    damaged. path: of the mp4, a URL if the output is one; None if there is no mp4. error: why the clip is not `done`.
+    seconds: of work, by stage, without loading and waiting. digests: sha256 by name, as in the sidecar. also: paths of
+    the files beside the mp4 that `output.also` asked for, by ending, such as `.mov`.
     """
 
     name: str
@@ -90,7 +90,7 @@ def read_clip(out: Output, name: str) -> Clip:
     mp4 = f"{name}.mp4"
     path = _where(out, mp4)
     try:
-        sidecar = read_found_json(out.folder / f"{name}.json", MAX_SIDECAR_BYTES)
+        sidecar = read_found_json(with_ending(out.folder / name, ".json"), MAX_SIDECAR_BYTES)
         is_done = sidecar["status"] == "done"
         found = Clip(
             name,

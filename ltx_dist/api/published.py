@@ -95,7 +95,7 @@ class PublishedClips:
 
 
 def _failed(result: RenderResult) -> Clip:
-    """From the result itself: where a clip of an earlier run stays, the sidecar is that one's."""
+    """A failed clip, made from its result: where the clip of an earlier run stays, the sidecar is about that one."""
     request = json.loads(to_json(asdict(result.request)))
     seconds = {completion.assignment.stage: completion.report.seconds for completion in result.completions}
     return Clip(result.request.request_id, request, "failed", error=result.error, seconds=seconds)

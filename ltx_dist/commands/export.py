@@ -12,6 +12,7 @@ import typer
 from ltx_dist.commands.folders import Folder, fetched, opened_output
 from ltx_dist.commands.shared import bad_input
 from ltx_dist.messages import clean, count, tell
+from ltx_dist.run.stop import EXIT_SOME_FAILED
 
 FormatName = Annotated[
     str,
@@ -58,4 +59,4 @@ def export(format_: FormatName, folder: Folder, output: Destination) -> None:
         if note:
             tell(note)
     if left_out:
-        sys.exit(3)
+        sys.exit(EXIT_SOME_FAILED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copy
@@ -14,8 +14,11 @@ import typer
 
 from ltx_dist.commands.shared import bad_input
 from ltx_dist.messages import clean, count, tell
+from ltx_dist.run.stop import EXIT_OUTPUT, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
+    from ltx_dist.pipeline.recipe import Recipe
+    from ltx_dist.pipeline.work import Completion
     from ltx_dist.store.output import Output
 
 Folder = Annotated[str, typer.Argument(help="The output of a run: a folder, or s3://, gs://...")]
@@ -28,9 +31,9 @@ def timeline(folder: Folder) -> None:
 
 
 def report(folder: Folder) -> None:
-    """Write the page (index.html), the table of clips and the trace again, from run.json and the clips' sidecars."""
+    """Write index.html, metadata.jsonl (the table of clips) and trace.json again, from run.json and the sidecars."""
     with bad_input(), opened_output(folder) as out:
-        from ltx_dist.report.metadata_file import write_metadata
+        from ltx_dist.report.metadata_file import METADATA, write_metadata
         from ltx_dist.report.page import write_report
         from ltx_dist.report.trace import write_trace
         from ltx_dist.store.output import require_output
@@ -38,7 +41,9 @@ def report(folder: Folder) -> None:
         require_output(out.folder)
         written = [write_trace(out.folder)] if (out.folder / "run.json").exists() else []
         written.append(write_report(out.folder))
-        if (problem := write_metadata(out.folder)) is not None:
+        if (problem := write_metadata(out.folder)) is None:
+            written.append(out.folder / METADATA)
+        else:
             tell(f"ltx-dist: warning: {problem}", sys.stderr)
         if out.mirror:
             out.mirror.upload_run()
@@ -58,34 +63,49 @@ def verify(folder: Folder) -> None:
     for verdict in bad:
         tell(clean(f"{verdict.name}: {verdict.problem}"))
     tell(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips are intact")
-    if rendered := [verdict.name for verdict in bad if verdict.renders]:
+    if rendered := [verdict.name for verdict in bad if verdict.rerun == "renders"]:
         names = clean(", ".join(rendered))
-        tell(f"rerunning the command would render {count(len(rendered), 'clip')} again: {names}")
-    if mended := len(bad) - len(rendered):
-        tell(f"rerunning the command would rebuild {count(mended, 'sidecar')} from the mp4s")
+        tell(f"{_rerunning(len(rendered))} would render {count(len(rendered), 'clip')} again: {names}")
+    if mended := sum(verdict.rerun == "mends" for verdict in bad):
+        source = "its mp4" if mended == 1 else "their mp4s"
+        tell(f"{_rerunning(mended)} would rebuild {count(mended, 'sidecar')} from {source}")
     if bad:
-        sys.exit(3)
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def _rerunning(num_clips: int) -> str:
+    """Several commands may have filled the folder."""
+    return f"rerunning the command that asked for {'it' if num_clips == 1 else 'each'}"
 
 
 def print_timeline(folder: Path) -> None:
     from rich.console import Console
 
-    from ltx_dist.pipeline.timeline import first_start, gantt, overlaps
+    from ltx_dist.pipeline.timeline import first_start, gantt
     from ltx_dist.report.run_record import read_run_record, recorded_completions, recorded_recipe
 
     record = read_run_record(folder)
     workers = [worker["worker_id"] for worker in record["workers"]]
     completions, recipe = recorded_completions(record), recorded_recipe(record)
     tell(gantt(completions, workers, recipe, width=min(Console().width, 120)))
-    beside = set(recipe.on_device) - set(recipe.main)
-    others = [completion for completion in completions if completion.assignment.stage in beside]
-    found = (overlap.other for overlap in overlaps(completions, recipe))
-    hidden = {id(other) for other in found if other.assignment.stage in beside}
-    ran = {completion.assignment.stage for completion in completions}
-    main = " or ".join(recipe[stage].label.verb for stage in recipe.main if stage in ran)
-    if main:
-        tell(f"{len(hidden)} of {len(others)} runs of the other stages overlapped with another worker's {main}")
+    if line := _overlap(completions, recipe):
+        tell(line)
     tell(f"start-up took {first_start(completions):.1f} s")
+
+
+def _overlap(completions: Sequence[Completion], recipe: Recipe) -> str:
+    """How many runs of other stages overlapped with a main stage on another worker; empty if that was impossible."""
+    from ltx_dist.pipeline.timeline import overlaps
+
+    ran = [stage for stage in recipe.on_device if any(c.assignment.stage == stage for c in completions)]
+    main = [stage for stage in ran if stage in recipe.main]
+    others = [stage for stage in ran if stage not in recipe.main]
+    if not main or not others or len({completion.assignment.worker_id for completion in completions}) == 1:
+        return ""
+    found = (overlap.other for overlap in overlaps(completions, recipe))
+    beside = {id(other) for other in found if other.assignment.stage in others}
+    runs = count(sum(c.assignment.stage in others for c in completions), "run")
+    return f"{len(beside)} of {runs} of {' and '.join(others)} overlapped with {' or '.join(main)} on another worker"
 
 
 @contextmanager
@@ -121,7 +141,7 @@ def opened_output(folder: str) -> Iterator[Output]:
                     yield out
     except OutputError as error:
         tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)
-        sys.exit(74)
+        sys.exit(EXIT_OUTPUT)
     finally:
         if out.mirror is not None:
             out.mirror.close()

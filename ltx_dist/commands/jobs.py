@@ -20,7 +20,7 @@ from ltx_dist.commands.prompt_options import (
 )
 from ltx_dist.commands.shared import Config, Model, Profile, Prompts, Set, bad_input, load
 from ltx_dist.messages import clean, clean_lines, tell
-from ltx_dist.run.stop import EXIT_STOPPED
+from ltx_dist.run.stop import EXIT_INTERNAL, EXIT_STOPPED
 
 if TYPE_CHECKING:
     from ltx_dist.cluster.ray_jobs import JobDetails, JobSubmissionClient
@@ -109,7 +109,7 @@ def stop(job: JobId, address: JobServerAddress, insecure: Insecure = False) -> N
             tell(_line(stop_job(client, job)))
         except LostContactError as error:
             tell(f"ltx-dist: {error}", sys.stderr)
-            sys.exit(1)
+            sys.exit(EXIT_INTERNAL)
 
 
 def _connect(address: str, insecure: bool) -> JobSubmissionClient:

@@ -15,12 +15,12 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.pipeline.timeline import gantt
 from ltx_dist.pipeline.worker import Placement
+from ltx_dist.placement.fitting import BatchDemand
 from ltx_dist.placement.host_plan import host_need, most_on_a_host
-from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import DESCRIBED
+from ltx_dist.placement.placement import host_bytes
 from ltx_dist.planning.planner import Forecast, advice
 from ltx_dist.planning.simulator import predict
-from ltx_dist.run.batch import Batch
 from ltx_dist.run.session import say
 
 MAX_SHOWN = 12
@@ -40,7 +40,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     say(
         console,
         f"{count(len(batch.requests), 'clip')} · {batch.checkpoint.name} ({batch.preset.version}, {precision}) "
-        f"· layout {best.placement.layout}, {best.order.name}",
+        f"· layout {best.placement.layout} · order of clips: {best.order.name}",
     )
     if product := summary(batch.names, batch.notes):
         say(console, product)
@@ -56,14 +56,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_layouts_table(found))
     say(console, advice(best))
     console.print()
-    console.print(_workers_table(batch, best.placement, precision))
-    if line := _host_line(batch, best.placement, precision, inventory):
+    demand = batch.demand(precision)
+    console.print(_workers_table(best.placement, demand))
+    if line := _host_line(best.placement, demand, host_bytes(batch.wishes, inventory)):
         say(console, line)
     for line in dict.fromkeys(_passes(request) for request in batch.requests if request.second_pass):
         say(console, line)
     if best.placement.tiling != UNTILED:
         say(console, f"Decoding in tiles of {_pieces(best.placement.tiling)}")
-    if (most := max(batch.demand(precision).together.values(), default=1)) > 1:
+    if (most := max(demand.together.values(), default=1)) > 1:
         say(
             console,
             f"Up to {most} clips of equal size and settings share a pass; the plan counts this in memory, not in time",
@@ -98,14 +99,15 @@ def denoising_lines(clips: Iterable[tuple[tuple[int, int], ...]]) -> list[str]:
     ]
 
 
-def _host_line(batch: Batch, placement: Placement, precision: str, inventory: Inventory) -> str:
-    """The host memory that workers need, on the host that needs most. Empty on a CPU."""
-    needed, number = most_on_a_host(placement.workers, batch.demand(precision))
+def _host_line(placement: Placement, demand: BatchDemand, available: int | None) -> str:
+    """The host memory that workers need, on the host that needs most. Empty on a CPU.
+
+    available: bytes of the smallest host; None if unknown.
+    """
+    needed, number = most_on_a_host(placement.workers, demand)
     if not needed:
         return ""
-    wished = batch.config.placement.host_memory_gb
-    host_bytes = inventory.host_memory_bytes if wished is None else int(wished * 1e9)
-    of = "" if host_bytes is None else f" of {host_bytes / 1e9:.1f} GB"
+    of = "" if available is None else f" of {available / 1e9:.1f} GB"
     return f"Host memory: {needed / 1e9:.1f} GB{of} for {count(number, 'worker')} on one host"
 
 
@@ -150,7 +152,7 @@ def _busy(one: Forecast) -> str:
     return " ".join(f"{share:.0%}" for share in shares)
 
 
-def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
+def _workers_table(placement: Placement, demand: BatchDemand) -> Table:
     table = Table(
         "worker",
         "stages",
@@ -164,7 +166,6 @@ def _workers_table(batch: Batch, placement: Placement, precision: str) -> Table:
         box=None,
         pad_edge=False,
     )
-    demand = batch.demand(precision)
     for worker in placement.workers:
         largest = max(demand.working_set(stage, worker.tiling) for stage in worker.stages)
         table.add_row(

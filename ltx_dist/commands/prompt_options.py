@@ -76,9 +76,7 @@ def with_prompt_options(
     keep_columns: str | None,
 ) -> RenderConfig:
     """The config with the options' values replacing its own. Raises ValueError naming the option."""
-    config = config.model_copy(
-        deep=True
-    )  # a copy, because `remember` must not change the defaults that all configs share
+    config = config.model_copy(deep=True)  # `remember` must not change the defaults that all configs share
     if vary:
         from ltx_dist.inputs.vary import VARY_FORM, with_vary
 

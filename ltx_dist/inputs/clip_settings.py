@@ -45,8 +45,7 @@ class BatchSettings(Preparation, _OfRequests):
         ge=1,
         le=10_000,
         description="number of clips of a row, with the seeds `seed`, `seed` + 1, ...; their names end so: "
-        "`storm-seed7`, "
-        "`storm-seed8`",
+        "`storm-seed7`, `storm-seed8`",
     )
     vary: dict[Any, Any] | None = Field(
         None,

@@ -39,19 +39,9 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 """Our words for the bounds of a pydantic field."""
 
 
-_OF_THE_BATCH = ("model", "checkpoint", "model_id", "model_name", "model_path", "model_type", "model_version")
-
-ONE_CHECKPOINT = (
-    "a batch has one checkpoint, model.checkpoint; put the clips of another model into a prompt file of their own"
-)
-
-
 def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], key: str) -> str:
     """One of pydantic's errors about `key` in a few words. `known` are the keys that could have been meant."""
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        known = list(known)
-        if key in _OF_THE_BATCH and not any(name.endswith("checkpoint") for name in known):
-            return ONE_CHECKPOINT
         return "unknown key" + did_you_mean(key, known)
     given, context, allowed = show(error["input"]), error.get("ctx", {}), _allowed(field)
     if key.rpartition(".")[2] == "seed" and error["input"] in (-1, -1.0, "-1", "random"):
@@ -68,17 +58,20 @@ def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], 
 
 
 def _as_whole(given: object) -> str:
-    """`; write 42` for 42.0, '42.0' and '042', which were meant for whole numbers; else nothing."""
+    """`; write 42` for 42.0, '42.0', '042' and '42', which were meant for whole numbers; else nothing."""
     text = str(given).strip() if isinstance(given, float | str) else ""
-    if not (match := re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)):
-        return ""
-    return f"; write {match[1].strip('+')}{match[2]}" if isinstance(given, float) or match[0] != match[2] else ""
+    match = re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)
+    return _write(given, f"{match[1].strip('+')}{match[2]}") if match else ""
 
 
 def _with_point(given: object) -> str:
-    """`; write 3.5` for 3,5, as spreadsheets of many countries have it."""
-    match = re.fullmatch(r"([+-]?[0-9]+),([0-9]+)", given.strip()) if isinstance(given, str) else None
-    return f"; write {match[1]}.{match[2]}" if match else ""
+    """`; write 3.5` for '3.5' and 3,5, as spreadsheets of many countries have it; else nothing."""
+    match = re.fullmatch(r"([+-]?[0-9]+)(?:[,.]([0-9]+))?", given.strip()) if isinstance(given, str) else None
+    return _write(given, match[1] if match[2] is None else f"{match[1]}.{match[2]}") if match else ""
+
+
+def _write(given: object, number: str) -> str:
+    return f"; write {number}" + (" without quotes" if given == number else "")
 
 
 def _allowed(field: FieldInfo | None) -> str:

@@ -66,7 +66,8 @@ def _check_size(metadata: Any, wanted: Sequence[str]) -> None:
 
 
 def _check_repeated(table: Any) -> None:
-    """A text of a megabyte that 100,000 rows repeat is a megabyte on disk, and 100 GB as rows."""
+    """Raises ValueError if the rows would take too much memory: a text of 1 MB that 100,000 rows share is stored once,
+    but takes 100 GB as rows."""
     import pyarrow.compute as compute
 
     size = 0

@@ -29,8 +29,11 @@ def overlaid_schedule(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
 def has_two_passes(
     recipe: str | None, settings: Mapping[str, Any] | None, preset: Preset, checkpoint: Checkpoint
 ) -> bool:
-    """The `recipe` and second-pass settings of row and config; if they set none, and there is an
-    upscaler, what the version is published with. Raises ValueError for what cannot be."""
+    """Whether a clip is made in two passes.
+
+    recipe, settings: `recipe` and `second_pass` of the row or the config. If neither is given and there is an upscaler,
+    the clip is made as its version was published. Raises ValueError if two passes are asked for and not possible.
+    """
     has_upscaler = "latent_upsampler" in checkpoint.sources
     can_refine = checkpoint.pipeline_class == TAKES_TIMESTEPS or bool(checkpoint.generation)
     wanted = recipe == "two_passes" or (recipe is None and bool(settings))
@@ -51,8 +54,11 @@ def has_two_passes(
 
 
 def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SecondPass:
-    """settings: of the second pass, of all layers; row: the first pass's, which guidance and noise are taken from where
-    `settings` have none. Raises ValueError for a schedule or a size that there is not."""
+    """The second pass with every setting resolved.
+
+    settings: of the second pass, from row, config and preset. row: settings of the first pass, whose guidance and noise
+    are used where `settings` have none. Raises ValueError for an impossible schedule or size.
+    """
     settings = {key: value for key, value in settings.items() if value is not None}
     if of_sound := [key for key in settings if key != "downscale_factor" and key not in declared(SecondPass)]:
         raise ValueError(f"{of_sound[0]}: is only for LTX-2; leave it out")

@@ -88,6 +88,10 @@ def _missing(items: list[Item], columns: Columns) -> list[Problem]:
     if not columns.renamed and not columns.kept:
         return []
     seen = dict.fromkeys(str(key) for item in items if isinstance(item.content, dict) for key in item.content)
+    if not seen:
+        asked = "--column (prompts.columns)" if columns.renamed else "--keep-columns (prompts.keep_columns)"
+        remedy = "leave it out, or give a .csv or .jsonl file"
+        return [Problem(1, f"{asked}: these prompts are plain texts, without columns or keys; {remedy}")]
     return [Problem(1, message) for message in columns.missing(list(seen))]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ltx_dist.inputs.explain import ONE_CHECKPOINT
 from ltx_dist.inputs.plain_text import EXPANDABLE, unexpanded
+from ltx_dist.inputs.prompt_row import ONE_CHECKPOINT
 from ltx_dist.inputs.rows import Doubt, Item
 from ltx_dist.messages import count, show
 from ltx_dist.pipeline.request import RenderRequest
@@ -28,7 +28,8 @@ def one_checkpoint_once(messages: list[str]) -> list[str]:
     if not more:
         return messages
     counted = f"{first} ({count(len(more), 'more row')} with a model of its own)"
-    return [counted if message is first else message for message in messages if message not in more]
+    kept = [message for message in messages if message is first or not message.endswith(ONE_CHECKPOINT)]
+    return [counted if message is first else message for message in kept]
 
 
 def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Doubt]:

@@ -28,6 +28,13 @@ MAX_META_BYTES = 64 << 10
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Unicode's categories Cc (control characters) and Cs (halves of surrogate pairs)."""
 
+_OF_THE_BATCH = ("model", "checkpoint", "model_id", "model_name", "model_path", "model_type", "model_version")
+"""Keys that other programs' rows name their model with."""
+
+ONE_CHECKPOINT = (
+    "a batch has one checkpoint, model.checkpoint; put the clips of another model into a prompt file of their own"
+)
+
 
 class Row(RowSettings):
     """A row, completed from config and preset. Sizes are checked against the checkpoint given as context.
@@ -214,7 +221,7 @@ def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[st
         wrong = {}
         for details in error.errors():
             key = str(details["loc"][0])
-            wrong.setdefault(key, explain_within(Row, details))
+            wrong.setdefault(key, ONE_CHECKPOINT if key in _OF_THE_BATCH else explain_within(Row, details))
         return {key: value for key, value in given.items() if key not in wrong}, wrong
 
 

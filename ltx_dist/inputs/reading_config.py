@@ -24,8 +24,7 @@ class PromptsConfig(BaseModel):
     keep_columns: list[str] = Field(
         default=[],
         description="Columns and keys that are not fields and go into the sidecar under `meta`, like those "
-        "named `meta.*` "
-        "do; `--keep-columns id,category` on the command line.",
+        "named `meta.*` do; `--keep-columns id,category` on the command line.",
     )
     expand: Literal["off", "all"] | int = Field(
         default="off",

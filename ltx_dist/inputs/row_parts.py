@@ -1,4 +1,4 @@
-"""What a row asks for beside single values: images and videos, a second pass, windows, LoRAs, sound."""
+"""The parts of a request that take several fields of a row: images and videos, second pass, windows, LoRAs, sound."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ltx_dist.media.checks import high_frame_rate_warning, refined_aspect_warnin
 from ltx_dist.pipeline.conditions import SecondPass
 
 _ASKING = (*MEDIA_FIELDS, *WINDOW_FIELDS, "recipe", "second_pass", "loras")
-"""Fields of a row that ask for one of the parts, and are none of a request."""
+"""Fields that a row has for these parts, and a request does not have."""
 
 
 class PartsResolver:

@@ -56,7 +56,7 @@ def _row(line: int, settings: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _left_out(settings: Mapping[str, Any]) -> list[str]:
-    """Whether a setting seems to be on: Wan2GP also saves those that are off."""
+    """Settings that seem to be on and that no field of a row stands for. Wan2GP also saves those that are off."""
     used = {*_SAME, *_RENAMED, *_MARKS, *_OF_THE_PROGRAM, "seed", "image_end", "force_fps"}
     return [
         key

@@ -62,7 +62,7 @@ def _read_item(loader: StrictLoader, item: yaml.Node, text: str) -> Iterator[Fou
 
 
 def _is_text_with_a_colon(item: yaml.Node) -> bool:
-    """An error for `- a cat: the movie`, which YAML reads as a mapping."""
+    """Whether an item is a prompt like `- a cat: the movie`, which YAML reads as a mapping."""
     if not isinstance(item, yaml.MappingNode) or item.flow_style or len(item.value) != 1:
         return False
     key = item.value[0][0]

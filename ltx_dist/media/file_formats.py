@@ -17,8 +17,9 @@ AudioCodec = Literal["aac", "alac", "flac", "pcm_s24le", "libopus"]
 class FileFormat:
     """One kind of file, by FFmpeg's names. Equal frames and settings give equal bytes.
 
-    container, reader: what writes and what reads it. options, container_options: of the encoder and of the container.
-    threads: of the encoder. is_rgb: frames are stored as they are, without a loss.
+    container: FFmpeg's muxer. reader: its demuxer. options, container_options: of the encoder and of the container.
+    bits_per_pixel: an estimate of its size; noise takes several times that, flat clips a tenth. threads: of the
+    encoder. is_rgb: frames are stored as they are, without a loss.
     """
 
     ending: str
@@ -28,10 +29,14 @@ class FileFormat:
     pixel_format: str
     options: Mapping[str, str]
     audio: AudioCodec
+    bits_per_pixel: float
     container_options: Mapping[str, str] = field(default_factory=dict[str, str])
     threads: int = 2
     is_rgb: bool = False
 
+
+CRF, CRF_STEP = 17, 6
+"""x264 makes about one bit per pixel at CRF 17 (a clip of 704x480x121 is 5 MB), and half of it for every six more."""
 
 _ISO = {"movflags": "+faststart+use_metadata_tags"}
 """mp4 and mov: the index first, and tags of any name."""
@@ -42,29 +47,35 @@ def mp4_format(output: Mp4Settings) -> FileFormat:
     # With mbtree, x264 gives another file in almost every run of the same input.
     options = {"crf": str(output.crf), "preset": output.preset, "x264-params": "mbtree=0"}
     audio = "aac" if output.audio == "none" else output.audio
-    return FileFormat(".mp4", "mp4", "mp4", "libx264", "yuv420p", options, audio, _ISO, output.threads)
+    bits = 2.0 ** ((CRF - output.crf) / CRF_STEP)
+    return FileFormat(".mp4", "mp4", "mp4", "libx264", "yuv420p", options, audio, bits, _ISO, output.threads)
 
 
 ALSO: Mapping[AlsoFormat, FileFormat] = MappingProxyType(
     {
-        # Profile 3 is HQ; players and editors look for Apple's name in the frames.
+        # Profile 3 is HQ, of 220 Mb/s at 1920x1080x30. Players and editors look for Apple's name in the frames.
         "prores": FileFormat(
-            ".mov", "mov", "mov", "prores_ks", "yuv422p10le", {"profile": "3", "vendor": "apl0"}, "pcm_s24le", _ISO
+            ".mov", "mov", "mov", "prores_ks", "yuv422p10le",
+            {"profile": "3", "vendor": "apl0"}, "pcm_s24le", bits_per_pixel=4.0, container_options=_ISO,
         ),
         # Version 3, with a checksum for each of a frame's slices.
         "ffv1": FileFormat(
             ".mkv", "matroska", "matroska", "ffv1", "bgr0",
-            {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}, "flac", is_rgb=True,
+            {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}, "flac", bits_per_pixel=10.0, is_rgb=True,
         ),
         "av1": FileFormat(
-            ".webm", "webm", "matroska", "libsvtav1", "yuv420p10le", {"crf": "24", "preset": "8"}, "libopus"
+            ".webm", "webm", "matroska", "libsvtav1", "yuv420p10le",
+            {"crf": "24", "preset": "8"}, "libopus", bits_per_pixel=0.4,
         ),
     }
 )  # fmt: skip
 """By FFmpeg's name of the codec."""
 
-BITS_A_PIXEL: Mapping[AlsoFormat, float] = MappingProxyType({"prores": 4.0, "ffv1": 10.0, "av1": 0.4})
-"""Estimates for the space that clips take. ProRes 422 HQ has 220 Mb/s at 1920x1080x30; noise takes more of the rest."""
+
+def formats_of(output: Mp4Settings) -> list[FileFormat]:
+    """The files that the settings ask for, the mp4 first."""
+    return [mp4_format(output), *(ALSO[name] for name in output.also)]
+
 
 ALSO_ENDINGS = tuple(one.ending for one in ALSO.values())
 

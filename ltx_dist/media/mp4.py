@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ltx_dist.media.file_formats import ALSO, READERS, mp4_format
+from ltx_dist.media.file_formats import READERS, formats_of
 from ltx_dist.media.images import make_poster
 from ltx_dist.media.seal import sealed
 from ltx_dist.media.sound import read_sound, sound_problems, until_the_end
@@ -59,7 +59,7 @@ def encode_video(
     """
     digest, count, rate, poster = hashlib.sha256(), 0, exact_rate(frame_rate), None
     audible = _audible(sound, num_frames, rate, output)
-    formats = [mp4_format(output), *(ALSO[name] for name in output.also)]
+    formats = formats_of(output)
     with ExitStack() as opened:
         files = [
             opened.enter_context(VideoFile(format_, height, width, rate, metadata, audible)) for format_ in formats
@@ -102,7 +102,7 @@ def _facts(sound: Sound) -> SoundFacts:
 
 
 def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, str]]:
-    """All frames as (T, H, W, 3) uint8 RGB, frames a second, and the tags `encode_video` was given."""
+    """All frames as uint8 RGB, (num_frames, height, width, 3), the frame rate, and the tags given to `encode_video`."""
     reformatter = VideoReformatter()
     with _open(video) as container:
         stream = container.streams.video[0]
@@ -113,9 +113,9 @@ def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, 
 
 
 def read_frames(video: str | Path | bytes, ending: str = ".mp4") -> Iterator[np.ndarray]:
-    """The frames one by one, as `read_video` has them. Raises ValueError for what cannot be read.
+    """The frames one by one, each (height, width, 3), uint8 RGB. Raises ValueError if the file cannot be read.
 
-    ending: of a file of the kind that it is.
+    ending: says of what kind the file is.
     """
     reformatter = VideoReformatter()
     try:
@@ -173,7 +173,7 @@ def check_other_file(content: bytes, ending: str, num_frames: int, height: int, 
 
 
 def _open(video: str | Path | bytes | BinaryIO, reader: str = "mp4") -> InputContainer:
-    """By this reader and no other: FFmpeg would find out by itself what a file is, and some kinds open others."""
+    """Open with this demuxer alone: FFmpeg would guess the kind of a file, and files of some kinds open other files."""
     source = io.BytesIO(video) if isinstance(video, bytes) else str(video) if isinstance(video, str | Path) else video
     return av.open(source, "r", format=reader)
 

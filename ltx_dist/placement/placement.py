@@ -68,12 +68,12 @@ def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hos
     threads = wishes.threads or max(1, inventory.num_cpus // len(devices))
     # Tiles change the pixels, so they follow from the whole batch, even if part of it is done already.
     tiled = demand.in_tiles(_tiling(wishes, list(zip(devices, host(demand.stages), strict=True)), demand))
-    host_bytes = host_bytes_each(wishes, inventory, len(devices))
+    copy_bytes = host_bytes_each(wishes, inventory, len(devices))
     workers = tuple(
-        worker_for(device, number, stages, wishes, tiled, threads, host_bytes)
+        worker_for(device, number, stages, wishes, tiled, threads, copy_bytes)
         for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
-    require_host_memory(workers, demand, _host_bytes(wishes, inventory))
+    require_host_memory(workers, demand, host_bytes(wishes, inventory))
     return Placement(recipe, layout, workers, _max_queued(wishes, recipe, workers))
 
 
@@ -104,11 +104,11 @@ def worker_for(
     wishes: Wishes,
     demand: BatchDemand,
     threads: int | None,
-    host_bytes: int | None = None,
+    copy_bytes: int | None = None,
 ) -> Worker:
     """The worker on a device. `threads` are for torch on a CPU; with a GPU only the config sets them.
 
-    host_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
+    copy_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
     """
     kind = _kind(device)
     plan = demand.plan_memory(kind, _capacity(wishes, device), stages, wishes.residency)
@@ -126,7 +126,7 @@ def worker_for(
         device_name=device.name,
         node_id=device.node_id,
         streamed=plan.streamed,
-        keeps_host_copy=not moves or (kind == "cuda" and (host_bytes is None or demand.weights(stages) <= host_bytes)),
+        keeps_host_copy=not moves or (kind == "cuda" and (copy_bytes is None or demand.weights(stages) <= copy_bytes)),
         tiling=plan.tiling,
         peak_bytes=plan.peak_bytes,
         capacity=_capacity(wishes, device),
@@ -143,7 +143,7 @@ def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
         count = (
             1 if wishes.layout == "shared" else wishes.devices or (PINNED_DEVICES if wishes.layout == "pinned" else 1)
         )
-        memory = _host_bytes(wishes, inventory)
+        memory = host_bytes(wishes, inventory)
         each = None if memory is None else memory // count
         return [DeviceInfo(CPU, each, index=index) for index in range(count)]
     found = len(inventory.gpus)
@@ -190,14 +190,14 @@ def _tiling(wishes: Wishes, hosted: list[tuple[DeviceInfo, Hosted]], demand: Bat
 
 def host_bytes_each(wishes: Wishes, inventory: Inventory, num_workers: int) -> int | None:
     """Bytes of the smallest host for one worker's copies of weights, as if all workers were on it."""
-    host = _host_bytes(wishes, inventory)
+    host = host_bytes(wishes, inventory)
     if host is None:
         return None
     nodes = len({device.node_id for device in inventory.gpus}) or 1
     return int(HOST_SHARE * host) // max(1, -(-num_workers // nodes))
 
 
-def _host_bytes(wishes: Wishes, inventory: Inventory) -> int | None:
+def host_bytes(wishes: Wishes, inventory: Inventory) -> int | None:
     """Bytes of the smallest host, or the configured value."""
     return inventory.host_memory_bytes if wishes.host_memory_gb is None else int(wishes.host_memory_gb * 1e9)
 

@@ -19,7 +19,7 @@ from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.losses import measured_bound
-from ltx_dist.planning.ordering import AS_SUBMITTED, WORTH_IT, rules, sampled
+from ltx_dist.planning.ordering import AS_GIVEN, WORTH_IT, rules, sampled
 from ltx_dist.planning.simulator import Todo, predict
 from ltx_dist.scheduling.scheduler import Scheduler
 
@@ -49,11 +49,11 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
     if rest is None:
         return
     now = best = rest.waiting
-    by_name, found = rules(rest.placement, rest.todo, rest.costs), AS_SUBMITTED
+    by_name, found = rules(rest.placement, rest.todo, rest.costs), AS_GIVEN
     shortest = yield from rest.seconds(now)
     worth = shortest * (1 - WORTH_IT)
     for name, rule in by_name.items():
-        if name == AS_SUBMITTED:
+        if name == AS_GIVEN:
             continue
         order = rule(now)
         seconds = yield from rest.seconds(order)

@@ -17,10 +17,10 @@ from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.planning.simulator import Todo, predict
 
-AS_SUBMITTED = "as submitted"
+AS_GIVEN = "as given"
 
 WORTH_IT = 0.005
-"""Another order than that of submission must save this share: results are then seen in the order of the file."""
+"""Another order than the given one must save this share, because users expect results in the order of their prompts."""
 
 MAX_SIMULATED = 1000
 """A larger batch is represented by this many clips, but always by some for each worker."""
@@ -45,12 +45,12 @@ class Ordered:
 
 
 def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
-    """The order with the shortest predicted makespan; that of submission unless another saves enough."""
+    """The order with the shortest predicted makespan; the given one unless another saves enough."""
     request_ids = list(todo)
     sample = sampled(request_ids, len(placement.workers))
     by_name = rules(placement, todo, costs)
     if len(placement.workers) == 1 and placement.workers[0].residency == "resident":
-        by_name = {AS_SUBMITTED: by_name[AS_SUBMITTED]}
+        by_name = {AS_GIVEN: by_name[AS_GIVEN]}
     found: list[Ordered] = []
     for name, rule in by_name.items():
         completions = tuple(predict(placement, {name: todo[name] for name in rule(sample)}, costs))
@@ -76,7 +76,7 @@ Rule = Callable[[Sequence[str]], list[str]]
 
 def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
     """The orders to try, by name. Sorting is stable: requests that cost the same stay in the order in which they were
-    submitted, except where long and short alternate and the middle of the batch is of one length."""
+    given, except where long and short alternate and the middle of the batch is of one length."""
     recipe = placement.recipe
     capacity = {
         stage: sum(costs.rate(worker, stage) for worker in placement.workers if stage in worker.stages)
@@ -107,13 +107,13 @@ def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
         return [name for pair in zip(by_length[:half], [*short, ""], strict=False) for name in pair if name]
 
     def short_last(ids: Sequence[str]) -> list[str]:
-        """As submitted, and at last the shortest, in falling order: that evens the end, and most stays as it was."""
+        """As given, but the shortest at the end, in falling order: that evens the end, and most stays as it was."""
         last = longest_first(ids)[-SHORT_PER_WORKER * len(placement.workers) :]
         set_aside = set(last)
         return [name for name in ids if name not in set_aside] + last
 
     return {
-        AS_SUBMITTED: list,
+        AS_GIVEN: list,
         "short ones last": short_last,
         "longest first": longest_first,
         "Johnson's rule": johnson,

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.report.copied_command import options_of, row_of
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.other_files import recorded_also
@@ -65,7 +65,7 @@ def read_clips(folder: Path, recipe: Recipe) -> list[Clip]:
 def _clip(folder: Path, name: str, recipe: Recipe) -> Clip:
     url = _url_of(folder, f"{name}.mp4")
     try:
-        sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
+        sidecar = read_found_json(with_ending(folder / name, ".json"), MAX_SIDECAR_BYTES)
         request, done = sidecar["request"], sidecar["status"] == "done"
         settings = sidecar.get("settings") or {"model.checkpoint": sidecar["checkpoint"]["name"]}
         meta = {f"meta.{key}": value for key, value in (sidecar.get("meta") or {}).items()}

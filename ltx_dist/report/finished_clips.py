@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.report.verify import unfinished_clips
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.object_store import is_uploaded
 
@@ -18,12 +18,11 @@ from ltx_dist.store.object_store import is_uploaded
 class FinishedClip:
     """A clip whose mp4 is there.
 
-    mp4: where it lies, or lay until it was uploaded. location: its absolute path or URL, for others. sidecar: the JSON
-    of `NAME.json`.
+    folder: of the output. location: the mp4's absolute path or URL, for others. sidecar: the JSON of `NAME.json`.
     """
 
     name: str
-    mp4: Path
+    folder: Path
     location: str
     sidecar: Mapping[str, Any]
 
@@ -31,9 +30,14 @@ class FinishedClip:
     def request(self) -> Mapping[str, Any]:
         return self.sidecar["request"]
 
+    @property
+    def mp4(self) -> Path:
+        """The path at which it lies, or lay until it was uploaded."""
+        return self.file(".mp4")
+
     def file(self, ending: str) -> Path:
-        """The one beside the mp4 that has this ending, where there is one."""
-        return self.mp4.parent / f"{self.mp4.name.removesuffix('.mp4')}{ending}"
+        """The path of the clip's file with this ending; it may not exist."""
+        return with_ending(self.folder / self.name, ending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def finished_clips(folder: Path, url: str | None = None) -> tuple[list[FinishedC
 
 
 def _read(folder: Path, name: str, location: str) -> FinishedClip | LeftOut:
-    mp4, sidecar = folder / f"{name}.mp4", folder / f"{name}.json"
+    mp4, sidecar = (with_ending(folder / name, ending) for ending in (".mp4", ".json"))
     try:
         told = read_found_json(sidecar, MAX_SIDECAR_BYTES)
         if told["status"] != "done":
@@ -77,9 +81,9 @@ def _read(folder: Path, name: str, location: str) -> FinishedClip | LeftOut:
     except (ValueError, KeyError, TypeError, OSError):
         return LeftOut(name, f"{sidecar.name} is damaged or not a sidecar")
     if is_uploaded(folder, f"{name}.mp4"):
-        return FinishedClip(name, mp4, location, told)
+        return FinishedClip(name, folder, location, told)
     if not mp4.is_file():
         return LeftOut(name, f"{mp4.name} is missing")
     if told.get("mp4_bytes", size := mp4.stat().st_size) != size:
         return LeftOut(name, f"{mp4.name} is not the file that was published (its size differs)")
-    return FinishedClip(name, mp4, location, told)
+    return FinishedClip(name, folder, location, told)

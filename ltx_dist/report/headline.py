@@ -1,4 +1,7 @@
-"""The line of facts at the head of the page: how many clips, of which model, on which devices, how fast."""
+"""The line of facts at the head of the page: how many clips, of which model, on which devices, how fast.
+
+A folder may have clips of several commands, but the record is that of the last run alone.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,36 @@ def headline(record: Mapping[str, Any] | None, clips: Sequence[Clip], makespan_s
     """The facts in order; those of a run need its record."""
     if record is None:
         return [count(len(clips), "clip"), *_model(None, clips)]
-    number = count(record["submitted"], "clip")
-    facts = [number if record["done"] == record["submitted"] else f"{record['done']} of {number}"]
-    facts += [*_model(record, clips), _devices(record["workers"])]
+    others = _clips_of_others(record, clips)
+    of_run = _done_of(record["done"], record["submitted"])
+    if others:
+        num_done = record["done"] + sum(clip.status == "done" for clip in others)
+        of_all = _done_of(num_done, record["submitted"] + len(others))
+        facts = [of_all, *_model(None, clips), f"last run: {of_run}"]
+    else:
+        facts = [of_run, *_model(record, clips)]
+    facts.append(_devices(record["workers"]))
     if makespan_seconds > 0:
         ended = record["done"] - record.get("skipped", 0) + record["failed"]
         facts += [duration(makespan_seconds), f"{rate_text(3600 * ended / makespan_seconds)} clips/h"]
     if record.get("skipped"):
         facts.append(f"{record['skipped']} finished earlier")
     return facts
+
+
+def num_failed(record: Mapping[str, Any], clips: Sequence[Clip]) -> int:
+    """Failed clips of the last run and of other commands."""
+    return record["failed"] + sum(clip.status == "failed" for clip in _clips_of_others(record, clips))
+
+
+def _clips_of_others(record: Mapping[str, Any], clips: Sequence[Clip]) -> list[Clip]:
+    """The clips that the last run was not about; none where its record does not name its own."""
+    of_run = set(record.get("requests", ()))
+    return [clip for clip in clips if clip.name not in of_run] if of_run else []
+
+
+def _done_of(done: int, number: int) -> str:
+    return count(number, "clip") if done == number else f"{done} of {count(number, 'clip')}"
 
 
 def _model(record: Mapping[str, Any] | None, clips: Sequence[Clip]) -> list[str]:

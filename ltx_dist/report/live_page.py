@@ -44,6 +44,14 @@ def write_run(run: RunProgress, out: Output) -> None:
         out.mirror.upload_run()
 
 
+def write_clips(out: Output) -> None:
+    """Write the table of clips and the page again after sidecars have changed; `run.json` stays. Raises likewise."""
+    write_metadata(out.folder, out.held)
+    write_report(out.folder, out.held)
+    if out.mirror:
+        out.mirror.upload_run()
+
+
 def _write(run: RunProgress, out: Output) -> None:
     problem = write_metadata(out.folder, out.held)
     if problem is not None and problem not in run.warnings:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ltx_dist.report.clip_table import Row, clip_table
 from ltx_dist.report.finished_clips import finished_clips
-from ltx_dist.store.clip_names import clip_names
+from ltx_dist.store.clip_names import clip_names, with_ending
 from ltx_dist.store.files import INTERNAL, HeldFolder, write_atomically
 from ltx_dist.store.found import MAX_RUN_BYTES, ForeignFileError, read_found
 
-NAME = "metadata.jsonl"
+METADATA = "metadata.jsonl"
 
 
 def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
@@ -23,12 +23,12 @@ def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
     Rows of clips whose mp4 is there but whose sidecar was lost stay as they are. Returns why nothing was written
     where a file of that name is not ours, else None.
     """
-    path, scratch = folder / NAME, folder / INTERNAL / "tmp"
+    path, scratch = folder / METADATA, folder / INTERNAL / "tmp"
     earlier = _read_rows(path)
     if earlier is None:
         return f"{path}: not written by ltx-dist, so it is left as it is; rename it to get a table of the clips"
     rows = clip_table(finished_clips(folder)[0])
-    without_sidecar = {f"{name}.mp4" for name in clip_names(folder) if not (folder / f"{name}.json").exists()}
+    without_sidecar = {f"{name}.mp4" for name in clip_names(folder) if not with_ending(folder / name, ".json").exists()}
     rows += [row for row in earlier if row["file_name"] in without_sidecar]
     write_atomically(path, rows_as_json_lines(rows), scratch if scratch.is_dir() else None, held)
     return None

@@ -25,7 +25,7 @@ from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.report.advice import advice
 from ltx_dist.report.bars import Lane, lanes_of
 from ltx_dist.report.clips import read_clips
-from ltx_dist.report.headline import headline
+from ltx_dist.report.headline import headline, num_failed
 from ltx_dist.report.page_data import clips_data
 from ltx_dist.report.run_record import read_run_record, recorded_completions, recorded_recipe
 from ltx_dist.report.tally import precise_duration
@@ -83,6 +83,7 @@ def render_page(folder: Path) -> str:
         script=Markup(script),
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
+        num_failed=num_failed(record, clips) if record else 0,
         headline=headline(record, clips, run["timeline"]["seconds"] if run["timeline"] else 0.0),
         clips_json=_json(clips_data(clips, recipe)),
         timeline_json=_json(run["timeline"]),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 
 from ltx_dist.pipeline.recipe import Recipe
+from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.live_view import AskQueues, AskWorkers, LiveView
 from ltx_dist.report.plain_view import PlainView
 from ltx_dist.report.tally import Tally
@@ -40,6 +41,12 @@ def progress_of(
             yield plain
     finally:
         plain.close()
+
+
+def queues_of(requests: Iterable[RenderRequest], recipe: Recipe, queue_lengths: AskQueues) -> AskQueues:
+    """`queue_lengths` without the stages that none of these requests runs."""
+    run = {stage for request in requests for stage in recipe.of(request)}
+    return lambda: {stage: number for stage, number in queue_lengths().items() if stage in run}
 
 
 @contextmanager

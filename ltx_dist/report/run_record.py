@@ -65,14 +65,6 @@ class RunProgress:
         else:
             self.failed += 1
 
-    def is_recorded(self, folder: Path) -> bool:
-        """Whether `run.json` records these clips already, all of them done."""
-        try:
-            recorded = read_run_record(folder)
-        except ValueError:
-            return False
-        return recorded.get("submitted") == recorded.get("done") == self.submitted and recorded.get("exit_code") == 0
-
     @property
     def counts(self) -> Counts:
         done = self.skipped + self.done
@@ -146,6 +138,15 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     if not _is_run_record(record):
         raise ValueError(f"{path}: not a run record of ltx-dist; rerunning the batch writes it again")
     return record
+
+
+def records_work(folder: Path) -> bool:
+    """Whether `run.json` records a run that rendered something and has ended."""
+    try:
+        record = read_run_record(folder)
+    except ValueError:
+        return False
+    return bool(record["events"]) and record["exit_code"] is not None
 
 
 def _is_run_record(record: Any) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ class Batch:
     decoded_again: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    _placements: dict[Inventory, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,6 +64,10 @@ class Batch:
         return Mp4Settings(
             **output.model_dump(exclude={"also", *OF_THE_FOLDER}), also=tuple(sorted(dict.fromkeys(output.also)))
         )
+
+    @property
+    def wishes(self) -> Wishes:
+        return Wishes(**self.config.placement.model_dump())
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -84,27 +87,27 @@ class Batch:
     def placement(self, inventory: Inventory, todo: Todo | None = None) -> Placement:
         """The best placement. Raises ValueError if the devices cannot hold the requested layout.
 
-        That of the whole batch is kept: simulating ten thousand clips takes a second.
+        todo: the stages that each request still has to run; all of its stages if not given.
         """
-        if todo is not None:
-            return self.forecasts(inventory, todo)[0].placement
-        if inventory not in self._placements:
-            self._placements[inventory] = self.forecasts(inventory)[0].placement
-        return self._placements[inventory]
+        return self._whole_on(inventory) if todo is None else self.forecasts(inventory, todo)[0].placement
+
+    @cached_property
+    def _whole_on(self) -> Callable[[Inventory], Placement]:
+        """The placement of the whole batch, computed once per inventory: simulating 10,000 clips takes a second."""
+        return cache(lambda inventory: self.forecasts(inventory)[0].placement)
 
     def forecasts(self, inventory: Inventory, todo: Todo | None = None) -> list[Forecast]:
         """Forecasts of the requested layouts, best first. Raises ValueError likewise.
 
         todo: the stages that each request still has to run; all of its stages if not given.
         """
-        wishes = Wishes(**self.config.placement.model_dump())
         precision = self.precision(inventory)
         left = self.todo if todo is None else todo
-        found = forecasts(wishes, inventory, self.demand(precision), left, self.costs(precision))
+        found = forecasts(self.wishes, inventory, self.demand(precision), left, self.costs(precision))
         if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
             raise ValueError(
-                "model.text_encoder_quantization: int4 saves nothing on a CPU, where torchao stores 4 bits in "
-                "8; use int8"
+                "model.text_encoder_quantization: int4 saves nothing on a CPU, where torchao stores 4 bits in 8; "
+                "use int8"
             )
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo
-from ltx_dist.placement.placement import Wishes, with_changed, with_device
+from ltx_dist.placement.placement import with_changed, with_device
 from ltx_dist.run.placed_batch import PlacedBatch
 from ltx_dist.worker.spec import WorkerSpec
 
@@ -14,7 +14,7 @@ class Crew:
 
     def __init__(self, placed: PlacedBatch) -> None:
         self._placed = placed
-        self._wishes = Wishes(**placed.batch.config.placement.model_dump())
+        self._wishes = placed.batch.wishes
         self._demand = placed.batch.demand(placed.precision)
         self.placement = placed.placement
 

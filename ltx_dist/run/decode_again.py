@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from ltx_dist.inputs.kept_request import kept_request
 from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.keys import Making, stage_keys
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.report.finished_clips import finished_clips
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.run.batch import Batch
 from ltx_dist.store.artifact_folder import spool_folder
+from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.kept_config import read_settings
@@ -47,7 +49,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     spool = spool_folder(folder)
     requests = [kept_request(path, told, checkpoint) for path, told in saved_requests(spool).items()]
     spooled = {request.request_id: request for request in requests}
-    names = _names(folder) or tuple(spooled)
+    names = _names(folder, spooled)
     batch = Batch(config, checkpoint, family_of(checkpoint).preset_for(config.model.version, checkpoint), (), names)
     making = batch.making(checkpoint_digest(checkpoint), config.model.precision)
     found = ArtifactStore(spool, folder / INTERNAL / "tmp", 0)
@@ -71,18 +73,19 @@ def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[st
     notes: dict[str, dict[str, Any]] = {}
     for name in (request.request_id for request in requests):
         try:
-            notes[name] = of_row(read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES))
+            notes[name] = of_row(read_found_json(with_ending(folder / name, ".json"), MAX_SIDECAR_BYTES))
         except (FileNotFoundError, ValueError):
             notes[name] = {}
     return notes
 
 
 def _latents_key(making: Making, request: RenderRequest) -> str:
-    """The stage whose output is decoded: the last one that is kept until a clip is published."""
+    """The key of the latents that are decoded: of the last stage whose output is kept until a clip is published."""
     keys = stage_keys(making, request)
     return [key for stage, key in keys.items() if making.recipe[stage].keeps == "spool"][-1]
 
 
-def _names(folder: Path) -> tuple[str, ...]:
-    """The clips of the last run, in its order."""
-    return tuple(read_run_record(folder).get("requests", ()))
+def _names(folder: Path, spooled: Iterable[str]) -> tuple[str, ...]:
+    """The clips of all runs into the folder: first those of the last, in its order, then finished and spooled ones."""
+    finished = (clip.name for clip in finished_clips(folder)[0])
+    return tuple(dict.fromkeys([*read_run_record(folder).get("requests", ()), *finished, *spooled]))

@@ -16,7 +16,7 @@ from ltx_dist.planning.ordering import best_order
 from ltx_dist.planning.pace import planned_ends
 from ltx_dist.report.live_page import LivePage
 from ltx_dist.report.observers import Warnings, Watcher, Watchers
-from ltx_dist.report.progress import progress_of
+from ltx_dist.report.progress import progress_of, queues_of
 from ltx_dist.report.run_record import RunProgress
 from ltx_dist.run.cost_store import keep_corrections
 from ltx_dist.run.crew import Crew
@@ -80,7 +80,7 @@ def render_requests(
             run.skipped,
             session.console,
             executor.worker_states,
-            loop.queue_lengths,
+            queues_of(requests, placed.placement.recipe, loop.queue_lengths),
             ends,
         ) as progress:
             guard = CliffGuard.of(costs, lambda: crew.placement.workers)

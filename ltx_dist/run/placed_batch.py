@@ -104,10 +104,10 @@ class PlacedBatch:
         )
 
     def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
-        """The key that a published clip must have to be kept; `found` is the clip's own description.
+        """The key that a published clip must have to be kept. found: the key that it says it was made by, if any.
 
-        `auto` leaves the tiles to us, and which they are depends on the whole batch and the devices. So a clip that was
-        made in others, on another machine or before a larger clip was added, is as good.
+        With `auto`, tiles are chosen for the whole batch and the devices. A clip that was made in other tiles, on
+        another machine or before a larger clip was added, is as good, so then its own key is returned.
         """
         planned, batch = self.keys.render_key(request), self.batch
         if found is None or found == planned:

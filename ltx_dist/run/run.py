@@ -18,9 +18,9 @@ from ltx_dist.media.file_formats import ALSO
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import check_order, local_inventory
-from ltx_dist.report.live_page import write_run
+from ltx_dist.report.live_page import write_clips, write_run
 from ltx_dist.report.observers import Follower
-from ltx_dist.report.run_record import RunProgress
+from ltx_dist.report.run_record import RunProgress, records_work
 from ltx_dist.run.batch import Batch
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.placed_batch import PlacedBatch, place_batch
@@ -53,7 +53,8 @@ def render_batch(
     followers: Sequence[Follower] = (),
     uses_session: bool = False,
 ) -> RunProgress:
-    """Render the clips that the output does not have yet. Returns the record that `run.json` holds.
+    """Render the clips that the output does not have yet. Returns the record of the run, which `run.json` holds if
+    there was something to render.
 
     console: a quiet one to print nothing. uses_session: a Ray session that this process has joined is used, and left as
     it is. Raises ValueError for what can still be wrong with the input now: an address,
@@ -112,13 +113,22 @@ def _run(session: Session) -> RunProgress:
         for follower in session.followers:
             followed.enter_context(follower.batch(run, session.note))
         with closing(out.mirror) if out.mirror else nullcontext():
-            if not remaining and run.is_recorded(out.folder):
-                if out.mirror:
-                    out.mirror.finish()
-                run.exit_code = EXIT_DONE  # and keep the record of the run that made these clips
-            else:
+            if remaining or not records_work(out.folder):
                 _finish(session, remaining, publisher, resumption, run)
+            else:
+                _keep_record(session, publisher, run)
     return run
+
+
+def _keep_record(session: Session, publisher: Publisher, run: RunProgress) -> None:
+    """End a run that renders nothing. `run.json`, and with it the page's timeline, stay those of the run before."""
+    out = session.out
+    if out.mirror:
+        out.mirror.finish()
+    if publisher.has_written:
+        with output_errors():
+            write_clips(out)
+    run.exit_code = _exit_code(session, run)
 
 
 def _finish(
@@ -138,7 +148,7 @@ def _finish(
             render_requests(session, remaining, publisher, resumption, run)
         if session.out.mirror:
             session.out.mirror.finish()
-        run.exit_code = EXIT_SOME_FAILED if run.failed or session.placed.batch.left_out else EXIT_DONE
+        run.exit_code = _exit_code(session, run)
     except (KeyboardInterrupt, WorkersLostError):
         session.stop.end()
         run.exit_code = EXIT_STOPPED
@@ -154,6 +164,10 @@ def _finish(
     finally:
         with suppress(OSError, OutputError):  # an output that cannot be written was reported already
             write_run(run, session.out)
+
+
+def _exit_code(session: Session, run: RunProgress) -> int:
+    return EXIT_SOME_FAILED if run.failed or session.placed.batch.left_out else EXIT_DONE
 
 
 def _tell_stopped(run: RunProgress, out: Output) -> None:
@@ -174,22 +188,19 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
 
 
 def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
-    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request):
+    recorded = publisher.recorded(request)
+    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request, recorded):
         publisher.make_again(request)
         return False
-    recorded, planned = publisher.recorded(request), placed.keys.render_key(request)
+    planned = placed.keys.render_key(request)
     key = placed.key_to_keep(request, publisher.key_of(request, planned, recorded))
     if out.mirror is None:
-        there = publisher.is_published(request, key, recorded)
-        if there:
-            # Of a sidecar that was lost the notes were written along with it.
-            publisher.update_notes(request, recorded)
-        return there
-    if out.mirror.holds(request.request_id, key):
+        return publisher.is_published(request, key, recorded)
+    if out.mirror.holds(request.request_id, key, recorded):
         if publisher.update_notes(request):
             out.mirror.upload(request.request_id)
         return True
-    if staged := publisher.is_published(request, key):  # left by a run that ended before uploading it
+    if staged := publisher.is_published(request, key, recorded):  # left by a run that ended before uploading it
         out.mirror.upload(request.request_id)
     return staged
 

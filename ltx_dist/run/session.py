@@ -13,6 +13,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.observers import Follower
 from ltx_dist.run.placed_batch import PlacedBatch
 from ltx_dist.run.stop import Stop
+from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.disk_space import clip_bytes, latents_bytes, shortage, spool_peak
 from ltx_dist.store.key_versions import outdated, why_again
 from ltx_dist.store.output import Output
@@ -58,7 +59,7 @@ class Session:
             say(self.console, f"{num_there} already up to date" + ("" if remaining else "; nothing to do"))
         if num_outdated := outdated(self.out.folder, (request.request_id for request in remaining)):
             self.note(why_again(num_outdated))
-        there = sum((self.out.folder / f"{request.request_id}.mp4").exists() for request in remaining)
+        there = sum(with_ending(self.out.folder / request.request_id, ".mp4").exists() for request in remaining)
         if num_replaced := there - num_outdated:
             self.note(f"existing clips that have other settings or are damaged, to be replaced: {num_replaced}")
 
@@ -68,8 +69,8 @@ class Session:
         channels = batch.checkpoint.latent_channels
         ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
         # What goes to a URL is staged for moments; what is decoded again has its latents on disk already.
-        output = batch.config.output
-        mp4s = 0.0 if self.out.mirror else sum(clip_bytes(request, output.crf, output.also) for request in remaining)
+        output = batch.mp4_settings
+        mp4s = 0.0 if self.out.mirror else sum(clip_bytes(request, output) for request in remaining)
         latents = [] if batch.decoded_again else [latents_bytes(request, channels, *ratios) for request in remaining]
         placement = self.placed.placement
         at_a_time = placement.max_queued[placement.recipe.on_device[-1]] + len(placement.workers)

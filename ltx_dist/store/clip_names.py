@@ -1,4 +1,4 @@
-"""Lists the names of the clips in an output folder: `storm`, or `coast/storm` for one in a subfolder."""
+"""Names of the clips in an output folder, `storm` or, in a subfolder, `coast/storm`, and the paths of their files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from ltx_dist.store.files import INTERNAL
-from ltx_dist.store.publisher import RESERVED_NAMES
+
+RESERVED_NAMES = frozenset({"run", "trace", "index"})
+"""Names of our own files; clips cannot have them."""
 
 ENDINGS = (".mp4", ".json")
 """Extensions of a clip's files; a failed clip has only the second."""
@@ -28,6 +30,12 @@ def clip_names(folder: Path) -> list[str]:
         stems = {stem for stem, ending in map(os.path.splitext, files) if ending in ENDINGS} - RESERVED_NAMES
         names |= {stem if inside == "." else f"{inside}/{stem}" for stem in stems}
     return sorted(names, key=_natural)
+
+
+def with_ending(clip: Path, ending: str) -> Path:
+    """The path of a clip's file. clip: the folder and the clip's name, which may contain dots, so that
+    `Path.with_suffix` would cut it."""
+    return clip.parent / f"{clip.name}{ending}"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

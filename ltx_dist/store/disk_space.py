@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ltx_dist.media import file_formats
+from ltx_dist.media.file_formats import formats_of
 from ltx_dist.messages import size
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import AlsoFormat
-
-BITS_A_PIXEL = 1.0
-"""Bits per pixel at CRF 17: a clip of 704x480x121 is 5 MB. Noise takes several times that, flat clips a tenth."""
-
-CRF, CRF_STEP = 17, 6
-"""x264 halves the bits for every six that are added to the rate factor."""
+from ltx_dist.pipeline.storage import Mp4Settings
 
 FLOAT32 = 4
 
 
-def clip_bytes(request: RenderRequest, crf: int, also: Iterable[AlsoFormat] = ()) -> float:
+def clip_bytes(request: RenderRequest, output: Mp4Settings) -> float:
     """Estimated bytes of a clip's mp4 and of the files beside it."""
     pixels = request.height * request.width * request.num_frames
-    bits = BITS_A_PIXEL * 2.0 ** ((CRF - crf) / CRF_STEP) + sum(file_formats.BITS_A_PIXEL[name] for name in also)
-    return pixels * bits / 8
+    return pixels * sum(one.bits_per_pixel for one in formats_of(output)) / 8
 
 
 def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, temporal_ratio: int) -> int:

@@ -83,7 +83,7 @@ def read_found_json(path: Path, max_bytes: int) -> Any:
     return parse_json(read_found(path, max_bytes))
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes | str) -> Any:
     """Like json.loads, but always raises ValueError for invalid JSON."""
     try:
         return json.loads(content)

@@ -9,6 +9,7 @@ from typing import Any
 from ltx_dist.media.seal import claimed
 from ltx_dist.messages import count
 from ltx_dist.pipeline.keys import KEY_VERSION
+from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, ForeignFileError, open_found, read_found_json
 
 UNRECORDED = 2
@@ -30,15 +31,16 @@ def why_again(number: int) -> str:
 
 def _told(folder: Path, name: str) -> Mapping[str, Any]:
     """A clip's own record; empty if there is none, or if it is foreign or damaged."""
+    mp4 = with_ending(folder / name, ".mp4")
     try:
-        sidecar = read_found_json(folder / f"{name}.json", MAX_SIDECAR_BYTES)
+        sidecar = read_found_json(with_ending(folder / name, ".json"), MAX_SIDECAR_BYTES)
         if isinstance(sidecar, dict):
-            return sidecar if sidecar.get("status") == "done" and (folder / f"{name}.mp4").exists() else {}
+            return sidecar if sidecar.get("status") == "done" and mp4.exists() else {}
     except (FileNotFoundError, ValueError):
         pass
     try:
-        with open_found(folder / f"{name}.mp4") as mp4:
-            return claimed(mp4)
+        with open_found(mp4) as file:
+            return claimed(file)
     except (FileNotFoundError, ForeignFileError):
         return {}
 

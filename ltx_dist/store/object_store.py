@@ -15,12 +15,13 @@ from tenacity import Retrying
 
 from ltx_dist.media.file_formats import ALSO_ENDINGS
 from ltx_dist.pipeline.work import Completion, RenderResult
+from ltx_dist.store.clip_names import RESERVED_NAMES, with_ending
 from ltx_dist.store.files import clear_folder, flat, make_folder, remove_file, to_json, write_atomically, write_mark
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.other_files import recorded_also
 from ltx_dist.store.output_errors import OutputError
-from ltx_dist.store.publisher import RESERVED_NAMES
 from ltx_dist.store.remote_folder import RETRYING, Entry, RemoteFolder, etag_of, said, written_at
+from ltx_dist.store.sidecar import Sidecar
 
 UPLOADS = 4
 """Simultaneous uploads: one stream carries some 50 MB/s, and clips have a few MB."""
@@ -57,10 +58,9 @@ class Mirror:
             if name.endswith((".mp4", ".webp", *ALSO_ENDINGS)):
                 write_mark(self._uploaded / flat(name))
 
-    def holds(self, name: str, render_key: str) -> bool:
+    def holds(self, name: str, render_key: str, sidecar: Sidecar) -> bool:
         """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
         try:
-            sidecar = read_found_json(self._folder / f"{name}.json", MAX_SIDECAR_BYTES)
             mp4, known = self._listing[f"{name}.mp4"], self._listing[f"{name}.json"]
             if (sidecar["status"], sidecar["render_key"]) != ("done", render_key):
                 return False
@@ -78,7 +78,7 @@ class Mirror:
             if "mp4_bytes" in sidecar and written is not None and described is not None:
                 return written <= described
             return self._remote.sha256(f"{name}.mp4") == sidecar["mp4_sha256"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not ours: it is rendered again
+        except (KeyError, TypeError):  # not there, or not ours: it is rendered again
             return False
 
     def stage_ended(self, completion: Completion) -> None:
@@ -127,11 +127,12 @@ class Mirror:
         self._pool.shutdown(cancel_futures=True)
 
     def _send_clip(self, name: str) -> None:
-        mp4, sidecar, poster = (self._folder / f"{name}{ending}" for ending in (".mp4", ".json", ".webp"))
+        clip = self._folder / name
+        mp4, sidecar, poster = (with_ending(clip, ending) for ending in (".mp4", ".json", ".webp"))
         if poster.exists():
             self._send(f"{name}.webp")
             self._is_over_there(f"{name}.webp")
-        others = [ending for ending in ALSO_ENDINGS if (self._folder / f"{name}{ending}").exists()]
+        others = [ending for ending in ALSO_ENDINGS if with_ending(clip, ending).exists()]
         for ending in others:
             self._send(f"{name}{ending}")
         if mp4.exists():

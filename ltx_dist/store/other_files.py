@@ -6,14 +6,14 @@ They are published before the mp4, which says in its seal which they are. So a c
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ltx_dist.media.file_formats import ALSO_ENDINGS
-from ltx_dist.store.found import ForeignFileError, open_found, sha256_of, size_of
+from ltx_dist.store.clip_names import with_ending
+from ltx_dist.store.found import ForeignFileError, open_found, parse_json, sha256_of, size_of
 
 Recorded = Mapping[str, Mapping[str, Any]]
 """By ending, the `sha256` and `bytes` of a file."""
@@ -29,7 +29,10 @@ def recorded_also(sidecar: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def sealed_also(facts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Digest and size of each such file, from the seal of an mp4."""
-    return recorded_also({"also": json.loads(facts["also"])}) if "also" in facts else {}
+    try:
+        return recorded_also({"also": parse_json(facts["also"])})
+    except (KeyError, ValueError):  # has none, or its seal is not ours
+        return {}
 
 
 def are_there(also: Recorded, clip: Path) -> bool:
@@ -46,8 +49,10 @@ def problem_of(also: Recorded, clip: Path) -> str | None:
         path = with_ending(clip, ending)
         try:
             with open_found(path) as opened:
-                if size_of(opened) != file.get("bytes") or sha256_of(opened) != file.get("sha256"):
-                    return f"{path.name} is not the file that was published"
+                if size_of(opened) != file.get("bytes"):
+                    return f"{path.name} is not the file that was published (its size differs)"
+                if sha256_of(opened) != file.get("sha256"):  # a rerun, which looks at sizes, would keep it
+                    return f"{path.name} is not the file that was published; remove it, and a rerun makes it again"
         except FileNotFoundError:
             return f"{path.name} is missing"
         except ForeignFileError as error:
@@ -55,8 +60,3 @@ def problem_of(also: Recorded, clip: Path) -> str | None:
         except OSError as error:
             return f"{path.name} cannot be read: {error.strerror}"
     return None
-
-
-def with_ending(clip: Path, ending: str) -> Path:
-    """The path of a clip's file. Names may contain dots, so `Path.with_suffix` would cut them."""
-    return clip.parent / f"{clip.name}{ending}"

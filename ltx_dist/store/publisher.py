@@ -19,6 +19,7 @@ from ltx_dist.media.seal import claimed, read_seal
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.store.clip_names import RESERVED_NAMES, with_ending
 from ltx_dist.store.files import (
     INTERNAL,
     HeldFolder,
@@ -30,11 +31,8 @@ from ltx_dist.store.files import (
     write_once,
 )
 from ltx_dist.store.found import ForeignFileError, open_found, sha256_of, size_of
-from ltx_dist.store.other_files import are_there, recorded_also, sealed_also, with_ending
+from ltx_dist.store.other_files import are_there, recorded_also, sealed_also
 from ltx_dist.store.sidecar import OF_ROW, Sidecar, as_read, of_row, read_sidecar, sidecar_of, sidecar_of_seal
-
-RESERVED_NAMES = frozenset({"run", "trace", "index"})
-"""Names of our own files; clips cannot have them."""
 
 
 class Publisher:
@@ -43,6 +41,7 @@ class Publisher:
     checkpoint: what the sidecars say of it, as JSON: its name and digests. notes: what else they say of single clips.
     posters: whether clips get one.
     held: `folder` as this run has locked it; nothing is published into another that took its place.
+    has_written: whether this run has written a sidecar.
     Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
     """
 
@@ -58,6 +57,7 @@ class Publisher:
         self._checkpoint, self._notes = dict(checkpoint), notes or {}
         self._scratch = folder / INTERNAL / "tmp"
         self._again: set[str] = set()
+        self.has_written = False
         make_folder(self._scratch, held)
         clear_folder(self._scratch, held)
 
@@ -136,7 +136,7 @@ class Publisher:
         self._again.add(request.request_id)
 
     def recorded(self, request: RenderRequest) -> Sidecar:
-        """What the sidecar that is there says, for the methods below: each of them reads it where it is not given."""
+        """The clip's sidecar, for the methods below, which read it themselves if it is not given."""
         return read_sidecar(self._json(request))
 
     def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar | None = None) -> str | None:
@@ -154,12 +154,13 @@ class Publisher:
         except (FileNotFoundError, ForeignFileError):
             return None
 
-    def has_other_pixels(self, request: RenderRequest) -> bool:
+    def has_other_pixels(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
         """Whether, by its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
 
         Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
         """
-        stages = read_sidecar(self._json(request)).get("stages")
+        recorded = self.recorded(request) if recorded is None else recorded
+        stages = recorded.get("stages")
         reports = stages.values() if isinstance(stages, dict) else ()
         found = [report for report in reports if isinstance(report, dict)]
         return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
@@ -167,12 +168,14 @@ class Publisher:
     def is_published(self, request: RenderRequest, render_key: str, recorded: Sidecar | None = None) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
 
-        Without such a sidecar the mp4's seal decides; if it is intact, the sidecar is written again.
+        If so, its sidecar says what is known of its row now. Without a sidecar of this key the mp4's seal decides; if
+        it is intact, the sidecar is written again.
         """
         if request.request_id in self._again:
             return False
         recorded = self.recorded(request) if recorded is None else recorded
         if _is_recorded(self._path(request), recorded, render_key):
+            self._note(request, recorded)
             return True
         facts = self._seal(request, render_key)
         if facts is None or not are_there(sealed_also(facts), self._path(request)):
@@ -180,14 +183,17 @@ class Publisher:
         self._record(request, sidecar_of_seal(request, facts, self._checkpoint))
         return True
 
-    def update_notes(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
+    def update_notes(self, request: RenderRequest) -> bool:
         """Write into the sidecar of a kept clip what is known of its row now; False if it says so already."""
-        recorded = self.recorded(request) if recorded is None else recorded
+        return self._note(request, self.recorded(request))
+
+    def _note(self, request: RenderRequest, recorded: Sidecar) -> bool:
+        """The same for a sidecar that was read; it must still be what the file holds."""
         noted = self._notes.get(request.request_id, {})
         if not recorded or of_row(recorded) == as_read(of_row(noted)):
             return False
         others = {key: value for key, value in recorded.items() if key not in OF_ROW}
-        write_atomically(self._json(request), to_json(others | of_row(noted)), self._scratch, self._held)
+        self._write_sidecar(request, others | of_row(noted))
         return True
 
     def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
@@ -202,7 +208,7 @@ class Publisher:
             return None
 
     def _path(self, request: RenderRequest, ending: str = "") -> Path:
-        return self._folder / f"{request.request_id}{ending}"
+        return with_ending(self._folder / request.request_id, ending)
 
     def _mp4(self, request: RenderRequest) -> Path:
         return self._path(request, ".mp4")
@@ -214,8 +220,11 @@ class Publisher:
         return self._path(request, ".webp")
 
     def _record(self, request: RenderRequest, content: dict[str, Any]) -> None:
-        noted = {**content, **self._notes.get(request.request_id, {})}
-        write_atomically(self._json(request), to_json(noted), self._scratch, self._held)
+        self._write_sidecar(request, {**content, **self._notes.get(request.request_id, {})})
+
+    def _write_sidecar(self, request: RenderRequest, content: Mapping[str, Any]) -> None:
+        write_atomically(self._json(request), to_json(content), self._scratch, self._held)
+        self.has_written = True
 
 
 def _is_recorded(clip: Path, recorded: Sidecar, render_key: str) -> bool:

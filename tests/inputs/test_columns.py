@@ -77,7 +77,15 @@ def test_names_that_are_mistakes_stay_errors(name: str) -> None:
 def test_a_column_that_is_not_there_is_an_error_of_each_format() -> None:
     reading = PromptsConfig(columns={"txt": "prompt"})
     assert errors("p.csv", "prompt\na\n", reading) == ["p.csv:1: prompts.columns: no column 'txt'; there are prompt"]
-    assert errors("p.txt", "a\n", reading) == ["p.txt:1: prompts.columns: no column 'txt'; there are none"]
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.json"])
+def test_plain_prompts_have_no_columns(name: str) -> None:
+    text = {"p.txt": "a\nb\n", "p.json": '["a", "b"]'}[name]
+    plain = "these prompts are plain texts, without columns or keys; leave it out, or give a .csv or .jsonl file"
+    renamed, kept = PromptsConfig(columns={"txt": "prompt"}), PromptsConfig(keep_columns=["id"])
+    assert errors(name, text, renamed) == [f"{name}:1: --column (prompts.columns): {plain}"]
+    assert errors(name, text, kept) == [f"{name}:1: --keep-columns (prompts.keep_columns): {plain}"]
 
 
 def test_unknown_names_are_told_how_to_be_kept() -> None:

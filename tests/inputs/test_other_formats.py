@@ -6,6 +6,7 @@ import io
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_prompts import CHECKPOINT, DEFAULTS, PRESET, errors, read, row_error
@@ -244,6 +245,19 @@ def test_a_whole_number_written_as_a_float_is_not_guessed_but_named(seed: str, w
     (message,) = errors("p.csv", f"prompt,seed\na,{seed}\nb,\n")
     remedy = f"write {whole}" if whole else "it must be at least 0 and at most 9223372036854775807"
     assert message == f"p.csv:2: seed: '{seed}' is not a whole number; {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"seed": "5"}, "seed: '5' is not a whole number; write 5 without quotes"),
+        ({"frame_rate": "25"}, "frame_rate: '25' is not a number; write 25 without quotes"),
+        ({"guidance_scale": "-3.5"}, "guidance_scale: '-3.5' is not a number; write -3.5 without quotes"),
+        ({"conditions": [{"image": "a.png", "frame_index": "8"}]}, "frame_index: '8' is not a whole number; write 8 w"),
+    ],
+)
+def test_a_number_in_quotes_is_told_to_be_written_without(row: dict[str, Any], message: str) -> None:
+    assert message in row_error(**row)
 
 
 def test_a_whole_number_as_a_json_float_is_named_too() -> None:

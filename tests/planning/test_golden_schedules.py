@@ -30,14 +30,14 @@ H100, RTX_4090, RTX_3060 = "NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "
 MIXED = [(H100, 80), (RTX_4090, 24), (RTX_4090, 24), (RTX_3060, 8)]
 
 GOLDEN: dict[tuple[str, str], tuple[str, str]] = {
-    ("one card in turns", "40-step"): ("as submitted", "a7eb71590de38123"),
-    ("one card in turns", "distilled"): ("as submitted", "a7eb71590de38123"),
-    ("one card in turns", "mixed"): ("as submitted", "a7eb71590de38123"),
-    ("three pinned", "40-step"): ("as submitted", "da6dca5654b0581e"),
-    ("three pinned", "distilled"): ("as submitted", "15211e1ca625f40a"),
-    ("three pinned", "mixed"): ("as submitted", "da6dca5654b0581e"),
+    ("one card in turns", "40-step"): ("as given", "a7eb71590de38123"),
+    ("one card in turns", "distilled"): ("as given", "a7eb71590de38123"),
+    ("one card in turns", "mixed"): ("as given", "a7eb71590de38123"),
+    ("three pinned", "40-step"): ("as given", "da6dca5654b0581e"),
+    ("three pinned", "distilled"): ("as given", "15211e1ca625f40a"),
+    ("three pinned", "mixed"): ("as given", "da6dca5654b0581e"),
     ("eight pinned", "40-step"): ("short ones last", "c4585b44ad7e3141"),
-    ("eight pinned", "distilled"): ("as submitted", "0e5690d240b2da63"),
+    ("eight pinned", "distilled"): ("as given", "0e5690d240b2da63"),
     ("eight pinned", "mixed"): ("long and short alternating", "5a63b0df254e9531"),
     ("four replicated", "40-step"): ("short ones last", "afcf162ed95de52a"),
     ("four replicated", "distilled"): ("longest first", "da11ead5b69958e8"),

@@ -14,7 +14,7 @@ from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.planning.order_search import better_orders
-from ltx_dist.planning.ordering import AS_SUBMITTED, WORTH_IT, best_order
+from ltx_dist.planning.ordering import AS_GIVEN, WORTH_IT, best_order
 from ltx_dist.planning.planner import advice, forecast, forecasts
 from ltx_dist.planning.simulator import predict, simulate
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -79,7 +79,7 @@ def test_equal_requests_keep_the_order_of_submission():
     predicted = costs([FULL] * 20)
     placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 4, 16), DEMAND)
     ordered = best_order(placement, todo(predicted.work_of), predicted)
-    assert (ordered.name, list(ordered.request_ids)) == (AS_SUBMITTED, list(predicted.work_of))
+    assert (ordered.name, list(ordered.request_ids)) == (AS_GIVEN, list(predicted.work_of))
 
 
 def test_every_order_is_of_the_same_requests_and_stable_for_equal_ones():

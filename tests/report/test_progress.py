@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from ltx_dist.models.ltx_video import recipes
+from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, RenderResult, StageReport, WorkerState
 from ltx_dist.report.live_view import LiveView
 from ltx_dist.report.plain_view import PlainView
-from ltx_dist.report.progress import progress_of
+from ltx_dist.report.progress import progress_of, queues_of
 from ltx_dist.report.tally import Tally
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -202,3 +205,12 @@ def test_a_terminal_that_changes_its_width_is_drawn_anew() -> None:
     lines = without_styles(anew).splitlines()
     assert any("[1/2] 003-a-red-circle" in line for line in lines), "clips that ended are told again"
     assert all(cell_len(line) <= 40 for line in lines)
+
+
+def test_only_queues_that_a_clip_of_the_batch_passes_are_shown():
+    text = result("a").request
+    image = replace(text, conditions=(Condition("a.jpg", "12" * 32),))
+    asked = dict.fromkeys(recipes.RECIPE.on_device, 1)
+    assert set(queues_of([text], recipes.RECIPE, lambda: asked)()) == {E, D, V} < set(asked)
+    shown = queues_of([text, image], recipes.RECIPE, lambda: asked)()
+    assert shown == {stage: 1 for stage in asked if stage in recipes.RECIPE.of(image)} and len(shown) == 4

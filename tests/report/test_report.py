@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import RECIPE, STAGES, D, E, V
+from small_batch import run
 
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.pipeline.conditions import Condition
@@ -300,3 +301,8 @@ def test_where_the_time_went(tmp_path: Path) -> None:
     for name, share in shares.items():
         assert (f"{LOSSES[name][0]} {share:.0%}</li>" in page) == (share >= 0.01)
     assert f"(by {record['lower_bound_by'].replace('_', ' ')})</dt>" in page
+
+
+def test_the_timeline_says_which_stages_overlapped(tmp_path: Path) -> None:
+    shown = run("timeline", make_folder(tmp_path, ["a", "b"])).output
+    assert "\n1 of 4 runs of encode_text and decode overlapped with denoise on another worker\n" in shown

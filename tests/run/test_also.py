@@ -67,7 +67,9 @@ def test_one_that_is_lost_or_damaged_is_found_and_made_again(out: Path, checkpoi
     whole = file.read_bytes()
     file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     verified = run("verify", out)
-    assert verified.exit_code == 3 and f"002-two{ending} is not the file that was published" in verified.output
+    assert verified.exit_code == 3
+    assert f"002-two{ending} is not the file that was published; remove it" in verified.output
+    assert "rerunning" not in verified.output and again(out, checkpoint) == set(), "a rerun looks at its size alone"
     file.unlink()
     verified = run("verify", out)
     assert f"002-two{ending} is missing" in verified.output and "render 1 clip again: 002-two" in verified.output
@@ -81,6 +83,21 @@ def test_a_lost_sidecar_is_written_again_with_them(out: Path, checkpoint: Path):
     sidecar.unlink()
     assert again(out, checkpoint) == set()
     assert json.loads(sidecar.read_text())["also"] == also
+
+
+@pytest.mark.parametrize("sidecar", ["lost", "older"])
+def test_without_its_sidecar_a_clip_that_lacks_one_is_made_again(out: Path, checkpoint: Path, sidecar: str):
+    path, file = out / "002-two.json", out / "002-two.mov"
+    whole = file.read_bytes()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mp4_sha256": "ab" * 32}))
+    if sidecar == "lost":
+        path.unlink()
+    assert "the command that asked for it would rebuild 1 sidecar from its mp4" in run("verify", out).output
+    file.unlink()
+    verified = run("verify", out)
+    assert "but 002-two.mov is missing" in verified.output and "render 1 clip again: 002-two" in verified.output
+    assert again(out, checkpoint) == {"decode", "encode_video"}
+    assert file.read_bytes() == whole and run("verify", out).exit_code == 0
 
 
 def test_page_python_and_exports_have_them(out: Path, tmp_path: Path):

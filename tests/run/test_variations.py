@@ -74,6 +74,22 @@ def test_a_changed_file_renders_what_is_new_and_updates_the_other_sidecars(
     assert json.loads(json.dumps(asdict(request))) == before["request"]
 
 
+def test_a_sidecar_older_than_its_mp4_is_written_again_though_the_row_changed(in_tmp_path: None) -> None:
+    sidecar = Path("out/circle-red-seed3.json")
+    render(ROW)
+    older = sidecar.read_bytes()
+    assert render(ROW, "--set", "output.crf=30").exit_code == 0
+    newer = json.loads(sidecar.read_bytes())
+    assert newer["render_key"] != json.loads(older)["render_key"]
+    sidecar.write_bytes(older)  # as if the run had died between the two files
+
+    kept = render(ROW | {"meta": {"id": 8}}, "--set", "output.crf=30")
+    assert kept.exit_code == 0 and "nothing to do" in kept.output, kept.output
+    after = json.loads(sidecar.read_bytes())
+    assert [after[key] for key in ("render_key", "mp4_sha256")] == [newer[key] for key in ("render_key", "mp4_sha256")]
+    assert after["meta"] == {"id": 8, "tag": "x"}
+
+
 def _read_from_stdin(text: str, monkeypatch: pytest.MonkeyPatch) -> list[RenderRequest]:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     return list(open_batch("-", load_config(None)).requests)

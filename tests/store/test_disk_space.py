@@ -11,13 +11,16 @@ from fakes import make_request
 from typer.testing import CliRunner
 
 from ltx_dist.cli import app
+from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.store.disk_space import clip_bytes, latents_bytes, shortage, spool_peak
 
 CLIP = replace(make_request("a"), width=704, height=480, num_frames=121)
 
 
 def test_what_a_clip_takes():
-    assert clip_bytes(CLIP, 17) == pytest.approx(5.1e6, rel=0.01) and clip_bytes(CLIP, 23) == clip_bytes(CLIP, 17) / 2
+    mp4 = clip_bytes(CLIP, Mp4Settings(crf=17))
+    assert mp4 == pytest.approx(5.1e6, rel=0.01) and clip_bytes(CLIP, Mp4Settings(crf=23)) == mp4 / 2
+    assert clip_bytes(CLIP, Mp4Settings(crf=17, also=("av1", "prores"))) == pytest.approx(5.4 * mp4)
     assert latents_bytes(CLIP, 128, 32, 8) == 4 * 128 * 16 * 15 * 22
 
 

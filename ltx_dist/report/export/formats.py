@@ -11,17 +11,17 @@ from ltx_dist.media.file_formats import LOSSLESS
 from ltx_dist.report.finished_clips import FinishedClip
 
 Writer = Callable[[Sequence[FinishedClip], Path], str | None]
-"""Writes the clips to a path that is not there yet, with the format's ending; makes the folder itself.
-Returns what else to say of it.
+"""Writes the clips to a path that does not exist yet: a file with one of the format's endings, or a folder.
 
-May raise OSError, and ValueError for clips that the format cannot hold, or a package that is not installed.
+Returns a note for the user, or None. Raises OSError, and ValueError if the format cannot hold a clip or if a package is
+not installed.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """module: its writer is `write` in there. endings: of the file that it writes; none for a folder. opens: endings of
-    the files that it reads beside the sidecars, which are fetched from a bucket."""
+    """module: has the writer, `write`. endings: of the file that it writes; empty for a folder. opens: endings of the
+    clips' files that it reads besides the sidecars; from a bucket, they are fetched first."""
 
     module: str
     endings: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """`frames`: a folder per clip with each frame as a PNG, `00000.png` and so on.
 
-Of a clip with a lossless file beside its mp4 they are the frames that the VAE made, else the mp4 as it decodes to RGB.
+They are read from a lossless file beside the mp4 if there is one, and are then the very frames that the VAE made;
+otherwise the mp4 is decoded to RGB.
 """
 
 from __future__ import annotations

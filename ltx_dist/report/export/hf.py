@@ -8,7 +8,7 @@ from pathlib import Path
 from ltx_dist.report.clip_table import clip_table
 from ltx_dist.report.export.destination import link_or_copy
 from ltx_dist.report.finished_clips import FinishedClip
-from ltx_dist.report.metadata_file import NAME, rows_as_json_lines
+from ltx_dist.report.metadata_file import METADATA, rows_as_json_lines
 
 CLIPS = "videos"
 """A separate folder, because names such as `test/storm` would be taken for a split."""
@@ -51,9 +51,9 @@ def write(clips: Sequence[FinishedClip], place: Path) -> None:
     for clip, row in zip(clips, rows, strict=True):
         row["file_name"] = f"{CLIPS}/{clip.name}.mp4"
         link_or_copy(clip.mp4, place / row["file_name"])
-    (place / NAME).write_bytes(rows_as_json_lines(rows))
+    (place / METADATA).write_bytes(rows_as_json_lines(rows))
     models = ", ".join(sorted({str(row.get("checkpoint")) for row in rows}))
     size = next((name for below, name in SIZES if len(rows) < below), "100K<n<1M")
     title = place.name
-    card = CARD.format(size=size, table=NAME, clips=CLIPS, title=title, number=len(rows), models=models)
+    card = CARD.format(size=size, table=METADATA, clips=CLIPS, title=title, number=len(rows), models=models)
     (place / "README.md").write_text(card, "utf-8")

@@ -1,5 +1,6 @@
 // The cards: only those near the window exist. All have one height, so that a place in the list is a place on the page.
 const CARD_GAP = 16, OVERSCAN = 400, SETTLED_MS = 80;
+const NAME_END = 12; // characters of a name that are never cut off: the clips of a sweep differ at its end
 const cards = byId("cards");
 const alive = new Map(); // name of the clip -> its card
 const layout = { columns: 1, width: 0, screen: 0, row: 1 };
@@ -76,7 +77,8 @@ function makeCard(clip) {
   const card = byId("card").content.firstElementChild.cloneNode(true);
   const [screen, name, prompt, own, open] = card.children;
   card.dataset.name = clip.name;
-  name.textContent = name.title = clean(clip.name);
+  name.title = clean(clip.name);
+  name.append(...[name.title.slice(0, -NAME_END), name.title.slice(-NAME_END)].map((textContent) => element("span", { textContent })));
   if (!("prompt" in data.row)) prompt.textContent = promptOf(clip);
   own.append(...ownChips(clip));
   if (clip.error) screen.append(reason(clip));
