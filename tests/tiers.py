@@ -89,7 +89,7 @@ TIER_OF: dict[str, Tier] = {
     "run/test_plan_work.py": "fast",
     "cluster": "system",
     "cluster/test_lost_cluster.py": "chaos",
-    "cluster/test_submission.py": "model",
+    "cluster/test_submission.py": "fast",
     "doctor": "system",
     "test_architecture.py": "fast",
     "test_architecture.py::test_scripts_import_what_there_is": "model",
