@@ -219,8 +219,14 @@ def test_code_that_comes_after_the_check_is_not_run_either(
         ("scheduler/scheduler_config.json", {"_class_name": "Other"}, "only FlowMatchEulerDiscreteScheduler is loaded"),
         ("model_index.json", {"tokenizer": ["transformers", "BertTokenizer"]}, "'BertTokenizer' is not one of"),
         ("model_index.json", {"tokenizer": ["evil", "os.system"]}, "'os.system' is not one of"),
-        ("model_index.json", {"vae": ["evil", "AutoencoderKLLTXVideo"]}, "is loaded"),
-        ("model_index.json", {"text_encoder": ["transformers", "AutoModel"]}, "is loaded"),
+        (
+            "model_index.json", {"vae": ["evil", "AutoencoderKLLTXVideo"]},
+            "only ['diffusers', 'AutoencoderKLLTXVideo'] is loaded",
+        ),
+        (
+            "model_index.json", {"text_encoder": ["transformers", "AutoModel"]},
+            "only ['transformers', 'T5EncoderModel'] is loaded",
+        ),
         ("model_index.json", {"_class_name": ["pipeline", "LTXPipeline"]}, "is not LTXPipeline"),
         ("tokenizer/tokenizer_config.json", {"extra_ids": "100"}, "extra_ids: '100' is not a whole number"),
     ],
