@@ -87,7 +87,9 @@ def main() -> None:
         folder = Path(temporary)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(OURS)}
         # In a process of its own: the threads that torch starts would not survive a fork.
-        subprocess.run([sys.executable, TOOL, "2.5", folder / "ltx25"], check=True, env=environment, stdout=-3)
+        subprocess.run(
+            [sys.executable, TOOL, "2.5", folder / "ltx25"], check=True, env=environment, stdout=subprocess.DEVNULL
+        )
         prompts = folder / "prompts.jsonl"
         prompts.write_text(json.dumps({"prompt": "a robot", "name": "clip"}) + "\n")
         records = [render(folder / "ltx25", prompts, folder / f"run{index}") for index in range(arguments.runs)]
