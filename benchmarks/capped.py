@@ -48,7 +48,7 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Rendered:
-    """What became of a batch. held: bytes of the board at most. fallbacks: of each stage, those of its clips in the
+    """Outcome of a batch. held: bytes of the board at most. fallbacks: of each stage, those of its clips in the
     order in which they ended. reads: of each component, before and after the first shortage."""
 
     worker: Worker
@@ -67,7 +67,7 @@ class Rendered:
 
 
 def requests_of(number: int, shape: tuple[int, int, int]) -> tuple[RenderRequest, ...]:
-    # With timesteps of their own: diffusers' default schedule is made of tensors, whose numbers it reads.
+    # The clips have timesteps of their own: diffusers' default schedule is made of tensors, whose numbers it reads.
     return tuple(
         RenderRequest(
             f"clip{index}", f"prompt {index}", "", *shape, 25.0, STEPS, 3.0, 0.0, index, 0.05, 0.025, 256,

@@ -135,7 +135,7 @@ def a_dangling_link(path: Path, outside: Path) -> None:
 
 
 def alone(make: Callable[[Path], None]) -> Callable[[Path, Path], None]:
-    """As a kind: it leads to nothing outside."""
+    """A kind of entry that `make` makes and that leads to nothing outside of the folder."""
 
     @wraps(make)
     def kind(path: Path, outside: Path) -> None:
@@ -227,7 +227,7 @@ def spoil(out: Path, outside: Path, rng: random.Random) -> tuple[str, str]:
 
 
 def crafted(record: bytes, rng: random.Random) -> bytes:
-    """With one part replaced by something odd; or cut, nested without end, or no text at all."""
+    """The record with one part replaced by something odd; or cut, nested without end, or no text at all."""
     how = rng.randrange(8)
     if how == 0:
         return record[: rng.randrange(len(record) + 1)]
@@ -252,7 +252,7 @@ def crafted(record: bytes, rng: random.Random) -> bytes:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """What lies there, all of it."""
+    """All entries of the folder, with their contents."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))

@@ -46,7 +46,7 @@ H100 = DeviceInfo("NVIDIA H100 80GB HBM3", 80 * GB)
 L40S, RTX_4090 = DeviceInfo("NVIDIA L40S", 48 * GB), DeviceInfo("NVIDIA GeForce RTX 4090", 24 * GB)
 AS_KNOWN = {"encode_text": 1.0, "denoise": 1.0, "refine": 1.0, "decode": 1.0}
 SLOWER = AS_KNOWN | {"denoise": 1.4, "refine": 1.4, "decode": 0.7}
-"""Against the table: what the cost model has to learn."""
+"""Factors on the table of seconds, which the cost model has to learn."""
 
 SIZES = {"distilled": [(1216, 704), (1536, 1024), (1920, 1088)], "guided": [(768, 512), (1216, 704), (1536, 1024)]}
 """Width and height, by flow. 121 frames."""
@@ -60,7 +60,7 @@ GUIDED = {
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one batch. decode: its share of all work."""
+    """Figures of one batch. decode: its share of all work."""
 
     layout: str
     seconds: float

@@ -41,7 +41,7 @@ def render(model: Path, prompts: Path, out: Path) -> dict[str, Any]:
 
 
 def by_ffprobe(ffprobe: str, mp4: Path) -> list[dict[str, str]]:
-    """What it says of each stream; all packets are decoded, and any complaint ends this."""
+    """FFmpeg's figures of each stream; decodes all packets, and raises if FFmpeg complains."""
     command = [ffprobe, "-v", "error", "-count_frames", "-show_entries", ENTRIES, "-of", "json", str(mp4)]
     told = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not told.stderr, told.stderr

@@ -17,7 +17,7 @@ from .probe import Probe, main
 
 
 def import_libraries() -> None:
-    """What probes import, and nothing computed: threads of torch would not survive the fork."""
+    """Imports what probes import and computes nothing: threads of torch would not survive the fork."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     import diffusers
     import transformers

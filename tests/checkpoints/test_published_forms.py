@@ -210,7 +210,7 @@ def test_the_names_of_official_files_are_those_of_diffusers_classes() -> None:
 
 @pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5", "0.9.7-13b-dev"])
 def test_each_tensor_that_a_file_lacks_is_missed_by_its_header(made, version: str) -> None:
-    """And of a whole file none: what is required is what the real classes store."""
+    """A whole file lacks none: the required tensors are those that the real classes store."""
     tensors = read_header(made(version, "single_file").path).tensors
     transformer = {name.removeprefix(TRANSFORMER_PREFIX) for name in tensors if name.startswith(TRANSFORMER_PREFIX)}
     vae = {name for name in tensors if name.startswith("vae.")}

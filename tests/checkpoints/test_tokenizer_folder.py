@@ -176,7 +176,7 @@ def test_the_code_of_a_tokenizer_runs_where_it_is_trusted(
 
 @pytest.mark.fault(9)
 def test_code_of_a_checkpoint_is_refused_by_plan_and_never_run(with_code: Path, tmp_path: Path) -> None:
-    """With `y` on standard input, which transformers asks for."""
+    """Standard input holds the `y` that transformers asks for."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red ball\n")
     for command in (["plan"], ["render", "-o", str(tmp_path / "out"), "--executor", "local"]):

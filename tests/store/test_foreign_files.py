@@ -1,4 +1,4 @@
-"""What lies in an output folder and is no file of ours: every command ends, with the right answer, and reads none."""
+"""Files in an output folder that are not ours: every command ends with the right answer and reads none of them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def version(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def checkpoint(version: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Of full size, from headers alone."""
+    """A checkpoint of full size that consists of headers alone."""
     folder = tmp_path_factory.mktemp("full") / version
     return open_checkpoint(str(tiny.make_checkpoint(version, folder, tiny=False, holes=True)))
 
@@ -62,7 +62,7 @@ def configs(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def elements(module: torch.nn.Module) -> int:
-    """Of everything that is stored; tied tensors once."""
+    """The number of elements that are stored; tied tensors count once."""
     return sum({id(tensor): tensor.numel() for tensor in module.state_dict(keep_vars=True).values()}.values())
 
 

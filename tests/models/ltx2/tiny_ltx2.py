@@ -64,7 +64,7 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 
 def make_request(request_id: str = "robot", **changes: object) -> RenderRequest:
-    """With all guidance on, in three steps."""
+    """A request with all guidance on, in three steps."""
     request = RenderRequest(
         request_id=request_id, prompt="a robot", negative_prompt="bad", height=64, width=96, num_frames=17,
         frame_rate=24.0, num_inference_steps=3, guidance_scale=3.0, guidance_rescale=0.7, seed=5, decode_timestep=0.0,
@@ -74,13 +74,13 @@ def make_request(request_id: str = "robot", **changes: object) -> RenderRequest:
 
 
 def unguided(request: RenderRequest) -> RenderRequest:
-    """As distilled weights are rendered: a schedule of its own, and no guidance."""
+    """The request as distilled weights are rendered: with sigmas of its own and no guidance."""
     sound = replace(UNGUIDED, sigmas=DISTILLED_SIGMAS)
     return replace(request, guidance_scale=1.0, guidance_rescale=0.0, sound=sound)
 
 
 def two_passes(request: RenderRequest, **changes: object) -> RenderRequest:
-    """Twice as large as `request`, which its first pass is."""
+    """A request in two passes, of which `request` is the first; the second is twice as large."""
     second = SoundSecondPass(request.height, request.width, SECOND_SIGMAS)
     return replace(request, height=2 * request.height, width=2 * request.width, second_pass=replace(second, **changes))
 
