@@ -28,6 +28,7 @@ import transformers
 from caching_allocator import Allocations, Block, CachingAllocator, convolution_workspace
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
+from diffusers.models.modeling_utils import no_init_weights
 from fake_cuda import CudaOps, cast_around_layers, first_step
 from fake_streams import fake_streams
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -195,15 +196,16 @@ class CappedCard:
         config: Any = component_config(checkpoint, name)
         usual = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
+        module: Any
         try:
-            module: Any
-            if name == "text_encoder":
-                module = transformers.T5EncoderModel(transformers.T5Config(**config))
-            elif name == "transformer":
-                module = diffusers.LTXVideoTransformer3DModel.from_config(config)
-            else:
-                module = diffusers.AutoencoderKLLTXVideo.from_config(config)
-                module.encoder = None
+            with no_init_weights():  # there are no numbers to draw
+                if name == "text_encoder":
+                    module = transformers.T5EncoderModel(transformers.T5Config(**config))
+                elif name == "transformer":
+                    module = diffusers.LTXVideoTransformer3DModel.from_config(config)
+                else:
+                    module = diffusers.AutoencoderKLLTXVideo.from_config(config)
+                    module.encoder = None
         finally:
             torch.set_default_dtype(usual)
         for child in module.modules():
