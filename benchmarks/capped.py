@@ -38,17 +38,17 @@ from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.run.batch import Batch
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 HOST_BYTES = 64 * 10**9
 SHAPE = (480, 704, 121)
 STEPS = 2
-"""Of denoising; each takes the same memory."""
+"""Denoising steps; each takes the same memory."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What became of a batch. held: bytes of the board at most. fallbacks: of each stage, those of its clips in the
+    """Outcome of a batch. held: bytes of the board at most. fallbacks: of each stage, those of its clips in the
     order in which they ended. reads: of each component, before and after the first shortage."""
 
     worker: Worker
@@ -67,7 +67,7 @@ class Rendered:
 
 
 def requests_of(number: int, shape: tuple[int, int, int]) -> tuple[RenderRequest, ...]:
-    # With timesteps of their own: diffusers' default schedule is made of tensors, whose numbers it reads.
+    # The clips have timesteps of their own: diffusers' default schedule is made of tensors, whose numbers it reads.
     return tuple(
         RenderRequest(
             f"clip{index}", f"prompt {index}", "", *shape, 25.0, STEPS, 3.0, 0.0, index, 0.05, 0.025, 256,
@@ -78,7 +78,7 @@ def requests_of(number: int, shape: tuple[int, int, int]) -> tuple[RenderRequest
 
 
 def batch_of(folder: Path, version: str, number: int, shape: tuple[int, int, int] = SHAPE) -> Batch:
-    """Of a checkpoint in the folder, which is made there if there is none."""
+    """A batch for the checkpoint in the folder, which is made if it is missing."""
     if not folder.exists():
         save_sparse_checkpoint(folder, version)
     checkpoint = open_checkpoint(str(folder))

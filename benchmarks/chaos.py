@@ -1,4 +1,4 @@
-"""What the promises rest on, proved by breaking things: each proof prints its figure; if it does not hold, all it said.
+"""Proves the promises by breaking things: each proof prints its figure or, if it fails, everything that it printed.
 
     python benchmarks/chaos.py [NAME...]     all of them, in under 30 minutes on 2 cores; or those named
 
@@ -28,7 +28,7 @@ HOSTILE = [
 """Inputs, and output folders with foreign or crafted files for every command, or renamed under a run."""
 
 FUZZ_EXAMPLES = 3400
-"""Of each of three fuzz tests: together over 10,000 prompt files."""
+"""Examples of each of three fuzz tests: together over 10,000 prompt files."""
 
 Proofs = dict[str, Sequence[str]]
 """Command lines, by name."""

@@ -109,7 +109,7 @@ def own(bench: Bench, part: str, reason: str) -> str:
 
 
 def joined(bench: Bench, name: str, is_victim: Callable[[psutil.Process], bool]) -> tuple[int, float, str]:
-    """What becomes of a run on a cluster of three nodes, of which the processes meant are killed while it renders."""
+    """How a run on a cluster of three nodes ends when some of the nodes' processes are killed while it renders."""
     with raylets(num_nodes=3) as cluster:
 
         def act(driver: int) -> None:
@@ -123,7 +123,7 @@ def joined(bench: Bench, name: str, is_victim: Callable[[psutil.Process], bool])
 
 
 def is_of_the_driver(raylet: psutil.Process) -> bool:
-    """Of the nodes on one machine a driver joins the head's."""
+    """Whether it is the head's: of several nodes on one machine, a driver joins that one."""
     return raylet.name() == "raylet" and "--head" in raylet.cmdline()
 
 

@@ -83,7 +83,7 @@ def renamed(bench: Bench, num_rounds: int = 12) -> str:
         ends[code] += 1
         assert code in (0, 74), (bench.root / "log-a").read_text()
         said = (bench.root / "log-a").read_text()
-        assert code == 0 or "another folder than the one" in said or "No such file" in said, said
+        assert code == 0 or "not the folder that this run began in" in said or "No such file" in said, said
         assert digests(out) == expected["b"], "the second run's folder holds its clips alone"
         left = {path.stem: sha256(path.read_bytes()).hexdigest() for path in away.glob("*.mp4")}
         of_a = {name: mp4 for name, (_, mp4) in expected["a"].items()}
@@ -135,7 +135,7 @@ def a_dangling_link(path: Path, outside: Path) -> None:
 
 
 def alone(make: Callable[[Path], None]) -> Callable[[Path, Path], None]:
-    """As a kind: it leads to nothing outside."""
+    """A kind of entry that `make` makes and that leads to nothing outside of the folder."""
 
     @wraps(make)
     def kind(path: Path, outside: Path) -> None:
@@ -182,7 +182,7 @@ def hostile(bench: Bench) -> str:
 
 
 def finished_batch(bench: Bench) -> tuple[Path, Path]:
-    """Three clips with their latents, one of them in a folder, and one that a stopped run left unfinished."""
+    """Three finished clips with their latents, one of them in a folder; and their prompts."""
     base, prompts = bench.root / "base", bench.root / "few.jsonl"
     rows = [{"prompt": "a clip", "name": name, "seed": 1} for name in ("clip-000", "clip-001", "group/clip-002")]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -227,7 +227,7 @@ def spoil(out: Path, outside: Path, rng: random.Random) -> tuple[str, str]:
 
 
 def crafted(record: bytes, rng: random.Random) -> bytes:
-    """With one part replaced by something odd; or cut, nested without end, or no text at all."""
+    """The record with one part replaced by something odd; or cut, nested without end, or no text at all."""
     how = rng.randrange(8)
     if how == 0:
         return record[: rng.randrange(len(record) + 1)]
@@ -252,7 +252,7 @@ def crafted(record: bytes, rng: random.Random) -> bytes:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """What lies there, all of it."""
+    """All entries of the folder, with their contents."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))

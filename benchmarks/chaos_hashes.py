@@ -73,7 +73,7 @@ def equal_however_rendered(root: Path, with_ray: bool) -> None:
 
 
 def over_ray(command: Callable[..., list[str]], prompts: Path, shuffled: Path, root: Path) -> list[str]:
-    """Each run with a Ray of its own, as a user starts it; the last is killed and goes on with fewer workers."""
+    """Each run starts a Ray of its own, as a user does; the last is killed and resumes with fewer workers."""
 
     def begin(name: str, source: Path, num_workers: int) -> subprocess.Popen[str]:
         layout = "shared" if num_workers == 1 else "replicated"
@@ -123,7 +123,7 @@ def equal_under_load() -> None:
 
 
 def second_run(root: Path) -> None:
-    """In an interpreter of its own, as a user starts it."""
+    """Runs in an interpreter of its own, as a user starts it."""
     from ltx_dist.store.lock import folder_lock
 
     command = render_command(root / "prompts.jsonl", root / "local", root / "checkpoint")

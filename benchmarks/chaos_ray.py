@@ -76,7 +76,7 @@ BAD_WORKER = "cpu:1"
 
 
 class BadSaboteur(Saboteur):
-    """And the second worker dies of any clip. The others take their time: it is to be started again and again."""
+    """The second worker also dies of any clip. The others are slow, so that it is started again and again."""
 
     def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()) -> Any:
         if stage == D:
@@ -106,7 +106,7 @@ def poison_and_bad_worker(bench: Bench) -> str:
 def with_poison(
     bench: Bench, name: str, workers: type[Saboteur], num_clips: int, num_steps: int
 ) -> tuple[dict[str, Any], str]:
-    """What run.json and the command say, the clips being as they must."""
+    """run.json and what the command printed; asserts that all clips but the poisoned one are as without disturbance."""
     out = bench.root / name
     settings = ("placement.layout=replicated", "placement.devices=3")
     code, said = bench.render(out, bench.command(out, num_clips, num_steps, *settings), workers=workers)

@@ -39,7 +39,7 @@ GRACE_SECONDS = 3.0
 LEFT_SECONDS = 10.0
 
 CALL_SECONDS = 2.0
-"""Until Ray's job server has handed the signal on, and to see that the process is gone."""
+"""Seconds until Ray's job server has passed the signal on and has seen that the process is gone."""
 
 
 class Bench:
@@ -60,7 +60,7 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 
 def sigterm(bench: Bench, num_stops: int = 10) -> str:
-    """T14. The moments are spread over as long as a run takes; a batch that is done is checked, and begun anew."""
+    """T14. The moments are spread over as long as a run takes; a finished batch is checked and started again."""
     out, rng = bench.root / "sigterm", random.Random(14)
     command = bench.command(out, "--executor", "ray")
     began = time.monotonic()

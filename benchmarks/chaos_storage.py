@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def full(root: Path, out: Path, command: list[str], log: Path) -> str:
-    """With 64 kB left at first, then 16 kB more a run: it fills up in the middle, at another place every time."""
+    """64 kB are left at first, then 16 kB more per run: the disk fills up in the middle, each time at another place."""
     with small_disk(out) as mounted:
         if not mounted:
             return "left out: mounting a file system takes root"

@@ -36,7 +36,7 @@ KINDS = ("text", "image", "blind")
 FOREGROUND_DISTANCE = 64.0
 MIN_FOREGROUND_PIXELS = 60
 MIN_TRAVEL_PIXELS = 8.0
-# As far as the shape of a clip's first frame may be from that of the image.
+# The largest distance between the shape in a clip's first frame and that in the image.
 MAX_SHIFT_PIXELS = 6.0
 
 
@@ -81,7 +81,7 @@ def _center(mask: np.ndarray) -> np.ndarray | None:
 
 
 def find_direction(clip: np.ndarray) -> str | None:
-    """Where the shape went from the first frame to the last, or None where it did not move."""
+    """The direction in which the shape moved from the first frame to the last, or None if it did not move."""
     mask = foreground(clip)
     first, last = _center(mask[0]), _center(mask[-1])
     if first is None or last is None:

@@ -41,7 +41,7 @@ Saboteur = Callable[["Run"], None]
 
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 180.0
-"""For a moment that must come: a worker that loads, a first clip."""
+"""Seconds to wait for a moment that must come: a worker that loads, a first clip."""
 
 
 class FollowedExecutor(ray_executor.RayExecutor):
@@ -74,7 +74,7 @@ class Run:
         return executor
 
     def until(self, is_so: Callable[[], Any]) -> Any:
-        """What `is_so` says as soon as it says something. Raises Over when the command has ended before."""
+        """Waits until `is_so` returns something and returns that. Raises Over if the command has ended before."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self.is_over.is_set():
@@ -91,11 +91,11 @@ class Run:
         return next(name for name, spec in specs.items() if stage in spec.worker.stages)
 
     def pids(self) -> dict[str, int]:
-        """Of the workers that are up."""
+        """Process ids of the workers that are up."""
         return {name: home.pid for name, home in list(self.executor._workers._homes.items())}
 
     def loading_pid(self, worker_id: str) -> int | None:
-        """Of a worker's process while its constructor runs."""
+        """The process id of a worker while its constructor runs."""
         return self._loading(worker_id).get("Pid") or None
 
     def loading_on(self, node_id: str) -> list[str]:
@@ -104,7 +104,7 @@ class Run:
         return [name for name in names if self._loading(name).get("Address", {}).get("NodeID") == node_id]
 
     def working_pid(self, worker_id: str) -> int | None:
-        """Of a worker while it has an assignment."""
+        """The process id of a worker while it has an assignment."""
         return self.pids().get(worker_id) if worker_id in self._working() else None
 
     def up_on(self, node_id: str) -> list[str]:
@@ -120,7 +120,7 @@ class Run:
         return {call.assignment.worker_id for call in list(self.executor._calls.values())}
 
     def _loading(self, worker_id: str) -> dict[str, Any]:
-        """What Ray knows of an actor whose constructor runs."""
+        """Ray's record of an actor while its constructor runs."""
         workers = self.executor._workers
         actor = workers.actors.get(worker_id)
         if actor is None or worker_id in workers._homes:
@@ -166,7 +166,7 @@ class Bench:
         return write_prompts(self.root / f"{num_clips}.jsonl", num_clips)
 
     def command(self, out: Path, num_clips: int, num_steps: int, *settings: str) -> list[str]:
-        """Without the cache of embeddings: it would spare later runs the text encoder."""
+        """The arguments of a render without the cache of embeddings, which would spare later runs the text encoder."""
         all_of_them = [f"defaults.num_inference_steps={num_steps}", "cache.embeddings=null", *settings]
         more = [word for setting in all_of_them for word in ("--set", setting)]
         return render_command(self.prompts(num_clips), out, self.checkpoint, *more)
@@ -176,7 +176,7 @@ class Bench:
         return ["--executor", "ray", "--address", str(self.cluster.address)]
 
     def expected(self, num_clips: int, num_steps: int) -> Digests:
-        """Of a run in peace, in this process."""
+        """Digests of an undisturbed run in this process."""
         out = self.root / f"expected-{num_clips}-{num_steps}"
         if not out.exists():
             code, said = run_command([*self.command(out, num_clips, num_steps), "--executor", "local"])

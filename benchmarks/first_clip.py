@@ -4,8 +4,8 @@
 
 Every start renders two prompts with the packaged model, two threads, and prompts that were encoded before, so that the
 rotary embedding of the transformer is the first that two threads compute together. There oneMKL's first call went wrong
-on CPUs with AVX-512, for one start in twenty (`ltx_dist/worker/first_calls.py`). `--without-cure` shows whether it does
-on this one.
+on CPUs with AVX-512, for one start in twenty (`settle_kernels` in `ltx_dist/worker/device.py`). `--without-cure` shows
+whether it does on this one.
 
 A start is the command in a new interpreter, of which ten seconds are imports. With `--forked` it is a child of a
 process that has imported everything and computed nothing, so that oneMKL's state is that of a new one; a second each.

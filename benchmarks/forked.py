@@ -26,7 +26,7 @@ PLACE = ["placement.device=cpu", "placement.threads=1", "output.threads=1"]
 
 
 def import_everything() -> None:
-    """What a run imports on its way, so that children find it done."""
+    """Imports what a run imports on its way, so that children need not."""
     import diffusers
     import tiny  # noqa: F401
     import transformers
@@ -47,7 +47,7 @@ def import_everything() -> None:
 
 
 def save_checkpoint(folder: Path) -> Path:
-    """In a process of its own: it runs torch."""
+    """Runs in a process of its own, because it runs torch."""
     code = f"import tiny, pathlib; tiny.save_checkpoint(pathlib.Path({str(folder)!r}), '0.9.5')"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(OURS)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, stderr=subprocess.DEVNULL)

@@ -19,35 +19,26 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.estimates.costs import PredictedCosts, pass_seconds
+from virtual_clock import PRECISION, SLOWER, Simulated, simulated
+
 from ltx_dist.inputs.config import RenderConfig
-from ltx_dist.pipeline.timeline import makespan
-from ltx_dist.pipeline.work import Assignment
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import DEFAULT_WAVE, Wishes, in_waves, worker_for
-from ltx_dist.planning.losses import measured_bound
-from ltx_dist.planning.order_search import better_orders
 from ltx_dist.planning.ordering import best_order
-from ltx_dist.planning.simulator import simulate
 from ltx_dist.run.batch import Batch, open_batch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 from make_ltx2_checkpoint import make_checkpoint  # noqa: E402
 
-GB, PRECISION = 10**9, "bfloat16"
+GB = 10**9
 H100 = DeviceInfo("NVIDIA H100 80GB HBM3", 80 * GB)
 L40S, RTX_4090 = DeviceInfo("NVIDIA L40S", 48 * GB), DeviceInfo("NVIDIA GeForce RTX 4090", 24 * GB)
-AS_KNOWN = {"encode_text": 1.0, "denoise": 1.0, "refine": 1.0, "decode": 1.0}
-SLOWER = AS_KNOWN | {"denoise": 1.4, "refine": 1.4, "decode": 0.7}
-"""Against the table: what the cost model has to learn."""
-
 SIZES = {"distilled": [(1216, 704), (1536, 1024), (1920, 1088)], "guided": [(768, 512), (1216, 704), (1536, 1024)]}
 """Width and height, by flow. 121 frames."""
 
@@ -56,16 +47,6 @@ GUIDED = {
     "audio_stg_scale": 1, "audio_modality_scale": 3, "spatio_temporal_guidance_blocks": [28],
     "sigmas": [1 - step / 30 for step in range(30)],
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Of one batch. decode: its share of all work."""
-
-    layout: str
-    seconds: float
-    ratio: float
-    decode: float
 
 
 def batch_of(flow: str, num_clips: int, seed: int, model: Path, folder: Path) -> Batch:
@@ -106,52 +87,45 @@ def split(batch: Batch, devices: Sequence[DeviceInfo], decoders: int) -> Placeme
     return in_waves(Placement(recipe, "pinned", workers, {}), wishes, lambda worker: DEFAULT_WAVE)
 
 
-def run(batch: Batch, placement: Placement, slower: Mapping[str, float] = AS_KNOWN) -> Measured:
-    costs, workers = batch.costs(PRECISION), {worker.worker_id: worker for worker in placement.workers}
-    table: PredictedCosts = batch.costs(PRECISION)
-    on_device = set(batch.family.recipe.on_device)
+def run(batch: Batch, placement: Placement, slower: Mapping[str, float] | None = None) -> Simulated:
+    order = best_order(placement, batch.todo, batch.costs(PRECISION))
+    return simulated(batch, placement, order.request_ids, slower)
 
-    def duration(assignment: Assignment) -> float:
-        if assignment.stage not in on_device:
-            return 0.0
-        return pass_seconds(table, assignment, workers[assignment.worker_id]) * slower[assignment.stage]
 
-    order = best_order(placement, batch.todo, costs)
-    completions = list(
-        simulate(
-            placement, {name: batch.todo[name] for name in order.request_ids}, duration, costs, costs.swap_seconds,
-            reorder=lambda scheduler: better_orders(scheduler, placement.workers, costs),
-        )
-    )  # fmt: skip
-    bound = measured_bound(completions, placement.workers, batch.family.recipe, costs)
-    by_stage = dict.fromkeys(on_device, 0.0)
-    for completion in completions:
-        if completion.assignment.stage in on_device:
-            by_stage[completion.assignment.stage] += completion.finished - completion.started
-    total, residencies = makespan(completions), sorted({worker.residency for worker in placement.workers})
-    layout = f"{placement.layout}, {' and '.join(residencies)}"
-    return Measured(layout, total, total / bound.seconds, by_stage["decode"] / sum(by_stage.values()))
+def decode_share(run: Simulated) -> float:
+    """Decoding's share of all work."""
+    seconds = [(one.assignment.stage, one.finished - one.started) for one in run.completions]
+    return sum(took for stage, took in seconds if stage == "decode") / sum(took for _, took in seconds)
+
+
+def layout_of(placement: Placement) -> str:
+    residencies = sorted({worker.residency for worker in placement.workers})
+    return f"{placement.layout}, {' and '.join(residencies)}"
 
 
 def print_against_the_bound(flow: str, devices: int, batches: Sequence[Batch]) -> None:
-    runs = [run(batch, planned(batch, [H100] * devices), SLOWER) for batch in batches]
-    ratios = [one.ratio for one in runs]
+    placements = [planned(batch, [H100] * devices) for batch in batches]
+    runs = [run(batch, placement, SLOWER) for batch, placement in zip(batches, placements, strict=True)]
+    ratios = [one.seconds / one.bound for one in runs]
     print(
-        f"{flow:<9} {devices} x H100 {len(batches[0].requests):>4} clips: {runs[0].layout:<24} makespan / bound "
-        f"{statistics.mean(ratios):.3f} mean {max(ratios):.3f} worst",
+        f"{flow:<9} {devices} x H100 {len(batches[0].requests):>4} clips: {layout_of(placements[0]):<24} "
+        f"makespan / bound {statistics.mean(ratios):.3f} mean {max(ratios):.3f} worst",
         flush=True,
     )
 
 
-def print_gain(flow: str, names: str, batches: Sequence[Batch], before: Sequence[Placement], after: Any) -> None:
+def print_gain(
+    flow: str, names: str, batches: Sequence[Batch], before: Sequence[Placement], after: Callable[[Batch], Placement]
+) -> None:
     """after: a batch's placement in which some devices only decode."""
+    decoded = [after(batch) for batch in batches]
     runs = [run(batch, placement) for batch, placement in zip(batches, before, strict=True)]
-    others = [run(batch, after(batch)) for batch in batches]
+    others = [run(batch, placement) for batch, placement in zip(batches, decoded, strict=True)]
     times = statistics.mean(other.seconds / one.seconds for one, other in zip(runs, others, strict=True))
-    share = statistics.mean(one.decode for one in runs)
+    share = statistics.mean(decode_share(one) for one in runs)
     print(
-        f"{flow:<9} {names}: {others[0].layout}, against {runs[0].layout}: {times:.3f} times the makespan; decoding is "
-        f"{share:.1%} of the work",
+        f"{flow:<9} {names}: {layout_of(decoded[0])}, against {layout_of(before[0])}: {times:.3f} times the "
+        f"makespan; decoding is {share:.1%} of the work",
         flush=True,
     )
 

@@ -41,7 +41,7 @@ def render(model: Path, prompts: Path, out: Path) -> dict[str, Any]:
 
 
 def by_ffprobe(ffprobe: str, mp4: Path) -> list[dict[str, str]]:
-    """What it says of each stream; all packets are decoded, and any complaint ends this."""
+    """FFmpeg's figures of each stream; decodes all packets, and raises if FFmpeg complains."""
     command = [ffprobe, "-v", "error", "-count_frames", "-show_entries", ENTRIES, "-of", "json", str(mp4)]
     told = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not told.stderr, told.stderr
@@ -87,7 +87,9 @@ def main() -> None:
         folder = Path(temporary)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(OURS)}
         # In a process of its own: the threads that torch starts would not survive a fork.
-        subprocess.run([sys.executable, TOOL, "2.5", folder / "ltx25"], check=True, env=environment, stdout=-3)
+        subprocess.run(
+            [sys.executable, TOOL, "2.5", folder / "ltx25"], check=True, env=environment, stdout=subprocess.DEVNULL
+        )
         prompts = folder / "prompts.jsonl"
         prompts.write_text(json.dumps({"prompt": "a robot", "name": "clip"}) + "\n")
         records = [render(folder / "ltx25", prompts, folder / f"run{index}") for index in range(arguments.runs)]

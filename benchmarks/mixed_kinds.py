@@ -24,22 +24,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import sparse  # noqa: E402
+from virtual_clock import SLOWER, simulated  # noqa: E402
 
-from ltx_dist.estimates.costs import PredictedCosts, pass_seconds  # noqa: E402
 from ltx_dist.inputs.config import RenderConfig  # noqa: E402
-from ltx_dist.pipeline.timeline import makespan  # noqa: E402
-from ltx_dist.pipeline.work import Assignment, Completion  # noqa: E402
-from ltx_dist.pipeline.worker import Placement  # noqa: E402
 from ltx_dist.placement.inventory import Inventory  # noqa: E402
 from ltx_dist.placement.local_devices import with_described  # noqa: E402
-from ltx_dist.planning.losses import measured_bound  # noqa: E402
-from ltx_dist.planning.order_search import better_orders  # noqa: E402
-from ltx_dist.planning.simulator import simulate  # noqa: E402
 from ltx_dist.run.batch import Batch, open_batch  # noqa: E402
 
 VERSION = "0.9.8-13b-distilled"
 UPSCALER = "ltxv-spatial-upscaler-0.9.8.safetensors"
-SLOWER = {"denoise": 1.4, "refine": 1.4, "decode": 0.7}
 SEEDS = range(5)
 SIZES = ((480, 704), (512, 768), (704, 1216))
 
@@ -67,21 +60,6 @@ def opened(folder: Path, rows: list[dict[str, Any]], layout: str, devices: int) 
     return open_batch(str(folder / "rows.jsonl"), config)
 
 
-def run(batch: Batch, placement: Placement, order: tuple[str, ...]) -> tuple[list[Completion], PredictedCosts]:
-    """What ends when in times that the costs do not know, and the costs as they have learnt them."""
-    table, costs = batch.costs("bfloat16"), batch.costs("bfloat16")
-    workers = {worker.worker_id: worker for worker in placement.workers}
-    todo = {name: tuple(s for s in batch.todo[name] if s in placement.recipe.on_device) for name in order}
-
-    def duration(assignment: Assignment) -> float:
-        return pass_seconds(table, assignment, workers[assignment.worker_id]) * SLOWER.get(assignment.stage, 1.0)
-
-    completions = simulate(
-        placement, todo, duration, costs, reorder=lambda rest: better_orders(rest, placement.workers, costs)
-    )
-    return list(completions), costs
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -97,9 +75,8 @@ def main() -> None:
                 batch = opened(folder, draw_rows(clips, random.Random(seed)), layout, devices)
                 inventory = with_described(Inventory((), 16, 512_000_000_000), "cuda", devices, 80.0)
                 best = batch.forecasts(inventory)[0]
-                completions, costs = run(batch, best.placement, best.order.request_ids)
-                bound = measured_bound(completions, best.placement.workers, best.placement.recipe, costs)
-                ratios.append(makespan(completions) / bound.seconds)
+                run = simulated(batch, best.placement, best.order.request_ids, SLOWER)
+                ratios.append(run.seconds / run.bound)
             print(
                 f"{layout:<11} {devices} devices {clips:>4} clips   makespan / bound "
                 f"{statistics.mean(ratios):.3f} mean {max(ratios):.3f} worst",

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 Born = dict[int, str]
-"""Process id and time of birth: an id alone may be given again."""
+"""Start time by process id: an id alone may be used again."""
 
 
 def descendants(pid: int) -> Born:
-    """Of a process that we started, itself among them."""
+    """The descendants of a process that we started, and itself."""
     parents: dict[int, int] = {}
     born: Born = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -23,11 +23,11 @@ def descendants(pid: int) -> Born:
 
 
 ACTOR = "ray::StageWorker"
-"""In the title of a worker of ours, whether it loads, runs or waits."""
+"""Part of the title of a worker's process, whether it loads, runs or waits."""
 
 
 def titled(words: str, pid: int) -> Born:
-    """Of the processes below one that we started those with these words in their command line."""
+    """Those of the descendants of `pid`, and itself, that have these words in their command line."""
     return {one: born for one, born in descendants(pid).items() if words in _title(one)}
 
 
@@ -47,7 +47,7 @@ def _is_alive(pid: int, born: str) -> bool:
 
 
 def _stat(path: Path) -> list[str] | None:
-    """What follows the process's name, from its state on."""
+    """Fields of the process's stat file after its name, from its state on."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:

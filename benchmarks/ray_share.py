@@ -1,4 +1,4 @@
-"""What Ray costs the stage that a batch waits for. Payloads of real size: 4 MB embeddings, 9 MB latents, 5 MB mp4s.
+"""Time that Ray costs the stage that limits a batch. Payloads of real size: 4 MB embeddings, 9 MB latents, 5 MB mp4s.
 
     python benchmarks/ray_share.py [--stages 0.6 20] [--clips 12]
 

@@ -17,7 +17,7 @@ from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Worker
 
 PASS_SECONDS = {"2b": 0.2475, "13b": 1.463}
-"""Of one transformer pass at REFERENCE_TOKENS."""
+"""Duration of one transformer pass at REFERENCE_TOKENS."""
 
 ENCODE_SECONDS, DECODE_SECONDS = 0.04, 0.89
 REFERENCE_TOKENS = 5280
@@ -27,10 +27,10 @@ SIZES = [(704, 480, 121), (768, 512, 97), (768, 512, 121), (960, 544, 121), (121
 
 PASSES = {"40-step": ("2b", (60, 80, 100, 120)), "distilled": ("2b", (8, 8, 10)), "13B distilled": ("13b", (7, 8, 10)),
           "mixed": ("2b", (8, 20, 40, 80, 120))}  # fmt: skip
-"""Transformer and passes a clip, by case."""
+"""Transformer and passes per clip, by case."""
 
 SPEED = {"H200": 4.9, "H100": 4.0, "A100": 1.6, "L40S": 1.5, "4090": 1.0, "3090": 0.45, "3060": 0.17}
-"""Against an RTX 4090, by what the tables of tensor TFLOP/s say."""
+"""Relative to an RTX 4090, from the published tensor TFLOP/s."""
 
 
 def draw_works(num_clips: int, rng: random.Random, case: str = "mixed") -> dict[str, Work]:
@@ -40,7 +40,7 @@ def draw_works(num_clips: int, rng: random.Random, case: str = "mixed") -> dict[
     for index in range(num_clips):
         width, height, frames = rng.choice(SIZES)
         tokens = ((frames - 1) // 8 + 1) * (width // 32) * (height // 32)
-        # Of a pass at the reference size 27 % is attention, whose work grows with the square.
+        # At the reference size 27 % of a pass is attention, whose work grows with the square.
         growth = tokens / REFERENCE_TOKENS
         denoise = PASS_SECONDS[model] * rng.choice(passes) * (0.73 * growth + 0.27 * growth**2)
         works[f"r{index:06}"] = (ENCODE_SECONDS, denoise, DECODE_SECONDS * growth)

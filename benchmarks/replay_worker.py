@@ -24,7 +24,7 @@ from ltx_dist.pipeline.worker import Worker
 
 PAYLOAD_BYTES = {E: 4_000_000, D: 9_000_000, V: 5_000_000, M: 5_000_000}
 """Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4. Frames stay on the worker that decoded
-them; who has no stage for the mp4 hands on its bytes after decoding."""
+them."""
 
 REFERENCE = Worker("reference", STAGES, "cuda", device_name="NVIDIA GeForce RTX 4090")
 """The device whose seconds requests carry."""
@@ -60,13 +60,13 @@ def replay_request(request_id: str, seconds: Work, faster: float = 1.0) -> Rende
 
 
 def operations(seconds: Work) -> Work:
-    """What the cost model is told of a clip with these seconds on the reference device."""
+    """Work of each stage for which the cost model predicts these seconds on the reference device."""
     rates = _rates(REFERENCE)
     return seconds[0] * rates[0], seconds[1] * rates[1], seconds[2] * rates[2]
 
 
 def seconds_on(worker: Worker, slower: tuple[float, float, float], seconds: Work) -> Work:
-    """What the stages take there."""
+    """Seconds of each stage on the worker, given those on the reference device."""
     found = [s * a / b * slow for s, a, b, slow in zip(seconds, _rates(REFERENCE), _rates(worker), slower, strict=True)]
     return found[0], found[1], found[2]
 

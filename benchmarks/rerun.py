@@ -1,4 +1,4 @@
-"""What commands take on a folder in which every clip is done, by the number of clips: seconds of each, twice.
+"""Seconds of commands on a folder in which every clip is done, by the number of clips; each runs twice.
 
     python benchmarks/rerun.py [--clips 1000 --clips 10000]
 

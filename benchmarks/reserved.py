@@ -1,4 +1,4 @@
-"""What torch's caching allocator reserves for each stage at full size, simulated, against what is planned for it.
+"""Bytes that torch's caching allocator reserves for each stage at full size, simulated, against what is planned.
 
     python benchmarks/reserved.py [configs encode denoise decode]
 
@@ -43,7 +43,7 @@ VERSIONS = (
     "0.9.6-distilled", "0.9.7-13b-dev", "0.9.7-13b-distilled",
 )  # fmt: skip
 LARGE_GB = 80
-"""Of a card whose config names no size."""
+"""Size of a card whose config names none."""
 
 MOST = 1.25
 SHAPES = ((480, 704, 121), (704, 1216, 121), (512, 768, 97), (256, 256, 25))

@@ -102,7 +102,7 @@ class StageOfRows:
 
 
 def planned(devices: int, works: dict[str, Work], demand: BatchDemand) -> Placement:
-    """What the planner takes, its workers named as actors are."""
+    """The planner's placement, with workers named as actors are."""
     inventory = Inventory((DeviceInfo(RTX_4090, 24 * GB),) * devices, 16)
     costs = known_costs(works, demand)
     best = forecasts(Wishes(), inventory, demand, all_stages(works), costs)[0].placement

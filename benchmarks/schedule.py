@@ -55,7 +55,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 GB = 10**9
 DEMAND = BatchDemand(Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
 SLOWER = (1.0, 1.4, 0.7)
-"""Against the table: what the cost model has to learn."""
+"""Factors on the table of seconds, which the cost model has to learn."""
 
 LEARNT_AFTER = 8
 MAX_ACTIVE = 24
@@ -68,9 +68,10 @@ MIXED = [DeviceInfo(H100, 80 * GB), DeviceInfo(RTX_4090, 24 * GB), DeviceInfo(RT
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one batch. ray: share of the makespan in which a worker waited for what it was already given.
+    """Figures of one batch. ray: share of the makespan in which a worker waited for what it was already given.
 
-    predicted: makespan after the first clips, over the one that came. faster: than on GPUs.
+    predicted: the makespan predicted after the first clips, over the measured one. faster: the clock's speed,
+    with that of GPUs as 1.
     """
 
     ratio: float
@@ -105,7 +106,7 @@ def split(num_devices: int, encoders: int) -> Placement:
 
 
 def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
-    """Of every number of devices for encoding and decoding, the one that is predicted to be shortest."""
+    """The split with the number of devices for encoding and decoding whose predicted makespan is shortest."""
     costs = known_costs(works)
     return min(
         (split(num_devices, encoders) for encoders in range(1, num_devices)),
@@ -146,7 +147,7 @@ def prepared(placement: Placement, works: dict[str, Work], seconds: float) -> Pr
 
 
 Run = tuple[list[Completion], PredictedCosts]
-"""What ended when, and the costs as the run has learnt them."""
+"""Completions with their times, and the costs as learned during the run."""
 
 
 class Driver:
@@ -244,7 +245,7 @@ def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:
 
 
 def speed_up(placement: Placement, works: dict[str, Work], one: Measured) -> float:
-    """Against one device that does all: the sum of its stage times, scaled as the run was."""
+    """Speed-up over one device that does everything, which takes the sum of all stage times, scaled as the run was."""
     alone = sum(sum(seconds_on(placement.workers[0], SLOWER, work)) for work in works.values())
     scaled = one.bound * len(placement.workers) / alone  # the bound of universal workers is all work / workers
     return alone * scaled / one.seconds

@@ -114,7 +114,7 @@ def count_denoise(config: dict[str, Any], request: RenderRequest, dtype: torch.d
 
 
 def count_conditioned(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype) -> int:
-    """Of a step with conditions, whose tokens have timesteps and places of their own."""
+    """Peak bytes of a step with conditions, whose tokens have timesteps and places of their own."""
     prompts = 1 + (request.guidance_scale > 1)
     tokens = denoised_tokens(request, request.first_size, RATIOS)
     with fake_tensors(dtype):
@@ -133,7 +133,7 @@ def count_conditioned(config: dict[str, Any], request: RenderRequest, dtype: tor
 
 
 def count_encode_image(config: dict[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Of the VAE's encoder on frames, height and width in pixels, the pixels in float32 before it included."""
+    """Peak bytes of the VAE's encoder, its input in float32 included. shape: frames, height and width in pixels."""
     with fake_tensors(dtype):
         vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
         vae.decoder = None
@@ -146,14 +146,14 @@ def count_encode_image(config: dict[str, Any], shape: tuple[int, int, int], dtyp
 
 
 def count_upsample(config: dict[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Of the upsampler on latents of so many frames, rows and columns."""
+    """Peak bytes of the upsampler. shape: frames, rows and columns of the latents."""
     with fake_tensors(dtype):
         upsampler: Any = LTXLatentUpsamplerModel(**config)
         return peak_of(lambda: upsampler(torch.empty(1, config["in_channels"], *shape)))
 
 
 def count_decode(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype, tiling: DecodeTiling) -> int:
-    """Of the path that `VideoDecoder` takes, frames as they are yielded included."""
+    """Peak bytes of the path that `VideoDecoder` takes, including frames as they are yielded."""
     from ltx_dist.models.ltx_video.tiling import decode_in_tiles
 
     with fake_tensors(dtype):

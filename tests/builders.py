@@ -1,4 +1,4 @@
-"""What tests of the pure rooms are made of: a recipe of four stages, placements, requests and their stages to do."""
+"""Parts for tests of the pure rooms: a recipe of four stages, placements, requests and their stages to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int
 
 
 def todo(names: Iterable[str], first: str = E, last: str = V) -> dict[str, tuple[str, ...]]:
-    """For each request the stages from `first` to `last`."""
+    """The stages from `first` to `last`, for each request."""
     return dict.fromkeys(names, stages(first, last))
 
 

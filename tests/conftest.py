@@ -21,6 +21,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.p
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Several processes of tests share the cores, and threads of torch that wait for one another would take most of their
+# time. Tests of more threads set their number themselves. Read when torch is imported, here and by commands.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("COLUMNS", None)  # a pytest that runs in several processes sets it; output would be wrapped

@@ -19,7 +19,7 @@ ATTEMPTS = 3
 
 
 class Addresses(NamedTuple):
-    """Of a cluster's job server, and of its head itself."""
+    """Addresses of a cluster's job server and of its head."""
 
     jobs: str
     head: str
@@ -48,7 +48,7 @@ def raylets(
 
 @contextmanager
 def _node(arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -> Iterator[None]:
-    """A node that has joined. On a busy machine one may not do so in the 30 s that Ray gives it: then another."""
+    """A node that has joined. On a busy machine it may miss the 30 s that Ray allows; then another one is started."""
     command = [
         str(BIN / "ray"), "start", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2",
         "--num-gpus", str(num_gpus), "--object-store-memory", str(150 << 20),
@@ -72,7 +72,7 @@ def _node(arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -
 
 
 def _said_until(process: subprocess.Popen[str], words: str) -> str:
-    """What it prints up to the line with these words, or all if it ends without them."""
+    """What the process prints, up to the line with these words, or everything if it ends without them."""
     assert process.stdout is not None
     said = ""
     for line in process.stdout:

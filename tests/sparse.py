@@ -62,7 +62,7 @@ def _write_holes(path: Path, num_elements: dict[str, int]) -> None:
 
 
 UPSCALER_PARAMETERS = 126_250_624
-"""Of ltxv-spatial-upscaler-0.9.8.safetensors: 505 MB of float32."""
+"""Number of parameters of ltxv-spatial-upscaler-0.9.8.safetensors: 505 MB of float32."""
 
 
 def save_sparse_upscaler(path: Path) -> Path:

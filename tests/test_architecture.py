@@ -24,7 +24,7 @@ ROOMS = (
     "engine", "planning", "scheduling", "placement", "inputs", "checkpoints", "estimates", "media", "pipeline",
     "strict_files", "messages", "user_cache", "environment",
 )  # fmt: skip
-"""From the top of the house down: a file imports its own room and rooms below it."""
+"""The rooms from top to bottom: a file imports its own room and rooms below it."""
 
 KNOWN: set[tuple[str, str]] = set()
 """Upward imports that still have to go."""

@@ -26,7 +26,7 @@ def hashes(out: Path) -> dict[str, str]:
 
 
 def worker_pids() -> set[int]:
-    """Of all runs on the cluster."""
+    """Process ids of the live workers of all runs on the cluster."""
     actors = ray._private.state.actors().values()
     return {a["Pid"] for a in actors if a["ActorClassName"] == "StageWorker" and a["State"] == "ALIVE"}
 

@@ -239,7 +239,7 @@ def test_plan_shows_workers_and_order_without_rendering(prompts: Path, checkpoin
 
 @pytest.mark.ray
 def test_the_demo_overlaps_stages_on_ray_actors(tmp_path: Path):
-    """In a process of its own, as a user runs it: it starts and ends its own small cluster."""
+    """Runs in a process of its own, as a user runs it, which starts and ends its own small cluster."""
     command = [sys.executable, "-m", "ltx_dist.cli", "demo", "-o", str(tmp_path), "--executor", "ray"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)

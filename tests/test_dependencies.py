@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "grpc": "grpcio", "pydantic_core": "pydantic"}
-"""Of modules whose name is not that of what is installed. pydantic_core comes with pydantic, at one exact version."""
+"""Distributions whose modules have another name. pydantic_core comes with pydantic, at one exact version."""
 
 NOT_IMPORTED = {
     "accelerate": "diffusers and transformers load with it",

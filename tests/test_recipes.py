@@ -60,7 +60,7 @@ def test_workstation_renders_and_goes_on(tmp_path: Path):
 
 @pytest.mark.parametrize(("ray_starts", "exit_code"), [(True, 0), (True, 3), (True, 75), (False, 1)])
 def test_slurm_ends_with_the_drivers_exit_code_or_fails(tmp_path: Path, ray_starts: bool, exit_code: int):
-    """With stand-ins for SLURM and for Ray, whose `symmetric-run` exits 0 when it could not start."""
+    """SLURM and Ray are stand-ins; Ray's `symmetric-run` exits 0 even if it could not start."""
     tools = tmp_path / "root" / ".venv" / "bin"
     tools.mkdir(parents=True)
     stand_ins = {
@@ -125,7 +125,7 @@ RAYJOB_FIELDS = {
     "spec.rayClusterSpec.workerGroupSpecs": "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts "
     "priority rayStartParams replicas resources scaleStrategy suspend template",
 }
-"""Of ray.io/v1 in KubeRay's ray-operator/config/crd/bases/ray.io_rayjobs.yaml, as of August 2026."""
+"""Fields of ray.io/v1 in KubeRay's ray-operator/config/crd/bases/ray.io_rayjobs.yaml, as of August 2026."""
 
 
 def test_the_rayjob_has_fields_of_kuberay_and_a_token():

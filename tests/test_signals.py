@@ -165,7 +165,7 @@ def test_a_stop_while_ray_starts_is_taken_by_us(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_handler_in_c_takes_the_end_of_the_grace():
-    """As Ray's C++ does when a SIGTERM comes while it starts: it sets one for SIGALRM, of which Python is not told."""
+    """Ray's C++ replaces the handler of SIGALRM behind Python's back if a SIGTERM arrives while it starts."""
     script = (
         "import ctypes, signal, time\n"
         "from ltx_dist.commands.signals import stop_on_signals\n"

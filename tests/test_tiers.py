@@ -15,6 +15,8 @@ from tiers import HEAVY, LONGEST, TIER_OF, tier_of
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 FAULT = re.compile(r"^@pytest\.mark\.fault\((\d+)\)$", re.MULTILINE)
+FAULTS_NOTE = "\n## 2026-11-28 Faults that have numbered tests\n"
+LISTED_FAULT = re.compile(r"^\| (\d+) \| .+ \|$", re.MULTILINE)
 
 
 def names_in(requirements: list[str]) -> set[str]:
@@ -39,7 +41,7 @@ def test_the_longest_path_counts():
 
 
 def test_nothing_heavy_can_be_imported_in_the_tier_fast(request: pytest.FixtureRequest):
-    """In this process if it runs the tier fast; otherwise in another, which imports all test files of the tier."""
+    """Checked in this process if it runs the tier fast; otherwise in another one that imports all its test files."""
     if request.config.getoption("--tier") == "fast":
         for name in HEAVY:
             with pytest.raises(ModuleNotFoundError):
@@ -62,4 +64,7 @@ def test_the_environment_of_the_tier_fast_lacks_only_what_is_heavy():
 
 def test_every_fault_has_a_test_that_holds_it():
     marked = {int(number) for path in TESTS.rglob("test_*.py") for number in FAULT.findall(path.read_text("utf-8"))}
-    assert marked == set(range(1, 30))
+    _, _, note = (ROOT / "docs/decisions.md").read_text("utf-8").partition(FAULTS_NOTE)
+    listed = [int(number) for number in LISTED_FAULT.findall(note.partition("\n## ")[0])]
+    assert listed == list(range(1, len(listed) + 1))
+    assert marked == set(listed)

@@ -15,7 +15,7 @@ TIERS: dict[Tier, str] = {
 }
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "accelerate", "peft")
-"""What no test of the tier fast can import."""
+"""Packages that no test of the tier fast can import."""
 
 LONGEST = (
     "cluster/test_cluster.py", "test_benchmarks_gpu.py", "cluster/test_ray_executor.py", "cluster/test_ray_job.py",
@@ -25,7 +25,7 @@ LONGEST = (
 """Files that take longest, which run first: with several processes, none is to wait in the end for one of them."""
 
 examples_share = 1.0
-"""Of the examples of long property tests, how many to draw; the tier fast draws fewer."""
+"""Share of the examples of long property tests that is drawn; the tier fast draws fewer."""
 
 
 def examples(count: int) -> int:
@@ -89,7 +89,7 @@ TIER_OF: dict[str, Tier] = {
     "run/test_plan_work.py": "fast",
     "cluster": "system",
     "cluster/test_lost_cluster.py": "chaos",
-    "cluster/test_submission.py": "model",
+    "cluster/test_submission.py": "fast",
     "doctor": "system",
     "test_architecture.py": "fast",
     "test_architecture.py::test_scripts_import_what_there_is": "model",
@@ -103,7 +103,7 @@ TIER_OF: dict[str, Tier] = {
     "test_chaos_ray.py": "chaos",
     "": "system",
 }
-"""By path below tests/; of a test, its file and its folders, the longest that is listed counts."""
+"""By path below tests/. The most specific entry counts: a test before its file, and a file before its folders."""
 
 
 def tier_of(path: Path, test: str = "") -> Tier:

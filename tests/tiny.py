@@ -27,7 +27,7 @@ VAE_090 = {
     "spatio_temporal_scaling": (True, True, True, False),
     "decoder_spatio_temporal_scaling": (True, True, True, False),
 }
-"""As 0.9.0: no timestep conditioning. Compression 32 x 32 x 8."""
+"""Config like that of 0.9.0: no timestep conditioning. Compression 32 x 32 x 8."""
 
 VAE_091 = VAE_090 | {
     "decoder_block_out_channels": (8, 16, 32),
@@ -38,7 +38,7 @@ VAE_091 = VAE_090 | {
     "upsample_factor": (2, 2, 2),
     "timestep_conditioning": True,
 }
-"""As 0.9.1: timestep conditioning, and noise from the global generator inside the decoder."""
+"""Config like that of 0.9.1: timestep conditioning, and noise from the global generator inside the decoder."""
 
 VAE_095 = VAE_091 | {
     "block_out_channels": (8, 16, 32, 64, 64),
@@ -50,7 +50,7 @@ VAE_095 = VAE_091 | {
     "spatial_compression_ratio": 32,
     "temporal_compression_ratio": 8,
 }
-"""As 0.9.5 and later: timestep conditioning alone."""
+"""Config like that of 0.9.5 and later: timestep conditioning alone."""
 
 VAES = {"0.9.0": VAE_090, "0.9.1": VAE_091, "0.9.5": VAE_095}
 
@@ -80,7 +80,7 @@ def save_checkpoint(folder: Path, version: str, pipeline_class: str = "LTXPipeli
 
 
 TEXT = "a red ball rolls over green grass\na blue square moves to the left\nwaves in the evening, slow pan\n" * 20
-"""What the vocabulary of `save_t5_tokenizer` is made of."""
+"""The text on which `save_t5_tokenizer` trains its vocabulary."""
 
 
 def save_t5_tokenizer(checkpoint: Path) -> Path:

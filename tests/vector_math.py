@@ -20,13 +20,13 @@ import torch
 UNKNOWN = -1
 AVX512_NUMBER, AVX512_ROW = 9, 5
 ACCURATE_AVX512, ACCURATE_AVX2 = 11, 9
-"""Places in a function's table of kernels."""
+"""Indices in a function's table of kernels."""
 
 FUNCTIONS = (
     "Acos", "Asin", "Atan", "Cos", "Erf", "Erfc", "ErfInv", "Exp", "Ln", "Log10", "Log2", "Sin",
     "Sqrt", "Tan", "Tanh", "Trunc",
 )  # fmt: skip
-"""As oneMKL names them."""
+"""Names of the functions in oneMKL."""
 
 
 class UnlikeMklError(Exception):
@@ -62,7 +62,7 @@ class FirstCalls:
         self._number.value = AVX512_NUMBER
 
     def forget(self) -> None:
-        """As before the first call of a process."""
+        """Resets the state to that before the first call of a process."""
         self.row.value = UNKNOWN
         page = self._rows // mmap.PAGESIZE * mmap.PAGESIZE
         ctypes.CDLL(None).madvise(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), mmap.MADV_DONTNEED)

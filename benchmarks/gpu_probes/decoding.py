@@ -20,7 +20,7 @@ SLOTS = (1, 2, 4, 6)
 
 
 def latents_of(scale: Scale, request: Any, checkpoint: Any) -> Any:
-    """As a denoiser would hand them on: normal numbers, and a generator that has drawn them."""
+    """Latents as from a transformer: normally distributed, with the state of the generator that drew them."""
     from ltx_dist.pipeline.payloads import Latents
 
     generator = torch.Generator("cpu").manual_seed(request.seed)

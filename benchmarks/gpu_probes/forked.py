@@ -5,6 +5,7 @@ For a CPU alone: CUDA does not survive a fork, and probes with an environment of
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from .probe import Probe, main
 
 
 def import_libraries() -> None:
-    """What probes import, and nothing computed: threads of torch would not survive the fork."""
+    """Imports what probes import and computes nothing: threads of torch would not survive the fork."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     import diffusers
     import transformers
@@ -28,6 +29,7 @@ def import_libraries() -> None:
     for name in ("LTXPipeline", "LTXConditionPipeline", "AutoencoderKLLTXVideo", "LTXVideoTransformer3DModel"):
         getattr(diffusers, name)
     assert transformers.T5EncoderModel is not None
+    gc.freeze()  # so that no child looks through all that was imported whenever it collects
 
 
 def run_forked(probe: Probe, scale: str, limit: float, out: Path, said: IO[str]) -> int | None:

@@ -97,7 +97,7 @@ def replace_loaders(scale: Scale) -> None:
 
 
 def component(name: str, checkpoint: Any, dtype: torch.dtype, scale: Scale, kept: HostWeights) -> torch.nn.Module:
-    """On the host; drawn on the card the first time, and a copy of what was drawn from then on."""
+    """A module on the host. Its weights are drawn on the card the first time and copied from then on."""
     module = skeleton(name, checkpoint).to(dtype)
     key = f"{name} {dtype}"
     if key not in kept:

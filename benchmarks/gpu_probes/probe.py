@@ -63,7 +63,7 @@ PROBES = (
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """On disk when it returns: what comes after may end the process."""
+    """Appends a line that is on disk when this returns: what comes after may end the process."""
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()

@@ -14,7 +14,7 @@ from .scale import Scale
 
 STAGES = ENCODE, DENOISE, DECODE = "encode_text", "denoise", "decode"
 ENCODE_VIDEO = "encode_video"
-"""As the recipe of LTX-Video names them."""
+"""Stages by their names in the recipe of LTX-Video."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ def ours(worker: Any, requests: Sequence[Any]) -> Rendered:
 
 
 def theirs(pipeline: Any, requests: Sequence[Any]) -> Rendered:
-    """By the pipeline's own `__call__`, one clip after the other."""
+    """Renders with the pipeline's own `__call__`, one clip after the other."""
     rendered = Rendered()
     for request in requests:
         kept: list[torch.Tensor] = []

@@ -50,7 +50,7 @@ def lost(scale: Scale) -> Iterator[Row]:
 
 def _attempts(device: torch.device) -> Mapping[str, Callable[[], Any]]:
     def filled(leave: int, then: Callable[[], Any]) -> Any:
-        """With all but `leave` bytes of the card taken."""
+        """Calls `then` while all but `leave` bytes of the card are taken."""
         torch.zeros(1, device=device)
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.empty(max(0, free - leave), dtype=torch.uint8, device=device)

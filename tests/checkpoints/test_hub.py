@@ -25,7 +25,7 @@ COMMIT, OLDER = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "f
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As `hf download` leaves it: a snapshot a commit, and a file for `main` that says which is its."""
+    """The cache as `hf download` leaves it: one snapshot per commit, and a file that names the commit of `main`."""
     repository = tmp_path / "hub" / "models--someone--a-model"
     for commit in (COMMIT, OLDER):
         shutil.copytree(DEMO_MODEL, repository / "snapshots" / commit)
@@ -200,7 +200,7 @@ def test_a_text_encoder_that_is_replaced_is_not_downloaded(model: Path, tmp_path
 
 @pytest.mark.fault(25)
 def test_a_revision_may_hold_slashes(model: Path, tmp_path: Path) -> None:
-    """As that of a pull request does; and it is found in the cache again."""
+    """The name of a pull request has one; and its snapshot is found in the cache again."""
     with hub_stand_in.serve("someone/a-model", model) as hub:
         first = open_in_a_process("someone/a-model@refs/pr/32", tmp_path / "hub", hub.address)
         assert first.stdout.strip() == f"someone/a-model@{hub_stand_in.COMMIT}", first.stderr

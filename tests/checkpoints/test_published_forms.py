@@ -208,17 +208,21 @@ def test_the_names_of_official_files_are_those_of_diffusers_classes() -> None:
     assert make_official_names.official_names() == read_config("official_names"), "run tools/make_official_names.py"
 
 
+STRIDE = 20
+
+
 @pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5", "0.9.7-13b-dev"])
 def test_each_tensor_that_a_file_lacks_is_missed_by_its_header(made, version: str) -> None:
-    """And of a whole file none: what is required is what the real classes store."""
+    """A whole file lacks none: the required tensors are those that the real classes store."""
     tensors = read_header(made(version, "single_file").path).tensors
     transformer = {name.removeprefix(TRANSFORMER_PREFIX) for name in tensors if name.startswith(TRANSFORMER_PREFIX)}
     vae = {name for name in tensors if name.startswith("vae.")}
     for part, names in (("transformer", transformer), (ARCHITECTURES[version].vae, vae)):
         assert missing_tensors(part, names) == []
-        for name in names:
-            # The last member of a list may end it; every other one, and each part of a member, is missed.
-            assert missing_tensors(part, names - {name}) == [name], name
+        # Some at a time, as the header of a 13B file has many: never a whole member of a list, which it may end before.
+        for first in range(STRIDE):
+            lacking = sorted(names)[first::STRIDE]
+            assert sorted(missing_tensors(part, names - {*lacking})) == lacking
 
 
 @pytest.mark.fault(25)

@@ -1,4 +1,4 @@
-"""Batches as jobs on three raylets with a fake GPU each, which want a token: submit, follow, stop, go on."""
+"""Batches as jobs on three raylets with a fake GPU each, which require a token: submit, follow, stop, resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ONE = ("--set", "placement.devices=1")
 
 NUM_CLIPS = 16
-"""Of a few seconds each: enough that the batch is still running after three commands."""
+"""A few seconds each: enough that the batch is still running after three commands."""
 
 TOKEN = "9b2f6c1d4e8a4f0fb1c3d5e7a9081726"
 SMALL = [
@@ -56,7 +56,7 @@ class Cluster:
         return process.returncode, stdout, stderr
 
     def nodes_that_rendered(self) -> set[str]:
-        """Those that have or had a worker, by Ray's own account, which knows dead actors too."""
+        """Nodes that have or had a worker, according to Ray, which also lists dead actors."""
         url = f"{self.address}/api/v0/actors?detail=true"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
         actors = json.load(urllib.request.urlopen(request, timeout=60))["data"]["result"]["result"]
@@ -74,7 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     token.write_text(TOKEN)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     with raylets(num_nodes=3, gpus_each=1, environment=environment) as addresses:
-        # That the server wants a token is for `submit` to find out.
+        # `submit` has to find out that the server requires a token.
         yield Cluster(*addresses, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
 
 
@@ -94,7 +94,7 @@ def record(out: Path) -> dict[str, object]:
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    """What it prints up to the first line that the pattern is in."""
+    """What the process prints, up to the first line that contains the pattern."""
     assert process.stdout is not None
     said = ""
     while line := process.stdout.readline():

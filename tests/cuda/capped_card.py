@@ -28,6 +28,7 @@ import transformers
 from caching_allocator import Allocations, Block, CachingAllocator, convolution_workspace
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
+from diffusers.models.modeling_utils import no_init_weights
 from fake_cuda import CudaOps, cast_around_layers, first_step
 from fake_streams import fake_streams
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -44,10 +45,12 @@ from ltx_dist.pipeline.storage import Storage
 from ltx_dist.placement.fitting import CUDA_CONTEXT, DRIVER_RESERVE
 from ltx_dist.worker import device as worker_device
 from ltx_dist.worker.components import Components
-from ltx_dist.worker.stage_worker import StageWorker, WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
+from ltx_dist.worker.stage_worker import StageWorker
 
 BLOCKS = 3
-"""That are run: the first differs from the others (it computes T5's position bias), and a second follows one alike."""
+"""Number of blocks that are run: the first differs from the others (it computes T5's position bias), and the third
+follows one alike."""
 
 Event = tuple[int, int]
 """(bytes, number) of a block that is taken, (0, number) of one that is given back."""
@@ -56,7 +59,7 @@ Ran = tuple[list[Event], Any]
 """What a stage took, in order, and its output."""
 
 Runs = dict[tuple[Any, ...], Ran]
-"""By all that decides what a stage takes."""
+"""What stages took, by all that decides it."""
 
 
 class RecordingAllocator(CachingAllocator):
@@ -105,7 +108,7 @@ class CappedCard:
     """board_bytes: what `nvidia-smi` calls the card's memory; the driver keeps some of it, and CUDA a context.
 
     reads: how often the weights of each component were read, before the first shortage and after it. peak_reserved:
-    the most that torch held at a time, since     the card was made. runs: recorded on this card or on another.
+    the most that torch held at a time, since the card was made. runs: recorded on this card or on another.
     """
 
     def __init__(self, board_bytes: int, monkeypatch: pytest.MonkeyPatch, runs: Runs | None = None) -> None:
@@ -168,7 +171,7 @@ class CappedCard:
     def _replace_what_reads_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (denoising, encode_text, frames):
             monkeypatch.setattr(module, "check_finite", lambda *_: None)
-        # Of its full vocabulary this tokenizer takes minutes to make; what matters here is how many tokens there are.
+        # Making this tokenizer with its full vocabulary takes minutes; what matters here is how many tokens there are.
         monkeypatch.setattr(encode_text, "load_tokenizer", lambda checkpoint: transformers.ByT5Tokenizer())
         monkeypatch.setattr(frames, "on_host", lambda group: np.empty(tuple(group.shape), np.uint8))
         monkeypatch.setattr(denoising.copy, "deepcopy", denoising.copy.copy)
@@ -188,20 +191,21 @@ class CappedCard:
     def _load(
         self, name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage, device: torch.device
     ) -> torch.nn.Module:
-        """In place of `Family.load_component`: a module of the real class and size, on the host."""
+        """Replaces `Family.load_component`: returns a module of the real class and size, on the host."""
         self.reads[self.allocator.refusals > 0][name] += 1
         config: Any = component_config(checkpoint, name)
         usual = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
+        module: Any
         try:
-            module: Any
-            if name == "text_encoder":
-                module = transformers.T5EncoderModel(transformers.T5Config(**config))
-            elif name == "transformer":
-                module = diffusers.LTXVideoTransformer3DModel.from_config(config)
-            else:
-                module = diffusers.AutoencoderKLLTXVideo.from_config(config)
-                module.encoder = None
+            with no_init_weights():  # there are no numbers to draw
+                if name == "text_encoder":
+                    module = transformers.T5EncoderModel(transformers.T5Config(**config))
+                elif name == "transformer":
+                    module = diffusers.LTXVideoTransformer3DModel.from_config(config)
+                else:
+                    module = diffusers.AutoencoderKLLTXVideo.from_config(config)
+                    module.encoder = None
         finally:
             torch.set_default_dtype(usual)
         for child in module.modules():
@@ -287,7 +291,7 @@ def _first_blocks(module: Any, path: str) -> Iterator[None]:
 
 
 def _taken(output: Any) -> Any:
-    """The same; of a clip, whose frames are decoded as they are taken, all of them."""
+    """The same output. A clip's frames are decoded as they are taken, so all of them are."""
     if isinstance(output, DecodedClip):
         for _ in output.frames:
             pass
@@ -302,7 +306,7 @@ def _again(output: Any, request: RenderRequest) -> Any:
 
 
 def _counted_frames(operation: Any, requests: Any, inputs: Any, context: Any) -> list[EncodedVideo]:
-    """In place of x264: takes every frame of a clip."""
+    """Replaces x264: takes every frame of a clip."""
     (source,) = context.stage.inputs
     for request, given in zip(requests, inputs, strict=True):
         assert sum(1 for _ in given[source].frames) == request.num_frames

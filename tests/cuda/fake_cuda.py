@@ -45,7 +45,7 @@ def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def to_cuda(mode: FakeTensorMode, module: torch.nn.Module) -> None:
-    """In place; `Module.to` would swap the data of parameters, which fake tensors refuse."""
+    """Casts in place; `Module.to` would swap the data of parameters, which fake tensors refuse."""
     for child in module.modules():
         for name, tensor in [*child._parameters.items()]:
             if tensor is not None:
@@ -145,7 +145,7 @@ def _spelled(key: Any, missing: int) -> list[Any]:
 
 
 def first_step(scheduler: Any, timestep: Any) -> None:
-    """In place of a search for the timestep on the device, by value."""
+    """Replaces a search for the timestep on the device, by value."""
     scheduler._step_index = 0
 
 

@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[2] / folder) for folder in ("benchmar
 import reserved  # noqa: E402
 import working_sets as counted  # noqa: E402
 from ltx2_configs import FULL  # noqa: E402
-from test_ltx2_estimates import _call  # noqa: E402
+from tiny_ltx2 import call_transformer  # noqa: E402
 
 BF16 = torch.bfloat16
 
@@ -145,11 +145,11 @@ def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: i
 @pytest.mark.parametrize("per_token", [False, True], ids=["one timestep", "a timestep per token"])
 @pytest.mark.parametrize("version", ["2.0", "2.3"])
 def test_denoising_of_ltx2_is_planned_with_what_the_allocator_reserves(version: str, per_token: bool) -> None:
-    """Of 768x512 and 121 frames with guidance; two layers, as all hold the same. 2.5 has the transformer of 2.3."""
+    """A clip of 768x512 and 121 frames with guidance; two layers, as all are alike. 2.5 has the transformer of 2.3."""
     allocator = CachingAllocator()
     with counted.fake_tensors(BF16):
         model = diffusers.LTX2VideoTransformer3DModel(**FULL[version]["transformer"] | {"num_layers": 2}).eval()
         with Allocations(allocator, "cpu"):
-            _call(model, version, 16, 16, 24, 126, 1024, 2, per_token)
+            call_transformer(model, version, 16, 16, 24, 126, 1024, 2, per_token)
     planned = allocator.peak_allocated * ltx2_estimates.MARGIN["denoise"]["cuda"]
     assert 1.0 <= planned / allocator.peak_reserved <= (1.29 if per_token else 1.25)

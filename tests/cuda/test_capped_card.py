@@ -5,7 +5,10 @@ The networks have 4 blocks each, so that they are quickly made; `benchmarks/capp
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,14 @@ import sparse
 from capped_card import Runs
 
 from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.fitting import CUDA_CONTEXT, DRIVER_RESERVE
 from ltx_dist.run.batch import Batch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import capped  # noqa: E402
+
+AsPlanned = Callable[[float], tuple[Placement, capped.Rendered]]
 
 CLIPS = 4
 GONE = CUDA_CONTEXT + DRIVER_RESERVE
@@ -37,18 +43,37 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     return capped.batch_of(folder, "0.9.5", CLIPS, (256, 256, 25))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imports_stay() -> Iterator[None]:
+    """A worker collects garbage whenever memory runs out, and need not look through all that is imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def runs() -> Runs:
     """What stages take does not depend on the card: it is recorded once for all tests."""
     return {}
 
 
+@pytest.fixture(scope="module")
+def as_planned(batch: Batch, runs: Runs) -> AsPlanned:
+    """How the batch is placed on a board of so many GB, and how it ends there."""
+
+    @cache
+    def render(board: float) -> tuple[Placement, capped.Rendered]:
+        placement = capped.planned(batch, int(board * 1e9))
+        return placement, capped.rendered(batch, placement, int(board * 1e9), runs)
+
+    return render
+
+
 @pytest.mark.parametrize(("board", "residency"), [(8.0, "resident"), (2.9, "time_sliced")])
 def test_what_is_planned_fits_and_what_is_missing_costs_one_fallback(
-    batch: Batch, runs: Runs, board: float, residency: str
+    batch: Batch, runs: Runs, as_planned: AsPlanned, board: float, residency: str
 ) -> None:
-    placement = capped.planned(batch, int(board * 1e9))
-    fits = capped.rendered(batch, placement, int(board * 1e9), runs)
+    placement, fits = as_planned(board)
     assert fits.worker.residency == residency
     assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
     assert not any(name for names in fits.fallbacks.values() for name in names), "as planned"
@@ -59,20 +84,18 @@ def test_what_is_planned_fits_and_what_is_missing_costs_one_fallback(
     assert short.reads_per_clip <= 1
 
 
-def test_what_is_planned_to_be_streamed_fits(batch: Batch, runs: Runs) -> None:
-    placement = capped.planned(batch, int(2.75e9))
-    fits = capped.rendered(batch, placement, int(2.75e9), runs)
+def test_what_is_planned_to_be_streamed_fits(as_planned: AsPlanned) -> None:
+    _, fits = as_planned(2.75)
     assert fits.worker.streamed == ("text_encoder",)
     assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
 
 
 def test_control_a_worker_that_forgets_in_place_of_evicting_reads_for_every_clip(
-    batch: Batch, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, runs: Runs, as_planned: AsPlanned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ltx_dist.worker.components import Components
 
+    placement, fits = as_planned(8.0)
     monkeypatch.setattr(Components, "_send_away", Components._drop)
-    placement = capped.planned(batch, int(8e9))
-    fits = capped.rendered(batch, placement, int(8e9), runs)
     short = capped.rendered(batch, placement, GONE + int(0.95 * (fits.held - GONE)), runs)
     assert short.reads[1].total() > 1

@@ -50,7 +50,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoin
 
 @pytest.fixture(autouse=True)
 def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What reads numbers: the frames at the end, whose checks are made here; finiteness; a copy of the scheduler."""
+    """Replaces what reads numbers: frames, which are checked here; checks for finiteness; a copy of the scheduler."""
     without_values(monkeypatch)
     monkeypatch.setattr(frames, "on_host", on_host)
     monkeypatch.setattr(frames, "check_finite", lambda *_: None)

@@ -65,7 +65,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RenderReques
 
 @pytest.fixture(autouse=True)
 def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What reads numbers: frames and sound at the end, whose checks are made here, and looks for what is not finite."""
+    """Replaces what reads numbers: frames and sound, which are checked here, and checks for finiteness."""
     without_values(monkeypatch)
     monkeypatch.setattr(frames, "on_host", on_host)
     for module in (frames, denoise, decode):
@@ -104,7 +104,7 @@ def on_host(group: torch.Tensor) -> np.ndarray:
 
 
 def waveform_on_the_device(self: Any, latents: SoundLatents) -> np.ndarray:
-    """As the stage makes it, but for its numbers."""
+    """The output as the stage makes it, except for its numbers."""
     samples = latents.audio_latents.to(CUDA, self._audio_vae.dtype)
     waveform = self._vocoder(self._audio_vae.decode(samples, return_dict=False)[0])[0]
     assert waveform.device == CUDA and waveform.dtype == torch.float32

@@ -32,7 +32,7 @@ TWO = SecondPass(64, 96, 2, (909.4, 725.0), 1.0, 1.0, 0.0, 0.15)
 REQUEST = RenderRequest(
     "clip", "a prompt", "", 64, 96, 25, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32, timesteps=(1000.0, 500.0)
 )  # fmt: skip
-"""With timesteps of its own: diffusers' default schedule is made of tensors, whose values it reads."""
+"""A request with timesteps of its own: diffusers' default schedule is made of tensors, whose values it reads."""
 
 LONG = {"windows": Windows(("a", "b", "b"), 40, 24, 0.5, 0.25), "num_frames": 57}
 CASES: dict[str, dict[str, Any]] = {
@@ -64,7 +64,7 @@ class Sigmas(TorchFunctionMode):
 
 @pytest.fixture(autouse=True)
 def without_numbers_of_long_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of a search for the timestep on the device, and of a look for what is not finite."""
+    """Replaces a search for the timestep on the device, and checks for finiteness."""
     monkeypatch.setattr(long_clips, "check_finite", lambda *_: None)
     monkeypatch.setattr(
         LTXEulerAncestralRFScheduler, "_init_step_index", lambda self, timestep: setattr(self, "_step_index", 0)

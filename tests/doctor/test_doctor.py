@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Blocker())
 
 
 def doctor(tmp_path: Path, *arguments: str, blocked: str = "", prefix: tuple[str, ...] = ()) -> tuple[int, str]:
-    """In a process of its own, in which the `blocked` packages cannot be imported."""
+    """Exit code and output of a process in which the `blocked` packages cannot be imported."""
     (tmp_path / "site").mkdir(exist_ok=True)
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
@@ -38,7 +38,7 @@ def doctor(tmp_path: Path, *arguments: str, blocked: str = "", prefix: tuple[str
 
 
 def failures(report: str) -> dict[str, str]:
-    """What is said of each subject that failed, with the remedy."""
+    """The message about each subject that failed, with its remedy."""
     blocks = report.replace("\n" + " " * 24, " ").splitlines()
     return {line[9:24].strip(): line[24:] for line in blocks if line.startswith("FAILURE")}
 

@@ -21,7 +21,7 @@ def convolution(error: float, memory: float, cudnn: int) -> dict[str, Any]:
 
 
 def findings(monkeypatch: pytest.MonkeyPatch, device: dict[str, Any], **found: Any) -> dict[str, Finding]:
-    """By subject and status, of a machine with this device."""
+    """Findings on a machine with this device, by subject and status."""
     told = {"version": "2.13.0", "cuda": "13.0", "available": True, "devices": [device], "computes": True} | found
     monkeypatch.setattr(packages, "probe", lambda _: told)
     return {f"{one.subject} {one.status}": one for one in packages.check_torch(1, wants_gpu=True)}

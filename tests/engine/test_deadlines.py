@@ -142,6 +142,6 @@ def test_a_host_stage_is_not_blamed_for_a_process_that_its_device_stage_holds_up
         deadlines.begin(stage, [make_request("b")], 1.0)
     assert [a for a, _ in deadlines.overdue(2 + LEAST_SECONDS)] == [denoise], "both stand still: one has hung"
     deadlines.saw([step(1)], 1.5 + LEAST_SECONDS)
-    assert deadlines.overdue(1.5 + LEAST_SECONDS)[0][0] == mp4, "the device goes on without it"
+    assert deadlines.overdue(1.5 + LEAST_SECONDS)[0][0] == mp4, "the device continues without it"
     deadlines.end(Completion(denoise, 0.0, 1.0, StageReport(1.0)))
     assert [a for a, _ in deadlines.overdue(2 + LEAST_SECONDS)] == [mp4], "nothing is beside it"

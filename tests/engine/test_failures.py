@@ -60,9 +60,10 @@ def test_a_poison_clip_fails_alone_after_three_attempts(failure: Failure, num_wo
 
 
 def test_where_workers_die_whatever_they_run_a_clip_is_blamed_when_others_fare_better():
-    """In 20 batches every third denoise dies with its worker, at random, some other stages do, and clip 30's always.
+    """In 20 batches about a third of the denoisings die with their worker, some other stages too, and clip 30's always.
 
-    Three in a row befall 30 of 780 clips then. Left are such with three before others had any on a second worker.
+    By chance, 30 of the 780 other clips then crash three times in a row. They are blamed only if that happens before
+    the policy has seen clips crash on both workers and still succeed.
     """
     blamed: Counter[str] = Counter()
     for seed in range(20):
@@ -207,7 +208,7 @@ def test_a_second_opinion_is_worth_waiting_for():
     results = render(executor, replicated(2), 6)
     assert {result.status for result in results.values()} == {"done"}
     tried = {c.assignment.worker_id for c in results["2"].completions if c.assignment.stage == D}
-    assert tried == {"w0", "w1"}, "w0 raised while w1 was starting anew"
+    assert tried == {"w0", "w1"}, "w0 raised while w1 was restarting"
 
 
 def test_each_stage_has_its_own_second_opinion():
@@ -397,7 +398,7 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
         self.renderer.begin([make_request(name) for name in self.names])
 
     def orders(self, scheduler: Scheduler) -> Iterator[list[str] | None]:
-        """Of what waited when it was asked; by the time it is taken up some of it runs, has failed or is done."""
+        """Orders of the clips that wait now. When one is adopted, some of its clips run, have failed or are done."""
         waiting, workers = list(scheduler.waiting()), [self.executor.workers[name] for name in sorted(self.executor.up)]
         for order in better_orders(scheduler, workers, self.costs):
             self.executor.now += 1

@@ -24,7 +24,7 @@ PARTS = [
     "\u2024\u2024/a", "\uff0e\uff0e\uff0fa", "\u2215a", "a\u2044b", "\u0430dmin", "e\u0301", "\u200ba", "a\u202eb",
     "\ufeffa", "\U0001f600", "\ud800", "a" * 101, "a" * 300, "\u00e9" * 60, "x/" * 50 + "y",
 ]  # fmt: skip
-"""What has led somewhere else on some system: separators, devices, encodings, shells, look-alikes, lengths."""
+"""Names that lead elsewhere on some system: separators, devices, encodings, shells, look-alikes, lengths."""
 
 FORMS = ["{}", "../{}", "{}/../../x"]
 

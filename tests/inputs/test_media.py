@@ -72,7 +72,7 @@ def read(
 
 
 def refused(folder: Path, checkpoint: Checkpoint, row: Mapping[str, Any], **more: Any) -> str:
-    """What is wrong with the only row, without its place."""
+    """The error in the only row, without its place."""
     with pytest.raises(ValueError) as caught:
         read(folder, checkpoint, row, **more)
     assert str(caught.value).startswith(f"{folder / 'rows.jsonl'}:1: ")

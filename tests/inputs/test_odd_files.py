@@ -184,7 +184,7 @@ ODD = {
     "whole numbers": lora("int.safetensors", f"{Q}.lora_A.weight: I8, not floating-point numbers",
                           make=pair(A.to(torch.int8), B.to(torch.int8))),
 }  # fmt: skip
-"""By what they are."""
+"""Odd files, by what they are."""
 
 
 @pytest.fixture(scope="module")

@@ -297,7 +297,7 @@ def test_weights_change_the_stages_that_read_them(name: str, part: str) -> None:
 
 
 def test_a_clip_of_text_and_one_pass_knows_no_encoder_of_images_and_no_upsampler() -> None:
-    """So its latents outlive another VAE, and all of it another upsampler."""
+    """So latents stay valid with another VAE, and the whole clip with another upsampler."""
     assert changed_stages(keys(), keys(digest={**making().digest, "vae": "other"})) == FROM_DECODE
     assert changed_stages(keys(), keys(storage=Storage(vae="float16"))) == FROM_DECODE
     assert keys() == keys(digest={**making().digest, "latent_upsampler": "other"})

@@ -214,7 +214,7 @@ def test_equal_and_turned_requests_decide_once() -> None:
 
 @pytest.mark.parametrize("shape", [(1088, 1920, 161), (1088, 1920, 257)])
 def test_a_piece_that_cudnn_cannot_index_does_not_fit_whatever_the_memory(shape: tuple[int, int, int]) -> None:
-    """On 1 TB: torch would convolve it without cuDNN, in 27 times the memory."""
+    """Even with 1 TB: torch would convolve it without cuDNN, in 27 times the memory."""
     models, shapes = full_size(), (request(*shape),)
     demand = BatchDemand(models, shapes, tuple(candidate_tilings("auto", "auto", shapes, RATIOS)))
     elements = models.memory["decode"].elements

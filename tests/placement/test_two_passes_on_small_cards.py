@@ -1,4 +1,4 @@
-"""What 13B distilled takes as published, in two passes at 1216x704x121, on one small card: planned by headers alone.
+"""Memory of 13B distilled as published, in two passes at 1216x704x121, on one small card: planned from headers alone.
 
 `pytest -s` prints the figures of docs/benchmarks.md.
 """

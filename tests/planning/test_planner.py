@@ -133,7 +133,7 @@ def done(request_id: str, stage: str, worker_id: str, seconds: float) -> Complet
 
 
 def drifting(slower: float) -> tuple[float, float]:
-    """Makespans of a batch whose decodes take `slower` times what is predicted: in the order begun with, and anew."""
+    """Makespans of a batch whose decodes take `slower` times what is predicted: in the first order, and reordered."""
     placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 8, 16), DEMAND)
     works = [(1e12, 24e12 * (8 + 30 * (i % 2)), 52e12 * (1 + i % 3)) for i in range(24)]
     workers = {worker.worker_id: worker for worker in placement.workers}
@@ -269,7 +269,7 @@ def test_what_is_under_way_stays_where_it_is():
 
 
 def test_an_order_is_taken_up_while_the_batch_goes_on():
-    """What was given out since it was looked for stays where it is; the rest comes as the order says."""
+    """Clips that were assigned during the search stay in place; the rest follow the order that was found."""
     scheduler, placement, predicted = begun_on(2, [DISTILLED] * 12 + [FULL], "replicated")
     looked_for = better_orders(scheduler, placement.workers, predicted)
     next(looked_for)

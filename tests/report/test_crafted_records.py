@@ -27,7 +27,7 @@ ODD = st.sampled_from(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where each part of a document is."""
+    """The path to each part of a document."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [found for key, part in items for found in ((*path, key), *places(part, (*path, key)))]
 

@@ -1,4 +1,4 @@
-"""The live view in a real terminal: what tmux holds on its screen, against the golden text, while it is drawn anew."""
+"""The live view in a real terminal: what tmux holds on its screen, against the golden text, while it is redrawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from test_progress import GOLDEN
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
 FRAMES = 12
-"""Screens looked at, a fifth of a second apart: the view is drawn anew four times a second."""
+"""Screens looked at, a fifth of a second apart: the view is redrawn four times a second."""
 
 
 class Tmux:

@@ -37,8 +37,8 @@ from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker
 
 TOLERANCE = 1e-4
-"""Of latents with a standard deviation near 1, after 3 steps in float32, whose roundings (1e-7) each step multiplies.
-A wrong seed, prompt or timestep moves them by 0.1 and more, which the tests see, too."""
+"""For latents with a standard deviation near 1, after 3 steps in float32, each of which multiplies the rounding (1e-7).
+A wrong seed, prompt or timestep moves them by 0.1 and more, which the tests also see."""
 
 REQUESTS = [
     RenderRequest(f"{i}", f"prompt {i}", "bad", 64, 64, 9, 25.0, 3, 3.0, 0.0, i, 0.05, 0.025, 32) for i in range(3)

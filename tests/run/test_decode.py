@@ -165,7 +165,7 @@ def test_what_cannot_be_decoded_is_told_with_the_remedy(out: Path, checkpoint: P
 
 
 def test_a_crafted_file_of_latents_is_refused(out: Path):
-    """Its request would be written outside of the folder."""
+    """The name in the file would lead outside of the folder."""
     path = spool(out) / "002-two.safetensors"
     told = json.loads(read_facts(path)["request"]) | {"request_id": "../escaped"}
     tensors = load_file(path)

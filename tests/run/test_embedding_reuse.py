@@ -162,7 +162,7 @@ def test_an_entry_that_another_run_removes_meanwhile_fails_no_clip(
 
 @pytest.mark.ray
 def test_actors_get_embeddings_from_the_cache(tmp_path: Path, checkpoint: Path):
-    """In a process of its own, which starts and ends its own small cluster."""
+    """Runs in a process of its own, which starts and ends its own small cluster."""
     first, second = tmp_path / "first", tmp_path / "second"
     assert render(first, checkpoint).exit_code == 0
     command = [sys.executable, "-m", "ltx_dist.cli", *arguments(second, checkpoint, "placement.layout=pinned")]

@@ -256,7 +256,7 @@ def test_layouts_give_the_same_clips(
 
 
 def render_elsewhere(folder: Path, out: Path, settings: dict[str, Any], python_path: Path | None = None) -> None:
-    """In a process of its own, since a process that has a Ray cluster cannot start another."""
+    """Runs in a process of its own, since a process that has a Ray cluster cannot start another."""
     extra = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     paths = os.pathsep.join([*([str(python_path)] if python_path else []), os.environ["PYTHONPATH"]])
     result = subprocess.run(
@@ -291,7 +291,7 @@ def test_a_second_pass_that_is_interrupted_does_not_repeat_the_first(
 def test_a_clip_of_two_passes_is_decoded_again(
     rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """From the latents of its second pass, with its own size, which is not that of the latents."""
+    """It is decoded from the latents of its second pass, at its own size, which is not that of the first pass."""
     only, out = just(folder, tmp_path, "two-image"), tmp_path / "out"
     assert run("render", only, "-o", out, "--keep-latents").exit_code == 0
     for stage in (Denoise, Refine):
@@ -347,7 +347,7 @@ sys.meta_path.insert(0, Finder)
 
 
 def test_a_picture_of_fifty_prompts_is_encoded_once(folder: Path, tmp_path: Path):
-    """By actors in the layout pinned, where one of them encodes images."""
+    """Actors render them in the layout pinned, where one of them encodes images."""
     copy, calls = shutil.copytree(folder, tmp_path / "fifty"), tmp_path / "calls"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(f"FILE = {str(calls)!r}\n{COUNTING}")

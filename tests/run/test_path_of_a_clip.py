@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import pytest
-
 import ltx_dist
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config import RenderConfig
@@ -49,8 +47,10 @@ class Calls:
     @contextmanager
     def counted(self) -> Iterator[None]:
         self._counts = True
-        yield
-        self._counts = False
+        try:
+            yield
+        finally:
+            self._counts = False
 
     def _called(self, frame: FrameType, event: str, argument: object) -> None:
         if not self._counts or event != "call" or frame.f_code.co_name == "<module>":
@@ -69,7 +69,7 @@ def loop_of(placed: PlacedBatch, executor: LocalExecutor) -> BatchLoop:
     return BatchLoop(scheduler, executor, keys=placed.keys.of)
 
 
-def test_one_clip_runs_through_few_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_clip_runs_through_few_files(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle\na blue square\n")
     config = RenderConfig.model_validate({
@@ -88,9 +88,7 @@ def test_one_clip_runs_through_few_files(tmp_path: Path, capsys: pytest.CaptureF
         finally:
             executor.shutdown()
     assert result.video is not None, result.error
-    with capsys.disabled():
-        print()
-        for name, number in sorted(calls.by_file.items()):
-            print(f"{number:6} calls  {name}")
-        print(f"{len(calls.by_file)} files")
-    assert len(calls.by_file) <= MOST_FILES
+    lines = [f"{number:6} calls  {name}" for name, number in sorted(calls.by_file.items())]
+    listing = "\n".join([*lines, f"{len(lines)} files"])
+    print(f"\n{listing}")
+    assert len(lines) <= MOST_FILES, listing

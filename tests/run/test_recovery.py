@@ -210,7 +210,7 @@ def test_a_killed_run_goes_on_at_the_stage_and_gives_the_same_clips(tmp_path: Pa
 
 
 def wait_for_latents(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until this start has written latents, or has ended."""
+    """Waits until this start has written latents or has ended."""
     before = time.time()
     while process.poll() is None:
         if any(path.stat().st_mtime > before for path in folder.glob(".ltx-dist/spool/*.safetensors")):

@@ -39,7 +39,7 @@ def end(assignment: Assignment) -> Completion:
 
 
 def lose(scheduler: Scheduler, assignment: Assignment, *others: Assignment) -> None:
-    """The worker dies with all that it had; what it had goes on where it can."""
+    """The worker dies; its clips continue on other workers where they can."""
     for lost in (assignment, *others):
         scheduler.retry(lost, stages(V if lost.stage == M else lost.stage, M))
     scheduler.remove_worker(assignment.worker_id)
@@ -139,7 +139,7 @@ def test_a_retry_waits_for_a_worker_that_it_need_not_avoid():
     (encode,) = scheduler.schedule()
     scheduler.retry(encode, stages(E), avoid=frozenset({"w0"}))
     assert scheduler.schedule(expected={"w1"}) == []
-    assert scheduler.schedule(expected={"w0"}) == [Assignment(("a",), E, "w0")], "which starts anew: no other one"
+    assert scheduler.schedule(expected={"w0"}) == [Assignment(("a",), E, "w0")], "for w0, which restarts"
 
 
 def test_a_retry_comes_before_all_that_waits():
@@ -343,7 +343,7 @@ def random_todo(recipe: Recipe, rng: random.Random) -> tuple[str, ...]:
 
 
 def to_do_again(todo: tuple[str, ...], stage: str, recipe: Recipe) -> tuple[str, ...]:
-    """From the stage that failed, or the device stage before it where that is a host stage."""
+    """It restarts at the stage that failed or, if that is a host stage, at the device stage before it."""
     position = todo.index(stage)
     while recipe[todo[position]].runs_on == "host":
         position -= 1

@@ -36,7 +36,7 @@ CALLS = [(io, "open"), *((os, name) for name in ("open", "write", "fsync", "link
 """Everything that reading and writing a clip is made of."""
 
 MEMORY = Path("/dev/shm")
-"""Where fsync costs nothing: that it is called is what counts here."""
+"""A folder where fsync costs nothing: only that it is called matters here."""
 
 
 def make_video(colour: int, key: str) -> EncodedVideo:

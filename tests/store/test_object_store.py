@@ -140,7 +140,7 @@ def test_other_content_of_the_same_size_and_older_than_its_sidecar_is_noticed(
 
 
 def test_a_copy_with_other_etags_is_read_and_found_whole(s3: str, checkpoint: Path) -> None:
-    """As of an upload in parts, whose ETag is no MD5."""
+    """The ETag of an upload in parts, which is no MD5."""
     assert render(s3, checkpoint).exit_code == 0
     files, root = fsspec.core.url_to_fs(s3)
     for name in ("001-one", "002-two"):

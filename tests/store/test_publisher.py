@@ -151,7 +151,7 @@ def test_a_late_second_attempt_leaves_one_file_and_one_record(tmp_path: Path) ->
 
 
 def test_of_drivers_that_publish_at_once_one_wins(tmp_path: Path) -> None:
-    """As without locks, on a file system that has none: they share nothing but the folder."""
+    """Two runs that share nothing but the folder, as on a file system without locks."""
     publishers = [Publisher(tmp_path, CHECKPOINT) for _ in range(8)]
     for publisher in publishers:
         assert not publisher.is_published(REQUEST, "key-1")

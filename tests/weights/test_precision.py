@@ -65,7 +65,7 @@ def batch(checkpoint: Checkpoint, **model: str) -> Batch:
 
 
 def planned_bytes(batch: Batch, precision: str) -> dict[str, int]:
-    """Of each component's weights on the device."""
+    """Bytes of each component's weights on the device."""
     return dict(batch.demand(precision).models.weights)
 
 

@@ -53,7 +53,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 class Small(StageWorker):
-    """Its device has room for one component, or as `fits` says, when a stage computes."""
+    """A worker whose device has room for one component, or for what `fits` allows, while a stage computes."""
 
     fits: Callable[[tuple[str, ...]], bool] = staticmethod(lambda names: len(names) < 2)
     stage = V

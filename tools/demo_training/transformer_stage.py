@@ -190,7 +190,7 @@ def train_transformer(
     transformer: Any = trained or build_transformer()
     transformer.to(vae.device)
     trainer = Trainer(
-        work / "transformer.pt",
+        work / ("transformer-further.pt" if trained else "transformer.pt"),
         transformer,
         _optimizers(transformer, plan.learning_rate),
         steps,

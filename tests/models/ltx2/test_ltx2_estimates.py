@@ -42,7 +42,7 @@ def version(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def checkpoint(version: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Of full size, from headers alone."""
+    """A checkpoint of full size that consists of headers alone."""
     folder = tmp_path_factory.mktemp("full") / version
     return open_checkpoint(str(tiny.make_checkpoint(version, folder, tiny=False, holes=True)))
 
@@ -62,7 +62,7 @@ def configs(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def elements(module: torch.nn.Module) -> int:
-    """Of everything that is stored; tied tensors once."""
+    """The number of elements that are stored; tied tensors count once."""
     return sum({id(tensor): tensor.numel() for tensor in module.state_dict(keep_vars=True).values()}.values())
 
 
@@ -113,7 +113,9 @@ def test_operations_of_the_transformer(version: Any, shape: tuple[int, ...], per
     frames, height, width, sound, text = shape
     with META:
         model = diffusers.LTX2VideoTransformer3DModel(**config).to(torch.bfloat16)
-        counted = _flops(lambda: _call(model, version, frames, height, width, sound, text, 1, per_token, META))
+        counted = _flops(
+            lambda: tiny.call_transformer(model, version, frames, height, width, sound, text, 1, per_token, META)
+        )
     predicted = flops.transformer_flops(dict(model.config), frames * height * width, sound, text, per_token)
     assert predicted == pytest.approx(counted, rel=0.02)
 
@@ -152,7 +154,7 @@ def test_working_set_of_denoising(version: Any, per_token: bool, element: int) -
     config = FULL[version]["transformer"] | {"num_layers": 2}
     with fake_tensors(DTYPES[element]):
         model = diffusers.LTX2VideoTransformer3DModel(**config).eval()
-        counted = peak_of(lambda: _call(model, version, 16, 16, 24, 126, 1024, 2, per_token))
+        counted = peak_of(lambda: tiny.call_transformer(model, version, 16, 16, 24, 126, 1024, 2, per_token))
     predicted = working_sets.denoise_bytes({"transformer": dict(model.config)}, RATIOS, clip, passes(clip)[0], element)
     assert predicted == pytest.approx(counted, rel=0.03)
 
@@ -203,33 +205,3 @@ def _flops(call: Any) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
-
-
-def _call(
-    model: Any, version: Any, frames: int, height: int, width: int, sound: int, text: int, rows: int, per_token: bool,
-    device: Any = "cpu",
-) -> Any:  # fmt: skip
-    """As diffusers' pipelines call it; made here so that the coordinates count, too."""
-    tokens, kwargs = frames * height * width, {"device": device, "dtype": next(model.parameters()).dtype}
-    wide, narrow = (3840, 3840) if version == "2.0" else (4096, 2048)
-    mask = torch.ones(rows, text, dtype=torch.int64, device=device)
-    timesteps = {"timestep": torch.empty(rows, tokens, **kwargs), "audio_timestep": torch.empty(rows, **kwargs)}
-    return model(
-        hidden_states=torch.empty(rows, tokens, 128, **kwargs),
-        audio_hidden_states=torch.empty(rows, sound, 128, **kwargs),
-        encoder_hidden_states=torch.empty(rows, text, wide, **kwargs),
-        audio_encoder_hidden_states=torch.empty(rows, text, narrow, **kwargs),
-        **(timesteps if per_token else {"timestep": torch.empty(rows, **kwargs)}),
-        sigma=torch.empty(rows, **kwargs),
-        encoder_attention_mask=mask,
-        audio_encoder_attention_mask=mask,
-        num_frames=frames,
-        height=height,
-        width=width,
-        fps=24.0,
-        audio_num_frames=sound,
-        video_coords=model.rope.prepare_video_coords(rows, frames, height, width, device, fps=24.0),
-        audio_coords=model.audio_rope.prepare_audio_coords(rows, sound, device),
-        use_cross_timestep=version != "2.0",
-        return_dict=False,
-    )

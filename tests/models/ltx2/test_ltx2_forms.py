@@ -1,4 +1,4 @@
-"""In what forms LTX-2.x is read: folders, with either transformer of 2.5; what else people have is refused by name."""
+"""Forms in which LTX-2.x is read: folders, with either transformer of 2.5. Other forms are refused by name."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_scales_of_another_program_are_refused(folder: Path, tmp_path: Path):
         open_checkpoint(str(copy))
 
 
-def test_the_transformer_that_is_not_distilled_is_rendered_from_a_folder_of_links(folder: Path, tmp_path: Path):
-    """As docs/guide.md has it."""
+def test_the_transformer_that_is_not_distilled_is_opened_from_a_folder_of_links(folder: Path, tmp_path: Path):
+    """The folder is made as docs/guide.md says."""
     full = tmp_path / "full"
     full.mkdir()
     for part in folder.iterdir():

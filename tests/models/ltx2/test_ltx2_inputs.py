@@ -1,4 +1,4 @@
-"""What is asked of LTX-2.x is checked before anything is loaded: checkpoints, sizes, lengths, guidance, schedules."""
+"""Requests to LTX-2.x are checked before anything is loaded: checkpoints, sizes, lengths, guidance, schedules."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_every_card_has_a_plan_that_fits(gigabytes: int, full_size: Path, tmp_pa
 def test_mixed_cards_and_many_have_plans(
     cards: tuple[int, ...], residencies: list[str], full_size: Path, tmp_path: Path
 ):
-    """Of a batch long enough that it pays to use all of them."""
+    """The batch is long enough that using all cards pays."""
     found = placed(full_size, tmp_path, *cards, clips=32)
     assert [worker.residency for worker in found.workers] == residencies
     assert len({worker.tiling for worker in found.workers}) == 1, "tiles change pixels, so all cards have the same"

@@ -28,14 +28,14 @@ LEFT = {
     "decode": {"decode", "encode_video"},
     "encode_video": {"decode", "encode_video"},  # frames are never saved
 }
-"""By the stage that a run died in what the next one has to do: outputs of finished stages are spooled or cached."""
+"""Stages that the next run has to run, by the stage in which a run died: earlier outputs are spooled or cached."""
 
 GUIDED = {
     "height": 128, "width": 192, "num_frames": 17, "max_sequence_length": 16, "spatio_temporal_guidance_blocks": [1],
     "stg_scale": 1, "audio_stg_scale": 1, "num_inference_steps": 2, "guidance_scale": 3, "sigmas": [1.0, 0.7],
     "second_pass": {"sigmas": [0.909375, 0.421875], "audio": "first"},
 }  # fmt: skip
-"""In two passes, the first guided, with keyframes: a clip that runs every stage."""
+"""A clip that runs every stage: two passes, the first guided, with keyframes."""
 
 
 def arguments(prompts: Path, model: Path, out: Path) -> list[str]:
@@ -45,7 +45,7 @@ def arguments(prompts: Path, model: Path, out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[list[str], Path]]:
-    """By case how to go on, and the folder that was left behind; under the stage "" one that nothing happened to."""
+    """How to resume and the folder that was left behind, by case; the stage "" is a run that was not disturbed."""
     root = tmp_path_factory.mktemp("killed")
     noise = np.random.default_rng(0).integers(0, 255, (5, 8, 3), dtype=np.uint8)
     PIL.Image.fromarray(noise).resize((96, 64), PIL.Image.Resampling.BICUBIC).save(root / "picture.png")

@@ -29,14 +29,15 @@ from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes, place
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.worker.local_executor import LocalExecutor
-from ltx_dist.worker.stage_worker import WorkerSpec
+from ltx_dist.worker.spec import WorkerSpec
 
 CASES = [(version, precision) for precision in ("float32", "bfloat16") for version in tiny.VERSIONS]
 FLOWS = ("text", "first frame", "keyframes", "distilled, two passes", "guided, two passes")
-WAYS = ("pinned", "waves", "streamed")
+RESIDENCIES = {"pinned": ["resident"] * 3, "waves": ["time_sliced"], "streamed": ["streamed"]}
+"""Residency of each worker, by the way in which a batch is placed."""
 
 Digests = dict[str, tuple[str, str]]
-"""Of frames and sound, by clip."""
+"""sha256 of frames and sound, by clip."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,10 @@ def render(case: Case, placement: Placement) -> Digests:
     return found
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", RESIDENCIES)
 def test_every_way_gives_the_monoliths_frames_and_sound(case: Case, way: str) -> None:
     placement = placed(case.checkpoint, way)
-    held = [set(worker.stages) for worker in placement.workers]
-    assert held if way != "pinned" else len(held) == 3 and not any({"encode_text", "denoise"} <= one for one in held)
+    assert [worker.residency for worker in placement.workers] == RESIDENCIES[way]
+    if way == "pinned":
+        assert not any({"encode_text", "denoise"} <= set(worker.stages) for worker in placement.workers)
     assert render(case, placement) == case.expected

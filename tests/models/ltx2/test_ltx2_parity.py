@@ -47,7 +47,7 @@ def folder(version: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Condition]:
-    """Of another shape than the clip, so that cutting and scaling count."""
+    """Two images of another shape than the clip, so that cutting and scaling count."""
     folder, found = tmp_path_factory.mktemp("pictures"), []
     for seed in range(2):
         path = folder / f"{seed}.png"

@@ -113,7 +113,7 @@ def render(
 
 
 def digests(results: dict[str, RenderResult]) -> dict[str, tuple[str, str]]:
-    """Of frames and sound."""
+    """sha256 of frames and sound, by clip."""
     found = {}
     for name, result in results.items():
         assert result.status == "done" and result.video is not None and result.video.sound is not None, result

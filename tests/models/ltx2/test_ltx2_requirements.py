@@ -31,7 +31,7 @@ from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-from working_sets import peak_of  # noqa: E402
+from working_sets import LiveBytes, peak_of  # noqa: E402
 
 CPU = torch.device("cpu")
 CONTEXT: Any = SimpleNamespace(on_step=lambda step: None)
@@ -61,7 +61,13 @@ def test_a_second_clip_takes_no_more_memory_than_the_first(checkpoint: Checkpoin
 
         assert not denoise().latents.requires_grad
         peaks = [peak_of(denoise) for _ in range(3)]
+        left: list[int] = []
+        with LiveBytes() as live:
+            for _ in range(3):
+                denoise()
+                left.append(live.now)
     assert peaks[0] == peaks[1] == peaks[2] > 0
+    assert left[0] == left[1] == left[2]
 
 
 def test_sigmas_of_presets_are_used_as_published(checkpoint: Checkpoint) -> None:

@@ -95,7 +95,7 @@ class Parts:
         return pipeline
 
     def stages(self, request: RenderRequest) -> dict[str, Any]:
-        """What each stage of the family's recipe makes of the request, by its name; of `decode` the frames."""
+        """Each stage's output for the request, by stage name; for `decode`, the frames."""
         family = family_of(self.checkpoint)
         made: dict[str, Any] = {"encode_text": self.text}
         for stage in (family.recipe[name] for name in family.recipe.of(request)):
@@ -387,7 +387,7 @@ def seen_by(parts: Parts, request: RenderRequest, monkeypatch: pytest.MonkeyPatc
 
 
 def test_keyframes_are_tokens_of_their_own(parts: Parts, media: Media, monkeypatch: pytest.MonkeyPatch):
-    """Of three images the first replaces a latent frame; the others are added, and nothing is replaced in place."""
+    """The first of three images replaces a latent frame; the others are added, and nothing is replaced in place."""
     frames = (0, 16, 32)
     conditions = tuple(media.image(number, frame_index=frame) for number, frame in enumerate(frames))
     first, *_ = seen_by(parts, clip(conditions=conditions, num_inference_steps=1), monkeypatch)

@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def long_clip(num_frames: int = 73, last: str = "b", tile: int = 40, **changes: Any) -> RenderRequest:
-    """Of windows that show "a" and then `last`."""
+    """A clip whose first window shows "a" and all others `last`."""
     count = len(window_places(num_frames, tile, 24, 8))
     windows = Windows(("a", *[last] * count)[:count], tile, 24, 0.5, 0.25)
     settings = {"timesteps": (1000.0, 909.4, 421.9), "num_inference_steps": 3, "guidance_scale": 1.0}
