@@ -48,7 +48,8 @@ class Models:
 
     blocks: by component, how many equal blocks it can be streamed in, and block_bytes of one; absent for one that
         cannot. memory: by stage; a stage without needs nothing beside its weights. ratios: the VAE's pixels and frames
-        per latent. cast: components that are stored in another dtype than they are loaded in.
+        per latent. cast: components that are stored in another dtype than they are loaded in. precisions: the dtypes
+        that components compute in.
     """
 
     recipe: Recipe
@@ -58,6 +59,7 @@ class Models:
     memory: Mapping[str, StageMemory] = field(default_factory=dict[str, StageMemory])
     ratios: tuple[int, int] = (32, 8)
     cast: frozenset[str] = frozenset()
+    precisions: frozenset[str] = frozenset()
 
     def components(self, stages: Collection[str]) -> frozenset[str]:
         return frozenset(component for stage in stages for component in self.recipe[stage].components)

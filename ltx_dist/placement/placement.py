@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -111,6 +111,7 @@ def worker_for(
     host_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
     """
     kind = _kind(device)
+    _require_kernels(device, demand.models.precisions)
     plan = demand.plan_memory(kind, _capacity(wishes, device), stages, wishes.residency)
     moves = plan.residency != "resident"
     return Worker(
@@ -131,6 +132,19 @@ def worker_for(
         peak_bytes=plan.peak_bytes,
         capacity=_capacity(wishes, device),
     )
+
+
+def _require_kernels(device: DeviceInfo, precisions: Collection[str]) -> None:
+    """Raises ValueError for a GPU without efficient kernels for one of the dtypes: it would hold all attention scores,
+    and 27 columns for each element that is convolved."""
+    if "bfloat16" in precisions and device.lacks_bfloat16:
+        assert device.compute_capability is not None
+        major, minor = device.compute_capability
+        raise ValueError(
+            f"model.precision, model.vae_precision: {device.name} (compute capability {major}.{minor}) has no "
+            "efficient kernels for bfloat16; use float32, which is streamed where it does not fit (float16 is "
+            "untested), or leave this card out with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
