@@ -110,7 +110,7 @@ class PlacementConfig(_Section):
         ge=1,
         le=16,
         description="Clips per worker whose frames may be in the host's memory, where they become mp4s while the "
-        "device works on other clips. 2 if not set.",
+        "device works on other clips; if not set, 2, or as many as a fast GPU is predicted to need.",
     )
 
 

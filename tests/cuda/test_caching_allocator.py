@@ -155,7 +155,8 @@ def test_float8_is_planned_with_the_layers_that_are_cast(is_streamed: bool) -> N
         "num_layers": 6, "num_attention_heads": 4, "attention_head_dim": 64, "cross_attention_dim": 256,
         "caption_channels": 64, "in_channels": 16, "out_channels": 16,
     }  # fmt: skip
-    model: Any = diffusers.LTXVideoTransformer3DModel(**config).to(BF16).eval().requires_grad_(False)
+    model: Any = diffusers.LTXVideoTransformer3DModel(**config)
+    model.to(BF16).eval().requires_grad_(False)
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=BF16)
     weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     block = sum(tensor.nbytes for tensor in model.transformer_blocks[0].parameters())
