@@ -12,12 +12,13 @@ import pytest
 import torch
 from caching_allocator import MIB, Allocations, CachingAllocator, convolution_workspace, rounded, segment_of
 
-from ltx_dist.checkpoints.versions import read_config
+from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
 from ltx_dist.estimates.parameters import largest_layer_parameters
-from ltx_dist.estimates.working_sets import denoise_bytes, encode_text_bytes
+from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
 from ltx_dist.models.ltx2 import estimates as ltx2_estimates
 from ltx_dist.models.ltx_video.estimates import MARGIN
 from ltx_dist.models.ltx_video.recipes import RECIPE
+from ltx_dist.pipeline.storage import UNTILED
 from ltx_dist.placement.fitting import Models
 from ltx_dist.weights.streaming import StreamedModule
 
@@ -137,6 +138,16 @@ def test_denoising_is_planned_with_what_the_allocator_reserves(name: str, guidan
     assert formula * 1.1 < allocator.peak_reserved, (
         "a control: the margin that was planned with before is found too small"
     )
+
+
+@pytest.mark.parametrize("name", sorted({version.vae for version in ARCHITECTURES.values()}))
+def test_decoding_is_planned_with_at_least_what_the_allocator_reserves(name: str) -> None:
+    """The VAE of every version, of a second of 704x480. The margin is of published peaks (docs/benchmarks.md)."""
+    config, request = read_config(name), counted.example(480, 704, 25)
+    allocator = reserved.reserved(lambda: counted.count_decode(config, request, BF16, UNTILED))
+    formula = decode_bytes(config, request, 2, UNTILED)
+    assert allocator.peak_reserved <= formula * MARGIN["decode"]["cuda"] <= 2 * allocator.peak_reserved
+    assert formula * 1.7 < allocator.peak_reserved, "a control: half of the margin is too small"
 
 
 @pytest.mark.parametrize("tokens", [32, 128, 256, 512])
