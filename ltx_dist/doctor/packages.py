@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ltx_dist.doctor.finding import Finding, failure, ok, warning
 from ltx_dist.doctor.probe import ProbeError, probe
+from ltx_dist.placement.inventory import BFLOAT16_CAPABILITY
 
 REINSTALL = "install ltx-dist again with `pip install --force-reinstall`, which brings the packages that it needs"
 
@@ -17,9 +18,6 @@ CUDA_TORCH = "install a CUDA build of torch: `pip install --force-reinstall torc
 
 LOCKED_BYTES = 4 << 30
 """A 2B transformer; WSL2 gives about 1 GB, however much the machine has."""
-
-BFLOAT16_CAPABILITY = (8, 0)
-"""Ampere is the first with bfloat16 in its tensor cores (NVIDIA's CUDA C++ programming guide, compute capabilities)."""
 
 
 def check_python() -> Iterator[Finding]:
@@ -59,7 +57,13 @@ def check_torch(num_gpus: int, wants_gpu: bool) -> Iterator[Finding]:
         return
     build = f"CUDA {found['cuda']}" if found["cuda"] else "CPU only"
     text = f"{found['version']} ({build})"
-    if found["available"]:
+    if found["rocm"]:
+        yield warning(
+            "torch",
+            f"{found['version']} (ROCm {found['rocm']}): AMD cards are not used, and it renders on the CPU",
+            "use an NVIDIA card with a CUDA build of torch",
+        )
+    elif found["available"]:
         yield ok("torch", f"{text}, sees {', '.join(_named(device) for device in found['devices'])}")
         yield from _check_capabilities(found)
     elif num_gpus and not found["cuda"]:
@@ -79,7 +83,7 @@ def _check_capabilities(found: dict) -> Iterator[Finding]:
         if tuple(device["capability"]) < BFLOAT16_CAPABILITY:
             yield warning(
                 "torch",
-                f"{_named(device)} has no fast bfloat16 and no memory-efficient attention for it",
+                f"{_named(device)} has no efficient kernels for bfloat16",
                 "set model.precision to float32, which is streamed where it does not fit; float16 is untested",
             )
     for device, check in zip(found["devices"], found.get("convolutions", []), strict=False):

@@ -42,6 +42,7 @@ def main() -> None:
     found = {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
+        "rocm": torch.version.hip,
         "available": available,
         "archs": torch.cuda.get_arch_list() if available else [],
         "devices": [{"name": one.name, "capability": [one.major, one.minor]} for one in devices],

@@ -53,6 +53,12 @@ def transformer_block_parameters(config: Config) -> int:
     return self_attention + cross_attention + feed_forward + 6 * width
 
 
+def largest_layer_parameters(config: Config, modulations: int = 6) -> int:
+    """Parameters of a transformer's largest layer, which makes this many modulations of the timestep."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return _linear(width, modulations * width)
+
+
 def text_encoder_parameters(config: Config) -> int:
     """Parameters of a T5EncoderModel with a gated feed-forward; the input embedding counts once, as it is stored."""
     width, block = config["d_model"], text_encoder_block_parameters(config)

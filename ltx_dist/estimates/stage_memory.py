@@ -34,8 +34,10 @@ class WeightBytes:
     """Bytes of a component's weights on the device.
 
     block: of one of its num_blocks equal blocks, in which it can be streamed; 0 blocks where it cannot.
+    cast_layer: of its largest layer in the dtype that it computes in, where layers are cast to that one by one.
     """
 
     total: int
     block: int = 0
     num_blocks: int = 0
+    cast_layer: int = 0

@@ -51,7 +51,9 @@ class ModelConfig(_Section):
         default="auto", min_length=1, description="A row of the preset table; `auto` reads it from the checkpoint."
     )
     precision: Literal["auto", Precision] = Field(
-        default="auto", description="dtype of the weights on the device; `auto` is bfloat16 on a GPU, float32 on a CPU."
+        default="auto",
+        description="dtype of the weights on the device; `auto` is bfloat16 on GPUs, but "
+        "float32 where all are older than Ampere (compute capability 8.0), and on a CPU.",
     )
     vae_precision: Literal["auto", Precision] = Field(
         default="auto",
@@ -108,7 +110,7 @@ class PlacementConfig(_Section):
         ge=1,
         le=16,
         description="Clips per worker whose frames may be in the host's memory, where they become mp4s while the "
-        "device works on other clips. 2 if not set.",
+        "device works on other clips; if not set, 2, or as many as a fast GPU is predicted to need.",
     )
 
 

@@ -59,7 +59,10 @@ class StageReport:
 
     seconds: in the stage itself, on the worker's monotonic clock; of all its requests together. load_seconds: weights
         read or moved before it. latents_sha256: of each request, in their order, where the stage has latents.
-    peak_bytes: device memory at its highest during the stage; None where the device does not count (CPU).
+    peak_bytes: device memory that torch held at most during the stage; None where the device does not count (CPU).
+    made_on: the device and its libraries, which decide low-order bits.
+    memory_refused: the device had too little memory for something in this stage, now or earlier in the worker's life.
+        cuDNN may then have taken an algorithm that needs less, which it keeps: low-order bits may differ.
     fallback: what it took after the stage ran out of memory as planned (worker/oom_fallbacks.py); None if it did not.
     changes_pixels: the fallback gives other pixels than planned.
     takes_turns: since memory ran out, components take turns on a device that was planned to hold all of them.
@@ -72,6 +75,8 @@ class StageReport:
     error: str | None = None
     latents_sha256: tuple[str, ...] = ()
     peak_bytes: int | None = None
+    made_on: str = ""
+    memory_refused: bool = False
     device_lost: bool = False
     fallback: str | None = None
     changes_pixels: bool = False

@@ -48,7 +48,9 @@ class Models:
 
     blocks: by component, how many equal blocks it can be streamed in, and block_bytes of one; absent for one that
         cannot. memory: by stage; a stage without needs nothing beside its weights. ratios: the VAE's pixels and frames
-        per latent. cast: components that are stored in another dtype than they are loaded in.
+        per latent. cast: components that are stored in another dtype than they are loaded in. precisions: the dtypes
+        that components compute in. cast_layer: by component, bytes of the largest layer as it computes; of those alone
+        whose layers are stored in fewer bits.
     """
 
     recipe: Recipe
@@ -58,14 +60,19 @@ class Models:
     memory: Mapping[str, StageMemory] = field(default_factory=dict[str, StageMemory])
     ratios: tuple[int, int] = (32, 8)
     cast: frozenset[str] = frozenset()
+    precisions: frozenset[str] = frozenset()
+    cast_layer: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def components(self, stages: Collection[str]) -> frozenset[str]:
         return frozenset(component for stage in stages for component in self.recipe[stage].components)
 
     def streamed_bytes(self, component: str) -> int:
-        """On the device while a component is streamed: what is not in its blocks, and two of those."""
-        block = self.block_bytes[component]
-        return self.weights[component] - (self.blocks[component] - 2) * block
+        """On the device while a component is streamed: what is not in its blocks, and two of those.
+
+        Layers that are cast are stored anew after they computed, outside the two: up to a third block.
+        """
+        there = 3 if component in self.cast_layer else 2
+        return self.weights[component] - (self.blocks[component] - there) * self.block_bytes[component]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +205,11 @@ class BatchDemand:
         return MemoryPlan("streamed", tiling, DEVICE_RESERVE[device] + max(needs), tuple(sorted(streamed)))
 
     def _with_margin(self, device: Device, stage: str, tiling: DecodeTiling) -> int:
-        memory = self.models.memory.get(stage)
-        return int(self.working_set(stage, tiling) * memory.margin[device]) if memory else 0
+        """Bytes beside the weights: a cast copy of a layer, and activations."""
+        models = self.models
+        cast = max((models.cast_layer.get(component, 0) for component in models.components([stage])), default=0)
+        memory = models.memory.get(stage)
+        return cast + (int(self.working_set(stage, tiling) * memory.margin[device]) if memory else 0)
 
     def _bytes(self, components: Collection[str], streamed: Collection[str]) -> int:
         models = self.models

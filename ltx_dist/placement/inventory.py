@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+BFLOAT16_CAPABILITY = (8, 0)
+"""The compute capability of Ampere, the first with bfloat16 in its tensor cores. On older cards torch has neither a
+memory-efficient attention (sdp_utils.cpp, `less_than_sm80_mem_efficient_dtypes`) nor cuDNN's convolutions for it: both
+would take many times the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
     """One device. name: from its driver, such as `NVIDIA GeForce RTX 4090`, or `cpu`.
 
     memory_bytes: None where the device does not tell it. node_id: Ray's hex id of its node; None is this machine.
-    index: among the devices of its node that are visible.
+    index: among the devices of its node that are visible. compute_capability: of a GPU, such as (8, 9); None where it
+    is not known.
     """
 
     name: str
     memory_bytes: int | None
     node_id: str | None = None
     index: int = 0
+    compute_capability: tuple[int, int] | None = None
+
+    @property
+    def lacks_bfloat16(self) -> bool:
+        """Whether it is known to be too old for it."""
+        return self.compute_capability is not None and self.compute_capability < BFLOAT16_CAPABILITY
 
 
 @dataclass(frozen=True, slots=True)

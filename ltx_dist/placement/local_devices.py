@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,15 @@ import psutil
 from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
-NVIDIA_SMI = (
-    "nvidia-smi", "--query-gpu=index,uuid,memory.total,mig.mode.current,name", "--format=csv,noheader,nounits",
-)  # fmt: skip
+FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "name", "compute_cap")
+"""What nvidia-smi is asked of each GPU. Old drivers do not know the last one."""
+
+NOT_A_FIELD = "is not a valid field to query"
+
+NO_GPU_CODES = (0, 6, 9, 12)
+"""Exit codes of an nvidia-smi that lists no GPU because there is none: none found, no driver loaded, no NVML."""
+
+WITHOUT_GPUS = "set CUDA_VISIBLE_DEVICES to an empty string to render without GPUs"
 
 ANSWER_SECONDS = 60.0
 """Eight cards without persistence mode take 20 s and more."""
@@ -89,42 +96,64 @@ def check_order(inventory: Inventory) -> None:
         )
 
 
-def _query_gpus() -> list[tuple[str, str, int | None, str]]:
-    """(index, uuid, bytes, name) of every GPU; none where there is no NVIDIA driver. Some do not tell their memory.
+def _query_gpus() -> list[tuple[str, DeviceInfo]]:
+    """UUID and description of every GPU of this machine; none where there is no NVIDIA driver.
 
-    Of one that is cut into slices torch sees a slice and not the whole. Raises ValueError for a driver that hangs:
-    without GPUs the batch would take days on the CPU.
+    Raises ValueError for a driver that hangs or fails: without GPUs the batch would take days on the CPU.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return []
     try:
-        listing = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True).stdout
+        fields, answer = FIELDS, _ask(FIELDS)
+        if NOT_A_FIELD in answer.stdout + answer.stderr:
+            fields = FIELDS[:-1]
+            answer = _ask(fields)
     except subprocess.TimeoutExpired:
         raise ValueError(
-            f"nvidia-smi did not answer within {ANSWER_SECONDS:.0f} s: restart the driver, or set "
-            "CUDA_VISIBLE_DEVICES to an empty string to render without GPUs"
+            f"nvidia-smi did not answer within {ANSWER_SECONDS:.0f} s: restart the driver, or {WITHOUT_GPUS}"
         ) from None
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return []
-    found: list[tuple[str, str, int | None, str]] = []
-    for line in listing.strip().splitlines():
-        index, uuid, size, mig, name = line.split(", ", 4)
-        memory = int(size) * 2**20 if size.isdigit() else None
-        found.append((index, uuid, None, MIG_SLICE) if mig == "Enabled" else (index, uuid, memory, name))
+    lines = [line.split(", ") for line in answer.stdout.splitlines()]
+    found = [_described(dict(zip(fields, cells, strict=True))) for cells in lines if len(cells) == len(fields)]
+    if not found and answer.returncode not in NO_GPU_CODES:
+        first_line = (answer.stdout + answer.stderr).strip().partition("\n")[0]
+        raise ValueError(f"nvidia-smi failed: {first_line}; reload or reinstall the driver, or {WITHOUT_GPUS}")
     return found
 
 
-def _visible(gpus: list[tuple[str, str, int | None, str]]) -> list[DeviceInfo]:
+def _ask(fields: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+
+
+def _described(row: dict[str, str]) -> tuple[str, DeviceInfo]:
+    """Of a GPU that is cut into slices torch sees a slice and not the whole. Some do not tell their memory."""
+    memory = row["memory.total"]
+    size = int(memory) * 2**20 if memory.isdigit() else None
+    capability = re.fullmatch(r"(\d+)\.(\d+)", row.get("compute_cap", ""))
+    device = DeviceInfo(
+        row["name"],
+        size,
+        index=int(row["index"]),
+        compute_capability=(int(capability[1]), int(capability[2])) if capability else None,
+    )
+    if row["mig.mode.current"] == "Enabled":
+        device = replace(device, name=MIG_SLICE, memory_bytes=None)
+    return row["uuid"], device
+
+
+def _visible(gpus: list[tuple[str, DeviceInfo]]) -> list[DeviceInfo]:
     """The GPUs in torch's order: that of `CUDA_VISIBLE_DEVICES`, which ends at the first invalid entry."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [index for index, *_ in gpus] if visible is None else [name.strip() for name in visible.split(",")]
+    names = [str(gpu.index) for _, gpu in gpus] if visible is None else [name.strip() for name in visible.split(",")]
     devices: list[DeviceInfo] = []
     for name in names:
-        whole = next((gpu for gpu in gpus if name and (name == gpu[0] or gpu[1].startswith(name))), None)
-        if whole is not None:
-            devices.append(DeviceInfo(whole[3], whole[2], index=len(devices)))
-        elif name.startswith("MIG-"):  # nvidia-smi lists no slices here
-            devices.append(DeviceInfo(MIG_SLICE, None, index=len(devices)))
-        else:
+        named = (gpu for uuid, gpu in gpus if name and (name == str(gpu.index) or uuid.startswith(name)))
+        device = next(named, None)
+        if device is None and name.startswith("MIG-"):  # nvidia-smi lists no slices here
+            device = DeviceInfo(MIG_SLICE, None)
+        if device is None:
             break
+        devices.append(replace(device, index=len(devices)))
     return devices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,7 +25,7 @@ DEFAULT_WAVE = 8
 """Clips that may wait between two stages if a change of stage swaps weights at an unknown cost."""
 
 HOST_SLOTS = 2
-"""Clips whose frames are in the host's memory (120 to 660 MB each): one being encoded and one being decoded."""
+"""Clips whose frames are in the host's memory (120 to 660 MB each), at least: one is encoded while one is decoded."""
 
 
 LayoutWish = Literal["auto", "pinned", "shared", "replicated", "elastic"]
@@ -93,6 +93,7 @@ def with_device(
     if placement.layout == "elastic":
         stages = next((some for some in by_use(recipe, needed) if _fits(wishes, device, some, demand)), needed)
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
+    worker = replace(worker, host_slots=max(other.host_slots for other in placement.workers))
     workers = (*placement.workers, worker)
     return Placement(recipe, placement.layout, workers, _max_queued(wishes, recipe, workers))
 
@@ -111,6 +112,7 @@ def worker_for(
     copy_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
     """
     kind = _kind(device)
+    _require_kernels(device, demand.models.precisions)
     plan = demand.plan_memory(kind, _capacity(wishes, device), stages, wishes.residency)
     moves = plan.residency != "resident"
     return Worker(
@@ -131,6 +133,19 @@ def worker_for(
         peak_bytes=plan.peak_bytes,
         capacity=_capacity(wishes, device),
     )
+
+
+def _require_kernels(device: DeviceInfo, precisions: Collection[str]) -> None:
+    """Raises ValueError for a GPU without efficient kernels for one of the dtypes: it would hold all attention scores,
+    and 27 columns for each element that is convolved."""
+    if "bfloat16" in precisions and device.lacks_bfloat16:
+        assert device.compute_capability is not None
+        major, minor = device.compute_capability
+        raise ValueError(
+            f"model.precision, model.vae_precision: {device.name} (compute capability {major}.{minor}) has no "
+            "efficient kernels for bfloat16; use float32, which is streamed where it does not fit (float16 is "
+            "untested), or leave this card out with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def _devices(wishes: Wishes, inventory: Inventory) -> list[DeviceInfo]:
@@ -211,6 +226,20 @@ def with_changed(placement: Placement, changed: Worker, wishes: Wishes) -> Place
 def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], int]) -> Placement:
     """The same with waves of the size that each worker's swaps need, unless the config sets it."""
     return replace(placement, max_queued=_max_queued(wishes, placement.recipe, placement.workers, wave_of))
+
+
+def with_host_slots(
+    placement: Placement, wishes: Wishes, inventory: Inventory, demand: BatchDemand, slots_of: Callable[[Worker], int]
+) -> Placement:
+    """The same with as many host slots as each worker needs, unless the config sets them or the host lacks memory."""
+    if wishes.host_slots is not None:
+        return placement
+    workers = tuple(replace(worker, host_slots=slots_of(worker)) for worker in placement.workers)
+    try:
+        require_host_memory(workers, demand, _host_bytes(wishes, inventory))
+    except ValueError:
+        return placement
+    return replace(placement, workers=workers)
 
 
 def _max_queued(

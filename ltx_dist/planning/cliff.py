@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ltx_dist.estimates.costs import DEVICE_RATES, PredictedCosts, device_kind, pass_seconds
+from ltx_dist.estimates.costs import PredictedCosts, device_kind, known_rate, pass_seconds
 from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Worker
 
@@ -67,7 +67,7 @@ class CliffGuard:
     def _expected(self, worker: Worker, completion: Completion) -> float:
         stage, kind = completion.assignment.stage, device_kind(worker)
         expected = pass_seconds(self.predicted, completion.assignment, worker)
-        in_table = worker.device == "cuda" and any(name in worker.device_name for name in DEVICE_RATES)
+        in_table = worker.device == "cuda" and known_rate(worker.device_name) is not None
         if in_table or (kind, stage) in self.predicted.corrections or expected <= 0:
             return max(expected, 1e-9)
         ratio = completion.report.seconds / expected

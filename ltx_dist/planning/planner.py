@@ -14,7 +14,8 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, wave_size
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.layouts import Hosted
-from ltx_dist.placement.placement import Wishes, in_waves, place
+from ltx_dist.placement.placement import Wishes, in_waves, place, with_host_slots
+from ltx_dist.planning.host_slots import host_slots
 from ltx_dist.planning.ordering import Ordered, best_order
 from ltx_dist.planning.simulator import Todo
 
@@ -70,10 +71,11 @@ def forecasts(
     """
     needed = demand.models.recipe.ordered({stage for stages in todo.values() for stage in stages})
     on_device = tuple(stage for stage in needed if stage in demand.models.recipe.on_device)
-    placements = [
-        in_waves(placement, wishes, lambda worker: _wave(worker, todo, costs, demand.models.recipe))
-        for placement in _placements(wishes, inventory, demand, on_device)
-    ]
+    placements: list[Placement] = []
+    for placement in _placements(wishes, inventory, demand, on_device):
+        in_wave = in_waves(placement, wishes, lambda worker: _wave(worker, todo, costs, demand.models.recipe))
+        slots_of = host_slots(in_wave, demand.shapes, todo, costs, inventory.num_cpus)
+        placements.append(with_host_slots(in_wave, wishes, inventory, demand, slots_of))
     found = [forecast(placement, todo, costs) for placement in placements]
     # Plainer layouts come first, so a later one must be shorter by more than the costs can tell.
     best = found[0]

@@ -120,7 +120,7 @@ class Batch:
         if self.config.model.precision != "auto":
             return self.config.model.precision
         on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
-        return "float32" if on_cpu else "bfloat16"
+        return "float32" if on_cpu or all(gpu.lacks_bfloat16 for gpu in inventory.gpus) else "bfloat16"
 
     def storage(self, precision: str) -> Storage:
         """The VAE's precision if it differs from the model's: one that is equal gives the same clips as none.
@@ -169,6 +169,8 @@ class Batch:
                 family.stage_memory(configs, ratios, precision, storage),
                 ratios,
                 frozenset(name for name in weights if _is_cast(checkpoint, name, precision)),
+                frozenset({precision, storage.vae_precision(precision)}),
+                {name: found.cast_layer for name, found in weights.items() if found.cast_layer},
             ),
             tuple(shapes.values()),
             tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),

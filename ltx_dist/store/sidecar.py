@@ -95,6 +95,10 @@ def _stage(completion: Completion) -> dict[str, Any]:
         "load_seconds": report.load_seconds,
         "peak_bytes": report.peak_bytes,
     }
+    if report.made_on:
+        stage["made_on"] = report.made_on
+    if report.memory_refused:
+        stage["memory_refused"] = True
     if completion.assignment.request_ids[1:]:
         stage["clips_in_pass"] = len(completion.assignment.request_ids)
     if report.fallback is None:

@@ -80,8 +80,20 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Peak bytes allocated since `reset_peak`; None on a CPU, which does not count."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    """Peak bytes that torch held since `reset_peak`, in use or kept for later; None on a CPU, which does not count."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
+def refused_allocations(device: torch.device) -> int:
+    """How often this process asked for memory that the device did not have; those that a library caught count, too."""
+    return torch.cuda.memory_stats(device).get("num_ooms", 0) if device.type == "cuda" else 0
+
+
+def made_on(device: torch.device) -> str:
+    """What besides settings and versions of packages decides the low-order bits of what is computed here."""
+    if device.type == "cpu":
+        return f"cpu, torch threads: {torch.get_num_threads()}"
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def memory_in_use(device: torch.device) -> int | None:

@@ -22,10 +22,12 @@ from ltx_dist.worker.components import Components
 from ltx_dist.worker.device import (
     is_lost,
     is_shortage,
+    made_on,
     memory_in_use,
     notices_of_start,
     open_device,
     peak_bytes,
+    refused_allocations,
     reset_peak,
     settle_kernels,
 )
@@ -38,6 +40,12 @@ LOG = logging.getLogger(__name__)
 """Logs to standard error, unless the program has configured logging."""
 
 OnStep = Callable[[int], None]
+
+ANOTHER_ALGORITHM = (
+    "{}: a library was refused memory and took another algorithm, so low-order bits may differ from those of a device "
+    "with more free memory (`memory_refused` in the sidecar); end other programs on the device, or set "
+    "placement.memory_gb below what is free on it"
+)
 
 
 class StageWorker:
@@ -65,6 +73,7 @@ class StageWorker:
             if stage.runs_on == "host"
         }
         self._host = HostOperations(self._recipe, on_host, spec.output, spec.worker.host_slots)
+        self._refused_in: set[str] = set()
         self._attempts = Attempts(spec.family.traits, spec.worker.tiling, spec.exact)
         for line in notices_of_start(self._device, spec.worker):
             self._components.report(line)
@@ -133,6 +142,8 @@ class StageWorker:
             error=None if error is None else _describe(error),
             latents_sha256=digests,
             peak_bytes=None if device_lost else peak_bytes(self._device),
+            made_on="" if device_lost else made_on(self._device),
+            memory_refused=call.stage.name in self._refused_in,
             device_lost=device_lost,
             fallback=fallback.name,
             changes_pixels=fallback.changes_pixels(self._spec.worker.tiling),
@@ -201,9 +212,18 @@ class StageWorker:
 
     def _run_stage(self, call: StageCall, fallback: Fallback) -> tuple[Sequence[StageOutput | None], tuple[str, ...]]:
         context = StageContext(call.stage, self._on_step(call), fallback.tiling, self._spec.output, call.render_key)
-        outputs = self._ready(call.stage).run(call.requests, call.inputs, context)
-        digests = tuple(filter(None, map(_latents_sha256, outputs)))
-        return [None] * len(outputs) if self._host.begin(call, outputs) else outputs, digests
+        operation = self._ready(call.stage)
+        refused = refused_allocations(self._device)
+        try:
+            outputs = operation.run(call.requests, call.inputs, context)
+            digests = tuple(filter(None, map(_latents_sha256, outputs)))
+            stays_here = self._host.begin(call, outputs)  # frames are decoded here
+            if refused_allocations(self._device) > refused:
+                self._components.report(ANOTHER_ALGORITHM.format(call.stage.name))
+        finally:
+            if refused_allocations(self._device) > refused:
+                self._refused_in.add(call.stage.name)
+        return [None] * len(outputs) if stays_here else outputs, digests
 
     def _on_step(self, call: StageCall) -> OnStep:
         worker_id, names, num_steps = self._spec.worker.worker_id, call.names, call.num_steps

@@ -160,7 +160,9 @@ class CappedCard:
             "set_per_process_memory_fraction": self._keep_to,
             "empty_cache": self.allocator.empty_cache,
             "reset_peak_memory_stats": lambda device=None: self.reset_peak(),
-            "max_memory_allocated": lambda device=None: self.allocator.peak_allocated,
+            "max_memory_reserved": lambda device=None: self.allocator.peak_reserved,
+            "memory_stats": lambda device=None: {"num_ooms": self.allocator.refusals},
+            "get_device_name": lambda device=None: "a simulated card",
             "memory_allocated": lambda device=None: self.allocator.allocated,
         }
         for name, function in replaced.items():

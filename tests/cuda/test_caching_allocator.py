@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
 import torch
 from caching_allocator import MIB, Allocations, CachingAllocator, convolution_workspace, rounded, segment_of
 
-from ltx_dist.checkpoints.versions import read_config
-from ltx_dist.estimates.working_sets import denoise_bytes, encode_text_bytes
+from ltx_dist.checkpoints.versions import ARCHITECTURES, read_config
+from ltx_dist.estimates.parameters import largest_layer_parameters
+from ltx_dist.estimates.working_sets import decode_bytes, denoise_bytes, encode_text_bytes
 from ltx_dist.models.ltx2 import estimates as ltx2_estimates
 from ltx_dist.models.ltx_video.estimates import MARGIN
+from ltx_dist.models.ltx_video.recipes import RECIPE
+from ltx_dist.pipeline.storage import UNTILED
+from ltx_dist.placement.fitting import Models
+from ltx_dist.weights.streaming import StreamedModule
 
 sys.path[:0] = [str(Path(__file__).parents[2] / folder) for folder in ("benchmarks", "tools", "tests/models/ltx2")]
 import reserved  # noqa: E402
@@ -133,6 +140,16 @@ def test_denoising_is_planned_with_what_the_allocator_reserves(name: str, guidan
     )
 
 
+@pytest.mark.parametrize("name", sorted({version.vae for version in ARCHITECTURES.values()}))
+def test_decoding_is_planned_with_at_least_what_the_allocator_reserves(name: str) -> None:
+    """The VAE of every version, of a second of 704x480. The margin is of published peaks (docs/benchmarks.md)."""
+    config, request = read_config(name), counted.example(480, 704, 25)
+    allocator = reserved.reserved(lambda: counted.count_decode(config, request, BF16, UNTILED))
+    formula = decode_bytes(config, request, 2, UNTILED)
+    assert allocator.peak_reserved <= formula * MARGIN["decode"]["cuda"] <= 2 * allocator.peak_reserved
+    assert formula * 1.7 < allocator.peak_reserved, "a control: half of the margin is too small"
+
+
 @pytest.mark.parametrize("tokens", [32, 128, 256, 512])
 def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: int) -> None:
     """Three layers, as all hold the same. More is planned than a quarter too much, which is 0.1 GB at most."""
@@ -140,6 +157,39 @@ def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: i
     allocator = reserved.reserved(lambda: counted.count_encode_text(text, tokens, BF16))
     planned = encode_text_bytes(text, tokens, 2) * MARGIN["encode_text"]["cuda"]
     assert allocator.peak_reserved <= planned <= allocator.peak_reserved + 100e6
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_float8_is_planned_with_the_layers_that_are_cast(is_streamed: bool) -> None:
+    """A pass of a real transformer on so few tokens that what it holds are weights."""
+    config: dict[str, Any] = {
+        "num_layers": 6, "num_attention_heads": 4, "attention_head_dim": 64, "cross_attention_dim": 256,
+        "caption_channels": 64, "in_channels": 16, "out_channels": 16,
+    }  # fmt: skip
+    model: Any = diffusers.LTXVideoTransformer3DModel(**config)
+    model.to(BF16).eval().requires_grad_(False)
+    model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=BF16)
+    weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    block = sum(tensor.nbytes for tensor in model.transformer_blocks[0].parameters())
+    mover = StreamedModule(model, list(model.transformer_blocks), torch.device("cpu")) if is_streamed else None
+    cast_layer = 2 * largest_layer_parameters(config)
+    models = Models(RECIPE, {"t": weights}, {"t": block}, {"t": 6}, cast_layer={"t": cast_layer})
+    allocator = CachingAllocator()
+    with torch.inference_mode(), Allocations(allocator, "cpu"):
+        if mover is not None:
+            mover.upload()
+        else:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                tensor.data = tensor.data.clone()
+        for _ in range(2):
+            model(
+                torch.zeros(1, 4, 16, dtype=BF16), torch.zeros(1, 2, 64, dtype=BF16), torch.ones(1), torch.ones(1, 2),
+                num_frames=1, height=2, width=2,
+            )  # fmt: skip
+    planned = cast_layer + (models.streamed_bytes("t") if is_streamed else weights)
+    assert 0.8 * planned <= allocator.peak_allocated <= 1.02 * planned
+    before = replace(models, cast_layer={}).streamed_bytes("t") if is_streamed else weights
+    assert allocator.peak_allocated > 1.05 * before, "a control: what was planned before is too little"
 
 
 @pytest.mark.parametrize("per_token", [False, True], ids=["one timestep", "a timestep per token"])

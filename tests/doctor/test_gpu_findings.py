@@ -22,7 +22,14 @@ def convolution(error: float, memory: float, cudnn: int) -> dict[str, Any]:
 
 def findings(monkeypatch: pytest.MonkeyPatch, device: dict[str, Any], **found: Any) -> dict[str, Finding]:
     """Findings on a machine with this device, by subject and status."""
-    told = {"version": "2.13.0", "cuda": "13.0", "available": True, "devices": [device], "computes": True} | found
+    told = {
+        "version": "2.13.0",
+        "cuda": "13.0",
+        "rocm": None,
+        "available": True,
+        "devices": [device],
+        "computes": True,
+    } | found
     monkeypatch.setattr(packages, "probe", lambda _: told)
     return {f"{one.subject} {one.status}": one for one in packages.check_torch(1, wants_gpu=True)}
 
@@ -59,3 +66,9 @@ def test_turing_is_pointed_to_float32_and_not_to_float16(monkeypatch: pytest.Mon
 def test_little_page_locked_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(monkeypatch, ADA, locked_bytes=1 << 30)
     assert "gives 1.1 GB of page-locked memory" in found["torch warning"].text
+
+
+def test_an_amd_card_is_told_that_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = findings(monkeypatch, ADA, cuda=None, rocm="6.4.2")
+    assert set(found) == {"torch warning"}
+    assert "ROCm 6.4.2" in found["torch warning"].text and "renders on the CPU" in found["torch warning"].text

@@ -14,6 +14,7 @@ import torch
 from ltx_dist.checkpoints.versions import ARCHITECTURES, CONFIGS, read_config
 from ltx_dist.estimates.parameters import (
     component_bytes,
+    largest_layer_parameters,
     text_encoder_block_parameters,
     text_encoder_parameters,
     transformer_block_parameters,
@@ -83,6 +84,16 @@ def test_blocks_that_are_streamed() -> None:
     for name in TRANSFORMERS:
         transformer: Any = full_size(name)
         assert transformer_block_parameters(read_config(name)) == count(transformer.transformer_blocks[0])
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_largest_layers(name: str) -> None:
+    assert largest_layer_parameters(read_config(name)) == max(layers_of(full_size(name)))
+
+
+def layers_of(module: torch.nn.Module) -> list[int]:
+    """Parameters of each layer, by itself."""
+    return [sum(one.numel() for one in layer.parameters(recurse=False)) for layer in module.modules()]
 
 
 DTYPES = {2: torch.bfloat16, 4: torch.float32}

@@ -9,8 +9,8 @@ import pytest
 from ltx_dist.placement import local_devices
 from ltx_dist.placement.local_devices import MIG_SLICE, local_inventory
 
-TWO = """0, GPU-aaaa, 24564, [N/A], NVIDIA GeForce RTX 4090
-1, GPU-bbbb, 81559, Disabled, NVIDIA H100 80GB HBM3"""
+TWO = """0, GPU-aaaa, 24564, [N/A], NVIDIA GeForce RTX 4090, 8.9
+1, GPU-bbbb, 81559, Disabled, NVIDIA H100 80GB HBM3, 9.0"""
 
 
 @pytest.fixture
@@ -59,13 +59,48 @@ def test_those_that_are_visible_count(
 
 
 def test_of_a_gpu_that_is_cut_into_slices_the_memory_is_unknown(driver: Path) -> None:
-    lists(driver, "0, GPU-aaaa, 81559, Enabled, NVIDIA H100 80GB HBM3")
+    lists(driver, "0, GPU-aaaa, 81559, Enabled, NVIDIA H100 80GB HBM3, 9.0")
     assert found() == [(MIG_SLICE, None, 0)], "80 GB would be planned, and torch gets a slice of 10"
 
 
 def test_a_board_that_does_not_tell_its_memory(driver: Path) -> None:
-    lists(driver, "0, GPU-aaaa, [N/A], [N/A], NVIDIA GB10")
+    lists(driver, "0, GPU-aaaa, [N/A], [N/A], NVIDIA GB10, 12.1")
     assert found() == [("NVIDIA GB10", None, 0)]
+
+
+def test_every_gpu_has_its_compute_capability(driver: Path) -> None:
+    lists(driver, TWO + "\n2, GPU-cccc, 6144, [N/A], NVIDIA GeForce RTX 2060, [N/A]")
+    assert [gpu.compute_capability for gpu in local_inventory().gpus] == [(8, 9), (9, 0), None]
+
+
+def test_a_driver_that_does_not_know_compute_capabilities_still_lists_its_gpus(driver: Path) -> None:
+    refused = 'Field "compute_cap" is not a valid field to query.'
+    answer = "0, GPU-aaaa, 24564, [N/A], NVIDIA GeForce RTX 4090"
+    script = f"case \"$1\" in *compute_cap*) echo '{refused}'; exit 2;; esac\necho '{answer}'"
+    driver.write_text(f"#!/bin/sh\n{script}\n")
+    assert found() == [("NVIDIA GeForce RTX 4090", 24564 * 2**20, 0)]
+    assert local_inventory().gpus[0].compute_capability is None
+
+
+def test_gpus_that_are_listed_beside_a_warning_are_used(driver: Path) -> None:
+    driver.write_text(f"#!/bin/sh\necho 'WARNING: infoROM is corrupted at gpu 0000:01:00.0'\necho '{TWO}'\nexit 14\n")
+    assert [gpu.index for gpu in local_inventory().gpus] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (18, "Failed to initialize NVML: Driver/library version mismatch"),
+        (
+            15,
+            "Unable to determine the device handle for GPU 0000:3D:00.0: GPU is lost. Reboot the system to recover it",
+        ),
+    ],
+)
+def test_a_driver_that_fails_is_an_error_and_not_a_machine_without_gpus(driver: Path, code: int, said: str) -> None:
+    driver.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+    with pytest.raises(ValueError, match=f"^nvidia-smi failed: {said}; reload or reinstall the driver, or set CUDA_"):
+        local_inventory()
 
 
 def test_without_a_driver_there_are_no_gpus(driver: Path) -> None:
@@ -73,8 +108,16 @@ def test_without_a_driver_there_are_no_gpus(driver: Path) -> None:
     assert found() == []
 
 
-def test_a_driver_without_a_card_has_none(driver: Path) -> None:
-    driver.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate'\nexit 9\n")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (9, "NVIDIA-SMI has failed because it could not communicate"),
+        (6, "No devices were found"),
+        (0, "No devices were found"),
+    ],
+)
+def test_a_driver_without_a_card_has_none(driver: Path, code: int, said: str) -> None:
+    driver.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
     assert found() == []
 
 

@@ -188,3 +188,25 @@ def test_a_shared_pass_can_come_about():
     placement = place(Wishes(layout="pinned"), gpus(4, 80), shared_passes(8))
     assert placement.max_queued == {D: 16, V: 8 + 8}, "a pass for each that takes, and for each but one that makes"
     assert place(Wishes(layout="pinned", wave=2), gpus(3, 80), shared_passes(4)).max_queued == {D: 2, V: 2}
+
+
+TURING = DeviceInfo("NVIDIA GeForce RTX 2060", 6 * GIB, compute_capability=(7, 5))
+ADA = DeviceInfo("NVIDIA GeForce RTX 4090", 24 * GIB, index=1, compute_capability=(8, 9))
+
+
+@pytest.mark.parametrize(("model", "vae"), [("bfloat16", "bfloat16"), ("float32", "bfloat16")])
+def test_a_card_without_kernels_for_bfloat16_is_refused_with_what_to_use(model: str, vae: str) -> None:
+    demand = replace(LTX_2B, models=replace(LTX_2B.models, precisions=frozenset({model, vae})))
+    with pytest.raises(
+        ValueError, match=r"RTX 2060 \(compute capability 7\.5\) has no efficient kernels .* use float32"
+    ):
+        place(Wishes(), Inventory((TURING, ADA), 16), demand)
+    with pytest.raises(ValueError, match="RTX 2060"):
+        with_device(place(Wishes(), Inventory((ADA,), 16), demand), TURING, 1, Wishes(), demand)
+
+
+def test_such_a_card_renders_in_float32_and_is_no_obstacle_where_it_is_not_used() -> None:
+    demand = replace(LTX_2B, models=replace(LTX_2B.models, precisions=frozenset({"float32"})))
+    assert len(place(Wishes(), Inventory((replace(TURING, memory_bytes=16 * GIB), ADA), 16), demand).workers) == 2
+    demand = replace(LTX_2B, models=replace(LTX_2B.models, precisions=frozenset({"bfloat16"})))
+    assert len(place(Wishes(devices=1), Inventory((ADA, TURING), 16), demand).workers) == 1

@@ -16,11 +16,15 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.family import Family
+from ltx_dist.models.ltx_video import decode
+from ltx_dist.models.ltx_video.tiling import decode_in_tiles
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
-from ltx_dist.pipeline.work import RenderResult
+from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.store.sidecar import sidecar_of
+from ltx_dist.worker import stage_worker
 from ltx_dist.worker.local_executor import LocalExecutor
 from ltx_dist.worker.oom_fallbacks import Fallback
 from ltx_dist.worker.spec import WorkerSpec
@@ -168,3 +172,31 @@ def test_a_component_is_evicted_before_it_is_forgotten(checkpoint: Checkpoint, m
     assert mover.is_resident
     components._drop("text_encoder")
     assert not mover.is_resident
+
+
+def test_an_algorithm_that_a_library_replaced_for_want_of_memory_is_recorded_from_then_on(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuDNN catches the allocator's error and keeps the algorithm that it finds instead: nothing fails."""
+    refused, decoded = [0], []
+
+    def with_less_memory(*arguments: Any) -> Any:
+        decoded.append(1)
+        refused[0] += len(decoded) == 2
+        return decode_in_tiles(*arguments)
+
+    monkeypatch.setattr(stage_worker, "refused_allocations", lambda device: refused[0])
+    monkeypatch.setattr(decode, "decode_in_tiles", with_less_memory)
+    results, notices, _ = render(checkpoint, RESIDENT, StageWorker)
+    reports = [c.report for c in sorted_by_end(results) if c.assignment.stage == V]
+    assert [report.memory_refused for report in reports] == [False, True, True, True]
+    assert len([line for line in notices if "decode: a library was refused memory" in line]) == 1
+    assert not any(c.report.memory_refused for r in results for c in r.completions if c.assignment.stage != V)
+    last = next(result for result in results if any(c.report is reports[-1] for c in result.completions))
+    stages = sidecar_of(last, "key", {})["stages"]
+    assert stages[V]["memory_refused"] is True and "memory_refused" not in stages[D]
+    assert stages[V]["made_on"] == "cpu, torch threads: 1"
+
+
+def sorted_by_end(results: list[RenderResult]) -> list[Completion]:
+    return sorted((c for r in results for c in r.completions), key=lambda c: c.finished)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ltx_dist.estimates.costs import StageRate, Work
 from ltx_dist.estimates.flops import decode_flops, upsample_flops
-from ltx_dist.estimates.parameters import BYTES_PER_PARAMETER, component_bytes, quantized_bytes
+from ltx_dist.estimates.parameters import (
+    BYTES_PER_PARAMETER,
+    component_bytes,
+    largest_layer_parameters,
+    quantized_bytes,
+)
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
 from ltx_dist.estimates.working_sets import largest_to_decode
 from ltx_dist.models.ltx2.flops import (
@@ -131,6 +137,10 @@ def weight_bytes(
         # A quantised layer of the text encoder is more than tensors: it does not pass through in blocks.
         streams = name == "transformer" or not fewer
         found[name] = WeightBytes(total, of_block, count) if streams else WeightBytes(total)
+    if storage.transformer != "same":
+        transformer = configs["transformer"]
+        layer = largest_layer_parameters(transformer, 9 if transformer.get("cross_attn_mod") else 6)
+        found["transformer"] = replace(found["transformer"], cast_layer=component_bytes(layer, precision))
     return found
 
 

@@ -17,6 +17,7 @@ from ltx_dist.estimates.flops import (
 from ltx_dist.estimates.parameters import (
     BYTES_PER_PARAMETER,
     component_bytes,
+    largest_layer_parameters,
     quantized_bytes,
     text_encoder_block_parameters,
     text_encoder_kept_parameters,
@@ -143,6 +144,7 @@ def weight_bytes(
             blocked(parameters["transformer"], num_layers, in_transformer, 0, stored) + loras,
             blocked(in_transformer, 1, in_transformer, 0, stored) + loras // num_layers,
             num_layers,
+            0 if stored == "same" else component_bytes(largest_layer_parameters(transformer), precision),
         ),
         "latent_upsampler": WeightBytes(component_bytes(parameters.get("latent_upsampler", 0), precision)),
         "vae": WeightBytes(component_bytes(parameters["vae"], storage.vae_precision(precision))),

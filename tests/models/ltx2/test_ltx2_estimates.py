@@ -101,6 +101,12 @@ def test_fewer_bits_take_fewer_bytes(version: Any, checkpoint: Checkpoint) -> No
     small = estimates.weight_bytes(parts, loaded, "bfloat16", Storage(transformer="float8", text_encoder="int8"))
     assert small["transformer"].total < 0.53 * plain["transformer"].total
     assert small["text_encoder"].num_blocks == 0, "a quantised layer does not pass through in blocks"
+    layers = [elements_of_layer(layer) for layer in full_size(version, "transformer").modules()]
+    assert (plain["transformer"].cast_layer, small["transformer"].cast_layer) == (0, 2 * max(layers))
+
+
+def elements_of_layer(layer: Any) -> int:
+    return sum(one.numel() for one in layer.parameters(recurse=False))
 
 
 TRANSFORMER_SHAPES = [(16, 16, 24, 126, 1024), (16, 22, 38, 126, 1024), (4, 17, 30, 30, 256)]
