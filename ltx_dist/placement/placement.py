@@ -236,7 +236,7 @@ def with_host_slots(
         return placement
     workers = tuple(replace(worker, host_slots=slots_of(worker)) for worker in placement.workers)
     try:
-        require_host_memory(workers, demand, _host_bytes(wishes, inventory))
+        require_host_memory(workers, demand, host_bytes(wishes, inventory))
     except ValueError:
         return placement
     return replace(placement, workers=workers)
