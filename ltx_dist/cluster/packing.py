@@ -1,4 +1,4 @@
-"""The files that rows and config name by relative paths: they travel with the prompts, under the same paths."""
+"""Packs the files that rows and config name by relative paths; they keep these paths in the job's folder."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def pack_files(
     """
     names = _names_of_loras(loras)
     stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
+    frames = None if images is None else Path(os.path.abspath(images))  # without `..`, as places are
     for place in dict.fromkeys(place for request in requests for place in _places(request)):
-        if images is not None and Path(place).parent == images.absolute():
+        if frames is not None and Path(place).parent == frames:
             names[place] = f"{IMAGES}/{Path(place).name}"
         elif place not in stays and place not in names:
             names[place] = _name(place, folder)

@@ -94,6 +94,15 @@ def test_a_folder_of_first_frames_travels(tmp_path: Path):
     assert submission.arguments[-2:] == ("--images", "first-frames")
 
 
+def test_a_folder_of_first_frames_may_lie_outside_the_prompts_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "batch").mkdir()
+    (tmp_path / "batch" / "rows.csv").write_text("prompt,name\nmoving left,red\n")
+    red = picture(tmp_path / "frames" / "red.png")
+    monkeypatch.chdir(tmp_path / "batch")
+    submission = prepare("rows.csv", load_config(None), "/out", Path("../frames"))
+    assert submission.files["first-frames/red.png"] == red
+
+
 def test_images_beside_prompts_at_a_url_travel(tmp_path: Path):
     store = fsspec.filesystem("memory")
     store.pipe("/bucket/rows.jsonl", b'{"prompt": "moving left", "image": "a/b.png"}')
