@@ -31,7 +31,8 @@ def pack_files(
     given: rows and defaults as they were written. An absolute path or a URL in them is where the cluster finds the
     file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
     paths are relative to the working directory. images: the folder of `--images`.
-    Raises ValueError for a path that leads out of the folder, and for files that are too large together.
+    Raises ValueError for a path that leads out of the folder, for a file that cannot be read, and for files that are
+    too large together.
     """
     names = _names_of_loras(loras)
     stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
@@ -42,18 +43,26 @@ def pack_files(
         elif place not in stays and place not in names:
             names[place] = _name(place, folder)
     files: dict[str, bytes] = {}
-    num_bytes = 0
+    room = MAX_BYTES
     for place, name in names.items():
-        if name is None:
-            continue
-        files[name] = open_media(place).path.read_bytes()
-        num_bytes += len(files[name])
-        if num_bytes > MAX_BYTES:
+        if name is not None:
+            files[name] = _content(place, room)
+            room -= len(files[name])
+    return files
+
+
+def _content(place: str, room: int) -> bytes:
+    """The file's bytes. Raises ValueError if they are more than `room`, without reading them, or cannot be read."""
+    path = open_media(place).path if "://" in place else Path(place)
+    try:
+        if path.stat().st_size > room:
             raise ValueError(
                 f"{place}: the batch's images, videos and LoRAs have more than {MAX_BYTES >> 20} MiB, which Ray does "
                 "not send; put them where the cluster can read them and give absolute paths or URLs"
             )
-    return files
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{place}: cannot be read: {error.strerror}") from None
 
 
 def _names_of_loras(loras: Iterable[LoraRow]) -> dict[str, str | None]:
@@ -63,6 +72,11 @@ def _names_of_loras(loras: Iterable[LoraRow]) -> dict[str, str | None]:
         if one.path is not None:
             place = resolve_place(one.path, Path())
             stays = place in _fixed_places(one.path, Path())
+            if not stays and not (Path(place).is_file() and Path(place).stat().st_size):
+                raise ValueError(
+                    f"model.loras: {place}: no such file, or empty; paths in the config are relative to the working "
+                    "directory"
+                )
             names[place] = None if stays else _name(place, Path())
     return names
 

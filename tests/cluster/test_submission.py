@@ -131,6 +131,25 @@ def test_more_than_ray_sends_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         prepare([{"prompt": "moving left", "image": str(tmp_path / "a.png")}], load_config(None), "/out", tmp_path)
 
 
+def test_a_file_too_large_to_send_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "big.safetensors").open("wb") as file:
+        file.truncate(1 << 40)  # a hole that takes no room on the disk, and would not fit into memory
+    config = load_config(None, ["model.checkpoint=/elsewhere/ltx", "model.loras=[{path: big.safetensors}]"])
+    with pytest.raises(ValueError, match=r"big\.safetensors: .* more than 90 MiB, which Ray does not send"):
+        prepare(["moving left"], config, "/out")
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "folder", "empty.safetensors"])
+def test_a_lora_of_the_config_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.safetensors").touch()
+    config = load_config(None, ["model.checkpoint=/elsewhere/ltx", f"model.loras=[{{path: {name}}}]"])
+    with pytest.raises(ValueError, match=f"^model.loras: {tmp_path / name}: no such file.*working directory"):
+        prepare(["moving left"], config, "/out")
+
+
 def test_loras_travel_and_are_not_read_for_a_checkpoint_that_is_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
