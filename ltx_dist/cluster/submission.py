@@ -24,6 +24,7 @@ from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
 from ltx_dist.inputs.prompts import read_prompts
+from ltx_dist.inputs.vary import read_axes
 from ltx_dist.messages import Mistakes
 from ltx_dist.models.family import FAMILIES, family_of
 from ltx_dist.pipeline.request import RenderRequest
@@ -154,9 +155,13 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
 def _files(
     prompts: Prompts, content: bytes, config: RenderConfig, requests: list[RenderRequest], images: Path | None
 ) -> dict[str, bytes]:
-    """Those that rows and config name, by their path in the job's folder."""
+    """The files that rows and config name, by their path in the job's folder."""
     file = _rows(prompts, content, config)
-    given = [[item.content for item in file.items], config.defaults.model_dump()]
+    rows = [item.content for item in file.items]
+    varied = [config.defaults.vary, *(row.get("vary") for row in rows if isinstance(row, dict))]
+    # Several values may be written as one text, with commas.
+    axes = [axis for vary in varied if isinstance(vary, dict) for axis in read_axes(vary)[0].values()]
+    given = [rows, config.defaults.model_dump(), [value.value for axis in axes for value in axis.values]]
     return pack_files(requests, given, file.folder, config.model.loras, images)
 
 

@@ -103,6 +103,20 @@ def test_a_folder_of_first_frames_may_lie_outside_the_prompts_folder(tmp_path: P
     assert submission.files["first-frames/red.png"] == red
 
 
+@pytest.mark.parametrize("rows", ["prompt\nmoving left\n", 'prompt,vary\nmoving left,"{""image"": ""A,B""}"\n'])
+def test_absolute_paths_that_vary_are_of_the_cluster(tmp_path: Path, rows: str):
+    """Several values are written as one text, with commas."""
+    picture(tmp_path / "data" / "a.png")
+    picture(tmp_path / "data" / "b.png", "blue")
+    places = {"A": str(tmp_path / "data" / "a.png"), "B": str(tmp_path / "data" / "b.png")}
+    config = load_config(None, [] if "vary" in rows else [f"defaults.vary={{image: '{places['A']},{places['B']}'}}"])
+    (tmp_path / "batch").mkdir()
+    path = tmp_path / "batch" / "rows.csv"
+    path.write_text(rows.replace("A,B", f"{places['A']},{places['B']}"))
+    submission = prepare(str(path), config, "/out")
+    assert set(submission.files) == {"prompts.csv", "config.yaml"} and submission.num_clips == 2
+
+
 def test_images_beside_prompts_at_a_url_travel(tmp_path: Path):
     store = fsspec.filesystem("memory")
     store.pipe("/bucket/rows.jsonl", b'{"prompt": "moving left", "image": "a/b.png"}')
