@@ -31,8 +31,8 @@ def pack_files(
     given: rows and defaults as they were written. An absolute path or a URL in them is where the cluster finds the
     file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
     paths are relative to the working directory. images: the folder of `--images`.
-    Raises ValueError for a path that leads out of the folder, for a file that cannot be read, and for files that are
-    too large together.
+    Raises ValueError for a path that leads out of the folder or into that of `--images`, for a file that cannot be
+    read, and for files that are too large together.
     """
     names = _names_of_loras(loras)
     stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
@@ -41,7 +41,9 @@ def pack_files(
         if frames is not None and Path(place).parent == frames:
             names[place] = f"{IMAGES}/{Path(place).name}"
         elif place not in stays and place not in names:
-            names[place] = _name(place, folder)
+            names[place] = name = _name(place, folder)
+            if frames is not None and name.startswith(f"{IMAGES}/"):
+                raise ValueError(f"{place}: the job has the files of --images in a folder {IMAGES}; rename the folder")
     files: dict[str, bytes] = {}
     room = MAX_BYTES
     for place, name in names.items():

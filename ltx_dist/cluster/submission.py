@@ -101,7 +101,7 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | 
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
     arguments = ("ltx-dist", "render", name, "--config", CONFIG_FILE, "--output", output)
-    if any(path.startswith(f"{IMAGES}/") for path in media):
+    if images is not None and any(path.startswith(f"{IMAGES}/") for path in media):
         arguments += ("--images", IMAGES)
     named = [part for path in sorted(media) for part in (path.encode(), hashlib.sha256(media[path]).digest())]
     digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named])).hexdigest()[:12]

@@ -103,6 +103,17 @@ def test_a_folder_of_first_frames_may_lie_outside_the_prompts_folder(tmp_path: P
     assert submission.files["first-frames/red.png"] == red
 
 
+def test_a_folder_of_the_user_may_be_named_first_frames(tmp_path: Path):
+    """Without --images it is one like any other; with --images the two would mix."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "moving left", "image": "first-frames/a.png"}\n')
+    picture(tmp_path / "first-frames" / "a.png")
+    submission = prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out")
+    assert "first-frames/a.png" in submission.files and "--images" not in submission.arguments
+    picture(tmp_path / "frames" / "b.png")
+    with pytest.raises(ValueError, match=r"first-frames/a\.png: .*rename the folder"):
+        prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out", tmp_path / "frames")
+
+
 @pytest.mark.parametrize("rows", ["prompt\nmoving left\n", 'prompt,vary\nmoving left,"{""image"": ""A,B""}"\n'])
 def test_absolute_paths_that_vary_are_of_the_cluster(tmp_path: Path, rows: str):
     """Several values are written as one text, with commas."""
