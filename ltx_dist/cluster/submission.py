@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shlex
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -17,13 +14,12 @@ import yaml
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
 from ltx_dist.cluster.packing import IMAGES, pack_files
-from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.plain_text import json_kind
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
-from ltx_dist.inputs.prompts import read_prompts
+from ltx_dist.inputs.prompts import requests_of
 from ltx_dist.inputs.vary import read_axes
 from ltx_dist.messages import Mistakes
 from ltx_dist.models.family import FAMILIES, family_of
@@ -95,8 +91,9 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | 
     _check_output(output)
     here = _is_here(config)
     name, content = _packed(prompts)
-    requests = (_checked_here if here else _checked_elsewhere)(prompts, content, config, images)
-    media = _files(prompts, content, config, requests, images)
+    file = read_prompt_file(prompts, config.prompts, content)
+    requests = (_checked_here if here else _checked_elsewhere)(file, config, images)
+    media = _files(file, config, requests, images)
     chosen = config.model_dump(mode="json", exclude_unset=True)
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
@@ -146,6 +143,8 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
         rows = [{"prompt": row} if isinstance(row, str) else row for row in prompts]
         return "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
     content = read_bytes(prompts)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{label_of(prompts)}: larger than {MAX_FILE_BYTES >> 20} MiB; split the file")
     if prompts != "-":
         return f"prompts{suffix_of(prompts)}", content
     kind = json_kind(decode_text(content, label_of(prompts), MAX_FILE_BYTES)) or ".txt"
@@ -153,10 +152,9 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
 
 
 def _files(
-    prompts: Prompts, content: bytes, config: RenderConfig, requests: list[RenderRequest], images: Path | None
+    file: PromptFile, config: RenderConfig, requests: list[RenderRequest], images: Path | None
 ) -> dict[str, bytes]:
     """The files that rows and config name, by their path in the job's folder."""
-    file = _rows(prompts, content, config)
     rows = [item.content for item in file.items]
     varied = [config.defaults.vary, *(row.get("vary") for row in rows if isinstance(row, dict))]
     # Several values may be written as one text, with commas.
@@ -165,42 +163,28 @@ def _files(
     return pack_files(requests, given, file.folder, config.model.loras, images)
 
 
-def _rows(prompts: Prompts, content: bytes, config: RenderConfig) -> PromptFile:
-    reading = config.prompts
-    with _read_again(prompts, content):
-        return read_prompt_file(prompts, Columns(reading.columns, frozenset(reading.keep_columns)))
-
-
-def _checked_here(prompts: Prompts, content: bytes, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
+def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
     model = config.model
     checkpoint = open_checkpoint(model.checkpoint, model.text_encoder, model.upscaler)
     preset = family_of(checkpoint).preset_for(model.version, checkpoint)
-    with _read_again(prompts, content):
-        return read_prompts(
-            prompts, config.defaults, preset, checkpoint, None, model.loras, config.prompts, images=images
-        )
+    return requests_of(file, config.defaults, preset, checkpoint, config.prompts, loras=model.loras, images=images)
 
 
-def _checked_elsewhere(
-    prompts: Prompts, content: bytes, config: RenderConfig, images: Path | None
-) -> list[RenderRequest]:
+def _checked_elsewhere(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
     """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
-    _refuse_loras(prompts, content, config)
+    _refuse_loras(file)
     mistakes: list[ValueError] = []
     for checkpoint, version in _stand_ins(config):
         preset = family_of(checkpoint).preset_for(version, checkpoint)
         try:
-            with _read_again(prompts, content):
-                reading = config.prompts
-                return read_prompts(prompts, config.defaults, preset, checkpoint, reading=reading, images=images)
+            return requests_of(file, config.defaults, preset, checkpoint, config.prompts, images=images)
         except ValueError as error:
             mistakes.append(error)
     raise min(mistakes, key=lambda error: error.number if isinstance(error, Mistakes) else 1)
 
 
-def _refuse_loras(prompts: Prompts, content: bytes, config: RenderConfig) -> None:
+def _refuse_loras(file: PromptFile) -> None:
     """Raises ValueError for a row with LoRAs: whether they fit is in the model's files."""
-    file = _rows(prompts, content, config)
     for item in file.items:
         if isinstance(item.content, dict) and item.content.get("loras"):
             raise ValueError(
@@ -231,15 +215,3 @@ def _stand_ins(config: RenderConfig) -> Iterator[tuple[Checkpoint, str]]:
             ),
             assumed,
         )
-
-
-@contextmanager
-def _read_again(prompts: Prompts, content: bytes) -> Iterator[None]:
-    """Let standard input, of which `content` was read, be read once more."""
-    before = sys.stdin
-    if prompts == "-":
-        sys.stdin = io.TextIOWrapper(io.BytesIO(content))
-    try:
-        yield
-    finally:
-        sys.stdin = before

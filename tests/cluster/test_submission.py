@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from threading import Thread
+from typing import BinaryIO
 
 import fsspec
 import loras
@@ -21,6 +22,7 @@ import yaml
 from ltx_dist.cluster import packing
 from ltx_dist.cluster.job_server import check_job_server
 from ltx_dist.cluster.submission import prepare
+from ltx_dist.inputs import prompt_sources
 from ltx_dist.inputs.config_file import load_config
 
 
@@ -222,6 +224,42 @@ def test_standard_input_is_packed_as_what_it_is(monkeypatch: pytest.MonkeyPatch,
     submission = prepare("-", load_config(None), "/out")
     assert submission.files[name] == text.encode() and submission.num_clips == clips
     assert submission.arguments[2] == name
+
+
+@pytest.mark.parametrize("checkpoint", ["demo", "/elsewhere/ltx"])
+def test_prompts_at_a_url_are_downloaded_once(monkeypatch: pytest.MonkeyPatch, checkpoint: str):
+    """What is checked is what is sent, even if the file changes meanwhile."""
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/list.csv", b"prompt,num_frames\nred,9\n")
+    opened: list[str] = []
+    open_binary = prompt_sources.open_binary
+
+    def open_and_count(source: str) -> AbstractContextManager[BinaryIO]:
+        opened.append(source)
+        return open_binary(source)
+
+    monkeypatch.setattr(prompt_sources, "open_binary", open_and_count)
+    try:
+        prepare("memory://bucket/list.csv", load_config(None, [f"model.checkpoint={checkpoint}"]), "/out")
+    finally:
+        store.store.clear()
+    assert opened == ["memory://bucket/list.csv"]
+
+
+def test_parquet_files_are_checked_as_they_are_sent(tmp_path: Path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"prompt": ["moving left", "moving up"]}), path)
+    submission = prepare(str(path), load_config(None), "/out")
+    assert submission.files["prompts.parquet"] == path.read_bytes() and submission.num_clips == 2
+
+
+def test_a_prompt_file_too_large_to_send_is_refused(tmp_path: Path):
+    path = tmp_path / "rows.parquet"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ValueError, match=r"rows\.parquet: larger than 64 MiB; split the file"):
+        prepare(str(path), load_config(None), "/out")
 
 
 def test_mistakes_in_standard_input_name_it(monkeypatch: pytest.MonkeyPatch):
