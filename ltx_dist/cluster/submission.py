@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import yaml
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
 from ltx_dist.cluster.packing import IMAGES, pack_files
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.plain_text import json_kind
-from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
 from ltx_dist.inputs.prompts import requests_of
@@ -37,16 +36,6 @@ GRACE_SECONDS = STOP_WAIT_SECONDS - 5
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
 """Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
-
-RATIOS = (32, 8)
-"""Pixels (frames) a latent pixel (frame) of every VAE that LTX-Video and LTX-2 were released with."""
-
-FAMILY_LTX2 = next(family for family in FAMILIES if family.name == "ltx2")
-LTX2_VERSION = "2.3"
-"""Stands for all where none is named."""
-
-LTX2_LAYERS = 48
-"""Blocks of every transformer that LTX-2 was released with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +162,13 @@ def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -
 def _checked_elsewhere(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
     """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
     _refuse_loras(file)
+    model = config.model
+    candidates = [found for family in FAMILIES for found in family.assumed(model.checkpoint, model.version)]
+    if not candidates:
+        known = ", ".join(version for family in FAMILIES for version in family.presets)
+        raise ValueError(f"model.version: no preset {model.version!r}; use auto, {known}")
     mistakes: list[ValueError] = []
-    for checkpoint, version in _stand_ins(config):
-        preset = family_of(checkpoint).preset_for(version, checkpoint)
+    for checkpoint, preset in candidates:
         try:
             return requests_of(file, config.defaults, preset, checkpoint, config.prompts, images=images)
         except ValueError as error:
@@ -191,27 +184,3 @@ def _refuse_loras(file: PromptFile) -> None:
                 f"{file.label}:{item.line}: loras: cannot be checked, as the model's files are not on this machine; "
                 "run `ltx-dist render` on the cluster's head, or name LoRAs for all rows as model.loras"
             )
-
-
-def _stand_ins(config: RenderConfig) -> Iterator[tuple[Checkpoint, str]]:
-    """What can be assumed about a checkpoint that is not here, with the version whose preset it takes.
-
-    Without `model.version` it may be of any family, and of a version that refuses nothing that another one takes.
-    """
-    name, version = config.model.checkpoint, config.model.version
-    nothing: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
-    ltx_video = Checkpoint(name, Path(name), TAKES_TIMESTEPS, *RATIOS, True, 128, nothing, nothing)
-    is_of_ltx2 = version in FAMILY_LTX2.presets
-    if not is_of_ltx2:
-        yield ltx_video, "generic" if version == "auto" else version
-    if is_of_ltx2 or version == "auto":
-        assumed = version if is_of_ltx2 else LTX2_VERSION
-        yield (
-            replace(
-                ltx_video,
-                pipeline_class=FAMILY_LTX2.pipeline_classes[0],
-                generation=assumed.removesuffix("-distilled"),
-                num_layers=LTX2_LAYERS,
-            ),
-            assumed,
-        )

@@ -291,6 +291,7 @@ def test_a_model_elsewhere_may_be_of_either_family(row: dict[str, object], versi
         ({"audio_guidance_scale": 4.0}, "0.9.5", "audio_guidance_scale: is only for LTX-2"),
         ({"num_frames": 1201}, "2.3", "1201 at 24 per second are more than 20 seconds"),
         ({"loras": ["/elsewhere/style.safetensors"]}, "auto", "prompts:1: loras: cannot be checked, as the model's"),
+        ({}, "1.0", "^model.version: no preset '1.0'; use auto, .*0.9.8-13b-dev.*2.3-distilled"),
     ],
 )
 def test_what_no_model_elsewhere_could_render_is_refused(row: dict[str, object], version: str, message: str):
