@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
 from ltx_dist.cluster.packing import IMAGES, pack_files
-from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
 from ltx_dist.inputs.plain_text import json_kind
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
@@ -36,6 +37,9 @@ GRACE_SECONDS = STOP_WAIT_SECONDS - 5
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
 """Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
+
+PATHS_TO_LORAS = (("loras",), ("reference",), ("vary", "loras"), ("vary", "reference"), ("second_pass", "loras"))
+"""Keys of a row that name LoRAs of a clip, or a video that needs one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -
 
 def _checked_elsewhere(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
     """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
-    _refuse_loras(file)
+    _refuse_loras(file, config.defaults)
     model = config.model
     candidates = [found for family in FAMILIES for found in family.assumed(model.checkpoint, model.version)]
     if not candidates:
@@ -176,11 +180,23 @@ def _checked_elsewhere(file: PromptFile, config: RenderConfig, images: Path | No
     raise min(mistakes, key=lambda error: error.number if isinstance(error, Mistakes) else 1)
 
 
-def _refuse_loras(file: PromptFile) -> None:
-    """Raises ValueError for a row with LoRAs: whether they fit is in the model's files."""
+def _refuse_loras(file: PromptFile, defaults: DefaultsConfig) -> None:
+    """Raises ValueError for LoRAs of single clips: whether they fit is in the model's files."""
+    why = "cannot be checked, as the model's files are not on this machine; run `ltx-dist render` on the cluster's head"
+    if path := _path_to_loras(defaults.model_dump()):
+        raise ValueError(f"{': '.join([defaults.named(path[0]), *path[1:]])}: {why}")
     for item in file.items:
-        if isinstance(item.content, dict) and item.content.get("loras"):
-            raise ValueError(
-                f"{file.label}:{item.line}: loras: cannot be checked, as the model's files are not on this machine; "
-                "run `ltx-dist render` on the cluster's head, or name LoRAs for all rows as model.loras"
-            )
+        if path := _path_to_loras(item.content):
+            otherwise = ", or name LoRAs for all rows as model.loras" if path == ("loras",) else ""
+            raise ValueError(f"{file.label}:{item.line}: {': '.join(path)}: {why}{otherwise}")
+
+
+def _path_to_loras(settings: Any) -> tuple[str, ...]:
+    """The first of PATHS_TO_LORAS at which a row, or the defaults, have a value; empty if there is none."""
+    for path in PATHS_TO_LORAS:
+        value = settings
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value:
+            return path
+    return ()
