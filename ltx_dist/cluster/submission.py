@@ -164,10 +164,11 @@ def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -
 
 
 def _checked_elsewhere(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
-    """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
+    """The requests by the first model that could render them; else the mistakes of the one that finds the fewest."""
     _refuse_loras(file, config.defaults)
     model = config.model
-    candidates = [found for family in FAMILIES for found in family.assumed(model.checkpoint, model.version)]
+    asked = model.checkpoint, model.version, model.upscaler
+    candidates = [candidate for family in FAMILIES for candidate in family.assumed(*asked)]
     if not candidates:
         known = ", ".join(version for family in FAMILIES for version in family.presets)
         raise ValueError(f"model.version: no preset {model.version!r}; use auto, {known}")

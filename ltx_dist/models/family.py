@@ -77,8 +77,8 @@ class Family:
     loader: `module:function` that loads a component; see `load_component`.
     presets: by version. preset_for: the preset that `model.version` names, ValueError if there is none. assumption:
         what is assumed of the version where a checkpoint does not tell, in a sentence for people.
-    assumed: what a checkpoint that is not on this machine may be, with its preset, by `model.checkpoint` and
-        `model.version`; nothing if no version of the family has that name.
+    assumed: what a checkpoint that is not on this machine may be, with its preset, by `model.checkpoint`, `version`
+        and `upscaler`; nothing if no version of the family has that name.
     stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
         components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
         by the same, the precision and the storage. denoising: of each denoising pass of a request its steps, and how
@@ -95,7 +95,7 @@ class Family:
     presets: Mapping[str, Preset]
     preset_for: Callable[[str, Checkpoint], Preset]
     assumption: Callable[[Checkpoint], str | None]
-    assumed: Callable[[str, str], Iterator[tuple[Checkpoint, Preset]]]
+    assumed: Callable[[str, str, str | None], Iterator[tuple[Checkpoint, Preset]]]
     stage_rates: Mapping[str, StageRate]
     stage_work: Callable[[Mapping[str, Config], Ratios, RenderRequest], Work]
     stage_memory: Callable[[Mapping[str, Config], Ratios, str, Storage], Mapping[str, StageMemory]]

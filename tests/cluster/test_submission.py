@@ -299,6 +299,36 @@ def test_what_no_model_elsewhere_could_render_is_refused(row: dict[str, object],
         prepare([{"prompt": "a"} | row], config, "/out")
 
 
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        ({"second_pass": {"timesteps": [900, 500]}}, ["model.upscaler=/elsewhere/upscaler"]),
+        ({"recipe": "two_passes"}, ["model.upscaler=/elsewhere/upscaler"]),
+        ({"recipe": "two_passes"}, ["model.upscaler=/elsewhere/upscaler", "model.version=0.9.7-13b-dev"]),
+        ({"second_pass": {"sigmas": [0.9, 0.7]}}, ["model.version=2.3"]),
+        ({"recipe": "two_passes", "height": 1024}, ["model.version=2.3-distilled"]),
+        ({"height": 544}, ["model.version=2.3-distilled"]),
+    ],
+)
+def test_a_model_elsewhere_may_have_an_upscaler(row: dict[str, object], settings: list[str]):
+    """That of LTX-Video is a setting, that of LTX-2 a part of the checkpoint; 544 is wrong for two passes alone."""
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
+    assert prepare([{"prompt": "a"} | row], config, "/out").num_clips == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        ({"recipe": "two_passes"}, ["model.version=0.9.7-13b-dev"]),
+        ({"recipe": "two_passes", "height": 544}, ["model.version=2.3-distilled"]),
+    ],
+)
+def test_two_passes_elsewhere_are_checked(row: dict[str, object], settings: list[str]):
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
+    with pytest.raises(ValueError, match="set model.upscaler|complete latent_upsampler/|not a multiple of 64"):
+        prepare([{"prompt": "a"} | row], config, "/out")
+
+
 REASON = (
     ": cannot be checked, as the model's files are not on this machine; run `ltx-dist render` on the cluster's head"
 )

@@ -9,27 +9,28 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.models.ltx_video.presets import PRESETS, preset_for
 
-ASSUMED_VERSION = "generic"
-"""The version of `auto`: it refuses nothing that another one takes."""
+ASSUMED_VERSIONS = ("generic", "0.9.8-13b-distilled")
+"""The versions of `auto`: the first refuses nothing that others take, but was not published with two passes."""
 
 
-def assumed(name: str, version: str) -> Iterator[tuple[Checkpoint, Preset]]:
-    """A checkpoint that `model.checkpoint` and `model.version` may name, with its preset; none if not of this family.
+def assumed(name: str, version: str, upscaler: str | None) -> Iterator[tuple[Checkpoint, Preset]]:
+    """Checkpoints that `model.checkpoint`, `version` and `upscaler` may name, with presets; none of another family.
 
     Sizes are those of every version that was released.
     """
-    version = ASSUMED_VERSION if version == "auto" else version
-    if version in PRESETS:
-        unknown: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
-        checkpoint = Checkpoint(
-            name=name,
-            path=Path(name),
-            pipeline_class=TAKES_TIMESTEPS,
-            spatial_compression_ratio=32,
-            temporal_compression_ratio=8,
-            timestep_conditioning=True,
-            latent_channels=128,
-            weights=unknown,
-            num_parameters=unknown,
-        )
-        yield checkpoint, preset_for(version, checkpoint)
+    unknown: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
+    checkpoint = Checkpoint(
+        name=name,
+        path=Path(name),
+        pipeline_class=TAKES_TIMESTEPS,
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+        timestep_conditioning=True,
+        latent_channels=128,
+        weights=unknown,
+        num_parameters=unknown,
+        sources={"latent_upsampler": Path(upscaler)} if upscaler else {},
+    )
+    for one in ASSUMED_VERSIONS if version == "auto" else (version,):
+        if one in PRESETS:
+            yield checkpoint, preset_for(one, checkpoint)
