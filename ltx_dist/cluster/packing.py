@@ -25,12 +25,14 @@ def pack_files(
     folder: Path | str,
     loras: Iterable[LoraRow] = (),
     images: Path | None = None,
+    sent: int = 0,
 ) -> dict[str, bytes]:
     """Content of each file by its path in the job's folder.
 
     given: rows and defaults as they were written. An absolute path or a URL in them is where the cluster finds the
     file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
-    paths are relative to the working directory. images: the folder of `--images`.
+    paths are relative to the working directory. images: the folder of `--images`. sent: bytes of what
+    is sent beside them.
     Raises ValueError for a path that leads out of the folder or into that of `--images`, for a file that cannot be
     read, and for files that are too large together.
     """
@@ -45,22 +47,24 @@ def pack_files(
             if frames is not None and name.startswith(f"{IMAGES}/"):
                 raise ValueError(f"{place}: the job has the files of --images in a folder {IMAGES}; rename the folder")
     files: dict[str, bytes] = {}
-    room = MAX_BYTES
     for place, name in names.items():
         if name is not None:
-            files[name] = _content(place, room)
-            room -= len(files[name])
+            files[name] = content_of(place, sent)
+            sent += len(files[name])
     return files
 
 
-def _content(place: str, room: int) -> bytes:
-    """The file's bytes. Raises ValueError if they are more than `room`, without reading them, or cannot be read."""
+def content_of(place: str, sent: int) -> bytes:
+    """The file's bytes. Raises ValueError if it cannot be read, and without reading it if it is too large to send.
+
+    sent: bytes of the other files.
+    """
     path = open_media(place).path if "://" in place else Path(place)
     try:
-        if path.stat().st_size > room:
+        if path.stat().st_size > MAX_BYTES - sent:
             raise ValueError(
-                f"{place}: the batch's images, videos and LoRAs have more than {MAX_BYTES >> 20} MiB, which Ray does "
-                "not send; put them where the cluster can read them and give absolute paths or URLs"
+                f"{place}: the batch's images, videos, LoRAs and wheels have more than {MAX_BYTES >> 20} MiB, which "
+                "Ray does not send; put them where the cluster can read them and give absolute paths or URLs"
             )
         return path.read_bytes()
     except OSError as error:

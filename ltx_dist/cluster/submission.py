@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
+from ltx_dist.cluster.job_packages import JobPackages, read_packages
 from ltx_dist.cluster.packing import IMAGES, pack_files
 from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
 from ltx_dist.inputs.plain_text import json_kind
@@ -46,8 +47,9 @@ PATHS_TO_LORAS = (("loras",), ("reference",), ("vary", "loras"), ("vary", "refer
 class Submission:
     """A checked batch, packed. files: what the job finds in its working folder, by path; no model and no clips.
 
-    digest: of everything that identifies the batch: prompts, config, output, and the files that rows name.
+    digest: of everything that identifies the batch: prompts, config, output, packages, and the files that are sent.
     num_clips: its clips.
+    packages: lines of a requirements file, which Ray installs for the job on every node.
     checkpoint_is_here: False where only the cluster can tell whether the checkpoint is complete.
     """
 
@@ -56,6 +58,12 @@ class Submission:
     digest: str
     num_clips: int
     checkpoint_is_here: bool
+    packages: tuple[str, ...] = ()
+
+    def runtime_env(self, folder: str) -> dict[str, Any]:
+        """The job's environment, in Ray's terms. folder: where `files` are."""
+        environment: dict[str, Any] = {"working_dir": folder, "env_vars": dict(ENVIRONMENT)}
+        return environment | ({"pip": list(self.packages)} if self.packages else {})
 
     @property
     def entrypoint(self) -> str:
@@ -74,9 +82,12 @@ class Submission:
         return f"{self.id_prefix}{last + 1}"
 
 
-def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | None = None) -> Submission:
-    """Check the batch as far as possible here, and pack it. images: a folder with first frames of clips.
+def prepare(
+    prompts: Prompts, config: RenderConfig, output: str, images: Path | None = None, pip: Sequence[str] = ()
+) -> Submission:
+    """Check the batch as far as possible here, and pack it.
 
+    images: a folder with first frames of clips. pip: packages for the job, as in `read_packages`.
     A checkpoint that lies on the cluster only cannot be opened here, and one on the hub is not downloaded for this: the
     prompts are then checked by what all models of a family have in common, and the rest when the job starts.
     Raises ValueError with every mistake found.
@@ -86,16 +97,21 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | 
     name, content = _packed(prompts)
     file = read_prompt_file(prompts, config.prompts, content)
     requests = (_checked_here if here else _checked_elsewhere)(file, config, images)
-    media = _files(file, config, requests, images)
+    packages = read_packages(pip)
+    media = _files(file, config, requests, images, packages)
     chosen = config.model_dump(mode="json", exclude_unset=True)
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
-    arguments = ("ltx-dist", "render", name, "--config", CONFIG_FILE, "--output", output)
+    # A virtual environment has a `python`, but no `ltx-dist` that runs with it, if it is based on the system's Python.
+    program = ("python", "-m", "ltx_dist.cli") if packages.lines else ("ltx-dist",)
+    arguments = (*program, "render", name, "--config", CONFIG_FILE, "--output", output)
     if images is not None and any(path.startswith(f"{IMAGES}/") for path in media):
         arguments += ("--images", IMAGES)
     named = [part for path in sorted(media) for part in (path.encode(), hashlib.sha256(media[path]).digest())]
-    digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named])).hexdigest()[:12]
-    return Submission({**media, name: content, CONFIG_FILE: settings}, arguments, digest, len(requests), here)
+    lines = [line.encode() for line in packages.lines]
+    digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named, *lines])).hexdigest()[:12]
+    files = {**media, **packages.files, name: content, CONFIG_FILE: settings}
+    return Submission(files, arguments, digest, len(requests), here, tuple(packages.lines))
 
 
 def _check_output(output: str) -> None:
@@ -145,7 +161,7 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
 
 
 def _files(
-    file: PromptFile, config: RenderConfig, requests: list[RenderRequest], images: Path | None
+    file: PromptFile, config: RenderConfig, requests: list[RenderRequest], images: Path | None, packages: JobPackages
 ) -> dict[str, bytes]:
     """The files that rows and config name, by their path in the job's folder."""
     rows = [item.content for item in file.items]
@@ -153,7 +169,8 @@ def _files(
     # Several values may be written as one text, with commas.
     axes = [axis for vary in varied if isinstance(vary, dict) for axis in read_axes(vary)[0].values()]
     given = [rows, config.defaults.model_dump(), [value.value for axis in axes for value in axis.values]]
-    return pack_files(requests, given, file.folder, config.model.loras, images)
+    sent = sum(map(len, packages.files.values()))
+    return pack_files(requests, given, file.folder, config.model.loras, images, sent)
 
 
 def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -45,6 +45,37 @@ def test_the_prompts_and_the_settings_travel_and_nothing_else(prompts: Path):
         "ltx-dist", "render", "prompts.csv", "--config", "config.yaml", "--output", "/out/it's mine; $(id)",
     ]  # fmt: skip
     assert submission.num_clips == 1 and submission.checkpoint_is_here
+
+
+def test_packages_are_ray_s_to_install(prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They make another job, and Ray is asked for no packages where none are given."""
+    monkeypatch.chdir(tmp_path)
+    Path("nodes-1.0-py3-none-any.whl").write_bytes(b"wheel")
+    plain = prepare(str(prompts), load_config(None), "/out")
+    environment = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
+    assert plain.runtime_env("/tmp/job") == {"working_dir": "/tmp/job", "env_vars": environment}
+    submission = prepare(str(prompts), load_config(None), "/out", pip=["s3fs>=2025.3", "nodes-1.0-py3-none-any.whl"])
+    (wheel,) = submission.files.keys() - plain.files.keys()
+    assert submission.files[wheel] == b"wheel" and wheel.startswith("wheels/")
+    assert submission.runtime_env("/tmp/job") == {
+        "working_dir": "/tmp/job",
+        "env_vars": environment,
+        "pip": ["s3fs>=2025.3", f"${{RAY_RUNTIME_ENV_CREATE_WORKING_DIR}}/{wheel}"],
+    }
+    assert submission.arguments == ("python", "-m", "ltx_dist.cli", *plain.arguments[1:])
+    others = [prepare(str(prompts), load_config(None), "/out", pip=[one]) for one in ("s3fs", "gcsfs")]
+    assert len({plain.digest, submission.digest, *(one.digest for one in others)}) == 4
+
+
+def test_images_and_wheels_are_sent_together_up_to_what_ray_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    size = len(picture(tmp_path / "a.png"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(packing, "MAX_BYTES", size + 10)
+    for num_bytes, fits in ((10, True), (11, False)):
+        Path("nodes-1.0-py3-none-any.whl").write_bytes(b"x" * num_bytes)
+        rows = [{"prompt": "moving left", "image": "a.png"}]
+        with nullcontext() if fits else pytest.raises(ValueError, match=r"a\.png: .* which Ray does not send"):
+            assert "a.png" in prepare(rows, load_config(None), "/out", pip=["nodes-1.0-py3-none-any.whl"]).files
 
 
 def test_given_prompts_and_those_at_a_url_travel_as_a_file():
