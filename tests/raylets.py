@@ -27,11 +27,12 @@ class Addresses(NamedTuple):
 
 @contextmanager
 def raylets(
-    num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, str] | None = None
+    num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, str] | None = None, programs: Path = BIN
 ) -> Iterator[Addresses]:
     """A head and further nodes; yields where it listens, and ends the processes it started.
 
     The GPUs are not there: Ray counts them and nothing else. `environment` is added to the nodes' own.
+    programs: the folder that the nodes have `ray` and `python` from.
     """
     port, dashboard, client = free_ports(3)
     with ExitStack() as started:
@@ -41,20 +42,20 @@ def raylets(
         head += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
         # One after the other: together they can take longer than the 30 s that Ray gives a node.
         for arguments in [head, *[["--address", f"127.0.0.1:{port}"]] * (num_nodes - 1)]:
-            started.enter_context(_node(arguments, gpus_each, environment or {}))
+            started.enter_context(_node(programs, arguments, gpus_each, environment or {}))
         _wait_for(f"http://127.0.0.1:{dashboard}/api/gcs_healthz")
         yield Addresses(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}")
 
 
 @contextmanager
-def _node(arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -> Iterator[None]:
+def _node(programs: Path, arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -> Iterator[None]:
     """A node that has joined. On a busy machine it may miss the 30 s that Ray allows; then another one is started."""
     command = [
-        str(BIN / "ray"), "start", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2",
+        str(programs / "ray"), "start", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2",
         "--num-gpus", str(num_gpus), "--object-store-memory", str(150 << 20),
         "--dashboard-agent-listen-port", "0", "--min-worker-port", "0", "--max-worker-port", "0", *arguments,
     ]  # fmt: skip
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | dict(environment)
     for attempt in range(1, ATTEMPTS + 1):
         process = subprocess.Popen(

@@ -88,6 +88,7 @@ TIER_OF: dict[str, Tier] = {
     "run/test_cost_store.py": "fast",
     "run/test_plan_work.py": "fast",
     "cluster": "system",
+    "cluster/test_job_packages.py": "fast",
     "cluster/test_lost_cluster.py": "chaos",
     "cluster/test_submission.py": "fast",
     "doctor": "system",

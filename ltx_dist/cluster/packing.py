@@ -1,4 +1,4 @@
-"""The files that rows and config name by relative paths: they travel with the prompts, under the same paths."""
+"""Packs the files that rows and config name by relative paths; they keep these paths in the job's folder."""
 
 from __future__ import annotations
 
@@ -25,34 +25,50 @@ def pack_files(
     folder: Path | str,
     loras: Iterable[LoraRow] = (),
     images: Path | None = None,
+    sent: int = 0,
 ) -> dict[str, bytes]:
     """Content of each file by its path in the job's folder.
 
     given: rows and defaults as they were written. An absolute path or a URL in them is where the cluster finds the
     file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
-    paths are relative to the working directory. images: the folder of `--images`.
-    Raises ValueError for a path that leads out of the folder, and for files that are too large together.
+    paths are relative to the working directory. images: the folder of `--images`. sent: bytes of what
+    is sent beside them.
+    Raises ValueError for a path that leads out of the folder or into that of `--images`, for a file that cannot be
+    read, and for files that are too large together.
     """
     names = _names_of_loras(loras)
     stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
+    frames = None if images is None else Path(os.path.abspath(images))  # without `..`, as places are
     for place in dict.fromkeys(place for request in requests for place in _places(request)):
-        if images is not None and Path(place).parent == images.absolute():
+        if frames is not None and Path(place).parent == frames:
             names[place] = f"{IMAGES}/{Path(place).name}"
         elif place not in stays and place not in names:
-            names[place] = _name(place, folder)
+            names[place] = name = _name(place, folder)
+            if frames is not None and name.startswith(f"{IMAGES}/"):
+                raise ValueError(f"{place}: the job has the files of --images in a folder {IMAGES}; rename the folder")
     files: dict[str, bytes] = {}
-    num_bytes = 0
     for place, name in names.items():
-        if name is None:
-            continue
-        files[name] = open_media(place).path.read_bytes()
-        num_bytes += len(files[name])
-        if num_bytes > MAX_BYTES:
-            raise ValueError(
-                f"{place}: the batch's images, videos and LoRAs have more than {MAX_BYTES >> 20} MiB, which Ray does "
-                "not send; put them where the cluster can read them and give absolute paths or URLs"
-            )
+        if name is not None:
+            files[name] = content_of(place, sent)
+            sent += len(files[name])
     return files
+
+
+def content_of(place: str, sent: int) -> bytes:
+    """The file's bytes. Raises ValueError if it cannot be read, and without reading it if it is too large to send.
+
+    sent: bytes of the other files.
+    """
+    path = open_media(place).path if "://" in place else Path(place)
+    try:
+        if path.stat().st_size > MAX_BYTES - sent:
+            raise ValueError(
+                f"{place}: the batch's images, videos, LoRAs and wheels have more than {MAX_BYTES >> 20} MiB, which "
+                "Ray does not send; put them where the cluster can read them and give absolute paths or URLs"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{place}: cannot be read: {error.strerror}") from None
 
 
 def _names_of_loras(loras: Iterable[LoraRow]) -> dict[str, str | None]:
@@ -62,6 +78,11 @@ def _names_of_loras(loras: Iterable[LoraRow]) -> dict[str, str | None]:
         if one.path is not None:
             place = resolve_place(one.path, Path())
             stays = place in _fixed_places(one.path, Path())
+            if not stays and not (Path(place).is_file() and Path(place).stat().st_size):
+                raise ValueError(
+                    f"model.loras: {place}: no such file, or empty; paths in the config are relative to the working "
+                    "directory"
+                )
             names[place] = None if stays else _name(place, Path())
     return names
 

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ltx_dist.engine.executor import WorkerStartError
 from ltx_dist.environment import OURS, added
+from ltx_dist.messages import first_line
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.local_devices import local_inventory
@@ -187,4 +188,4 @@ def why_not(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         variable = "HOME" if "/.ray" in str(error.filename) else "RAY_TMPDIR"
         return f"{error.filename}: {error.strerror}; set {variable} to a folder that you can write to"
-    return text.partition("\n")[0]
+    return first_line(error)

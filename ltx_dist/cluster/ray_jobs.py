@@ -15,7 +15,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 from requests import RequestException
 
 from ltx_dist.cluster.job_server import JobServer
-from ltx_dist.cluster.submission import ENVIRONMENT, STOP_WAIT_SECONDS, Submission
+from ltx_dist.cluster.submission import STOP_WAIT_SECONDS, Submission
 from ltx_dist.cluster.token import refused
 from ltx_dist.messages import first_line
 
@@ -67,7 +67,7 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
             client.submit_job(
                 entrypoint=submission.entrypoint,
                 submission_id=submission_id,
-                runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT)},
+                runtime_env=submission.runtime_env(folder),
             )
     except LOST as error:
         raise ValueError(f"the cluster rejected the job: {first_line(error)}{_remedy(error)}") from None
@@ -167,3 +167,12 @@ def exit_code(job: JobDetails) -> int:
     if code is None:
         return EXIT_INTERNAL
     return code if code >= 0 else 128 - code
+
+
+def why_not_begun(job: JobDetails) -> str | None:
+    """Why the job's command never ran, in a line; None if it ran. Ray's message quotes all that pip printed."""
+    if job.status != JobStatus.FAILED or job.driver_exit_code is not None:
+        return None
+    message = (job.message or "").strip()
+    errors = [line.strip() for line in message.splitlines() if line.strip().startswith("ERROR: ")]
+    return errors[0].removeprefix("ERROR: ") if errors else message.partition("\n")[0]

@@ -13,6 +13,7 @@ from typing import Any
 from ltx_dist.cluster.cluster_head import check_head
 from ltx_dist.cluster.given_address import given_by
 from ltx_dist.cluster.job_server import check_job_server
+from ltx_dist.messages import first_line
 
 
 def look_at(address: str | None) -> dict[str, Any]:
@@ -58,4 +59,4 @@ if __name__ == "__main__":
         else:
             print(json.dumps(look_at(None)))
     except ValueError as error:
-        sys.exit(str(error).partition("\n")[0])
+        sys.exit(first_line(error))

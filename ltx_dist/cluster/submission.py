@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shlex
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
+from ltx_dist.cluster.job_packages import JobPackages, read_packages
 from ltx_dist.cluster.packing import IMAGES, pack_files
-from ltx_dist.inputs.columns import Columns
-from ltx_dist.inputs.config import RenderConfig
+from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
 from ltx_dist.inputs.plain_text import json_kind
-from ltx_dist.inputs.preset import TAKES_TIMESTEPS
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
-from ltx_dist.inputs.prompts import read_prompts
+from ltx_dist.inputs.prompts import requests_of
+from ltx_dist.inputs.vary import read_axes
 from ltx_dist.messages import Mistakes
 from ltx_dist.models.family import FAMILIES, family_of
 from ltx_dist.pipeline.request import RenderRequest
@@ -41,23 +39,17 @@ GRACE_SECONDS = STOP_WAIT_SECONDS - 5
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS), "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
 """Environment of the job's driver. Ray would merge log lines that differ only in their numbers, as ours do."""
 
-RATIOS = (32, 8)
-"""Pixels (frames) a latent pixel (frame) of every VAE that LTX-Video and LTX-2 were released with."""
-
-FAMILY_LTX2 = next(family for family in FAMILIES if family.name == "ltx2")
-LTX2_VERSION = "2.3"
-"""Stands for all where none is named."""
-
-LTX2_LAYERS = 48
-"""Blocks of every transformer that LTX-2 was released with."""
+PATHS_TO_LORAS = (("loras",), ("reference",), ("vary", "loras"), ("vary", "reference"), ("second_pass", "loras"))
+"""Keys of a row that name LoRAs of a clip, or a video that needs one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A checked batch, packed. files: what the job finds in its working folder, by path; no model and no clips.
 
-    digest: of everything that identifies the batch: prompts, config, output, and the files that rows name.
+    digest: of everything that identifies the batch: prompts, config, output, packages, and the files that are sent.
     num_clips: its clips.
+    packages: lines of a requirements file, which Ray installs for the job on every node.
     checkpoint_is_here: False where only the cluster can tell whether the checkpoint is complete.
     """
 
@@ -66,6 +58,12 @@ class Submission:
     digest: str
     num_clips: int
     checkpoint_is_here: bool
+    packages: tuple[str, ...] = ()
+
+    def runtime_env(self, folder: str) -> dict[str, Any]:
+        """The job's environment, in Ray's terms. folder: where `files` are."""
+        environment: dict[str, Any] = {"working_dir": folder, "env_vars": dict(ENVIRONMENT)}
+        return environment | ({"pip": list(self.packages)} if self.packages else {})
 
     @property
     def entrypoint(self) -> str:
@@ -84,9 +82,12 @@ class Submission:
         return f"{self.id_prefix}{last + 1}"
 
 
-def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | None = None) -> Submission:
-    """Check the batch as far as possible here, and pack it. images: a folder with first frames of clips.
+def prepare(
+    prompts: Prompts, config: RenderConfig, output: str, images: Path | None = None, pip: Sequence[str] = ()
+) -> Submission:
+    """Check the batch as far as possible here, and pack it.
 
+    images: a folder with first frames of clips. pip: packages for the job, as in `read_packages`.
     A checkpoint that lies on the cluster only cannot be opened here, and one on the hub is not downloaded for this: the
     prompts are then checked by what all models of a family have in common, and the rest when the job starts.
     Raises ValueError with every mistake found.
@@ -94,17 +95,23 @@ def prepare(prompts: Prompts, config: RenderConfig, output: str, images: Path | 
     _check_output(output)
     here = _is_here(config)
     name, content = _packed(prompts)
-    requests = (_checked_here if here else _checked_elsewhere)(prompts, content, config, images)
-    media = _files(prompts, content, config, requests, images)
+    file = read_prompt_file(prompts, config.prompts, content)
+    requests = (_checked_here if here else _checked_elsewhere)(file, config, images)
+    packages = read_packages(pip)
+    media = _files(file, config, requests, images, packages)
     chosen = config.model_dump(mode="json", exclude_unset=True)
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
-    arguments = ("ltx-dist", "render", name, "--config", CONFIG_FILE, "--output", output)
-    if any(path.startswith(f"{IMAGES}/") for path in media):
+    # A virtual environment has a `python`, but no `ltx-dist` that runs with it, if it is based on the system's Python.
+    program = ("python", "-m", "ltx_dist.cli") if packages.lines else ("ltx-dist",)
+    arguments = (*program, "render", name, "--config", CONFIG_FILE, "--output", output)
+    if images is not None and any(path.startswith(f"{IMAGES}/") for path in media):
         arguments += ("--images", IMAGES)
     named = [part for path in sorted(media) for part in (path.encode(), hashlib.sha256(media[path]).digest())]
-    digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named])).hexdigest()[:12]
-    return Submission({**media, name: content, CONFIG_FILE: settings}, arguments, digest, len(requests), here)
+    lines = [line.encode() for line in packages.lines]
+    digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named, *lines])).hexdigest()[:12]
+    files = {**media, **packages.files, name: content, CONFIG_FILE: settings}
+    return Submission(files, arguments, digest, len(requests), here, tuple(packages.lines))
 
 
 def _check_output(output: str) -> None:
@@ -145,6 +152,8 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
         rows = [{"prompt": row} if isinstance(row, str) else row for row in prompts]
         return "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
     content = read_bytes(prompts)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{label_of(prompts)}: larger than {MAX_FILE_BYTES >> 20} MiB; split the file")
     if prompts != "-":
         return f"prompts{suffix_of(prompts)}", content
     kind = json_kind(decode_text(content, label_of(prompts), MAX_FILE_BYTES)) or ".txt"
@@ -152,89 +161,60 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
 
 
 def _files(
-    prompts: Prompts, content: bytes, config: RenderConfig, requests: list[RenderRequest], images: Path | None
+    file: PromptFile, config: RenderConfig, requests: list[RenderRequest], images: Path | None, packages: JobPackages
 ) -> dict[str, bytes]:
-    """Those that rows and config name, by their path in the job's folder."""
-    file = _rows(prompts, content, config)
-    given = [[item.content for item in file.items], config.defaults.model_dump()]
-    return pack_files(requests, given, file.folder, config.model.loras, images)
+    """The files that rows and config name, by their path in the job's folder."""
+    rows = [item.content for item in file.items]
+    varied = [config.defaults.vary, *(row.get("vary") for row in rows if isinstance(row, dict))]
+    # Several values may be written as one text, with commas.
+    axes = [axis for vary in varied if isinstance(vary, dict) for axis in read_axes(vary)[0].values()]
+    given = [rows, config.defaults.model_dump(), [value.value for axis in axes for value in axis.values]]
+    sent = sum(map(len, packages.files.values()))
+    return pack_files(requests, given, file.folder, config.model.loras, images, sent)
 
 
-def _rows(prompts: Prompts, content: bytes, config: RenderConfig) -> PromptFile:
-    reading = config.prompts
-    with _read_again(prompts, content):
-        return read_prompt_file(prompts, Columns(reading.columns, frozenset(reading.keep_columns)))
-
-
-def _checked_here(prompts: Prompts, content: bytes, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
+def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
     model = config.model
     checkpoint = open_checkpoint(model.checkpoint, model.text_encoder, model.upscaler)
     preset = family_of(checkpoint).preset_for(model.version, checkpoint)
-    with _read_again(prompts, content):
-        return read_prompts(
-            prompts, config.defaults, preset, checkpoint, None, model.loras, config.prompts, images=images
-        )
+    return requests_of(file, config.defaults, preset, checkpoint, config.prompts, loras=model.loras, images=images)
 
 
-def _checked_elsewhere(
-    prompts: Prompts, content: bytes, config: RenderConfig, images: Path | None
-) -> list[RenderRequest]:
-    """The requests by the first family that could render them; else the mistakes of the one that finds the fewest."""
-    _refuse_loras(prompts, content, config)
+def _checked_elsewhere(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:
+    """The requests by the first model that could render them; else the mistakes of the one that finds the fewest."""
+    _refuse_loras(file, config.defaults)
+    model = config.model
+    asked = model.checkpoint, model.version, model.upscaler
+    candidates = [candidate for family in FAMILIES for candidate in family.assumed(*asked)]
+    if not candidates:
+        known = ", ".join(version for family in FAMILIES for version in family.presets)
+        raise ValueError(f"model.version: no preset {model.version!r}; use auto, {known}")
     mistakes: list[ValueError] = []
-    for checkpoint, version in _stand_ins(config):
-        preset = family_of(checkpoint).preset_for(version, checkpoint)
+    for checkpoint, preset in candidates:
         try:
-            with _read_again(prompts, content):
-                reading = config.prompts
-                return read_prompts(prompts, config.defaults, preset, checkpoint, reading=reading, images=images)
+            return requests_of(file, config.defaults, preset, checkpoint, config.prompts, images=images)
         except ValueError as error:
             mistakes.append(error)
     raise min(mistakes, key=lambda error: error.number if isinstance(error, Mistakes) else 1)
 
 
-def _refuse_loras(prompts: Prompts, content: bytes, config: RenderConfig) -> None:
-    """Raises ValueError for a row with LoRAs: whether they fit is in the model's files."""
-    file = _rows(prompts, content, config)
+def _refuse_loras(file: PromptFile, defaults: DefaultsConfig) -> None:
+    """Raises ValueError for LoRAs of single clips: whether they fit is in the model's files."""
+    why = "cannot be checked, as the model's files are not on this machine; run `ltx-dist render` on the cluster's head"
+    if path := _path_to_loras(defaults.model_dump()):
+        raise ValueError(f"{': '.join([defaults.named(path[0]), *path[1:]])}: {why}")
     for item in file.items:
-        if isinstance(item.content, dict) and item.content.get("loras"):
-            raise ValueError(
-                f"{file.label}:{item.line}: loras: cannot be checked, as the model's files are not on this machine; "
-                "run `ltx-dist render` on the cluster's head, or name LoRAs for all rows as model.loras"
-            )
+        if path := _path_to_loras(item.content):
+            otherwise = ", or name LoRAs for all rows as model.loras" if path == ("loras",) else ""
+            raise ValueError(f"{file.label}:{item.line}: {': '.join(path)}: {why}{otherwise}")
 
 
-def _stand_ins(config: RenderConfig) -> Iterator[tuple[Checkpoint, str]]:
-    """What can be assumed about a checkpoint that is not here, with the version whose preset it takes.
-
-    Without `model.version` it may be of any family, and of a version that refuses nothing that another one takes.
-    """
-    name, version = config.model.checkpoint, config.model.version
-    nothing: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
-    ltx_video = Checkpoint(name, Path(name), TAKES_TIMESTEPS, *RATIOS, True, 128, nothing, nothing)
-    is_of_ltx2 = version in FAMILY_LTX2.presets
-    if not is_of_ltx2:
-        yield ltx_video, "generic" if version == "auto" else version
-    if is_of_ltx2 or version == "auto":
-        assumed = version if is_of_ltx2 else LTX2_VERSION
-        yield (
-            replace(
-                ltx_video,
-                pipeline_class=FAMILY_LTX2.pipeline_classes[0],
-                generation=assumed.removesuffix("-distilled"),
-                num_layers=LTX2_LAYERS,
-            ),
-            assumed,
-        )
-
-
-@contextmanager
-def _read_again(prompts: Prompts, content: bytes) -> Iterator[None]:
-    """Let standard input, of which `content` was read, be read once more."""
-    before = sys.stdin
-    if prompts == "-":
-        sys.stdin = io.TextIOWrapper(io.BytesIO(content))
-    try:
-        yield
-    finally:
-        sys.stdin = before
+def _path_to_loras(settings: Any) -> tuple[str, ...]:
+    """The first of PATHS_TO_LORAS at which a row, or the defaults, have a value; empty if there is none."""
+    for path in PATHS_TO_LORAS:
+        value = settings
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value:
+            return path
+    return ()

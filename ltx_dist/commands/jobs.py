@@ -37,6 +37,15 @@ JobServerAddress = Annotated[
     ),
 ]
 Insecure = Annotated[bool, typer.Option(help="Send the token over plain http to another machine.")]
+Pip = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pip",
+        metavar="REQUIREMENT|FILE",
+        help="Have Ray install a package for the job on every node: a requirement such as s3fs>=2025.3, the lines of a "
+        "requirements .txt file, or a .whl file, which is sent if its path is relative. Repeatable.",
+    ),
+]
 JobId = Annotated[str, typer.Argument(help="The job's id, as printed by `submit` or `status`.")]
 
 
@@ -51,6 +60,7 @@ def submit(
     config: Config = None,
     set_: Set = None,
     images: Images = None,
+    pip: Pip = None,
     wait: Annotated[bool, typer.Option(help="Follow the job and exit with its exit code.")] = True,
     stop_on_interrupt: Annotated[
         bool, typer.Option(help="Ctrl-C stops the job. Otherwise Ctrl-C detaches and the job keeps running.")
@@ -71,7 +81,7 @@ def submit(
 
         settings = load(config, set_, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
-        submission = prepare(given_prompts(prompts, prompt), settings, output, images)
+        submission = prepare(given_prompts(prompts, prompt), settings, output, images, pip or ())
         client = _connect(address, insecure)
         submission_id = _submit(client, submission)
     if wait:
@@ -158,7 +168,10 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
         return EXIT_STOPPED
     except KeyboardInterrupt:
         return EXIT_STOPPED
-    tell(_line(ray_jobs.find_job(client, submission_id)))
+    job = ray_jobs.find_job(client, submission_id)
+    tell(_line(job))
+    if reason := ray_jobs.why_not_begun(job):
+        tell(f"ltx-dist: the job did not begin: {reason}; `ltx-dist status {submission_id}` says more", sys.stderr)
     return code
 
 

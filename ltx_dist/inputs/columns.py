@@ -70,7 +70,3 @@ class Columns:
             if own is None or isinstance(own, dict):
                 found["meta"] = {**(own or {}), **{name: value for name, value in meta.items() if value is not None}}
         return found, problems
-
-
-AS_NAMED = Columns()
-"""Columns hold the fields whose names they have."""

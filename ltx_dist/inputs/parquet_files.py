@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 from ltx_dist.inputs.columns import Columns
@@ -19,8 +20,11 @@ MAX_COLUMN_BYTES = 1 << 30
 _TEXTS = ("string", "large_string")
 
 
-def read_parquet(source: str, columns: Columns) -> Iterator[Item | Problem]:
-    """The rows of a file or URL. Raises ValueError if it cannot be read, or if pyarrow is missing."""
+def read_parquet(source: str, columns: Columns, content: bytes | None = None) -> Iterator[Item | Problem]:
+    """The rows of a file or URL, or of its content if that is given.
+
+    Raises ValueError if it cannot be read, or if pyarrow is missing.
+    """
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -28,7 +32,7 @@ def read_parquet(source: str, columns: Columns) -> Iterator[Item | Problem]:
             f"{source}: parquet files are read with pyarrow: pip install pyarrow, or write .csv or .jsonl"
         ) from None
     try:
-        with open_binary(source) as file:
+        with open_binary(source) if content is None else BytesIO(content) as file:
             if mistake := mistaken_for(file.read(64)):
                 raise ValueError(mistake)
             file.seek(0)

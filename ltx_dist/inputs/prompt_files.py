@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.inputs.columns import AS_NAMED, Columns
+from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.csv_files import read_csv
 from ltx_dist.inputs.json_files import read_json_list, read_jsonl
 from ltx_dist.inputs.parquet_files import read_parquet
 from ltx_dist.inputs.plain_text import foreign_lines, json_kind
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, folder_of, label_of, read_bytes, suffix_of
+from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.inputs.rows import MAX_ROWS, Doubt, Found, Item, Problem
 from ltx_dist.inputs.wan2gp import from_wan2gp
 from ltx_dist.inputs.yaml_files import read_yaml
@@ -40,14 +41,16 @@ class PromptFile:
 _Reader = Callable[[str], Iterator[Found]]
 
 
-def read_prompt_file(source: Prompts, columns: Columns = AS_NAMED) -> PromptFile:
+def read_prompt_file(source: Prompts, reading: PromptsConfig, content: bytes | None = None) -> PromptFile:
     """The rows of a source, by the fields that their columns or keys hold, and the lines that are none.
 
-    Raises ValueError for a file that cannot be read at all, has no rows or too many.
+    content: that of the path, URL or standard input, if it has been read already. Raises ValueError for a file that
+    cannot be read at all, has no rows or too many.
     """
+    columns = Columns(reading.columns, frozenset(reading.keep_columns))
     if isinstance(source, str):
         label, folder = label_of(source), folder_of(source)
-        found = _read(source, label, columns)
+        found = _read(source, label, columns, content)
     else:
         label, folder = "prompts", Path()
         found = [Item(number, row) for number, row in enumerate(source, 1)]
@@ -64,10 +67,10 @@ def read_prompt_file(source: Prompts, columns: Columns = AS_NAMED) -> PromptFile
     return PromptFile(label, folder, items, problems + misnamed, doubts)
 
 
-def _read(source: str, label: str, columns: Columns) -> list[Found]:
+def _read(source: str, label: str, columns: Columns, content: bytes | None) -> list[Found]:
     suffix = suffix_of(source)
     if suffix == ".parquet":
-        return list(read_parquet(source, columns))
+        return list(read_parquet(source, columns, content))
     readers: dict[str, _Reader] = _TEXTS | {
         ".csv": partial(read_csv, columns=columns),
         ".tsv": partial(read_csv, columns=columns, delimiters="\t"),
@@ -77,7 +80,7 @@ def _read(source: str, label: str, columns: Columns) -> list[Found]:
             f"{label}: unknown kind of prompt file; it must end in {', '.join(sorted([*readers, '.parquet']))} (or be "
             "-); to give a prompt itself, use --prompt"
         )
-    text = decode_text(read_bytes(source), label, MAX_FILE_BYTES)
+    text = decode_text(read_bytes(source) if content is None else content, label, MAX_FILE_BYTES)
     reader = readers[(json_kind(text) or ".txt") if source == "-" else suffix]
     with yaml_errors(label, text):
         return list(reader(text))

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.inputs.columns import Columns
 from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.images_folder import ImagesFolder
 from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.inputs.names import MAX_NAME, MAX_PART_BYTES, default_name
 from ltx_dist.inputs.passes import has_two_passes
 from ltx_dist.inputs.preset import Preset
-from ltx_dist.inputs.prompt_files import Prompts, read_prompt_file
+from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_messages import known_keys_once, one_checkpoint_once, unexpanded_parts
 from ltx_dist.inputs.prompt_row import Row, check_row
 from ltx_dist.inputs.reading_config import PromptsConfig
@@ -40,7 +39,29 @@ def read_prompts(
 ) -> list[RenderRequest]:
     """The requests of a prompt file (.txt, .csv, .tsv, .jsonl, .json, .yaml, .yml, .parquet), in its order.
 
-    source: a path or URL, `-` for standard input, or texts and mappings, which are rows 1, 2, ...
+    source: a path or URL, `-` for standard input, or texts and mappings, which are rows 1, 2, ... The rest is as in
+    `requests_of`. Raises ValueError for a file that cannot be read, and for errors in rows.
+    """
+    reading = reading or PromptsConfig()
+    file = read_prompt_file(source, reading)
+    return requests_of(
+        file, defaults, preset, checkpoint, reading, loras=loras, warnings=warnings, notes=notes, images=images
+    )
+
+
+def requests_of(
+    file: PromptFile,
+    defaults: DefaultsConfig,
+    preset: Preset,
+    checkpoint: Checkpoint,
+    reading: PromptsConfig,
+    *,
+    loras: Sequence[LoraRow] = (),
+    warnings: list[str] | None = None,
+    notes: dict[str, dict[str, Any]] | None = None,
+    images: Path | None = None,
+) -> list[RenderRequest]:
+    """The requests of a prompt file that has been read, in its order.
 
     What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
     opened and hashed; their paths are relative to the prompt file's folder. reading: the config's section `prompts`.
@@ -51,8 +72,6 @@ def read_prompts(
     A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
-    reading = reading or PromptsConfig()
-    file = read_prompt_file(source, Columns(reading.columns, frozenset(reading.keep_columns)))
     first_frames = ImagesFolder(images) if images is not None else None
     resolver = _Resolver(defaults, preset, checkpoint, file.folder, loras, reading, first_frames)
     for position, item in enumerate(file.items):

@@ -6,7 +6,7 @@ Importing this imports no torch; the classes are imported by the workers that ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pkgutil import resolve_name
@@ -16,9 +16,11 @@ from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.estimates.costs import StageRate, Work
 from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
 from ltx_dist.inputs.preset import Preset
+from ltx_dist.models.ltx2 import elsewhere as ltx2_elsewhere
 from ltx_dist.models.ltx2 import estimates as ltx2_estimates
 from ltx_dist.models.ltx2 import presets as ltx2_presets
 from ltx_dist.models.ltx2 import recipes as ltx2
+from ltx_dist.models.ltx_video import elsewhere as ltx_video_elsewhere
 from ltx_dist.models.ltx_video import estimates as ltx_video_estimates
 from ltx_dist.models.ltx_video import presets as ltx_video_presets
 from ltx_dist.models.ltx_video import recipes as ltx_video
@@ -75,6 +77,8 @@ class Family:
     loader: `module:function` that loads a component; see `load_component`.
     presets: by version. preset_for: the preset that `model.version` names, ValueError if there is none. assumption:
         what is assumed of the version where a checkpoint does not tell, in a sentence for people.
+    assumed: what a checkpoint that is not on this machine may be, with its preset, by `model.checkpoint`, `version`
+        and `upscaler`; nothing if no version of the family has that name.
     stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
         components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
         by the same, the precision and the storage. denoising: of each denoising pass of a request its steps, and how
@@ -91,6 +95,7 @@ class Family:
     presets: Mapping[str, Preset]
     preset_for: Callable[[str, Checkpoint], Preset]
     assumption: Callable[[Checkpoint], str | None]
+    assumed: Callable[[str, str, str | None], Iterator[tuple[Checkpoint, Preset]]]
     stage_rates: Mapping[str, StageRate]
     stage_work: Callable[[Mapping[str, Config], Ratios, RenderRequest], Work]
     stage_memory: Callable[[Mapping[str, Config], Ratios, str, Storage], Mapping[str, StageMemory]]
@@ -126,6 +131,7 @@ FAMILIES = (
         presets=ltx_video_presets.PRESETS,
         preset_for=ltx_video_presets.preset_for,
         assumption=ltx_video_presets.assumption,
+        assumed=ltx_video_elsewhere.assumed,
         stage_rates=ltx_video_estimates.STAGE_RATES,
         stage_work=ltx_video_estimates.stage_work,
         stage_memory=ltx_video_estimates.stage_memory,
@@ -142,6 +148,7 @@ FAMILIES = (
         presets=ltx2_presets.PRESETS,
         preset_for=ltx2_presets.preset_for,
         assumption=ltx2_presets.assumption,
+        assumed=ltx2_elsewhere.assumed,
         stage_rates=ltx2_estimates.STAGE_RATES,
         stage_work=ltx2_estimates.stage_work,
         stage_memory=ltx2_estimates.stage_memory,

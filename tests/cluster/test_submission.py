@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from threading import Thread
+from typing import BinaryIO
 
 import fsspec
 import numpy as np
@@ -21,6 +22,7 @@ from safetensors.numpy import save_file
 from ltx_dist.cluster import packing
 from ltx_dist.cluster.job_server import check_job_server
 from ltx_dist.cluster.submission import prepare
+from ltx_dist.inputs import prompt_sources
 from ltx_dist.inputs.config_file import load_config
 
 
@@ -43,6 +45,37 @@ def test_the_prompts_and_the_settings_travel_and_nothing_else(prompts: Path):
         "ltx-dist", "render", "prompts.csv", "--config", "config.yaml", "--output", "/out/it's mine; $(id)",
     ]  # fmt: skip
     assert submission.num_clips == 1 and submission.checkpoint_is_here
+
+
+def test_packages_are_ray_s_to_install(prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They make another job, and Ray is asked for no packages where none are given."""
+    monkeypatch.chdir(tmp_path)
+    Path("nodes-1.0-py3-none-any.whl").write_bytes(b"wheel")
+    plain = prepare(str(prompts), load_config(None), "/out")
+    environment = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
+    assert plain.runtime_env("/tmp/job") == {"working_dir": "/tmp/job", "env_vars": environment}
+    submission = prepare(str(prompts), load_config(None), "/out", pip=["s3fs>=2025.3", "nodes-1.0-py3-none-any.whl"])
+    (wheel,) = submission.files.keys() - plain.files.keys()
+    assert submission.files[wheel] == b"wheel" and wheel.startswith("wheels/")
+    assert submission.runtime_env("/tmp/job") == {
+        "working_dir": "/tmp/job",
+        "env_vars": environment,
+        "pip": ["s3fs>=2025.3", f"${{RAY_RUNTIME_ENV_CREATE_WORKING_DIR}}/{wheel}"],
+    }
+    assert submission.arguments == ("python", "-m", "ltx_dist.cli", *plain.arguments[1:])
+    others = [prepare(str(prompts), load_config(None), "/out", pip=[one]) for one in ("s3fs", "gcsfs")]
+    assert len({plain.digest, submission.digest, *(one.digest for one in others)}) == 4
+
+
+def test_images_and_wheels_are_sent_together_up_to_what_ray_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    size = len(picture(tmp_path / "a.png"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(packing, "MAX_BYTES", size + 10)
+    for num_bytes, fits in ((10, True), (11, False)):
+        Path("nodes-1.0-py3-none-any.whl").write_bytes(b"x" * num_bytes)
+        rows = [{"prompt": "moving left", "image": "a.png"}]
+        with nullcontext() if fits else pytest.raises(ValueError, match=r"a\.png: .* which Ray does not send"):
+            assert "a.png" in prepare(rows, load_config(None), "/out", pip=["nodes-1.0-py3-none-any.whl"]).files
 
 
 def test_given_prompts_and_those_at_a_url_travel_as_a_file():
@@ -94,6 +127,40 @@ def test_a_folder_of_first_frames_travels(tmp_path: Path):
     assert submission.arguments[-2:] == ("--images", "first-frames")
 
 
+def test_a_folder_of_first_frames_may_lie_outside_the_prompts_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "batch").mkdir()
+    (tmp_path / "batch" / "rows.csv").write_text("prompt,name\nmoving left,red\n")
+    red = picture(tmp_path / "frames" / "red.png")
+    monkeypatch.chdir(tmp_path / "batch")
+    submission = prepare("rows.csv", load_config(None), "/out", Path("../frames"))
+    assert submission.files["first-frames/red.png"] == red
+
+
+def test_a_folder_of_the_user_may_be_named_first_frames(tmp_path: Path):
+    """Without --images it is one like any other; with --images the two would mix."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "moving left", "image": "first-frames/a.png"}\n')
+    picture(tmp_path / "first-frames" / "a.png")
+    submission = prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out")
+    assert "first-frames/a.png" in submission.files and "--images" not in submission.arguments
+    picture(tmp_path / "frames" / "b.png")
+    with pytest.raises(ValueError, match=r"first-frames/a\.png: .*rename the folder"):
+        prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out", tmp_path / "frames")
+
+
+@pytest.mark.parametrize("rows", ["prompt\nmoving left\n", 'prompt,vary\nmoving left,"{""image"": ""A,B""}"\n'])
+def test_absolute_paths_that_vary_are_of_the_cluster(tmp_path: Path, rows: str):
+    """Several values are written as one text, with commas."""
+    picture(tmp_path / "data" / "a.png")
+    picture(tmp_path / "data" / "b.png", "blue")
+    places = {"A": str(tmp_path / "data" / "a.png"), "B": str(tmp_path / "data" / "b.png")}
+    config = load_config(None, [] if "vary" in rows else [f"defaults.vary={{image: '{places['A']},{places['B']}'}}"])
+    (tmp_path / "batch").mkdir()
+    path = tmp_path / "batch" / "rows.csv"
+    path.write_text(rows.replace("A,B", f"{places['A']},{places['B']}"))
+    submission = prepare(str(path), config, "/out")
+    assert set(submission.files) == {"prompts.csv", "config.yaml"} and submission.num_clips == 2
+
+
 def test_images_beside_prompts_at_a_url_travel(tmp_path: Path):
     store = fsspec.filesystem("memory")
     store.pipe("/bucket/rows.jsonl", b'{"prompt": "moving left", "image": "a/b.png"}')
@@ -120,6 +187,25 @@ def test_more_than_ray_sends_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     picture(tmp_path / "a.png")
     with pytest.raises(ValueError, match="more than 0 MiB, which Ray does not send; put them where the cluster"):
         prepare([{"prompt": "moving left", "image": str(tmp_path / "a.png")}], load_config(None), "/out", tmp_path)
+
+
+def test_a_file_too_large_to_send_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "big.safetensors").open("wb") as file:
+        file.truncate(1 << 40)  # a hole that takes no room on the disk, and would not fit into memory
+    config = load_config(None, ["model.checkpoint=/elsewhere/ltx", "model.loras=[{path: big.safetensors}]"])
+    with pytest.raises(ValueError, match=r"big\.safetensors: .* more than 90 MiB, which Ray does not send"):
+        prepare(["moving left"], config, "/out")
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "folder", "empty.safetensors"])
+def test_a_lora_of_the_config_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.safetensors").touch()
+    config = load_config(None, ["model.checkpoint=/elsewhere/ltx", f"model.loras=[{{path: {name}}}]"])
+    with pytest.raises(ValueError, match=f"^model.loras: {tmp_path / name}: no such file.*working directory"):
+        prepare(["moving left"], config, "/out")
 
 
 def test_loras_travel_and_are_not_read_for_a_checkpoint_that_is_elsewhere(
@@ -171,6 +257,42 @@ def test_standard_input_is_packed_as_what_it_is(monkeypatch: pytest.MonkeyPatch,
     assert submission.arguments[2] == name
 
 
+@pytest.mark.parametrize("checkpoint", ["demo", "/elsewhere/ltx"])
+def test_prompts_at_a_url_are_downloaded_once(monkeypatch: pytest.MonkeyPatch, checkpoint: str):
+    """What is checked is what is sent, even if the file changes meanwhile."""
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/list.csv", b"prompt,num_frames\nred,9\n")
+    opened: list[str] = []
+    open_binary = prompt_sources.open_binary
+
+    def open_and_count(source: str) -> AbstractContextManager[BinaryIO]:
+        opened.append(source)
+        return open_binary(source)
+
+    monkeypatch.setattr(prompt_sources, "open_binary", open_and_count)
+    try:
+        prepare("memory://bucket/list.csv", load_config(None, [f"model.checkpoint={checkpoint}"]), "/out")
+    finally:
+        store.store.clear()
+    assert opened == ["memory://bucket/list.csv"]
+
+
+def test_parquet_files_are_checked_as_they_are_sent(tmp_path: Path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"prompt": ["moving left", "moving up"]}), path)
+    submission = prepare(str(path), load_config(None), "/out")
+    assert submission.files["prompts.parquet"] == path.read_bytes() and submission.num_clips == 2
+
+
+def test_a_prompt_file_too_large_to_send_is_refused(tmp_path: Path):
+    path = tmp_path / "rows.parquet"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ValueError, match=r"rows\.parquet: larger than 64 MiB; split the file"):
+        prepare(str(path), load_config(None), "/out")
+
+
 def test_mistakes_in_standard_input_name_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b'{"prompt": "a"}\n{"prompt": "b", "heigth": 1}\n')))
     with pytest.raises(ValueError, match="^<stdin>:2: heigth: unknown key; did you mean height"):
@@ -199,13 +321,67 @@ def test_a_model_elsewhere_may_be_of_either_family(row: dict[str, object], versi
         ({"audio_guidance_scale": 4.0, "height": 130}, "auto", "^prompts:1: height: 130 is not a multiple of 32"),
         ({"audio_guidance_scale": 4.0}, "0.9.5", "audio_guidance_scale: is only for LTX-2"),
         ({"num_frames": 1201}, "2.3", "1201 at 24 per second are more than 20 seconds"),
-        ({"loras": ["/elsewhere/style.safetensors"]}, "auto", "prompts:1: loras: cannot be checked, as the model's"),
+        ({}, "1.0", "^model.version: no preset '1.0'; use auto, .*0.9.8-13b-dev.*2.3-distilled"),
     ],
 )
 def test_what_no_model_elsewhere_could_render_is_refused(row: dict[str, object], version: str, message: str):
     config = load_config(None, ["model.checkpoint=/elsewhere/model", f"model.version={version}"])
     with pytest.raises(ValueError, match=message):
         prepare([{"prompt": "a"} | row], config, "/out")
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        ({"second_pass": {"timesteps": [900, 500]}}, ["model.upscaler=/elsewhere/upscaler"]),
+        ({"recipe": "two_passes"}, ["model.upscaler=/elsewhere/upscaler"]),
+        ({"recipe": "two_passes"}, ["model.upscaler=/elsewhere/upscaler", "model.version=0.9.7-13b-dev"]),
+        ({"second_pass": {"sigmas": [0.9, 0.7]}}, ["model.version=2.3"]),
+        ({"recipe": "two_passes", "height": 1024}, ["model.version=2.3-distilled"]),
+        ({"height": 544}, ["model.version=2.3-distilled"]),
+    ],
+)
+def test_a_model_elsewhere_may_have_an_upscaler(row: dict[str, object], settings: list[str]):
+    """That of LTX-Video is a setting, that of LTX-2 a part of the checkpoint; 544 is wrong for two passes alone."""
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
+    assert prepare([{"prompt": "a"} | row], config, "/out").num_clips == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        ({"recipe": "two_passes"}, ["model.version=0.9.7-13b-dev"]),
+        ({"recipe": "two_passes", "height": 544}, ["model.version=2.3-distilled"]),
+    ],
+)
+def test_two_passes_elsewhere_are_checked(row: dict[str, object], settings: list[str]):
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
+    with pytest.raises(ValueError, match="set model.upscaler|complete latent_upsampler/|not a multiple of 64"):
+        prepare([{"prompt": "a"} | row], config, "/out")
+
+
+REASON = (
+    ": cannot be checked, as the model's files are not on this machine; run `ltx-dist render` on the cluster's head"
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "message"),
+    [
+        ({"loras": ["/lora"]}, [], f"prompts:1: loras{REASON}, or name LoRAs for all rows as model.loras"),
+        ({"reference": "/video.mp4"}, ["model.loras=[{path: /lora}]"], f"prompts:1: reference{REASON}"),
+        ({"vary": {"loras": {"a": ["/lora"], "b": []}}}, [], f"prompts:1: vary: loras{REASON}"),
+        ({"vary": {"reference": ["/a.mp4", "/b.mp4"]}}, [], f"prompts:1: vary: reference{REASON}"),
+        ({"second_pass": {"loras": ["/lora"]}}, [], f"prompts:1: second_pass: loras{REASON}"),
+        ({}, ["defaults.vary={loras: {a: [/lora]}}"], f"--set defaults.vary={{loras: {{a: [/lora]}}}}: loras{REASON}"),
+    ],
+)
+def test_loras_of_single_clips_need_the_model(row: dict[str, object], settings: list[str], message: str):
+    """Each message has one remedy that works: model.loras would not do for what is not said of all rows."""
+    config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
+    with pytest.raises(ValueError) as caught:
+        prepare([{"prompt": "a"} | row], config, "/out")
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
 )  # fmt: skip
+
+RELOADED = "Inspected target navigated or closed"
+"""DevTools' error for an expression that was still running when the page was reloaded."""
+
+
+class ReloadedError(Exception):
+    """The page was reloaded before it answered."""
 
 
 class Browser:
@@ -48,6 +56,8 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == number:
+                if answer.get("error", {}).get("message") == RELOADED:
+                    raise ReloadedError
                 assert "error" not in answer, answer
                 return answer["result"]
             self.events.append(answer)
@@ -66,8 +76,12 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, script: str, seconds: float = 20) -> None:
+        """Wait until the expression is true, over reloads of the page."""
         deadline = time.monotonic() + seconds
-        while not self.run(script):
+        while True:
+            with suppress(ReloadedError):
+                if self.run(script):
+                    return
             assert time.monotonic() < deadline, f"never: {script}"
             time.sleep(0.05)
 

@@ -1,0 +1,127 @@
+"""`submit --pip`: packages that Ray installs for a job on every node, and the wheels that are sent with it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ltx_dist.cluster.packing import content_of
+from ltx_dist.inputs.prompt_sources import label_of, read_bytes
+from ltx_dist.messages import Mistakes, first_line
+from ltx_dist.strict_files import decode_text
+
+WHEELS = "wheels"
+"""The folder for wheels inside the job's folder."""
+
+JOB_FOLDER = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+"""The job's folder on the node where pip runs, which replaces such variables by their values."""
+
+MAX_FILE_BYTES = 1 << 20
+
+OPTIONS = (
+    "-i", "--index-url", "--extra-index-url", "--no-index", "--trusted-host", "--pre", "--prefer-binary",
+    "--only-binary", "--no-binary", "--require-hashes",
+)  # fmt: skip
+"""Options of requirements files that mean the same on every machine."""
+
+OPTIONS_OF_URLS = ("-f", "--find-links", "-c", "--constraint")
+"""Options that do if their value is a URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPackages:
+    """lines: of the requirements file that pip reads on each node. files: wheels, by their path in the job's folder."""
+
+    lines: tuple[str, ...]
+    files: dict[str, bytes]
+
+
+def read_packages(given: Sequence[str]) -> JobPackages:
+    """The packages that these values of `--pip` stand for: requirements, requirements files (.txt) and wheels (.whl).
+
+    An absolute path or URL of a wheel is where the cluster finds it; another is relative to the working directory, as
+    for pip, and its wheel is sent. Raises ValueError with every mistake.
+    """
+    lines: list[str] = []
+    wheels: dict[str, bytes] = {}
+    mistakes: list[str] = []
+    for label, line in (pair for one in given for pair in _lines(one)):
+        try:
+            lines.append(_checked(line, wheels))
+        except ValueError as error:
+            mistakes.append(f"{label}: {error}")
+    if mistakes:
+        raise Mistakes(mistakes)
+    return JobPackages(tuple(lines), wheels)
+
+
+def _lines(given: str) -> Iterator[tuple[str, str]]:
+    """Each requirement or option, with a label for messages: its file and line. Raises ValueError as `read_bytes`."""
+    if given.startswith("-") or not given.lower().endswith(".txt"):
+        yield "--pip", given.strip()
+        return
+    label = label_of(given)
+    text = decode_text(read_bytes(given), label, MAX_FILE_BYTES)
+    begun, number, is_empty = "", 0, True
+    for at, line in enumerate([*text.splitlines(), ""], 1):
+        number = number if begun else at
+        begun += line.removesuffix("\\")
+        if not line.endswith("\\"):
+            begun, whole = "", re.sub(r"(^|\s)#.*", "", begun).strip()
+            if whole:
+                is_empty = False
+                yield f"{label}:{number}", whole
+    if is_empty:
+        raise ValueError(f"{label}: no requirements in it; write at least one")
+
+
+def _checked(line: str, wheels: dict[str, bytes]) -> str:
+    """The line as the cluster is to read it. A wheel that travels is added to `wheels`."""
+    if line.startswith("-"):
+        option = re.split(r"[\s=]", line, maxsplit=1)[0]
+        if option not in (OPTIONS_OF_URLS if "://" in line else ()) + OPTIONS:
+            raise ValueError(
+                f"{line}: refers to files that are not sent; give a URL to -c and -f, and the lines themselves for -r"
+            )
+        return line
+    requirement = re.split(r"\s+--", line, maxsplit=1)[0]  # without its options, such as --hash
+    if requirement.lower().endswith(".whl") and " @ " not in requirement:
+        return _wheel(requirement, wheels)
+    if "://" not in requirement or " @ " in requirement:
+        _check_requirement(requirement)
+    return line
+
+
+def _wheel(place: str, wheels: dict[str, bytes]) -> str:
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    name = place.replace("\\", "/").rpartition("/")[2]
+    try:
+        parse_wheel_filename(name)
+    except InvalidWheelFilename as error:
+        raise ValueError(f"{place}: no wheel has such a name: {first_line(error)}") from None
+    if "://" in place or PurePosixPath(place).is_absolute():
+        return place
+    content = content_of(place, sum(map(len, wheels.values())))
+    # Ray reuses what it installed for equal lines, so another content must be another line.
+    path = f"{WHEELS}/{hashlib.sha256(content).hexdigest()[:12]}/{name}"
+    wheels[path] = content
+    return f"{JOB_FOLDER}/{path}"
+
+
+def _check_requirement(text: str) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(
+            f"{text}: not a requirement ({first_line(error)}); write one such as s3fs>=2025.3, a URL, or the path of a "
+            ".whl or .txt file"
+        ) from None
+    if canonicalize_name(requirement.name) == "ray":
+        raise ValueError(f"{text}: a job runs with the cluster's own Ray; leave it out")
