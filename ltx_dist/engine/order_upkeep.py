@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from ltx_dist.planning.simulator import OrderRevision, Reorder
-from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.scheduler import Order, Scheduler
 
 ORDER_SECONDS, ORDER_SHARE = 0.005, 0.1
 """Seconds per piece of the search, and its share of all time: a worker that ends meanwhile waits for that piece."""
@@ -17,7 +17,7 @@ class OrderUpkeep:
     def __init__(self, scheduler: Scheduler, reorder: Reorder | None, clock: Callable[[], float]) -> None:
         self._scheduler, self._reorder, self._clock = scheduler, reorder, clock
         self._revision = OrderRevision()
-        self._orders: Iterator[Sequence[str] | None] | None = None
+        self._orders: Iterator[Order | None] | None = None
         self._next = 0.0
 
     def due(self, otherwise: float) -> float:
@@ -40,7 +40,7 @@ class OrderUpkeep:
         while self._orders and self._clock() < started + ORDER_SECONDS:
             try:
                 if order := next(self._orders):
-                    self._scheduler.reorder(order)
+                    self._scheduler.reorder(*order)
             except StopIteration:
                 self._orders = None
         self._next = self._clock() + (self._clock() - started) / ORDER_SHARE

@@ -2,15 +2,17 @@
 
 The rules of `ordering.py` are right about most of a batch and a percent or two off at its end, where workers run out of
 work one after the other. So, from the best of them, two requests at a time exchange their places, and what is predicted
-to end sooner stays: a local search. It is worth its time again when costs have drifted, workers have come or gone, or
-half of the work is done: the less is left, the better is known what it takes.
+to end sooner stays: a local search. Where few are left, each rule is also tried with the first stages of all requests
+before later ones: four clips on three workers need not take as long as two clips on one. It is worth its time again
+when costs have drifted, workers have come or gone, or half of the work is done: the less is left, the better is known
+what it takes.
 """
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ltx_dist.estimates.costs import Costs, Work, pass_seconds
@@ -19,9 +21,9 @@ from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.losses import measured_bound
-from ltx_dist.planning.ordering import AS_GIVEN, WORTH_IT, rules, sampled
+from ltx_dist.planning.ordering import AS_GIVEN, SHORT_PER_WORKER, WORTH_IT, rules, sampled
 from ltx_dist.planning.simulator import Todo, predict
-from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.scheduler import Order, Scheduler
 
 MAX_SEARCHED = 512
 """Maximum number of waiting requests. With more, the end of the batch is far and the rules suffice."""
@@ -38,7 +40,7 @@ PIECE = 50
 Pieces = Generator[None, None, float]
 
 
-def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> Iterator[list[str] | None]:
+def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> Iterator[Order | None]:
     """For what waits, orders that end the batch sooner than that of now, each better than the one before.
 
     None after every piece of work without one, so that the caller can look after other things and come back. All is
@@ -48,14 +50,14 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
     rest = _rest(scheduler, workers, costs)
     if rest is None:
         return
-    now = best = rest.waiting
-    by_name, found = rules(rest.placement, rest.todo, rest.costs), AS_GIVEN
-    shortest = yield from rest.seconds(now)
+    best, found = Order(rest.waiting, scheduler.upstream_first), AS_GIVEN
+    shortest = yield from rest.seconds(best)
     worth = shortest * (1 - WORTH_IT)
-    for name, rule in by_name.items():
-        if name == AS_GIVEN:
+    seen = [best]
+    for name, order in rest.orders():
+        if order in seen:
             continue
-        order = rule(now)
+        seen.append(order)
         seconds = yield from rest.seconds(order)
         if seconds < shortest:
             best, found, shortest = order, name, seconds
@@ -87,7 +89,8 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     # Of a long batch the same requests stand for all in every order, or the orders would not compare.
     some = sampled(list(waiting), len(there))
     kinds = {name: _whole_work(recipe, costs, name) for name in some}
-    if len(set(kinds.values())) == 1:
+    is_short = len(waiting) <= SHORT_PER_WORKER * len(there)
+    if len(set(kinds.values())) == 1 and not is_short:
         return None
     todo = begun | {name: waiting[name] for name in some}
     # A pass on a worker that joined or was lost since `workers` was made is left out: its requests count as waiting.
@@ -95,13 +98,13 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     seconds_left = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in known.items()}
     placement = Placement(recipe, "what is left", tuple(there.values()), scheduler.max_queued)
     frozen = _FrozenCosts(costs, placement, todo)
-    return _Rest(placement, list(some), seconds_left, todo, frozen, kinds, is_all=len(some) == len(waiting))
+    return _Rest(placement, list(some), seconds_left, todo, frozen, kinds, len(some) == len(waiting), is_short)
 
 
-def _of_all(scheduler: Scheduler, placement: Placement, costs: Costs, rule: str) -> list[str]:
+def _of_all(scheduler: Scheduler, placement: Placement, costs: Costs, rule: str) -> Order:
     """The best rule for a sample of requests, applied to all that wait."""
     waiting = scheduler.waiting()
-    return rules(placement, waiting, costs)[rule](list(waiting))
+    return Order(rules(placement, waiting, costs)[rule](list(waiting)))
 
 
 def _whole_work(recipe: Recipe, costs: Costs, name: str) -> Work:
@@ -138,7 +141,7 @@ class _Rest:
     """The state from which all is predicted. waiting: all that wait, or those that stand for them.
 
     running: what is on the devices, and its seconds left. todo: the stages left of each request, running ones first.
-    kinds: the whole work of each that waits.
+    kinds: the whole work of each that waits. is_short: few wait for each worker.
     """
 
     placement: Placement
@@ -148,14 +151,22 @@ class _Rest:
     costs: _FrozenCosts
     kinds: Mapping[str, Work]
     is_all: bool
+    is_short: bool
     _bound: float = field(default=0.0, init=False)
 
-    def seconds(self, order: Sequence[str]) -> Pieces:
+    def orders(self) -> Iterator[tuple[str, Order]]:
+        """What to try, with the rules' names."""
+        by_name = rules(self.placement, self.todo, self.costs)
+        for upstream_first in (False, True) if self.is_short else (False,):
+            for name, rule in by_name.items():
+                yield name, Order(rule(self.waiting), upstream_first)
+
+    def seconds(self, order: Order) -> Pieces:
         """The predicted makespan of the rest in this order."""
         completions: list[Completion] = []
         begun = [name for assignment in self.running for name in assignment.request_ids]
-        todo = {name: self.todo[name] for name in (*begun, *order)}
-        for completion in predict(self.placement, todo, self.costs, self.running):
+        todo = {name: self.todo[name] for name in (*begun, *order.request_ids)}
+        for completion in predict(self.placement, todo, self.costs, self.running, order.upstream_first):
             completions.append(completion)
             if len(completions) % PIECE == 0:
                 yield
@@ -167,13 +178,14 @@ class _Rest:
     def is_worth_searching(self, seconds: float) -> bool:
         return self.is_all and len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self._bound
 
-    def exchanged(self, order: Sequence[str], still: Container[str], rng: random.Random) -> list[str] | None:
+    def exchanged(self, order: Order, still: Container[str], rng: random.Random) -> Order | None:
         """Two that differ in each other's places; those that are alike stay in the order in which they were.
 
         still: what waits now. What was given out since would only seem to gain. None: no two are left that differ.
         """
-        places = [place for place, name in enumerate(order) if name in still]
-        kinds = [self.kinds[order[place]] for place in places]
+        changed = list(order.request_ids)
+        places = [place for place, name in enumerate(changed) if name in still]
+        kinds = [self.kinds[changed[place]] for place in places]
         if len(set(kinds)) < 2:
             return None
         one, other = 0, 0
@@ -184,7 +196,6 @@ class _Rest:
         for name in reversed(self.waiting):
             if name in still:
                 alike[self.kinds[name]].append(name)
-        changed = list(order)
         for place, kind in zip(places, kinds, strict=True):
             changed[place] = alike[kind].pop()
-        return changed
+        return Order(changed, order.upstream_first)

@@ -9,12 +9,12 @@ from ltx_dist.estimates.costs import Costs, pass_seconds
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.queues import BatchKey, one_key
-from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.scheduler import Order, Scheduler
 
 Todo = Mapping[str, Sequence[str]]
 """By request, in the order of submission, the stages it has to run."""
 
-Reorder = Callable[[Scheduler], Iterable[Sequence[str] | None]]
+Reorder = Callable[[Scheduler], Iterable[Order | None]]
 """Orders of what waits, each better than the one before; None for work in between."""
 
 Swap = Callable[[Worker, Collection[str]], float]
@@ -30,13 +30,15 @@ def simulate(
     batch_key: BatchKey = one_key,
     reorder: Reorder | None = None,
     running: Mapping[Assignment, float] | None = None,
+    upstream_first: bool = False,
 ) -> Iterator[Completion]:
     """The completions of a whole batch in which each assignment takes `duration(assignment)`, in order of their end.
 
     costs: what the scheduler knows of them. swap: what components that are not on a device take to get there, on
     workers whose components take turns; nothing if not given. reorder: asked for better orders of what waits whenever
     one is due, and takes no time of this clock. running: assignments that are on their workers when it begins, and the
-    seconds that they still take; `todo` begins with their requests, each at its running stage.
+    seconds that they still take; `todo` begins with their requests, each at its running stage. upstream_first: see
+    `Scheduler.reorder`.
     """
     scheduler, order = Scheduler(placement, costs, batch_key), OrderRevision()
     loads = _Loads(placement, swap, running or ())
@@ -50,6 +52,7 @@ def simulate(
     for request_id, stages in todo.items():
         if request_id not in begun:
             scheduler.add([request_id], stages)
+    scheduler.reorder((), upstream_first)
     now = 0.0
     while not scheduler.is_finished:
         for assignment in scheduler.schedule():
@@ -59,7 +62,7 @@ def simulate(
         assert in_flight, "nothing in flight and requests are open: the scheduler stalled"
         if reorder is not None and order.is_due(scheduler):
             for better in filter(None, reorder(scheduler)):
-                scheduler.reorder(better)
+                scheduler.reorder(*better)
         now, _, assignment, began, load = heapq.heappop(in_flight)
         completion = Completion(assignment, began, now, StageReport(now - began, load))
         scheduler.update(completion)
@@ -83,9 +86,13 @@ class OrderRevision:
 
 
 def predict(
-    placement: Placement, todo: Todo, costs: Costs, running: Mapping[Assignment, float] | None = None
+    placement: Placement,
+    todo: Todo,
+    costs: Costs,
+    running: Mapping[Assignment, float] | None = None,
+    upstream_first: bool = False,
 ) -> Iterator[Completion]:
-    """The completions that the costs predict. Host stages are taken to need no time. `running`: as in `simulate`.
+    """The completions that the costs predict. Host stages are taken to need no time. Arguments: as in `simulate`.
 
     Requests of equal work count as alike: settings that change no work keep few of them apart.
     """
@@ -97,7 +104,9 @@ def predict(
             return 0.0
         return pass_seconds(costs, assignment, workers[assignment.worker_id])
 
-    return simulate(placement, todo, duration, _Fixed(costs), costs.swap_seconds, _work_key(costs), running=running)
+    return simulate(
+        placement, todo, duration, _Fixed(costs), costs.swap_seconds, _work_key(costs), None, running, upstream_first
+    )
 
 
 def _work_key(costs: Costs) -> BatchKey:

@@ -69,6 +69,7 @@ class Fleet:
     def __init__(self, recipe: Recipe, costs: Costs) -> None:
         self._stages, self._costs = recipe.on_device, costs
         self._position = {stage: position for position, stage in enumerate(self._stages)}
+        self._before_host = {stage for stage in self._stages if recipe.host_stages_after(stage)}
         self._workers: dict[str, Worker] = {}
         self._kinds: list[Kind] = []
         self._number_of_trait: dict[Trait, int] = {}
@@ -112,11 +113,12 @@ class Fleet:
     def kind(self, worker: Worker) -> Kind:
         return self._kind_of[worker.worker_id]
 
-    def plan(self, left: Work) -> None:
+    def plan(self, left: Work, upstream_first: bool = False) -> None:
         """Rank every kind's stages by what they earn with this much work left: the prices of the fluid optimum.
 
         A card that can only decode gets the decodes that larger cards would do as well, because these earn more by
-        denoising. Between stages that earn the same, the one furthest downstream is first.
+        denoising. Between stages that earn the same, the one furthest downstream is first, or furthest upstream; but
+        one that a host stage follows is not put off even then, so that the host has its work meanwhile.
         """
         kinds = [kind for kind in self._kinds if kind.count]
         counts: Counter[Rates] = Counter()
@@ -132,7 +134,11 @@ class Fleet:
             earned = [price * rate for price, rate in zip(prices, kind.rates, strict=True)]
             enough = TIE * max(earned)
             kind.rank = {
-                stage: (earned[self._position[stage]] < enough, -self._position[stage]) for stage in kind.worker.stages
+                stage: (
+                    earned[position := self._position[stage]] < enough,
+                    position if upstream_first and stage not in self._before_host else -position,
+                )
+                for stage in kind.worker.stages
             }
             kind.faster = {stage: _faster(kinds, self._position[stage], kind) for stage in kind.worker.stages}
 

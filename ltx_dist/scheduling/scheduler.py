@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 from ltx_dist.estimates.costs import Costs, UniformCosts, pass_seconds
 from ltx_dist.pipeline.work import Assignment, Completion
@@ -13,11 +14,18 @@ from ltx_dist.scheduling.policy import AssignmentPolicy, RemainingWork, Retries
 from ltx_dist.scheduling.queues import BatchKey, Queues, Retry, one_key
 
 
+class Order(NamedTuple):
+    """How waiting requests are to be taken up; see `Scheduler.reorder`."""
+
+    request_ids: Sequence[str]
+    upstream_first: bool = False
+
+
 class Scheduler:
     """Each idle worker takes, of the stages it hosts with work ready and room downstream, the one that needs no swap,
     feeds workers that may soon wait and cannot do it themselves, earns most (see `Fleet.plan`: where workers are alike,
-    all earn the same), and is furthest downstream. Of its queue it takes the first request: in the order of submission,
-    until `reorder` gives another.
+    all earn the same), and is furthest downstream, or upstream if `reorder` says so. Of its queue it takes the first
+    request: in the order of submission, until `reorder` gives another.
 
     A request runs an ordered subset of the recipe's stages. The queue in front of every device stage but the first is
     bounded by `placement.max_queued`; requests in flight on their way to it count, so a finished stage always has room
@@ -70,6 +78,7 @@ class Scheduler:
         self._retries = Retries(self._fleet, self._slots, self._requests)
         self._loaded: dict[str, frozenset[str]] = {}
         self._planned_with = 0.0
+        self._upstream_first = False
         self._now = 0.0
         self.revision = 0
         self._welcome(placement.workers)
@@ -110,11 +119,23 @@ class Scheduler:
         """The stages that an open request has to run, including the current one."""
         return self._requests.left(request_id)
 
-    def reorder(self, request_ids: Sequence[str]) -> None:
+    @property
+    def upstream_first(self) -> bool:
+        """Whether workers prefer the stage furthest upstream, of those that earn the same."""
+        return self._upstream_first
+
+    def reorder(self, request_ids: Sequence[str], upstream_first: bool = False) -> None:
         """Put these requests into this order: they exchange their places among themselves, and no other moves. For
         those that are on a worker by now, or done, only their place at stages to come changes.
+
+        upstream_first: workers that host several stages run the first ones of all requests first, as far as there is
+        room downstream. Clips end later, but their last passes are shared out among all workers. This holds until
+        requests, workers or costs change.
         """
         self._queues.reorder(request_ids)
+        if upstream_first != self._upstream_first:
+            self._upstream_first = upstream_first
+            self._plan()
 
     @property
     def max_queued(self) -> Mapping[str, int]:
@@ -254,6 +275,7 @@ class Scheduler:
     def _changed(self) -> None:
         """Requests, workers or costs are others than those planned with."""
         self._planned_with = 0.0
+        self._upstream_first = False
         self.revision += 1
 
     def _queue_key(self, stage: str, request_id: str) -> Hashable:
@@ -277,7 +299,7 @@ class Scheduler:
     def _plan(self) -> None:
         """Rank the stages again: the workers, what is left to do, or what it is thought to take have changed."""
         left = tuple(max(self._remaining.work[stage], 0.0) for stage in self.recipe.on_device)
-        self._fleet.plan(left)
+        self._fleet.plan(left, self._upstream_first)
         self._planned_with = sum(left)
 
     def _end(self, assignment: Assignment) -> None:

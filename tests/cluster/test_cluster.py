@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import tiny
 from raylets import raylets
@@ -187,6 +188,19 @@ def test_a_wrong_token_is_one_clear_line(cluster: Cluster, tmp_path: Path, check
     code, stdout, stderr = cluster.run(*command, **none)
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1), stderr
     assert "requires an auth token, and none was found; put it into ~/.ray/auth_token" in stderr
+
+
+def test_clips_with_sound_are_the_same_with_text_encoder_transformer_and_vae_on_a_node_each(
+    cluster: Cluster, tmp_path: Path
+):
+    folder = Path(__file__).parents[1] / "models" / "ltx2"
+    tool = folder.parents[2] / "tools" / "make_ltx2_checkpoint.py"
+    subprocess.run([sys.executable, tool, "2.5", tmp_path / "ltx25"], check=True, stdout=subprocess.DEVNULL)
+    PIL.Image.linear_gradient("L").convert("RGB").resize((96, 64)).save(tmp_path / "picture.png")
+    command = [sys.executable, folder / "nodes_ltx2.py", tmp_path / "ltx25", tmp_path / "picture.png", cluster.head]
+    environment = os.environ | cluster.environment | {"RAY_AUTH_MODE": "token"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stdout) == (0, "5 clips, 3 nodes\n"), done.stderr
 
 
 def test_a_job_that_is_not_there_is_told_of(cluster: Cluster):

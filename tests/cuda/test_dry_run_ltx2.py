@@ -1,4 +1,4 @@
-"""LTX-2.3 on fake CUDA tensors: text, pictures, both passes, video and sound, each on the device it belongs to."""
+"""LTX-2.x on fake CUDA tensors: text, pictures, both passes, video and sound, each on the device it belongs to."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _preprocess, _noise_scheduler = VaeImageProcessor.preprocess, denoise.Denoiser._
 FLOWS = ("text", "first frame", "keyframes", "distilled, two passes", "guided, two passes")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return open_checkpoint(str(tiny.make_checkpoint("2.3", tmp_path_factory.mktemp("tiny") / "2.3")))
+@pytest.fixture(scope="module", params=tiny.VERSIONS)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny.make_checkpoint(request.param, tmp_path_factory.mktemp("tiny") / request.param)))
 
 
 @pytest.fixture(scope="module")

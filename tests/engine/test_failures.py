@@ -30,7 +30,7 @@ from ltx_dist.engine.workers import WorkersLostError
 from ltx_dist.pipeline.work import Assignment, Completion, Failure, RenderResult, StageReport
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.planning.order_search import better_orders
-from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.scheduler import Order, Scheduler
 
 
 def make_renderer(executor: FakeExecutor, placement: Placement, **options) -> BatchLoop:
@@ -397,7 +397,7 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
         self.names = [f"{i}" for i in range(num_clips)]
         self.renderer.begin([make_request(name) for name in self.names])
 
-    def orders(self, scheduler: Scheduler) -> Iterator[list[str] | None]:
+    def orders(self, scheduler: Scheduler) -> Iterator[Order | None]:
         """Orders of the clips that wait now. When one is adopted, some of its clips run, have failed or are done."""
         waiting, workers = list(scheduler.waiting()), [self.executor.workers[name] for name in sorted(self.executor.up)]
         for order in better_orders(scheduler, workers, self.costs):
@@ -406,7 +406,7 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
         for turn in range(3):
             self.executor.now += 1
             yield None
-            yield waiting[turn:] + waiting[:turn]
+            yield Order(waiting[turn:] + waiting[:turn], upstream_first=turn == 1)
 
     def is_going_on(self) -> bool:
         return self.executor is not None and self.over is None and len(self.results) < len(self.names)

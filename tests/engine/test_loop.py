@@ -16,7 +16,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.timeline import makespan, overlaps
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.scheduling.scheduler import Scheduler
+from ltx_dist.scheduling.scheduler import Order, Scheduler
 
 REQUESTS = [make_request(name) for name in "abcd"]
 PINNED = Placement(
@@ -122,11 +122,11 @@ def test_a_worker_that_joins_takes_work():
 def test_what_waits_is_put_in_order_when_a_worker_joins():
     asked: list[list[str]] = []
 
-    def reorder(scheduler: Scheduler) -> Iterator[list[str] | None]:
+    def reorder(scheduler: Scheduler) -> Iterator[Order | None]:
         asked.append(list(scheduler.waiting()))
         yield None
         if len(asked) > 1:
-            yield asked[-1][::-1]
+            yield Order(asked[-1][::-1])
 
     executor = FakeExecutor(replicated(1))
     results = joined_after_a_turn(executor, make_loop(executor, replicated(1), reorder=reorder))

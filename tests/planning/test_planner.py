@@ -7,9 +7,11 @@ from builders import RECIPE, STAGES, WEIGHTS, D, V, stages, todo
 from builders import predicted as predicted_costs
 
 from ltx_dist.estimates.costs import PredictedCosts, Work
+from ltx_dist.models.ltx_video.estimates import STAGE_RATES
+from ltx_dist.models.ltx_video.recipes import RECIPE as TWO_PASSES
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import Assignment, Completion, StageReport
-from ltx_dist.pipeline.worker import Placement
+from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes, place
@@ -190,12 +192,12 @@ def test_what_was_given_out_since_is_not_moved():
     scheduler, placement, predicted = begun_on(3, works, "replicated")
     looking = better_orders(scheduler, placement.workers, predicted)
     first = next(order for order in looking if order)
-    scheduler.reorder(first)
+    scheduler.reorder(*first)
     given_out = {assignment.clips for assignment in scheduler.schedule()}
     later = [order for order in looking if order]
     assert given_out and later
     for order in later:
-        moved = {name for name, then in zip(order, first, strict=True) if name != then}
+        moved = {name for name, then in zip(order.request_ids, first.request_ids, strict=True) if name != then}
         assert moved and not moved & given_out
 
 
@@ -205,7 +207,7 @@ def test_orders_are_looked_for_in_pieces_and_each_is_better_than_the_one_before(
     works = [(1e12, 24e12 * length, 13e12) for length in lengths * 2]
     scheduler, placement, predicted = begun_on(3, works, "replicated")
     found = list(better_orders(scheduler, placement.workers, predicted))
-    orders = [order for order in found if order]
+    orders = [order.request_ids for order in found if order]
     assert len(orders) > 1 and found.count(None) >= len(orders) + 4, "a pause after every prediction"
     assert all(sorted(order) == sorted(predicted.work_of) for order in orders)
     seconds = [forecast_in_file_order(placement, order, predicted) for order in orders]
@@ -240,7 +242,7 @@ def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
     works = [(1e12, 24e12 * 30, 13e12) if i % 2 else (1e12, 24e12 * 3, 130e12) for i in range(200)]
     scheduler, placement, predicted = begun_on(5, works)
     as_submitted = forecast_in_file_order(placement, list(predicted.work_of), predicted)
-    orders = [order for order in better_orders(scheduler, placement.workers, predicted) if order]
+    orders = [order.request_ids for order in better_orders(scheduler, placement.workers, predicted) if order]
     assert orders
     for order in orders:
         assert len(order) == 200
@@ -274,11 +276,42 @@ def test_an_order_is_taken_up_while_the_batch_goes_on():
     looked_for = better_orders(scheduler, placement.workers, predicted)
     next(looked_for)
     first, second = scheduler.schedule()
-    *_, last = (order for order in looked_for if order)
+    *_, last = (order.request_ids for order in looked_for if order)
     scheduler.reorder(last)
     ids = list(predicted.work_of)
     assert {first.clips, second.clips} == set(ids[:2])
     assert list(scheduler.waiting()) == [name for name in last if name not in ids[:2]] != ids[2:]
+
+
+def two_passes(num_clips: int, num_devices: int) -> tuple[float, float]:
+    """Makespans of equal clips of two passes, 10 s each: every clip to its end, and in the order that is found."""
+    order = "encode_text", "denoise", "refine", "decode"
+    workers = tuple(Worker(f"w{index}", order, "cuda", index) for index in range(num_devices))
+    placed = Placement(TWO_PASSES, "replicated", workers, dict.fromkeys(TWO_PASSES.on_device[1:], 2 * num_devices))
+    table = PredictedCosts(TWO_PASSES, {}, STAGE_RATES, WEIGHTS)
+    seconds = {"encode_text": 0.1, "denoise": 10, "refine": 10, "decode": 0.1}
+    work = tuple(seconds.get(stage, 0) * table.rate(workers[0], stage) for stage in TWO_PASSES.on_device)
+    predicted = PredictedCosts(TWO_PASSES, {f"r{index:03}": work for index in range(num_clips)}, STAGE_RATES, WEIGHTS)
+    every = dict.fromkeys(predicted.work_of, order)
+    scheduler = Scheduler(placed, predicted)
+    scheduler.add(predicted.work_of, order)
+    found = [one for one in better_orders(scheduler, workers, predicted) if one]
+    upstream_first = bool(found) and found[-1].upstream_first
+    return (
+        makespan(list(predict(placed, every, predicted))),
+        makespan(list(predict(placed, every, predicted, upstream_first=upstream_first))),
+    )
+
+
+def test_first_passes_come_first_where_whole_clips_would_leave_a_card_idle_at_the_end():
+    """Three clips on two cards: one that made two of them, each to its end, would take 40 s."""
+    assert two_passes(3, 2) == pytest.approx((40, 30), rel=0.03)
+    assert two_passes(12, 8) == pytest.approx((40, 30), rel=0.03)
+
+
+def test_clips_are_made_to_their_end_where_that_takes_no_longer_and_while_many_are_left():
+    assert two_passes(4, 2) == pytest.approx((40, 40), rel=0.03)
+    assert two_passes(9, 2) == pytest.approx((100, 100), rel=0.03)
 
 
 def test_a_forecast_of_nothing():

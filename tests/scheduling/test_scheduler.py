@@ -387,7 +387,7 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
         if rng.random() < 0.1:
             rest = list(scheduler.waiting())
             rng.shuffle(rest)
-            scheduler.reorder(rest)
+            scheduler.reorder(rest, upstream_first=rng.random() < 0.5)
             assert list(scheduler.waiting()) == rest
         names = [name for a in running for name in a.request_ids]
         assert len(set(names)) == len(names), "a request is in one place at a time"
@@ -490,6 +490,17 @@ def test_what_waits_exchanges_places_and_nothing_else_moves():
     assert list(scheduler.waiting()) == ["f", "c", "d", "e", "b"]
     scheduler.update(end(encode_a))
     assert {a.clips for a in scheduler.schedule()} == {"a", "f"}
+
+
+def test_first_stages_come_first_while_there_is_room_and_until_requests_are_added():
+    scheduler = Scheduler(make_placement(STAGES, max_queued=2))
+    scheduler.add(list("abc"), STAGES)
+    scheduler.reorder((), upstream_first=True)
+    assert run_one_at_a_time(scheduler) == [
+        (E, "a"), (E, "b"), (D, "a"), (V, "a"), (E, "c"), (D, "b"), (V, "b"), (D, "c"), (V, "c"),
+    ], "a decode is not put off: its mp4 is made meanwhile"  # fmt: skip
+    scheduler.add(list("de"), STAGES)
+    assert run_one_at_a_time(scheduler) == [(E, "d"), (D, "d"), (V, "d"), (E, "e"), (D, "e"), (V, "e")]
 
 
 def test_an_order_is_due_once_there_is_something_new():

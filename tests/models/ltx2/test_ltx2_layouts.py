@@ -1,8 +1,8 @@
-"""Batches of every version in both precisions: pinned, in waves and streamed.
+"""Batches of every version in both precisions: pinned, in waves, streamed, and pinned on Ray actors.
 
 Each gives the frames and the sound of diffusers' monolithic pipelines. The generator's state, which no result holds, is
 compared stage by stage in test_ltx2_parity.py; here it travels from the first pass to the second. test_ltx2_render.py
-renders through Ray.
+adds LoRAs and other layouts, for 2.3 in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tiny_ltx2 as tiny
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.cluster.ray_executor import RayExecutor
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.conditions import Condition
@@ -107,9 +108,11 @@ def placed(checkpoint: Checkpoint, way: str) -> Placement:
     return replace(found, workers=tuple(replace(worker, **streamed) for worker in found.workers))
 
 
-def render(case: Case, placement: Placement) -> Digests:
+def render(
+    case: Case, placement: Placement, executor_class: type[LocalExecutor] | type[RayExecutor] = LocalExecutor
+) -> Digests:
     specs = [WorkerSpec(worker, case.checkpoint, case.precision, Mp4Settings()) for worker in placement.workers]
-    executor = LocalExecutor(specs)
+    executor = executor_class(specs)
     found: Digests = {}
     try:
         for result in BatchLoop(Scheduler(placement), executor).render(case.requests):
@@ -127,3 +130,8 @@ def test_every_way_gives_the_monoliths_frames_and_sound(case: Case, way: str) ->
     if way == "pinned":
         assert not any({"encode_text", "denoise"} <= set(worker.stages) for worker in placement.workers)
     assert render(case, placement) == case.expected
+
+
+@pytest.mark.ray
+def test_actors_give_the_monoliths_frames_and_sound(case: Case, ray_cluster: None) -> None:
+    assert render(case, placed(case.checkpoint, "pinned"), RayExecutor) == case.expected

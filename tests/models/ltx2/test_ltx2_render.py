@@ -132,10 +132,10 @@ def test_mp4s_made_beside_the_device_are_equal(checkpoint, requests, expected):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("layout", "devices"), [("pinned", 3), ("replicated", 2)])
-def test_actors_give_the_same(ray_cluster, checkpoint, requests, expected, layout: str, devices: int):
+def test_actors_that_run_all_stages_give_the_same(ray_cluster, checkpoint, requests, expected):
+    """Pinned ones: test_ltx2_layouts.py."""
     shuffled = [requests[index] for index in (2, 0, 3, 1)]
-    assert digests(render(checkpoint, make_placement(checkpoint, layout, devices), shuffled, "ray")) == expected
+    assert digests(render(checkpoint, make_placement(checkpoint, "replicated", 2), shuffled, "ray")) == expected
 
 
 def test_each_component_is_loaded_once_whatever_the_number_of_clips(checkpoint, requests, expected, monkeypatch):
