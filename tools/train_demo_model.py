@@ -81,7 +81,9 @@ def main() -> None:
     upsampler = train_upsampler(args.work, steps.get("upsampler", 0), vae, args.seed, upsampler)
     parts = (text_encoder, vae, transformer, upsampler)
     print("parameters:", *(f"{type(part).__name__} {count_parameters(part)}" for part in parts))
-    export_pipeline(args.output, vae.cpu(), text_encoder.cpu(), transformer.cpu(), upsampler.cpu(), build_scheduler(SHIFT))
+    export_pipeline(
+        args.output, vae.cpu(), text_encoder.cpu(), transformer.cpu(), upsampler.cpu(), build_scheduler(SHIFT)
+    )
 
 
 if __name__ == "__main__":
