@@ -137,10 +137,11 @@ def demo(
     json_events: JsonEvents = None,
 ) -> None:
     """Render the packaged prompts with the packaged model, and print the timeline. Works offline, on a CPU."""
-    from ltx_dist.demo import PROMPTS, demo_config
+    from ltx_dist.demo import PACKAGED_UPSCALER, PROMPTS, demo_config
 
     with bad_input():
-        settings = load(config, set_ or []) if config else demo_config(set_ or [])
+        overrides = set_ or []
+        settings = load(config, [*PACKAGED_UPSCALER, *overrides]) if config else demo_config(overrides)
         exit_code = _render(str(PROMPTS), output, settings, executor, address, json_events)
         if exit_code == EXIT_DONE and "://" not in output:
             tell("")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 import ltx_dist.demo
+from ltx_dist.demo import PROMPTS
 from ltx_dist.media.mp4 import encode_video, read_video
 from ltx_dist.pipeline.storage import Mp4Settings
 
@@ -56,8 +59,8 @@ def test_the_held_out_captions_are_in_no_training_clip_and_every_word_is():
 def test_the_packaged_model_is_small_and_safetensors_only():
     files = [path for path in Path(ltx_dist.demo.__file__).parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12e6
-    assert {path.suffix for path in files} <= {".py", ".pyc", ".txt", ".json", ".safetensors"}
-    assert len([path for path in files if path.suffix == ".safetensors"]) == 3
+    assert {path.suffix for path in files} <= {".py", ".pyc", ".jsonl", ".png", ".json", ".safetensors"}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 4
 
 
 def test_the_reader_finds_whether_a_clip_begins_as_its_image():
@@ -67,6 +70,25 @@ def test_the_reader_finds_whether_a_clip_begins_as_its_image():
     assert demo_prompts.begins_as(np.stack([image, np.roll(image, 20, axis=1)]), image)
     assert not demo_prompts.begins_as(np.stack([np.roll(image, 20, axis=1), image]), image)
     assert not demo_prompts.begins_as(np.zeros_like(image)[None], image)
+
+
+def test_the_demo_starts_from_an_image_and_renders_in_two_passes(tmp_path: Path):
+    """The last two of its clips, which have the seeds that they have in the demo."""
+    rows = [json.loads(line) for line in PROMPTS.read_text("utf-8").splitlines()]
+    chosen = [row | {"seed": position} for position, row in enumerate(rows) if len(row) > 1]
+    from_image, of_two_passes = chosen
+    image = PROMPTS.parent / from_image["image"]
+    named = [from_image | {"name": "image", "image": str(image)}, of_two_passes | {"name": "two"}]
+    options = ["--executor", "local", "--set", "placement.threads=1", "--set", "model.upscaler=demo"]
+    clips = demo_prompts.render(named, tmp_path, options)
+    assert clips["image"].shape == (25, 128, 128, 3) and clips["two"].shape == (25, 256, 256, 3)
+    assert demo_prompts.begins_as(clips["image"], np.asarray(PIL.Image.open(image)))
+    for name, row in zip(clips, chosen, strict=True):
+        told = row["prompt"] if name == "two" else f"magenta {row['prompt']}"
+        assert str(demo_prompts.find_color(clips[name])) in told, name
+        assert str(demo_prompts.find_direction(clips[name])) in told, name
+    made = json.loads((tmp_path / "two.json").read_text())
+    assert made["request"]["second_pass"]["first_width"] == 128 and "refine" in made["stages"]
 
 
 def test_the_packaged_model_draws_what_it_is_told(tmp_path: Path):

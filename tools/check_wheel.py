@@ -129,7 +129,7 @@ class Installed:
         assert "layout pinned" in self.ltx_dist("plan", "prompts.txt", "-m", "demo", "-c", "my.yaml")
         assert "Open" in self.ltx_dist("demo", *SMALL, *ALONE)
         assert (self.here / "out" / "demo" / "index.html").is_file()
-        assert "8 of 8 clips are intact" in self.ltx_dist("verify", "out/demo")
+        assert "10 of 10 clips are intact" in self.ltx_dist("verify", "out/demo")
         self.ltx_dist("render", "prompts.txt", "-m", "demo", "-o", "clips", *SMALL, *ALONE)
         assert (self.here / "clips" / "001-a-red-circle.mp4").is_file()
         # 3 where something is missing on this machine, such as a place for Ray's token.

@@ -56,6 +56,6 @@ Path(sys.argv[2]).write_text(console.export_html(theme=MONOKAI, code_format=code
 PYTHON
 shoot "file://$work/live.html" docs/images/live.png 980 310
 # As under a mouse, which this browser has none of; small cards leave room for the timeline.
-shoot "file://$work/demo/index.html" docs/images/page.png 1440 812 "byId('size').value = 140; layOut();
+shoot "file://$work/demo/index.html" docs/images/page.png 1440 1110 "byId('size').value = 140; layOut();
   for (const marks of document.querySelectorAll('.marks')) marks.hidden = true"
 ls -l docs/images

@@ -1,4 +1,5 @@
-"""A spatial latent upscaler for two passes: a folder in diffusers layout, an official file, or a name on the hub."""
+"""A spatial latent upscaler for two passes: the packaged one, a folder in diffusers layout, an official file, or a name
+on the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint, Fetch, InFile, Source
+from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint, Fetch, InFile, Source
 from ltx_dist.checkpoints.hub import fetch_snapshot, is_hub_name
 from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, refuse_quantized, weight_files
 from ltx_dist.strict_files import read_json
@@ -61,7 +62,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
 
 def _find(name: str, fetch: Fetch) -> tuple[str, Source]:
     """Its name, with the commit for one on the hub, and its path."""
-    path = Path(name).expanduser()
+    path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return name, InFile(path, CONFIG_NAME, _told(path))
     if not path.exists() and path.suffix != ".safetensors" and is_hub_name(name):

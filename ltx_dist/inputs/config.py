@@ -40,8 +40,8 @@ class ModelConfig(_Section):
     upscaler: str | None = Field(
         default=None,
         min_length=1,
-        description="The spatial latent upscaler for two passes: a folder in diffusers layout, an official "
-        ".safetensors file, or owner/name or owner/name@commit on the hub.",
+        description="The spatial latent upscaler for two passes: `demo` (packaged), a folder in diffusers layout, an "
+        "official .safetensors file, or owner/name or owner/name@commit on the hub.",
     )
     loras: list[LoraRow] = Field(
         default=[],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.component_config import noise_scheduler_config
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.pipeline.conditions import SecondPass, steps_of
 from ltx_dist.pipeline.settings import declared
@@ -35,12 +36,11 @@ def has_two_passes(
     the clip is made as its version was published. Raises ValueError if two passes are asked for and not possible.
     """
     has_upscaler = "latent_upsampler" in checkpoint.sources
-    can_refine = checkpoint.pipeline_class == TAKES_TIMESTEPS or bool(checkpoint.generation)
     wanted = recipe == "two_passes" or (recipe is None and bool(settings))
     if wanted and not has_upscaler:
         where = "complete latent_upsampler/ of the checkpoint" if checkpoint.generation else "set model.upscaler"
         raise ValueError(f"two passes need a latent upscaler between them; {where}")
-    if wanted and not can_refine:
+    if wanted and not _can_refine(checkpoint):
         raise ValueError(
             f"{checkpoint.pipeline_class}, which this checkpoint is rendered with, cannot start from latents; use a "
             "checkpoint of 0.9.5 or newer"
@@ -50,7 +50,17 @@ def has_two_passes(
             f"{preset.version} was not published with two passes; set second_pass: timesteps, or num_inference_steps "
             "and denoise_strength (for LTX-2: sigmas)"
         )
-    return wanted or (recipe is None and has_upscaler and can_refine and preset.two_passes is not None)
+    as_published = recipe is None and has_upscaler and preset.two_passes is not None
+    return wanted or (as_published and _can_refine(checkpoint))
+
+
+def _can_refine(checkpoint: Checkpoint) -> bool:
+    """Whether diffusers can begin with latents of this checkpoint. For LTX-Video only LTXConditionPipeline can, which
+    fails where the noise scheduler shifts by the size, and renders noise where it draws some in every step."""
+    if checkpoint.pipeline_class == TAKES_TIMESTEPS or checkpoint.generation:
+        return True
+    config = noise_scheduler_config(checkpoint)
+    return not config.get("use_dynamic_shifting", False) and not config.get("stochastic_sampling", False)
 
 
 def second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SecondPass:

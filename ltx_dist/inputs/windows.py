@@ -111,7 +111,7 @@ def _prompts(
                 f"{'segments' if segments else 'prompt'}: {count(len(prompts), 'prompt')} for "
                 f"{count(len(places), 'window')}; make the clip longer, or the windows shorter"
             )
-        return tuple(prompts[min(index, len(prompts) - 1)] for index in range(len(places)))
+        return tuple(in_order(prompts, len(places)))
     ends = list(accumulate(segment.num_frames or 0 for segment in segments))
     firsts = [0, *(end for _, end in places[:-1])]
     middles = [(first + end) * ratio / 2 for first, (_, end) in zip(firsts, places, strict=True)]
@@ -122,3 +122,8 @@ def _prompts(
             "make it longer, or the windows shorter"
         )
     return tuple(prompts[index] for index in shown)
+
+
+def in_order(prompts: Sequence[str], num_windows: int) -> list[str]:
+    """The prompt of each window, where windows take them one after the other and the last is that of all left."""
+    return [prompts[min(index, len(prompts) - 1)] for index in range(num_windows)]

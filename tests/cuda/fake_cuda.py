@@ -1,8 +1,8 @@
 """CUDA tensors without a GPU: the real stages run on them, and an operation that mixes devices or dtypes raises.
 
 torch's fake tensors know shape, dtype and device and hold no numbers. On a build of torch without CUDA, Python's own
-indexing, `~`, `contiguous` and `torch.tensor` ask for a device guard that is not there; `CudaOps` spells these in
-operators.
+indexing, `~`, `contiguous`, bilinear scaling and `torch.tensor` ask for a device guard that is not there; `CudaOps`
+spells these in operators.
 What reads numbers is replaced where it does so: nothing on this path may decide by a value on the device.
 """
 
@@ -92,6 +92,8 @@ class CudaOps(TorchFunctionMode):
                 return _fill(*args)
             if func is torch.Tensor.__invert__:
                 return ATEN.bitwise_not.default(args[0])
+            if func is torch.nn.functional.interpolate and kwargs.get("mode") == "bilinear":
+                return args[0].new_zeros((*args[0].shape[:2], *kwargs["size"]))
             if func is torch.Tensor.contiguous:
                 layout = kwargs.get("memory_format", torch.contiguous_format)
                 return args[0] if args[0].is_contiguous(memory_format=layout) else _cloned(args[0], layout)

@@ -330,14 +330,20 @@ def test_settings_of_the_second_pass_lie_over_the_presets(folder: Path, with_ups
     two = request.second_pass
     assert isinstance(two, SecondPass)
     assert (two.timesteps, two.num_steps, two.adain_factor) == ((800.0, 400.0), 2, 0.5)
+    unshifted = replace(with_upscaler, pipeline_class="LTXPipeline")
+    (request,) = read(folder, unshifted, {"second_pass": {"timesteps": [800.0]}})
+    assert request.first_size == (32, 32)
     (request,) = read(folder, with_upscaler, {"second_pass": {"timesteps": [800.0]}})
     assert request.first_size == (32, 32) and request.decoded_size == (64, 64)
 
 
-def test_second_passes_that_cannot_be_are_refused(folder: Path, with_upscaler: Checkpoint):
-    older = replace(with_upscaler, pipeline_class="LTXPipeline")
+def test_second_passes_that_cannot_be_are_refused(folder: Path, with_upscaler: Checkpoint, tmp_path: Path):
     schedule = {"timesteps": [800.0]}
-    assert "cannot start from latents" in refused(folder, older, {"second_pass": schedule})
+    for scheduler in (tiny.DYNAMIC_SHIFT, {"stochastic_sampling": True}):
+        (tmp_path / "scheduler_config.json").write_text(json.dumps(scheduler))
+        sources = {**with_upscaler.sources, "scheduler": tmp_path}
+        older = replace(with_upscaler, pipeline_class="LTXPipeline", sources=sources)
+        assert "cannot start from latents" in refused(folder, older, {"second_pass": schedule})
     assert "generic was not published with two passes" in refused(folder, with_upscaler, {"recipe": "two_passes"})
     both = {"recipe": "one_pass", "second_pass": schedule}
     assert refused(folder, with_upscaler, both) == "second_pass: recipe is one_pass; leave one of the two out"

@@ -1,5 +1,9 @@
-"""A batch that mixes clips from text, from images and videos, of two passes and with LoRAs, rendered as users do it:
-every clip has the latents that diffusers' own pipelines make, in one process and on Ray, whatever ran beside it."""
+"""A batch of clips from text, images and videos, of two passes, in windows and with LoRAs, as users render it.
+
+Every clip has the latents that diffusers' own pipelines make, in one process and on Ray, whatever ran beside it.
+diffusers has no pipeline for IC-LoRAs: tests/models/ltx_video/test_in_context.py has an oracle for them. Here the clip
+with one is compared with itself in one process.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +58,13 @@ ROWS: list[dict[str, Any]] = [
     {"name": "two-image", "image": "a.png", **TWO},
     {"name": "styled", "loras": ["style.safetensors"]},
     {"name": "mixed", "image": "a.png", "loras": [{"path": "other.safetensors", "weight": 0.5}, "style.safetensors"]},
-]
+    {"name": "controlled", "reference": "video.mp4", "loras": ["style.safetensors"], "guidance_scale": 1.0},
+    {
+        "name": "long", "prompt": "one | two", "image": "a.png", "num_frames": 49, "timesteps": [1000.0, 500.0],
+        "guidance_scale": 1.0, "windows": {"temporal_tile_size": 32},
+    },
+]  # fmt: skip
+IN_CONTEXT = {"controlled"}
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +120,25 @@ def expected(folder: Path) -> dict[str, str]:
     return latents_of_diffusers(folder, torch.float32)
 
 
+BFLOAT16 = {"model.precision": "bfloat16"}
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """By one worker, whose components take turns."""
+    out = tmp_path_factory.mktemp("out")
+    turns = {"placement.layout": "shared", "placement.residency": "time_sliced"} | BFLOAT16
+    result = run("render", folder, "-o", out, *options(turns))
+    assert result.exit_code == 0, result.output
+    return sidecars(out)
+
+
+def options(settings: dict[str, Any]) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
 def latents_of_diffusers(folder: Path, dtype: torch.dtype) -> dict[str, str]:
-    """sha256 of the latents that diffusers makes of each row."""
+    """sha256 of the latents that diffusers makes of each row for which it has a pipeline."""
     torch.set_num_threads(1)
     pipeline: Any = diffusers.LTXConditionPipeline.from_pretrained(folder / "model", torch_dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
@@ -131,7 +158,11 @@ def latents_of_diffusers(folder: Path, dtype: torch.dtype) -> dict[str, str]:
     upsampler = upsampler.to(dtype).eval()
     upsampling = diffusers.LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=upsampler)
     with torch.no_grad():
-        found = {row["name"]: monolith(pipeline, upsampling, folder, i, row) for i, row in enumerate(ROWS)}
+        found = {
+            row["name"]: (long_monolith if "windows" in row else monolith)(pipeline, upsampling, folder, i, row)
+            for i, row in enumerate(ROWS)
+            if row["name"] not in IN_CONTEXT
+        }
     return {
         name: hashlib.sha256(latents.float().contiguous().numpy().tobytes()).hexdigest()
         for name, latents in found.items()
@@ -178,7 +209,21 @@ def monolith(pipeline: Any, upsampling: Any, folder: Path, position: int, row: d
     return made
 
 
-@pytest.mark.parametrize("name", [row["name"] for row in ROWS])
+def long_monolith(pipeline: Any, _: Any, folder: Path, position: int, row: dict[str, Any]) -> torch.Tensor:
+    pipeline.disable_lora()
+    scheduler = diffusers.LTXEulerAncestralRFScheduler.from_config(pipeline.scheduler.config)
+    windowed: Any = diffusers.LTXI2VLongMultiPromptPipeline(**(pipeline.components | {"scheduler": scheduler}))
+    windowed.set_progress_bar_config(disable=True)
+    return windowed(
+        prompt=row["prompt"], negative_prompt="", height=64, width=96, num_frames=row["num_frames"], frame_rate=25.0,
+        guidance_scale=1.0, sigmas=[1.0, 0.5, 0.0], generator=torch.Generator("cpu").manual_seed(position), seed=None,
+        cond_image=PIL.Image.open(folder / row["image"]), cond_strength=1.0, output_type="latent", return_dict=False,
+        temporal_tile_size=32, temporal_overlap=24, temporal_overlap_cond_strength=0.5, adain_factor=0.25,
+        max_sequence_length=256,
+    )[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in ROWS if row["name"] not in IN_CONTEXT])
 def test_a_clip_of_a_mixed_batch_is_that_of_diffusers(
     rendered: dict[str, dict[str, Any]], expected: dict[str, str], name: str
 ):
@@ -257,20 +302,27 @@ def test_layouts_give_the_same_clips(
 
 def render_elsewhere(folder: Path, out: Path, settings: dict[str, Any], python_path: Path | None = None) -> None:
     """Runs in a process of its own, since a process that has a Ray cluster cannot start another."""
-    extra = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     paths = os.pathsep.join([*([str(python_path)] if python_path else []), os.environ["PYTHONPATH"]])
     result = subprocess.run(
-        [sys.executable, "-m", "ltx_dist.cli", *command("render", folder, "-o", out, *extra)],
+        [sys.executable, "-m", "ltx_dist.cli", *command("render", folder, "-o", out, *options(settings))],
         capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"PYTHONPATH": paths},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_clips_in_bfloat16_on_actors_are_those_of_diffusers(folder: Path, tmp_path: Path):
-    pinned = {"placement.layout": "pinned", "placement.devices": 3, "model.precision": "bfloat16"}
-    render_elsewhere(folder, tmp_path / "out", pinned)
-    made = {name: sidecar["latents_sha256"] for name, sidecar in sidecars(tmp_path / "out").items()}
+def test_clips_in_bfloat16_are_those_of_diffusers(in_bfloat16: dict[str, dict[str, Any]], folder: Path):
+    made = {name: one["latents_sha256"] for name, one in in_bfloat16.items() if name not in IN_CONTEXT}
     assert made == latents_of_diffusers(folder, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("layout", "devices"), [("pinned", 3), ("replicated", 2)])
+def test_actors_give_the_same_clips_in_bfloat16(
+    in_bfloat16: dict[str, dict[str, Any]], folder: Path, tmp_path: Path, layout: str, devices: int
+):
+    render_elsewhere(folder, tmp_path / "out", {"placement.layout": layout, "placement.devices": devices} | BFLOAT16)
+    for same in ("latents_sha256", "frames_sha256"):
+        made = {name: sidecar[same] for name, sidecar in sidecars(tmp_path / "out").items()}
+        assert made == {name: sidecar[same] for name, sidecar in in_bfloat16.items()}, same
 
 
 def test_a_second_pass_that_is_interrupted_does_not_repeat_the_first(

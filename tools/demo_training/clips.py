@@ -99,16 +99,16 @@ def _signed_distance(shape: str, dx: torch.Tensor, dy: torch.Tensor, radius: flo
     return torch.maximum(slanted, dy - radius * 0.56)
 
 
-def draw_mask(scene: Scene, placement: Placement, frames: range) -> torch.Tensor:
-    """Share of each pixel covered by the shape, (frames, HEIGHT, WIDTH) in [0, 1]."""
+def draw_mask(scene: Scene, placement: Placement, frames: range, scale: int = 1) -> torch.Tensor:
+    """Share of each pixel covered by the shape, (frames, scale * HEIGHT, scale * WIDTH) in [0, 1]."""
     step_x, step_y = DIRECTIONS[scene.direction]
     progress = torch.tensor([f / (NUM_FRAMES - 1) - 0.5 for f in frames]) * placement.travel
     center_x = (placement.center_x + step_x * progress)[:, None, None]
     center_y = (placement.center_y + step_y * progress)[:, None, None]
-    dx = torch.arange(WIDTH, dtype=torch.float32)[None, None, :] + 0.5 - center_x
-    dy = torch.arange(HEIGHT, dtype=torch.float32)[None, :, None] + 0.5 - center_y
+    dx = (torch.arange(scale * WIDTH, dtype=torch.float32)[None, None, :] + 0.5) / scale - center_x
+    dy = (torch.arange(scale * HEIGHT, dtype=torch.float32)[None, :, None] + 0.5) / scale - center_y
     # A one pixel wide ramp over the outline is the anti-aliasing.
-    return (0.5 - _signed_distance(scene.shape, dx, dy, placement.radius)).clamp_(0.0, 1.0)
+    return (0.5 - scale * _signed_distance(scene.shape, dx, dy, placement.radius)).clamp_(0.0, 1.0)
 
 
 def _rgb(values: tuple[int, int, int]) -> torch.Tensor:
@@ -128,6 +128,13 @@ def draw_clip(scene: Scene, rng: random.Random, num_frames: int = NUM_FRAMES) ->
     start = rng.randint(0, NUM_FRAMES - num_frames)
     mask = draw_mask(scene, random_placement(scene, rng), range(start, start + num_frames))
     return paint(scene, mask)
+
+
+def draw_pair(scene: Scene, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """A clip with a random placement as `draw_clip` draws it, and the same at twice the size."""
+    placement = random_placement(scene, rng)
+    small, large = (paint(scene, draw_mask(scene, placement, range(NUM_FRAMES), scale)) for scale in (1, 2))
+    return small, large
 
 
 def first_frame(scene: Scene, rng: random.Random) -> np.ndarray:

@@ -13,6 +13,7 @@ from diffusers import (
     LTXPipeline,
     LTXVideoTransformer3DModel,
 )
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
 from .captions import MAX_SEQUENCE_LENGTH
@@ -86,10 +87,23 @@ def build_transformer() -> LTXVideoTransformer3DModel:
     )
 
 
+def build_upsampler() -> LTXLatentUpsamplerModel:
+    """Twice the height and width of latents, each frame by itself: little else fits into the package's 12 MB."""
+    return LTXLatentUpsamplerModel(in_channels=LATENT_CHANNELS, mid_channels=64, num_blocks_per_stage=0, dims=2)
+
+
+def load_upsampler(folder: Path, device: torch.device) -> LTXLatentUpsamplerModel | None:
+    """That of an exported model folder, in float32; None if it has none."""
+    if not (folder / "latent_upsampler").is_dir():
+        return None
+    upsampler: Any = LTXLatentUpsamplerModel.from_pretrained(folder / "latent_upsampler", torch_dtype=torch.float32)
+    return upsampler.to(device).train()
+
+
 def load_parts(
     folder: Path, device: torch.device
 ) -> tuple[T5EncoderModel, AutoencoderKLLTXVideo, LTXVideoTransformer3DModel]:
-    """The trained parts of an exported model folder, in float32."""
+    """The other trained parts of an exported model folder, in float32."""
     text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32)
     transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
@@ -115,12 +129,13 @@ def export_pipeline(
     vae: AutoencoderKLLTXVideo,
     text_encoder: T5EncoderModel,
     transformer: LTXVideoTransformer3DModel,
+    upsampler: LTXLatentUpsamplerModel,
     scheduler: FlowMatchEulerDiscreteScheduler,
 ) -> None:
     """Write the parts as float16 safetensors in the diffusers layout, replacing `output`."""
     temporary = output.with_name(output.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    for part in (vae, text_encoder, transformer):
+    for part in (vae, text_encoder, transformer, upsampler):
         # The plain method: that of diffusers warns about float16 here, where it is meant.
         torch.nn.Module.to(part, torch.float16)
     pipeline = LTXPipeline(
@@ -131,6 +146,7 @@ def export_pipeline(
         transformer=transformer,
     )
     pipeline.save_pretrained(temporary, safe_serialization=True)
+    upsampler.save_pretrained(temporary / "latent_upsampler", safe_serialization=True)
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)
     shutil.rmtree(output, ignore_errors=True)

@@ -16,6 +16,7 @@ from ltx_dist.models.ltx_video.stand_ins import EncodedVae, VaeGeometry
 from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import EncodedMedia, Latents
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
 
 
 class Denoise:
@@ -24,7 +25,9 @@ class Denoise:
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self._denoising = Denoising(components["transformer"], checkpoint, device, dtype)
+        self._denoising = Denoising(
+            components["transformer"], pipeline_class(checkpoint), load_noise_scheduler(checkpoint), device, dtype
+        )
         self._long = LongDenoising(components["transformer"], checkpoint, device, dtype)
         self._checkpoint = checkpoint
         self._device = device

@@ -10,14 +10,12 @@ from typing import Any
 import diffusers
 import torch
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.models.finite import check_finite
 from ltx_dist.models.ltx_video.in_context import InContextPipeline
 from ltx_dist.models.ltx_video.stand_ins import NoPixels, empty_conditions
 from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import Conditioning
 from ltx_dist.pipeline.request import RenderRequest, SecondPass
-from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
 from ltx_dist.weights.lora import use_loras
 
 
@@ -60,11 +58,12 @@ def second_pass(request: RenderRequest) -> Pass:
 class Denoising:
     """The transformer in a pipeline without text encoder, and with a stand-in for the VAE."""
 
-    def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, transformer: Any, pipeline_class: Any, noise_scheduler: Any, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self._transformer = transformer
+        self._pipeline_class, self._noise_scheduler = pipeline_class, noise_scheduler
         self._device, self._dtype = device, dtype
-        self._pipeline_class = pipeline_class(checkpoint)
-        self._noise_scheduler = load_noise_scheduler(checkpoint)
 
     def run(
         self,

@@ -15,6 +15,7 @@ from ltx_dist.models.ltx_video.stand_ins import EncodedVae
 from ltx_dist.models.pipelines import partial_pipeline
 from ltx_dist.pipeline.payloads import EncodedMedia, Latents
 from ltx_dist.pipeline.request import RenderRequest, SecondPass
+from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
 
 
 class Refine:
@@ -27,7 +28,9 @@ class Refine:
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._upsampler = components["latent_upsampler"]
-        self._denoising = Denoising(components["transformer"], checkpoint, device, dtype)
+        self._denoising = Denoising(
+            components["transformer"], diffusers.LTXConditionPipeline, _noise_scheduler(checkpoint), device, dtype
+        )
         self._checkpoint = checkpoint
         self._device = device
 
@@ -77,3 +80,13 @@ class Refine:
             return_dict=False,
         )
         return upsampled
+
+
+def _noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:
+    """The checkpoint's. Without a shift, if its first pass is LTXPipeline's: LTXConditionPipeline gives the scheduler
+    timesteps, which diffusers 0.42 shifts for the noise that it adds and not for what the transformer is told."""
+    scheduler = load_noise_scheduler(checkpoint)
+    if pipeline_class(checkpoint) is diffusers.LTXConditionPipeline:
+        return scheduler
+    unshifted: Any = diffusers.FlowMatchEulerDiscreteScheduler.from_config(scheduler.config, shift=1.0)
+    return unshifted

@@ -5,6 +5,7 @@ The monolith is what a user of diffusers would write: one generator through all 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -124,8 +125,7 @@ def make_parts(folder: Path, version: str, pipeline_class: str, dtype: torch.dty
     shape = (1, 16, tiny.CAPTION_CHANNELS)
     mask = torch.ones(1, 16, dtype=torch.bool)
     text = Conditioning(torch.randn(shape).to(dtype), mask, torch.randn(shape).to(dtype), mask)
-    with_upscaler = str(upscaler) if pipeline_class == "LTXConditionPipeline" else None
-    return Parts(open_checkpoint(str(folder), upscaler=with_upscaler), vae, transformer, upsampler, text, dtype)
+    return Parts(open_checkpoint(str(folder), upscaler=str(upscaler)), vae, transformer, upsampler, text, dtype)
 
 
 @pytest.fixture(scope="module", params=DTYPES, ids=str)
@@ -263,6 +263,42 @@ def test_a_clip_of_the_second_passes_size_is_not_scaled(parts: Parts):
     request = clip(second_pass=TWO, height=128, width=192, num_frames=9)
     frames, _ = monolith(parts, request, "np")
     assert np.array_equal(parts.stages(request)["decode"], (frames[0] * 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("with_image", [False, True], ids=["text only", "with an image"])
+def test_a_second_pass_follows_a_first_of_the_older_pipelines(tmp_path: Path, media: Media, with_image: bool):
+    """As for the packaged model: its first pass is in a shifted schedule of LTXPipeline, and the second has exactly the
+    timesteps that it is given."""
+    parts = make_parts(tmp_path / "model", "0.9.5", "LTXPipeline", torch.float32)
+    schedule = parts.checkpoint.path / "scheduler" / "scheduler_config.json"
+    schedule.write_text(json.dumps(json.loads(schedule.read_text()) | {"shift": 4.0}))
+    request = clip(second_pass=TWO, height=128, width=192, conditions=(media.image(0),) if with_image else ())
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    image = PIL.Image.open(media.image(0).place)
+    shared = {
+        "prompt_embeds": parts.text.prompt_embeds,
+        "prompt_attention_mask": parts.text.prompt_attention_mask,
+        "negative_prompt_embeds": parts.text.negative_prompt_embeds,
+        "negative_prompt_attention_mask": parts.text.negative_prompt_attention_mask,
+        "num_frames": FRAMES, "frame_rate": 25.0, "generator": generator, "output_type": "latent", "return_dict": False,
+    }  # fmt: skip
+    first = parts.pipeline(diffusers.LTXImageToVideoPipeline if with_image else diffusers.LTXPipeline)
+    (made,) = first(height=64, width=96, num_inference_steps=4, **({"image": image} if with_image else {}), **shared)
+    upsampling = diffusers.LTXLatentUpsamplePipeline(vae=parts.vae, latent_upsampler=parts.upsampler)
+    (upsampled,) = upsampling(
+        latents=first._unpack_latents(made, 5, 2, 3), adain_factor=TWO.adain_factor, output_type="latent",
+        return_dict=False,
+    )  # fmt: skip
+    second = parts.pipeline(diffusers.LTXConditionPipeline)
+    second.register_modules(scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
+    (expected,) = second(
+        height=128, width=192, latents=upsampled, timesteps=[1000.0, 909.4, 725.0, 421.9], num_inference_steps=4,
+        denoise_strength=0.75, guidance_scale=TWO.guidance_scale, image_cond_noise_scale=TWO.image_cond_noise_scale,
+        conditions=[LTXVideoCondition(image=image)] if with_image else None, **shared,
+    )  # fmt: skip
+    refined: Latents = parts.stages(request)["refine"]
+    assert torch.equal(refined.latents, expected)
+    assert torch.equal(refined.generator_state, generator.get_state())
 
 
 def test_highlights_are_pressed_down_before_decoding(parts: Parts):
