@@ -84,10 +84,12 @@ def test_what_is_planned_fits_and_what_is_missing_costs_one_fallback(
     assert short.reads_per_clip <= 1
 
 
-def test_what_is_planned_to_be_streamed_fits(as_planned: AsPlanned) -> None:
+def test_what_is_planned_to_be_streamed_fits(batch: Batch, as_planned: AsPlanned) -> None:
     _, fits = as_planned(2.75)
     assert fits.worker.streamed == ("text_encoder",)
     assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
+    with pytest.raises(ValueError, match=r"streamed needs at least 2\.5 GB .* for decode"):
+        capped.planned(batch, GONE + int(0.95 * (fits.held - GONE)))  # where no tile would be small enough, either
 
 
 def test_control_a_worker_that_forgets_in_place_of_evicting_reads_for_every_clip(
