@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ray.job_submission import JobDetails, JobStatus, JobType
+from ray.job_submission import JobDetails
 from raylets import BIN, raylets
 
 from ltx_dist.cluster.ray_jobs import why_not_begun
@@ -75,8 +75,8 @@ Last 50 lines of stdout:
     ],
 )
 def test_a_job_that_never_began_has_a_reason_in_a_line(status: str, code: int | None, message: str, reason: str | None):
-    job = JobDetails(
-        type=JobType.SUBMISSION, status=JobStatus(status), entrypoint="", driver_exit_code=code, message=message
+    job = JobDetails.model_validate(
+        {"type": "SUBMISSION", "status": status, "entrypoint": "", "driver_exit_code": code, "message": message}
     )
     assert why_not_begun(job) == reason
 
