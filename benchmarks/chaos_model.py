@@ -53,7 +53,7 @@ def run_machine(seed: int, examples: int) -> None:
 
 
 def scale() -> str:
-    """T5. Timed without tracemalloc, which slows every allocation down; then once more with it."""
+    """Timed without tracemalloc, which slows every allocation down; then once more with it."""
     from engine.test_failures import chaos
 
     results, ticks, _ = chaos(CLIPS, WORKERS, traced=False)

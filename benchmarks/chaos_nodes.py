@@ -1,4 +1,4 @@
-"""T7: three nodes with a GPU each that is not there, two ended without grace while clips are under way, one added.
+"""Three nodes with a GPU each that is not there, two ended without grace while clips are under way, one added.
 
     python benchmarks/chaos_nodes.py
 

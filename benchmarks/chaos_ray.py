@@ -41,7 +41,7 @@ MOMENTS = ("load", "run", "publish")
 
 
 def kills(bench: Bench, num_clips: int = 40, num_steps: int = 40) -> str:
-    """T6: a random worker is killed every 2 s."""
+    """A random worker is killed every 2 s."""
     out, rng, killed = bench.root / "kills", random.Random(6), []
 
     def saboteur(run: Run) -> None:
@@ -87,13 +87,13 @@ class BadSaboteur(Saboteur):
 
 
 def poison(bench: Bench) -> str:
-    """T9: a poison clip. The command's own exit code is 3."""
+    """A poison clip. The command's own exit code is 3."""
     told, _ = with_poison(bench, "poison", Saboteur, 20, 4)
     return f"19 done, clip-007 failed after 3 attempts, exit 3; crashes by worker {dict(crashes(told))}"
 
 
 def poison_and_bad_worker(bench: Bench) -> str:
-    """T10. A worker is dropped with the third clip in a row that failed on it. Clip 7 may be one of them if it came to
+    """A worker is dropped with the third clip in a row that failed on it. Clip 7 may be one of them if it came to
     that worker first, and is no witness any more once it has failed elsewhere."""
     told, said = with_poison(bench, "bad", BadSaboteur, 20, 4)
     witnesses = {e["request_id"] for e in told["events"] if e["worker_id"] == BAD_WORKER and "failure" in e}
@@ -125,7 +125,7 @@ def crashes(told: dict[str, Any]) -> Counter[str]:
 
 
 def roles(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """T8: the worker of each model is killed while it loads, while it works and while a clip is published."""
+    """The worker of each model is killed while it loads, while it works and while a clip is published."""
     expected, seen = bench.expected(num_clips, num_steps), []
     for stage in STAGES:
         out, moments = bench.root / f"role-{stage}", []
@@ -148,7 +148,7 @@ def roles(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
 
 
 def node(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """T8: the raylet that holds workers is killed at each moment; the command is run again until it ends with 0."""
+    """The raylet that holds workers is killed at each moment; the command is run again until it ends with 0."""
     expected, seen = bench.expected(num_clips, num_steps), []
     for moment in MOMENTS:
         out, lost = bench.root / f"node-{moment}", []
@@ -179,7 +179,7 @@ def node(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
 
 
 def driver(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """T8: the command itself is killed at each moment, one run after the other on the same folder, then resumed."""
+    """The command itself is killed at each moment, one run after the other on the same folder, then resumed."""
     out, events = bench.root / "driver", bench.root / "driver.jsonl"
     command = [sys.executable, "-m", "ltx_dist.cli", *bench.command(out, num_clips, num_steps, *PINNED)]
     command += [*bench.ray_options, "--json-events", str(events)]
@@ -218,7 +218,7 @@ class Hanging(StageWorker):
 
 
 def hang(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """T24: a stage that never returns is seen, its process killed, the clip charged and done by another worker."""
+    """A stage that never returns is seen, its process killed, the clip charged and done by another worker."""
     out = bench.root / "hang"
     Hanging.marker = str(bench.root / "hung")
     ended: list[float] = []

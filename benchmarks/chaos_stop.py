@@ -60,7 +60,7 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 
 def sigterm(bench: Bench, num_stops: int = 10) -> str:
-    """T14. The moments are spread over as long as a run takes; a finished batch is checked and started again."""
+    """The moments are spread over as long as a run takes; a finished batch is checked and started again."""
     out, rng = bench.root / "sigterm", random.Random(14)
     command = bench.command(out, "--executor", "ray")
     began = time.monotonic()

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from mixed_kinds import SLOWER, UPSCALER, VERSION, draw_rows, opened
+from mixed_kinds import UPSCALER, VERSION, draw_rows, opened
+from virtual_clock import PRECISION, SLOWER
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
@@ -44,7 +45,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import sparse  # noqa: E402
 
-PRECISION, SEED = "bfloat16", 0
+SEED = 0
 
 BYTES = {
     "encode_text": 4_000_000, "encode_image": 400_000, "denoise": 9_000_000, "refine": 9_000_000,
@@ -55,7 +56,7 @@ BYTES = {
 
 @dataclass(frozen=True)
 class TimedSpec:
-    """seconds: of each request's stage on this worker, in the replay's time scale. faster: than on GPUs."""
+    """seconds: of each stage of each request on this worker, as replayed. faster: the clock's speed, GPUs having 1."""
 
     worker: Worker
     family: Family
@@ -64,7 +65,7 @@ class TimedSpec:
 
 
 class TimedWorker:
-    """Stands in an actor where `StageWorker` does."""
+    """Takes the place of `StageWorker` in an actor: sleeps for a stage's seconds and returns as many bytes."""
 
     def __init__(self, spec: TimedSpec) -> None:
         self._spec = spec

@@ -56,7 +56,7 @@ class Result(Sequence[Clip]):
         try:
             import pandas as pd
         except ImportError:
-            raise ImportError("to_pandas needs pandas: pip install 'ltx-dist[data]'") from None
+            raise ImportError("to_pandas needs pandas: pip install pandas") from None
         return pd.DataFrame([_row(clip) for clip in self])
 
     def to_parquet(self, path: str | PathLike[str]) -> None:

@@ -74,8 +74,8 @@ def verify(folder: Folder) -> None:
 
 
 def _rerunning(num_clips: int) -> str:
-    """Several commands may have filled the folder."""
-    return f"rerunning the command that asked for {'it' if num_clips == 1 else 'each'}"
+    """The beginning of a sentence about a rerun. Several commands may have filled the folder."""
+    return f"rerunning the command{'' if num_clips == 1 else 's'} that asked for {'it' if num_clips == 1 else 'them'}"
 
 
 def print_timeline(folder: Path) -> None:

@@ -2,10 +2,9 @@
 
 The rules of `ordering.py` are right about most of a batch and a percent or two off at its end, where workers run out of
 work one after the other. So, from the best of them, two requests at a time exchange their places, and what is predicted
-to end sooner stays: a local search. Where few are left, each rule is also tried with the first stages of all requests
-before later ones: four clips on three workers need not take as long as two clips on one. It is worth its time again
-when costs have drifted, workers have come or gone, or half of the work is done: the less is left, the better is known
-what it takes.
+to end sooner stays: a local search. Where few requests wait, each rule is also tried with first stages before later
+ones: two workers with three clips then share the last clip's passes. The search is repeated when costs have drifted,
+workers have come or gone, or half of the work is done, because the less is left, the better its cost is known.
 """
 
 from __future__ import annotations

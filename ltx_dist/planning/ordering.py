@@ -55,8 +55,8 @@ def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
     for name, rule in by_name.items():
         completions = tuple(predict(placement, {name: todo[name] for name in rule(sample)}, costs))
         found.append(Ordered(name, (), completions, len(request_ids) / max(len(sample), 1)))
-    submitted, shortest = found[0], min(found, key=lambda ordered: ordered.seconds)
-    chosen = shortest if shortest.seconds < (1 - WORTH_IT) * submitted.seconds else submitted
+    given, shortest = found[0], min(found, key=lambda ordered: ordered.seconds)
+    chosen = shortest if shortest.seconds < (1 - WORTH_IT) * given.seconds else given
     return Ordered(chosen.name, tuple(by_name[chosen.name](request_ids)), chosen.completions, chosen.scale)
 
 

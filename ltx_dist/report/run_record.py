@@ -141,12 +141,12 @@ def read_run_record(folder: Path) -> dict[str, Any]:
 
 
 def records_work(folder: Path) -> bool:
-    """Whether `run.json` records a run that rendered something and has ended."""
+    """Whether `run.json` records a run that rendered something and ended with all of its clips finished."""
     try:
         record = read_run_record(folder)
     except ValueError:
         return False
-    return bool(record["events"]) and record["exit_code"] is not None
+    return bool(record["events"]) and record["exit_code"] == 0
 
 
 def _is_run_record(record: Any) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.digests import checkpoint_digest
 from ltx_dist.inputs.kept_request import kept_request
+from ltx_dist.messages import count
 from ltx_dist.models.family import family_of
 from ltx_dist.pipeline.keys import Making, stage_keys
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.report.finished_clips import finished_clips
 from ltx_dist.report.run_record import read_run_record
 from ltx_dist.run.batch import Batch
 from ltx_dist.store.artifact_folder import spool_folder
@@ -31,8 +31,9 @@ KEEP = "recovery.keep_latents=true"
 
 
 def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
-    """The clips of a folder that have kept latents, with their original settings except `overrides`.
+    """The clips of a folder's last run that have kept latents, with their original settings except `overrides`.
 
+    The folder has the settings of that run only, so a warning names clips of earlier commands, which stay as they are.
     Raises ValueError for an override of anything that decides the latents, for a file that is not as `Resumption`
     writes them, and when not one clip has any.
     """
@@ -49,7 +50,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     spool = spool_folder(folder)
     requests = [kept_request(path, told, checkpoint) for path, told in saved_requests(spool).items()]
     spooled = {request.request_id: request for request in requests}
-    names = _names(folder, spooled)
+    names = tuple(read_run_record(folder).get("requests", ())) or tuple(spooled)
     batch = Batch(config, checkpoint, family_of(checkpoint).preset_for(config.model.version, checkpoint), (), names)
     making = batch.making(checkpoint_digest(checkpoint), config.model.precision)
     found = ArtifactStore(spool, folder / INTERNAL / "tmp", 0)
@@ -65,7 +66,8 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
             else "none were kept; render with --keep-latents"
         )
         raise ValueError(f"{folder}: none of {len(names)} clips has latents that can be decoded: {why}")
-    return Batch(config, checkpoint, batch.preset, kept, names, notes=_notes(folder, kept))
+    warnings = _of_earlier(names, spooled)
+    return Batch(config, checkpoint, batch.preset, kept, names, warnings=warnings, notes=_notes(folder, kept))
 
 
 def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[str, Any]]:
@@ -85,7 +87,12 @@ def _latents_key(making: Making, request: RenderRequest) -> str:
     return [key for stage, key in keys.items() if making.recipe[stage].keeps == "spool"][-1]
 
 
-def _names(folder: Path, spooled: Iterable[str]) -> tuple[str, ...]:
-    """The clips of all runs into the folder: first those of the last, in its order, then finished and spooled ones."""
-    finished = (clip.name for clip in finished_clips(folder)[0])
-    return tuple(dict.fromkeys([*read_run_record(folder).get("requests", ()), *finished, *spooled]))
+def _of_earlier(names: Sequence[str], spooled: Iterable[str]) -> tuple[str, ...]:
+    """A warning that names the clips with latents that the last run did not ask for, if there are any."""
+    others = sorted(set(spooled).difference(names))
+    if not others:
+        return ()
+    return (
+        f"{count(len(others), 'clip')} of earlier commands kept latents, too, but only the last command's settings "
+        f"are known, so these stay as they are: {', '.join(others)}",
+    )

@@ -98,8 +98,6 @@ def _run(session: Session) -> RunProgress:
     with output_errors():
         posters = placed.batch.config.output.poster
         publisher = Publisher(out.folder, placed.checkpoint_record(), out.held, placed.sidecar_notes(), posters)
-        if not placed.batch.decoded_again:  # otherwise keep the record of those that the latents were made with
-            write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
         if out.mirror:
             out.mirror.pull()
         publisher.check_names(placed.batch.requests, [ALSO[name].ending for name in placed.batch.config.output.also])
@@ -144,6 +142,9 @@ def _finish(
         with output_errors():
             session.warn_of_shortage(remaining)
             write_run(run, session.out)
+            if not session.placed.batch.decoded_again:  # otherwise keep those that the latents were made with
+                placed, out = session.placed, session.out
+                write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
         if resumption is not None:
             render_requests(session, remaining, publisher, resumption, run)
         if session.out.mirror:

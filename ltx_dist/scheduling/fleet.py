@@ -213,7 +213,7 @@ class Fleet:
         return self.capacity[self._position[stage]]
 
     def faster(self, worker: Worker, stage: str) -> Sequence[tuple[Kind, float]]:
-        """Kinds that run the stage in less time than this worker, each with its rate, as planned with."""
+        """Kinds that run the stage in less time than this worker, with their rates, as of the last `plan`."""
         return self._kind_of[worker.worker_id].faster[stage]
 
 

@@ -84,7 +84,7 @@ def test_a_job_that_never_began_has_a_reason_in_a_line(status: str, code: int | 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_job_imports_a_package_that_was_sent(tmp_path: Path):
-    """The package refuses to hold the output, which only it can say, and before anything is rendered."""
+    """The package's own error proves the import: it refuses the output before anything is rendered."""
     pytest.importorskip("pip")
     write_wheel(tmp_path / "shelf_store-1.0-py3-none-any.whl")
     command = [BIN / "ltx-dist", "submit", "--prompt", "a red circle", "-o", "shelf://clips"]

@@ -116,7 +116,7 @@ def preprocess(self: Any, image: Any, height: int, width: int, **more: Any) -> t
 
 
 def official_pixels(*arguments: Any) -> torch.Tensor:
-    """On the host as well, by way of an encoder of video."""
+    """Pixels on the host, compressed by a video encoder."""
     with unset_fake_temporarily():
         pixels = _official_pixels(*arguments)
     return torch.zeros(pixels.shape, dtype=pixels.dtype)

@@ -87,7 +87,7 @@ def test_a_missing_half_and_a_failed_clip_are_named_with_what_a_rerun_renders(fo
     }
     result = CliRunner().invoke(app, ["verify", str(folder)])
     assert result.exit_code == 3 and "0 of 3" in result.output
-    assert "rerunning the command that asked for each would render 2 clips again: a, c\n" in result.output
+    assert "rerunning the commands that asked for them would render 2 clips again: a, c\n" in result.output
     assert "rerunning the command that asked for it would rebuild 1 sidecar from its mp4\n" in result.output
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:-9])
     assert problems(folder)["b"] == "b.json is missing, and b.mp4 is damaged"

@@ -125,7 +125,7 @@ BFLOAT16 = {"model.precision": "bfloat16"}
 
 @pytest.fixture(scope="module")
 def in_bfloat16(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """By one worker, whose components take turns."""
+    """Sidecars of the batch, rendered by one worker whose components take turns."""
     out = tmp_path_factory.mktemp("out")
     turns = {"placement.layout": "shared", "placement.residency": "time_sliced"} | BFLOAT16
     result = run("render", folder, "-o", out, *options(turns))

@@ -45,7 +45,9 @@ def render(out: Path, checkpoint: Path, *more: str, stdin: str | None = None) ->
 def test_a_command_with_nothing_to_render_leaves_the_record_and_the_page(out: Path, checkpoint: Path):
     record, page = (out / "run.json").read_bytes(), (out / "index.html").read_bytes()
     assert json.loads(record)["events"] and b"How it ran" in page
+    settings = (out / ".ltx-dist/config.json").read_bytes()
     assert "nothing to do" in first(out, checkpoint).output
+    assert (out / ".ltx-dist/config.json").read_bytes() == settings, "of the same run as the record"
     assert (out / "run.json").read_bytes() == record and (out / "index.html").read_bytes() == page
 
 
@@ -62,7 +64,7 @@ def test_table_and_page_have_what_such_a_command_wrote_into_sidecars(out: Path, 
 def test_a_record_without_work_or_without_an_end_is_written_again(out: Path, checkpoint: Path):
     path = out / "run.json"
     record = json.loads(path.read_text())
-    for changes in ({"events": []}, {"exit_code": None}):
+    for changes in ({"events": []}, {"exit_code": None}, {"exit_code": 75, "remaining": 1}):
         path.write_text(json.dumps(record | changes))
         assert "nothing to do" in second(out, checkpoint).output
         written = json.loads(path.read_text())
@@ -93,9 +95,14 @@ def test_failed_clips_of_other_commands_are_counted(out: Path):
     path.write_bytes(sidecar)
 
 
-def test_clips_of_all_are_decoded_again(out: Path):
+def test_clips_of_the_last_command_are_decoded_again_and_others_are_named(out: Path):
+    """The folder has the settings of the last command only; clips of the first may have had others."""
+    before = (out / "first.mp4").read_bytes()
     result = run("decode", out, "--set", "output.crf=35")
     assert result.exit_code == 0, result.output
+    output = " ".join(result.output.split())
+    assert "1 clip of earlier commands kept latents, too" in output and "these stay as they are: first" in output
     record = json.loads((out / "run.json").read_text())
-    assert record["requests"] == ["001-two", "002-three", "first"] and record["done"] == 3
+    assert record["requests"] == ["001-two", "002-three"] and record["done"] == 2
     assert {event["stage"] for event in record["events"]} == {"decode", "encode_video"}
+    assert (out / "first.mp4").read_bytes() == before

@@ -239,7 +239,7 @@ def test_a_device_goes_on_while_its_host_makes_the_mp4():
     assert scheduler.update(end(Assignment(("a",), M, "w0"))), "that was its last stage"
 
 
-def test_no_decode_begins_while_all_video_slots_are_taken():
+def test_no_decode_begins_while_all_host_slots_are_taken():
     scheduler = Scheduler(make_placement((E, D), (V,), host_slots=1))
     scheduler.add(["a", "b", "c"], RECIPE.names)
     for request_id in "ab":

@@ -58,8 +58,8 @@ MARGIN: Mapping[str, Mapping[Any, float]] = {
 """Device memory that a stage needs, as a multiple of its counted activations.
 
 Denoising on CUDA: a simulation of torch's allocator reserves 1.19 to 1.51 times what is allocated
-(tests/cuda/test_caching_allocator.py). The others are those of LTX-Video, whose convolutions are of the same kind: no
-peak of these models' decoder alone was published.
+(tests/cuda/test_caching_allocator.py). Images and decoding: as for LTX-Video, whose convolutions are of the same kind;
+no peak of these models' decoder alone was published. Prompts: an estimate.
 """
 
 FLOAT32_PARTS = ("audio_vae", "vocoder")

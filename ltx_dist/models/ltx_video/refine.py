@@ -83,8 +83,10 @@ class Refine:
 
 
 def _noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:
-    """The checkpoint's. Without a shift, if its first pass is LTXPipeline's: LTXConditionPipeline gives the scheduler
-    timesteps, which diffusers 0.42 shifts for the noise that it adds and not for what the transformer is told."""
+    """The noise scheduler of the second pass: the checkpoint's, but without a shift if the first pass is LTXPipeline's.
+
+    diffusers 0.42 would shift the noise that it adds, and not the timesteps that the transformer is told.
+    """
     scheduler = load_noise_scheduler(checkpoint)
     if pipeline_class(checkpoint) is diffusers.LTXConditionPipeline:
         return scheduler

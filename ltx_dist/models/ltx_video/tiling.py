@@ -45,7 +45,7 @@ def decode_in_tiles(
 
 
 def _cut_in_space(vae: Any, tile_size: int | None, sides: Sequence[int]) -> None:
-    """sides: the clip's height and width in latents."""
+    """Set the VAE's tiles in height and width; none for a clip that fits into one. sides: in latents."""
     vae.use_framewise_decoding = False
     if tile_size is None or max(sides) * vae.spatial_compression_ratio <= tile_size:
         vae.use_tiling = False
