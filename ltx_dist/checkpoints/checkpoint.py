@@ -94,6 +94,22 @@ class Checkpoint:
         return source
 
 
+def unseen_checkpoint(name: str, pipeline_class: str) -> Checkpoint:
+    """A checkpoint that is not on this machine, with the sizes that all released versions have in common."""
+    unknown: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
+    return Checkpoint(
+        name=name,
+        path=Path(name),
+        pipeline_class=pipeline_class,
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+        timestep_conditioning=True,
+        latent_channels=128,
+        weights=unknown,
+        num_parameters=unknown,
+    )
+
+
 def open_checkpoint(
     name: str, text_encoder: str | None = None, upscaler: str | None = None, fetch: Fetch = fetch_snapshot
 ) -> Checkpoint:

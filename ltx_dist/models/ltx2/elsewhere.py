@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, unseen_checkpoint
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.models.ltx2.presets import PRESETS
 
@@ -17,24 +17,11 @@ ASSUMED_VERSIONS = ("2.3", "2.3-distilled")
 def assumed(name: str, version: str, upscaler: str | None) -> Iterator[tuple[Checkpoint, Preset]]:
     """Checkpoints that `model.checkpoint` and `model.version` may name, with presets; none of another family.
 
-    Sizes are those of every version that was released. Each is assumed without a latent upsampler and with one, which
-    would be in the checkpoint itself.
+    Each is assumed without a latent upsampler and with one, which would be in the checkpoint itself.
     """
-    unknown: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
     for one in ASSUMED_VERSIONS if version == "auto" else (version,):
         if one in PRESETS:
-            without = Checkpoint(
-                name=name,
-                path=Path(name),
-                pipeline_class="LTX2Pipeline",
-                spatial_compression_ratio=32,
-                temporal_compression_ratio=8,
-                timestep_conditioning=True,
-                latent_channels=128,
-                weights=unknown,
-                num_parameters=unknown,
-                num_layers=48,
-                generation=one.removesuffix("-distilled"),
-            )
+            unseen = unseen_checkpoint(name, "LTX2Pipeline")
+            without = replace(unseen, num_layers=48, generation=one.removesuffix("-distilled"))
             yield without, PRESETS[one]
             yield replace(without, sources={"latent_upsampler": Path(name, "latent_upsampler")}), PRESETS[one]

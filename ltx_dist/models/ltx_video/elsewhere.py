@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.checkpoint import Checkpoint, unseen_checkpoint
 from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.models.ltx_video.presets import PRESETS, preset_for
 
@@ -14,23 +15,9 @@ ASSUMED_VERSIONS = ("generic", "0.9.8-13b-distilled")
 
 
 def assumed(name: str, version: str, upscaler: str | None) -> Iterator[tuple[Checkpoint, Preset]]:
-    """Checkpoints that `model.checkpoint`, `version` and `upscaler` may name, with presets; none of another family.
-
-    Sizes are those of every version that was released.
-    """
-    unknown: dict[str, int] = dict.fromkeys(("text_encoder", "transformer", "vae"), 0)
-    checkpoint = Checkpoint(
-        name=name,
-        path=Path(name),
-        pipeline_class=TAKES_TIMESTEPS,
-        spatial_compression_ratio=32,
-        temporal_compression_ratio=8,
-        timestep_conditioning=True,
-        latent_channels=128,
-        weights=unknown,
-        num_parameters=unknown,
-        sources={"latent_upsampler": Path(upscaler)} if upscaler else {},
-    )
+    """Checkpoints that `model.checkpoint`, `version` and `upscaler` may name, with presets; none of another family."""
+    sources = {"latent_upsampler": Path(upscaler)} if upscaler else {}
+    checkpoint = replace(unseen_checkpoint(name, TAKES_TIMESTEPS), sources=sources)
     for one in ASSUMED_VERSIONS if version == "auto" else (version,):
         if one in PRESETS:
             yield checkpoint, preset_for(one, checkpoint)
