@@ -139,6 +139,13 @@ def test_a_device_that_joins_is_a_worker_more_and_room_for_its_work(layout, expe
     assert after.max_queued[D] > before.max_queued[D]
 
 
+def test_a_device_that_joins_gets_the_fewest_host_slots():
+    two = place(Wishes(layout="replicated"), gpus(2), LTX_2B)
+    many, few = (replace(worker, host_slots=slots) for worker, slots in zip(two.workers, (16, 3), strict=True))
+    joined = with_device(replace(two, workers=(many, few)), gpu(24, 9), 9, Wishes(layout="replicated"), LTX_2B)
+    assert [worker.host_slots for worker in joined.workers] == [16, 3, 3]
+
+
 def test_a_wave_is_the_queue_bound_of_one_worker():
     placement = place(Wishes(layout="shared", wave=5), ON_CPU, LTX_2B)
     assert placement.max_queued == {D: 5, V: 5}
