@@ -13,8 +13,11 @@ import psutil
 from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
-FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "name", "compute_cap")
-"""What nvidia-smi is asked of each GPU. Old drivers do not know the last one."""
+FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "compute_cap", "name")
+"""What nvidia-smi is asked of each GPU. The name comes last, because it may contain a comma."""
+
+CAPABILITY = "compute_cap"
+"""The field that old drivers do not know."""
 
 NOT_A_FIELD = "is not a valid field to query"
 
@@ -106,7 +109,7 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
     try:
         fields, answer = FIELDS, _ask(FIELDS)
         if NOT_A_FIELD in answer.stdout + answer.stderr:
-            fields = FIELDS[:-1]
+            fields = tuple(field for field in FIELDS if field != CAPABILITY)
             answer = _ask(fields)
     except subprocess.TimeoutExpired:
         raise ValueError(
@@ -114,8 +117,8 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
         ) from None
     except OSError:
         return []
-    lines = [line.split(", ") for line in answer.stdout.splitlines()]
-    found = [_described(dict(zip(fields, cells, strict=True))) for cells in lines if len(cells) == len(fields)]
+    # Warnings may stand beside the rows, each of which begins with the GPU's index.
+    found = [_described(_row(fields, line)) for line in answer.stdout.splitlines() if line[:1].isdigit()]
     if not found and answer.returncode not in NO_GPU_CODES:
         first_line = (answer.stdout + answer.stderr).strip().partition("\n")[0]
         raise ValueError(f"nvidia-smi failed: {first_line}; reload or reinstall the driver, or {WITHOUT_GPUS}")
@@ -127,11 +130,21 @@ def _ask(fields: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
 
 
+def _row(fields: tuple[str, ...], line: str) -> dict[str, str]:
+    """Raises ValueError for a line that does not have these fields: to skip a GPU would shift the next ones' indices."""
+    cells = line.split(", ", len(fields) - 1)
+    if len(cells) < len(fields) or not cells[0].isdigit():
+        raise ValueError(
+            f"nvidia-smi listed a GPU as {line!r}, without all fields; update the driver, or {WITHOUT_GPUS}"
+        )
+    return dict(zip(fields, cells, strict=True))
+
+
 def _described(row: dict[str, str]) -> tuple[str, DeviceInfo]:
     """Of a GPU that is cut into slices torch sees a slice and not the whole. Some do not tell their memory."""
     memory = row["memory.total"]
     size = int(memory) * 2**20 if memory.isdigit() else None
-    capability = re.fullmatch(r"(\d+)\.(\d+)", row.get("compute_cap", ""))
+    capability = re.fullmatch(r"(\d+)\.(\d+)", row.get(CAPABILITY, ""))
     device = DeviceInfo(
         row["name"],
         size,

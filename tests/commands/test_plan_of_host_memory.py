@@ -84,7 +84,7 @@ def test_a_card_of_6_gb_in_a_host_of_16_gb(folder: Path) -> None:
 def test_a_pod_of_64_gb_on_a_host_of_1_tb(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "driver").mkdir()
     driver = tmp_path / "driver" / "nvidia-smi"
-    card = "GPU-%d, 24564, [N/A], NVIDIA GeForce RTX 4090, 8.9"
+    card = "GPU-%d, 24564, [N/A], 8.9, NVIDIA GeForce RTX 4090"
     driver.write_text("#!/bin/sh\n" + "".join(f"echo '{n}, {card % n}'\n" for n in range(4)))
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{driver.parent}:/bin:/usr/bin")
