@@ -111,7 +111,7 @@ class Renderer:
         return None
 
     def _render(self, batch: Batch) -> list[RenderResult]:
-        inventory = local_inventory()
+        inventory = local_inventory(self._config.placement.device)
         placed = place_batch(batch, replace(inventory, gpus=inventory.gpus[:1]))
         scheduler = Scheduler(
             placed.placement, batch.costs(placed.precision), batch_key(placed.placement.recipe, batch.requests)

@@ -7,6 +7,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -26,6 +27,9 @@ NO_GPU_CODES = (0, 6, 9, 12)
 
 WITHOUT_GPUS = "set CUDA_VISIBLE_DEVICES to an empty string to render without GPUs"
 
+HIDES_ALL = ("", "-1")
+"""Values of CUDA_VISIBLE_DEVICES that leave no GPU visible."""
+
 ANSWER_SECONDS = 60.0
 """Eight cards without persistence mode take 20 s and more."""
 
@@ -37,9 +41,14 @@ DESCRIBED = "GPU as described"
 """`DeviceInfo.name` of a GPU that is only described by the config."""
 
 
-def local_inventory() -> Inventory:
-    """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory."""
-    return Inventory(tuple(_visible(_query_gpus())), _usable_cores(), host_memory_bytes())
+def local_inventory(device: Literal["auto", "cpu", "cuda"] = "auto") -> Inventory:
+    """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory.
+
+    device: what is wanted. For `cpu` no GPU is listed, so that a broken driver does not matter. Raises ValueError for a
+    driver that hangs or fails.
+    """
+    gpus = () if device == "cpu" else _visible(_query_gpus())
+    return Inventory(tuple(gpus), _usable_cores(), host_memory_bytes())
 
 
 def _usable_cores() -> int:
@@ -104,7 +113,7 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
 
     Raises ValueError for a driver that hangs or fails: without GPUs the batch would take days on the CPU.
     """
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDES_ALL:
         return []
     try:
         fields, answer = FIELDS, _ask(FIELDS)

@@ -144,5 +144,7 @@ def test_a_driver_that_hangs_is_an_error_and_not_a_machine_without_gpus(
     driver.write_text("#!/bin/sh\nexec sleep 600\n")
     with pytest.raises(ValueError, match="^nvidia-smi did not answer within 0 s: restart the driver, or set CUDA_VIS"):
         local_inventory()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert found() == []
+    assert local_inventory("cpu").gpus == ()
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert found() == []
