@@ -102,7 +102,7 @@ def plan_of(batch: Batch, inventory: Inventory | None = None) -> Plan:
     if inventory is None:
         wishes = batch.config.placement
         inventory = with_described(local_inventory(wishes.device), wishes.device, wishes.devices, wishes.memory_gb)
-    return Plan(batch, inventory, tuple(batch.forecasts(inventory)))
+    return Plan(batch.warned_of(inventory), inventory, tuple(batch.forecasts(inventory)))
 
 
 def _layout(forecast: Forecast) -> Layout:

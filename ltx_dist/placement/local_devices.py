@@ -140,7 +140,7 @@ def _ask(fields: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
 
 
 def _row(fields: tuple[str, ...], line: str) -> dict[str, str]:
-    """Raises ValueError for a line that does not have these fields: to skip a GPU would shift the next ones' indices."""
+    """Raises ValueError for a line without all of these fields: to skip a GPU would shift the indices of the next."""
     cells = line.split(", ", len(fields) - 1)
     if len(cells) < len(fields) or not cells[0].isdigit():
         raise ValueError(

@@ -145,7 +145,8 @@ def _require_kernels(device: DeviceInfo, precisions: Collection[str]) -> None:
         raise ValueError(
             f"model.precision, model.vae_precision: {device.name} (compute capability {major}.{minor}) has no "
             "efficient kernels for bfloat16; use float32, which is streamed where it does not fit (float16 is "
-            "untested), or leave this card out with CUDA_VISIBLE_DEVICES"
+            "untested), or leave this card out: with CUDA_VISIBLE_DEVICES, or in a cluster by starting Ray on its "
+            "node with --num-gpus=0"
         )
 
 
