@@ -15,6 +15,7 @@ from ltx_dist.checkpoints.hub import fetch_snapshot
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.estimates.parameters import component_bytes
+from ltx_dist.estimates.working_sets import pads_by_reflection
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.names import renamed
@@ -30,7 +31,7 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes
-from ltx_dist.placement.tilings import candidate_tilings
+from ltx_dist.placement.tilings import candidate_tilings, check_strides
 from ltx_dist.planning.planner import Forecast, forecasts
 from ltx_dist.planning.simulator import Todo
 from ltx_dist.run.cost_store import component_configs, predicted_costs
@@ -180,6 +181,8 @@ class Batch:
         streamed = {name: found for name, found in weights.items() if found.num_blocks}
         ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
         shapes = {_shape(request): request for request in self.requests}
+        if isinstance(self.config.decode.tile_size, int) and pads_by_reflection(configs["vae"]):
+            check_strides(self.config.decode.tile_size, shapes.values(), ratios[0])
         together = most_together(family.recipe, self.requests, self.config.denoise.batch_size, _shape)
         decode = self.config.decode
         return BatchDemand(
