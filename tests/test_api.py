@@ -17,8 +17,11 @@ import tiny
 from typer.testing import CliRunner
 
 import ltx_dist
+from ltx_dist.api import renderer as api_renderer
 from ltx_dist.cli import app
 from ltx_dist.demo import PROMPTS
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.run.batch import Batch
 
 SMALL: dict[str, Any] = {
     "defaults.height": 64, "defaults.width": 64, "defaults.num_frames": 9, "defaults.num_inference_steps": 2,
@@ -310,6 +313,26 @@ def test_a_renderer_keeps_its_model(by_command: Path):
         renderer({"prompt": ["a"], "heigth": [64]})
     assert renderer({"prompt": []})["mp4"] == []
     renderer.close()
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, 2), ({"placement.host_slots": 3}, 3)])
+def test_a_renderers_host_slots_do_not_depend_on_the_batch(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], expected: int
+):
+    class Placed(Exception):
+        """Ends a call once its batch is placed."""
+
+    def place(batch: Batch, inventory: Inventory) -> None:
+        raise Placed(*(worker.host_slots for worker in batch.placement(inventory).workers))
+
+    h100 = DeviceInfo("NVIDIA H100 80GB HBM3", 80 * 10**9)
+    monkeypatch.setattr(api_renderer, "local_inventory", lambda device: Inventory((h100,), 64))
+    monkeypatch.setattr(api_renderer, "place_batch", place)
+    renderer = ltx_dist.Renderer("demo", settings)
+    for steps in (2, 200):
+        with pytest.raises(Placed) as placed:
+            renderer({"prompt": ["a"], "num_inference_steps": [steps]})
+        assert placed.value.args == (expected,)
 
 
 def test_in_a_notebook(by_command: Path, tmp_path: Path):

@@ -101,8 +101,8 @@ def plan_of(batch: Batch, inventory: Inventory | None = None) -> Plan:
     """The plan of a batch; on this machine if no inventory is given. Raises ValueError if no layout fits."""
     if inventory is None:
         wishes = batch.config.placement
-        inventory = with_described(local_inventory(), wishes.device, wishes.devices, wishes.memory_gb)
-    return Plan(batch, inventory, tuple(batch.forecasts(inventory)))
+        inventory = with_described(local_inventory(wishes.device), wishes.device, wishes.devices, wishes.memory_gb)
+    return Plan(batch.warned_of(inventory), inventory, tuple(batch.forecasts(inventory)))
 
 
 def _layout(forecast: Forecast) -> Layout:

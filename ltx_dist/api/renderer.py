@@ -11,11 +11,13 @@ from ltx_dist.api.errors import InputError, input_errors
 from ltx_dist.api.inputs import Config, config_of
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.engine.loop import BatchLoop
+from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.inputs.given_rows import given_rows
 from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.messages import show
 from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.placement.local_devices import local_inventory
+from ltx_dist.placement.placement import HOST_SLOTS
 from ltx_dist.run.batch import Batch, open_batch
 from ltx_dist.run.placed_batch import PlacedBatch, place_batch
 from ltx_dist.scheduling.batching import batch_key
@@ -33,7 +35,8 @@ class Renderer:
 
     Its columns that have the names of a prompt row's fields are the settings; `keep_columns` are those that only pass
     through. A row without a seed gets `defaults.seed` plus its position in its batch. The model is loaded by the first
-    batch and stays; a batch that needs other decode tiles or LoRAs loads it again.
+    batch and stays; a batch that needs other decode tiles or LoRAs loads it again. `placement.host_slots` is 2 unless
+    the config sets it.
 
         dataset.map_batches(Renderer, fn_constructor_kwargs={"model": MODEL}, num_gpus=1, batch_size=4, concurrency=8)
 
@@ -44,7 +47,7 @@ class Renderer:
         self, model: str | PathLike[str] | None = None, config: Config = None, keep_columns: Collection[str] = ()
     ) -> None:
         with input_errors():
-            self._config = config_of(model, config)
+            self._config = _with_host_slots(config_of(model, config))
             if self._config.output.also:
                 raise ValueError("output.also: a Renderer returns mp4s alone; leave it out, or use ltx_dist.render")
             model_config = self._config.model
@@ -111,7 +114,7 @@ class Renderer:
         return None
 
     def _render(self, batch: Batch) -> list[RenderResult]:
-        inventory = local_inventory()
+        inventory = local_inventory(self._config.placement.device)
         placed = place_batch(batch, replace(inventory, gpus=inventory.gpus[:1]))
         scheduler = Scheduler(
             placed.placement, batch.costs(placed.precision), batch_key(placed.placement.recipe, batch.requests)
@@ -133,3 +136,10 @@ class Renderer:
             self.close()
             self._executor, self._specs = LocalExecutor(specs), specs
         return self._executor
+
+
+def _with_host_slots(config: RenderConfig) -> RenderConfig:
+    """The config with a number of host slots. They would be predicted for each batch, and other slots need another
+    worker, which loads the model again."""
+    slots = config.placement.host_slots or HOST_SLOTS
+    return config.model_copy(update={"placement": config.placement.model_copy(update={"host_slots": slots})})

@@ -89,11 +89,11 @@ def _handlers_stay() -> Iterator[None]:
 
 
 def _inventory() -> Inventory:
-    """The GPUs that are free now, node by node, the CPUs of the smallest node, and the memory of the smallest that
-    renders: where there are GPUs, a head without one holds no weights, and is often small."""
+    """The GPUs that are free now, node by node, and the CPUs and memory of the smallest node that renders: where there
+    are GPUs, a head without one holds no weights, and often has no CPUs either (KubeRay's)."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     hosts = [node for node in nodes if node["Resources"].get("GPU")] or nodes
-    num_cpus = min((int(node["Resources"].get("CPU", 1)) for node in nodes), default=1)
+    num_cpus = min((int(node["Resources"].get("CPU", 1)) for node in hosts), default=1)
     host_memory = min((int(node["Resources"].get("memory", 0)) for node in hosts), default=0)
     node_ids = frozenset(node["NodeID"] for node in nodes)
     return Inventory(tuple(free_gpus(nodes)), max(1, num_cpus), host_memory or None, node_ids)

@@ -10,6 +10,7 @@ import statistics
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 from ltx_dist.pipeline.recipe import Recipe
@@ -232,8 +233,9 @@ def device_rate(worker: Worker) -> DeviceRate:
     return known_rate(worker.device_name) or UNKNOWN_GPU
 
 
+@cache
 def known_rate(device_name: str) -> DeviceRate | None:
-    """A GPU's figures, by its name; None if it is not in the table."""
+    """A GPU's figures, by its name; None if it is not in the table. Cached, as planning asks once per clip."""
     rates = (rate for words, rate in DEVICE_RATES.items() if re.search(rf"\b{words}\b", device_name))
     rate = next(rates, None)
     if rate is None or "Laptop" not in device_name:

@@ -197,6 +197,29 @@ def decoded_side(side: int, tile_size: int | None, ratio: int) -> int:
     return sum(_tile_lengths(side, tile_size and tile_size // ratio, TILE_OVERLAP_PIXELS // ratio, 0))
 
 
+def pads_by_reflection(vae: Mapping[str, Any]) -> bool:
+    """Whether a decoder of this config does, as LTX-2.0's: it cannot decode a tile that is one latent wide."""
+    return vae.get("decoder_spatial_padding_mode") == "reflect"
+
+
+def tile_stride(tile_size: int, side: int, ratio: int, reflects: bool) -> int:
+    """Pixels from one tile to the next along a side of this many latents. Raises ValueError if no stride suits.
+
+    A decoder that pads by reflection gets tiles that overlap by more where the last would be of one latent, which costs
+    time, or else by one latent only. From 256 px on, this suits every side below 421 latents.
+    """
+    usual, tile = (tile_size - TILE_OVERLAP_PIXELS) // ratio, tile_size // ratio
+    if not reflects:
+        return usual * ratio
+    for stride in (*range(usual, 1, -1), tile - 1):
+        if (side - 1) % stride:
+            return stride * ratio
+    raise ValueError(
+        f"decode.tile_size: {tile_size} cuts {side * ratio} px so that a tile of one latent is left, which this "
+        "decoder cannot pad; use 256 or more"
+    )
+
+
 def _tile_lengths(length: int, tile: int | None, overlap: int, extra: int) -> Iterator[int]:
     if tile is None or length <= tile:
         yield length

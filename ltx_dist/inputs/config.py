@@ -53,7 +53,8 @@ class ModelConfig(_Section):
     precision: Literal["auto", Precision] = Field(
         default="auto",
         description="dtype of the weights on the device; `auto` is bfloat16 on GPUs, but "
-        "float32 where all are older than Ampere (compute capability 8.0), and on a CPU.",
+        "float32 where all are older than Ampere (compute capability 8.0), and on a CPU. Beside newer GPUs, "
+        "older ones are left out.",
     )
     vae_precision: Literal["auto", Precision] = Field(
         default="auto",

@@ -33,7 +33,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The free GPUs, in a stable order, and the CPU cores and memory of their smallest host.
+    """The free GPUs, in a stable order, and the CPU cores and memory of the smallest host that renders.
 
     node_ids: Ray's nodes that were looked at.
     """

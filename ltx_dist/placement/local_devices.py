@@ -7,14 +7,18 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
-FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "name", "compute_cap")
-"""What nvidia-smi is asked of each GPU. Old drivers do not know the last one."""
+FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "compute_cap", "name")
+"""What nvidia-smi is asked of each GPU. The name comes last, because it may contain a comma."""
+
+CAPABILITY = "compute_cap"
+"""The field that old drivers do not know."""
 
 NOT_A_FIELD = "is not a valid field to query"
 
@@ -22,6 +26,9 @@ NO_GPU_CODES = (0, 6, 9, 12)
 """Exit codes of an nvidia-smi that lists no GPU because there is none: none found, no driver loaded, no NVML."""
 
 WITHOUT_GPUS = "set CUDA_VISIBLE_DEVICES to an empty string to render without GPUs"
+
+HIDES_ALL = ("", "-1")
+"""Values of CUDA_VISIBLE_DEVICES that leave no GPU visible."""
 
 ANSWER_SECONDS = 60.0
 """Eight cards without persistence mode take 20 s and more."""
@@ -34,9 +41,14 @@ DESCRIBED = "GPU as described"
 """`DeviceInfo.name` of a GPU that is only described by the config."""
 
 
-def local_inventory() -> Inventory:
-    """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory."""
-    return Inventory(tuple(_visible(_query_gpus())), _usable_cores(), host_memory_bytes())
+def local_inventory(device: Literal["auto", "cpu", "cuda"] = "auto") -> Inventory:
+    """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory.
+
+    device: what is wanted. For `cpu` no GPU is listed, so that a broken driver does not matter. Raises ValueError for a
+    driver that hangs or fails.
+    """
+    gpus = () if device == "cpu" else _visible(_query_gpus())
+    return Inventory(tuple(gpus), _usable_cores(), host_memory_bytes())
 
 
 def _usable_cores() -> int:
@@ -101,12 +113,12 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
 
     Raises ValueError for a driver that hangs or fails: without GPUs the batch would take days on the CPU.
     """
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDES_ALL:
         return []
     try:
         fields, answer = FIELDS, _ask(FIELDS)
         if NOT_A_FIELD in answer.stdout + answer.stderr:
-            fields = FIELDS[:-1]
+            fields = tuple(field for field in FIELDS if field != CAPABILITY)
             answer = _ask(fields)
     except subprocess.TimeoutExpired:
         raise ValueError(
@@ -114,8 +126,8 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
         ) from None
     except OSError:
         return []
-    lines = [line.split(", ") for line in answer.stdout.splitlines()]
-    found = [_described(dict(zip(fields, cells, strict=True))) for cells in lines if len(cells) == len(fields)]
+    # Warnings may stand beside the rows, each of which begins with the GPU's index.
+    found = [_described(_row(fields, line)) for line in answer.stdout.splitlines() if line[:1].isdigit()]
     if not found and answer.returncode not in NO_GPU_CODES:
         first_line = (answer.stdout + answer.stderr).strip().partition("\n")[0]
         raise ValueError(f"nvidia-smi failed: {first_line}; reload or reinstall the driver, or {WITHOUT_GPUS}")
@@ -127,11 +139,21 @@ def _ask(fields: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
 
 
+def _row(fields: tuple[str, ...], line: str) -> dict[str, str]:
+    """Raises ValueError for a line without all of these fields: to skip a GPU would shift the indices of the next."""
+    cells = line.split(", ", len(fields) - 1)
+    if len(cells) < len(fields) or not cells[0].isdigit():
+        raise ValueError(
+            f"nvidia-smi listed a GPU as {line!r}, without all fields; update the driver, or {WITHOUT_GPUS}"
+        )
+    return dict(zip(fields, cells, strict=True))
+
+
 def _described(row: dict[str, str]) -> tuple[str, DeviceInfo]:
     """Of a GPU that is cut into slices torch sees a slice and not the whole. Some do not tell their memory."""
     memory = row["memory.total"]
     size = int(memory) * 2**20 if memory.isdigit() else None
-    capability = re.fullmatch(r"(\d+)\.(\d+)", row.get("compute_cap", ""))
+    capability = re.fullmatch(r"(\d+)\.(\d+)", row.get(CAPABILITY, ""))
     device = DeviceInfo(
         row["name"],
         size,

@@ -83,7 +83,8 @@ def with_device(
     """The placement with one more worker, its last, on a GPU that joined. `number`: for its name, never used before.
 
     In `pinned` it runs the main stages, as every device beyond the third; in `elastic` it runs what fits; in `shared`,
-    which then is no longer one device, and elsewhere it runs all stages that the batch needs.
+    which then is no longer one device, and elsewhere it runs all stages that the batch needs. Its host may be smaller
+    than those planned for, so it gets as few host slots as any other worker.
     """
     recipe = placement.recipe
     needed = recipe.ordered({stage for worker in placement.workers for stage in worker.stages})
@@ -93,7 +94,7 @@ def with_device(
     if placement.layout == "elastic":
         stages = next((some for some in by_use(recipe, needed) if _fits(wishes, device, some, demand)), needed)
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
-    worker = replace(worker, host_slots=max(other.host_slots for other in placement.workers))
+    worker = replace(worker, host_slots=min(other.host_slots for other in placement.workers))
     workers = (*placement.workers, worker)
     return Placement(recipe, placement.layout, workers, _max_queued(wishes, recipe, workers))
 
@@ -144,7 +145,8 @@ def _require_kernels(device: DeviceInfo, precisions: Collection[str]) -> None:
         raise ValueError(
             f"model.precision, model.vae_precision: {device.name} (compute capability {major}.{minor}) has no "
             "efficient kernels for bfloat16; use float32, which is streamed where it does not fit (float16 is "
-            "untested), or leave this card out with CUDA_VISIBLE_DEVICES"
+            "untested), or leave this card out: with CUDA_VISIBLE_DEVICES, or in a cluster by starting Ray on its "
+            "node with --num-gpus=0"
         )
 
 

@@ -78,6 +78,13 @@ def candidate_tilings(
     return sorted(tilings, key=TilingCosts(shapes, ratios))
 
 
+def check_strides(tile_size: int, shapes: Iterable[RenderRequest], ratio: int) -> None:
+    """Raises ValueError if a decoder that pads by reflection cannot decode one of these in such tiles."""
+    cut = {request.decoded_size for request in shapes if max(request.decoded_size) > tile_size}
+    for side in sorted({side for sides in cut for side in sides}):
+        working_sets.tile_stride(tile_size, side // ratio, ratio, reflects=True)
+
+
 def _choices(name: str, asked: TileLength, step: int, smallest: int, end: int, ratio: int) -> list[int | None]:
     """None, for no cut, comes first: of two that cost the same the larger piece is taken."""
     if asked == "off":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from ltx_dist.estimates.costs import Costs, seconds
+from ltx_dist.estimates.costs import Costs
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.placement import HOST_SLOTS
@@ -35,6 +35,10 @@ def host_slots(
         sum(other.node_id == worker.node_id for other in decoders) for worker in decoders or placement.workers
     )
     most = min(MAX_SLOTS, num_cpus // (MP4_CORES * max(1, largest_host)))
+    works = dict.fromkeys(recipe.on_device, 0.0)
+    for name, stages in todo.items():
+        for stage in works.keys() & stages:
+            works[stage] += costs.work(name, stage)
 
     def of(worker: Worker) -> int:
         if worker.device == "cpu" or worker not in decoders or not todo:
@@ -42,8 +46,7 @@ def host_slots(
         # In turns, the clips of a wave are decoded one after another; else they come as fast as all workers make them.
         in_turns = worker.residency != "resident"
         counted = decoding if in_turns else {*recipe.on_device}
-        left = [(name, stage) for name, stages in todo.items() for stage in stages if stage in counted]
-        between = sum(seconds(costs, name, stage, worker) for name, stage in left) / len(todo)
+        between = sum(works[stage] / costs.rate(worker, stage) for stage in counted) / len(todo)
         if not in_turns:
             between *= len(decoders) / len(placement.workers)
         wanted = ceil(pixels / MP4_PIXELS_PER_SECOND / between) + 1 if between else HOST_SLOTS

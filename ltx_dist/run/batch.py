@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ltx_dist.checkpoints.hub import fetch_snapshot
 from ltx_dist.checkpoints.lora_files import with_loras
 from ltx_dist.estimates.costs import PredictedCosts
 from ltx_dist.estimates.parameters import component_bytes
+from ltx_dist.estimates.working_sets import pads_by_reflection
 from ltx_dist.inputs.config import OF_THE_FOLDER, ModelConfig, RenderConfig
 from ltx_dist.inputs.cut_off import cut_off, cut_off_warning
 from ltx_dist.inputs.names import renamed
@@ -29,7 +31,7 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.placement import Wishes
-from ltx_dist.placement.tilings import candidate_tilings
+from ltx_dist.placement.tilings import candidate_tilings, check_strides
 from ltx_dist.planning.planner import Forecast, forecasts
 from ltx_dist.planning.simulator import Todo
 from ltx_dist.run.cost_store import component_configs, predicted_costs
@@ -101,7 +103,7 @@ class Batch:
 
         todo: the stages that each request still has to run; all of its stages if not given.
         """
-        precision = self.precision(inventory)
+        inventory, precision = self.usable(inventory), self.precision(inventory)
         left = self.todo if todo is None else todo
         found = forecasts(self.wishes, inventory, self.demand(precision), left, self.costs(precision))
         if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
@@ -121,6 +123,27 @@ class Batch:
             return self.config.model.precision
         on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
         return "float32" if on_cpu or all(gpu.lacks_bfloat16 for gpu in inventory.gpus) else "bfloat16"
+
+    def usable(self, inventory: Inventory) -> Inventory:
+        """The same without old GPUs where `auto` stands for bfloat16 because of newer ones, of which there are enough.
+
+        One batch has one precision, and float32 would make the newer ones slow.
+        """
+        newer = tuple(gpu for gpu in inventory.gpus if not gpu.lacks_bfloat16)
+        is_chosen = self.config.model.precision == "auto" and self.precision(inventory) == "bfloat16"
+        if not is_chosen or len(newer) < (self.config.placement.devices or 1):
+            return inventory
+        return replace(inventory, gpus=newer)
+
+    def warned_of(self, inventory: Inventory) -> Batch:
+        """The same with a warning that names the GPUs that it does not use, if there are any; see `usable`."""
+        usable = self.usable(inventory).gpus
+        unused = Counter(gpu.name for gpu in inventory.gpus if gpu not in usable)
+        if not unused:
+            return self
+        names = ", ".join(name if number == 1 else f"{number} x {name}" for name, number in unused.items())
+        line = f"not used, because bfloat16 is slow on them: {names}; to use them, set model.precision=float32"
+        return replace(self, warnings=(*self.warnings, line))
 
     def storage(self, precision: str) -> Storage:
         """The VAE's precision if it differs from the model's: one that is equal gives the same clips as none.
@@ -158,6 +181,8 @@ class Batch:
         streamed = {name: found for name, found in weights.items() if found.num_blocks}
         ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
         shapes = {_shape(request): request for request in self.requests}
+        if isinstance(self.config.decode.tile_size, int) and pads_by_reflection(configs["vae"]):
+            check_strides(self.config.decode.tile_size, shapes.values(), ratios[0])
         together = most_together(family.recipe, self.requests, self.config.denoise.batch_size, _shape)
         decode = self.config.decode
         return BatchDemand(

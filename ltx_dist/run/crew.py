@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import DeviceInfo
 from ltx_dist.placement.placement import with_changed, with_device
@@ -12,8 +14,10 @@ from ltx_dist.worker.spec import WorkerSpec
 class Crew:
     """`placement` has every worker of the run so far, including lost ones."""
 
-    def __init__(self, placed: PlacedBatch) -> None:
-        self._placed = placed
+    def __init__(self, placed: PlacedBatch, note: Callable[[str], None] = lambda line: None) -> None:
+        """note: called with one line for each kind of GPU that joins and is of no use."""
+        self._placed, self._note = placed, note
+        self._unsuitable: set[str] = set()
         self._wishes = placed.batch.wishes
         self._demand = placed.batch.demand(placed.precision)
         self.placement = placed.placement
@@ -34,7 +38,10 @@ class Crew:
             return None
         try:
             self.placement = with_device(self.placement, gpu, len(self.placement.workers), self._wishes, self._demand)
-        except ValueError:  # smaller than every GPU that the run was placed on
+        except ValueError as error:  # smaller or older than every GPU that the run was placed on
+            if gpu.name not in self._unsuitable:
+                self._unsuitable.add(gpu.name)
+                self._note(f"warning: a GPU that joined is not used: {gpu.name}: {error}")
             return None
         return self._spec(self.placement.workers[-1])
 

@@ -43,7 +43,7 @@ def render_requests(
 
     Raises what ends a run early: see `run.render_batch`.
     """
-    placed, crew = session.placed, Crew(session.placed)
+    placed, crew = session.placed, Crew(session.placed, session.note)
     with _closing(resumption, session), _executor(crew, session) as executor:
         watchers, costs = Watchers(), placed.batch.costs(placed.precision)
         loop = BatchLoop(

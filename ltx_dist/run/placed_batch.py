@@ -139,7 +139,7 @@ def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
         stage: "+".join(sorted({_device(worker) for worker in placement.workers if stage in worker.stages}))
         for stage in placement.recipe.on_device
     }
-    return PlacedBatch(batch, inventory, placement, precision, digest, keys, made_on)
+    return PlacedBatch(batch.warned_of(inventory), inventory, placement, precision, digest, keys, made_on)
 
 
 def _device(worker: Worker) -> str:

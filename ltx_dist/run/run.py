@@ -64,8 +64,8 @@ def render_batch(
     """
     check_platform()
     with ExitStack() as held:
-        inventory = found = local_inventory()
         wishes, environment = batch.config.placement, None
+        inventory = found = local_inventory(wishes.device)
         if kind == "local":
             if inventory.gpus and wishes.device != "cpu" and (wishes.devices or 1) > 1:
                 raise ValueError(

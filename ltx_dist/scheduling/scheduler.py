@@ -236,6 +236,7 @@ class Scheduler:
             self._queues.max_queued = dict(max_queued)
         self._fleet.remove(worker.worker_id)
         self._fleet.add([worker])
+        self._upstream_first = False
         self._plan()
         self.revision += 1
         self._release(worker.worker_id)
@@ -292,6 +293,7 @@ class Scheduler:
             self._slots.add(worker)
             self._loaded[worker.worker_id] = frozenset()
             self._retries.add(worker.worker_id)
+        self._upstream_first = False
         self._plan()
         for worker in workers:
             self._release(worker.worker_id)

@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 
+from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_cluster import why_not
 from ltx_dist.user_cache import from_home, user_cache
 
@@ -46,6 +50,22 @@ def test_an_address_is_named_after_what_gave_it(tmp_path: Path, address: str, wo
     assert errors.endswith("unset RAY_ADDRESS to render on this machine alone")
     code, errors = render(tmp_path, "--address", address, RAY_ADDRESS="127.0.0.1:10")
     assert code == 2 and errors.startswith("ltx-dist: --address: ") and words in errors and "RAY_ADDRESS" not in errors
+
+
+def test_a_head_without_gpus_and_cpus_does_not_limit_the_hosts_that_render(monkeypatch: pytest.MonkeyPatch) -> None:
+    def node(name: str, **resources: float) -> dict[str, Any]:
+        return {"NodeID": name, "Alive": True, "Resources": resources}
+
+    head, small = node("head", CPU=0, memory=4e9), node("c", CPU=8, memory=32e9)
+    nodes = [head, node("a", CPU=48, memory=256e9, GPU=8), node("b", CPU=32, memory=128e9, GPU=4)]
+    monkeypatch.setattr(ray_cluster, "free_gpus", lambda nodes: [])
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:6379"))
+    found = ray_cluster.joined("auto")
+    assert (found.num_cpus, found.host_memory_bytes) == (32, 128 * 10**9)
+    nodes[:] = [node("d", CPU=16, memory=64e9), small]
+    found = ray_cluster.joined("auto")
+    assert (found.num_cpus, found.host_memory_bytes) == (8, 32 * 10**9), "without GPUs every node renders"
 
 
 @pytest.mark.fault(28)

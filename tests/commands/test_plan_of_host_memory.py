@@ -84,7 +84,7 @@ def test_a_card_of_6_gb_in_a_host_of_16_gb(folder: Path) -> None:
 def test_a_pod_of_64_gb_on_a_host_of_1_tb(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "driver").mkdir()
     driver = tmp_path / "driver" / "nvidia-smi"
-    card = "GPU-%d, 24564, [N/A], NVIDIA GeForce RTX 4090, 8.9"
+    card = "GPU-%d, 24564, [N/A], 8.9, NVIDIA GeForce RTX 4090"
     driver.write_text("#!/bin/sh\n" + "".join(f"echo '{n}, {card % n}'\n" for n in range(4)))
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{driver.parent}:/bin:/usr/bin")
@@ -101,3 +101,17 @@ def test_a_pod_of_64_gb_on_a_host_of_1_tb(folder: Path, tmp_path: Path, monkeypa
     code, printed = plan(folder, "0.9.8-13b-dev", layout="replicated", devices=2)
     needed, there, workers = host_line(printed)
     assert code == 0 and needed <= there == 64.0 and workers == 2
+
+
+def test_a_broken_driver_does_not_matter_to_a_plan_for_the_cpu(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    code, printed = plan(folder, "0.9.5", device="cuda")
+    assert code == 2 and "nvidia-smi failed: Failed to initialize NVML" in printed
+    code, printed = plan(folder, "0.9.5", device="cpu")
+    assert code == 0, printed

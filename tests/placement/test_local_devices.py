@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from ltx_dist.placement import local_devices
 from ltx_dist.placement.local_devices import MIG_SLICE, local_inventory
 
-TWO = """0, GPU-aaaa, 24564, [N/A], NVIDIA GeForce RTX 4090, 8.9
-1, GPU-bbbb, 81559, Disabled, NVIDIA H100 80GB HBM3, 9.0"""
+TWO = """0, GPU-aaaa, 24564, [N/A], 8.9, NVIDIA GeForce RTX 4090
+1, GPU-bbbb, 81559, Disabled, 9.0, NVIDIA H100 80GB HBM3"""
 
 
 @pytest.fixture
@@ -59,17 +60,17 @@ def test_those_that_are_visible_count(
 
 
 def test_of_a_gpu_that_is_cut_into_slices_the_memory_is_unknown(driver: Path) -> None:
-    lists(driver, "0, GPU-aaaa, 81559, Enabled, NVIDIA H100 80GB HBM3, 9.0")
+    lists(driver, "0, GPU-aaaa, 81559, Enabled, 9.0, NVIDIA H100 80GB HBM3")
     assert found() == [(MIG_SLICE, None, 0)], "80 GB would be planned, and torch gets a slice of 10"
 
 
 def test_a_board_that_does_not_tell_its_memory(driver: Path) -> None:
-    lists(driver, "0, GPU-aaaa, [N/A], [N/A], NVIDIA GB10, 12.1")
+    lists(driver, "0, GPU-aaaa, [N/A], [N/A], 12.1, NVIDIA GB10")
     assert found() == [("NVIDIA GB10", None, 0)]
 
 
 def test_every_gpu_has_its_compute_capability(driver: Path) -> None:
-    lists(driver, TWO + "\n2, GPU-cccc, 6144, [N/A], NVIDIA GeForce RTX 2060, [N/A]")
+    lists(driver, TWO + "\n2, GPU-cccc, 6144, [N/A], [N/A], NVIDIA GeForce RTX 2060")
     assert [gpu.compute_capability for gpu in local_inventory().gpus] == [(8, 9), (9, 0), None]
 
 
@@ -80,6 +81,21 @@ def test_a_driver_that_does_not_know_compute_capabilities_still_lists_its_gpus(d
     driver.write_text(f"#!/bin/sh\n{script}\n")
     assert found() == [("NVIDIA GeForce RTX 4090", 24564 * 2**20, 0)]
     assert local_inventory().gpus[0].compute_capability is None
+
+
+def test_a_name_may_contain_commas(driver: Path) -> None:
+    lists(
+        driver, f"{TWO}\n2, GPU-cccc, 49140, [N/A], 8.9, NVIDIA L40S, 48Q, shared\n3, GPU-dddd, 16384, [N/A], 8.9, L4"
+    )
+    assert found()[2:] == [("NVIDIA L40S, 48Q, shared", 49140 * 2**20, 2), ("L4", 16384 * 2**20, 3)]
+
+
+@pytest.mark.parametrize("row", ["0, [Unknown Error]", "0: GPU is lost"])
+def test_a_gpu_that_is_listed_without_all_fields_is_an_error(driver: Path, row: str) -> None:
+    lists(driver, f"{row}\n{TWO}")
+    message = f"^nvidia-smi listed a GPU as '{re.escape(row)}', without all fields; update the driver, or set CUDA_"
+    with pytest.raises(ValueError, match=message):
+        local_inventory()
 
 
 def test_gpus_that_are_listed_beside_a_warning_are_used(driver: Path) -> None:
@@ -128,5 +144,7 @@ def test_a_driver_that_hangs_is_an_error_and_not_a_machine_without_gpus(
     driver.write_text("#!/bin/sh\nexec sleep 600\n")
     with pytest.raises(ValueError, match="^nvidia-smi did not answer within 0 s: restart the driver, or set CUDA_VIS"):
         local_inventory()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert found() == []
+    assert local_inventory("cpu").gpus == ()
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert found() == []

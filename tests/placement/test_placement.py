@@ -139,6 +139,13 @@ def test_a_device_that_joins_is_a_worker_more_and_room_for_its_work(layout, expe
     assert after.max_queued[D] > before.max_queued[D]
 
 
+def test_a_device_that_joins_gets_the_fewest_host_slots():
+    two = place(Wishes(layout="replicated"), gpus(2), LTX_2B)
+    many, few = (replace(worker, host_slots=slots) for worker, slots in zip(two.workers, (16, 3), strict=True))
+    joined = with_device(replace(two, workers=(many, few)), gpu(24, 9), 9, Wishes(layout="replicated"), LTX_2B)
+    assert [worker.host_slots for worker in joined.workers] == [16, 3, 3]
+
+
 def test_a_wave_is_the_queue_bound_of_one_worker():
     placement = place(Wishes(layout="shared", wave=5), ON_CPU, LTX_2B)
     assert placement.max_queued == {D: 5, V: 5}
@@ -197,9 +204,8 @@ ADA = DeviceInfo("NVIDIA GeForce RTX 4090", 24 * GIB, index=1, compute_capabilit
 @pytest.mark.parametrize(("model", "vae"), [("bfloat16", "bfloat16"), ("float32", "bfloat16")])
 def test_a_card_without_kernels_for_bfloat16_is_refused_with_what_to_use(model: str, vae: str) -> None:
     demand = replace(LTX_2B, models=replace(LTX_2B.models, precisions=frozenset({model, vae})))
-    with pytest.raises(
-        ValueError, match=r"RTX 2060 \(compute capability 7\.5\) has no efficient kernels .* use float32"
-    ):
+    problem = r"RTX 2060 \(compute capability 7\.5\) has no efficient kernels"
+    with pytest.raises(ValueError, match=f"{problem} .* use float32, .* CUDA_VISIBLE_DEVICES, .* --num-gpus=0$"):
         place(Wishes(), Inventory((TURING, ADA), 16), demand)
     with pytest.raises(ValueError, match="RTX 2060"):
         with_device(place(Wishes(), Inventory((ADA,), 16), demand), TURING, 1, Wishes(), demand)

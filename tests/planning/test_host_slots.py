@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import GB, RECIPE, WEIGHTS, make_request, predicted, todo
+from builders import GB, RECIPE, STAGES, WEIGHTS, D, V, make_request, placement, predicted, todo
 
-from ltx_dist.estimates.costs import Work
+from ltx_dist.estimates.costs import UniformCosts, Work
+from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes
+from ltx_dist.planning.host_slots import host_slots
 from ltx_dist.planning.planner import forecasts
 
 H100 = DeviceInfo("NVIDIA H100 80GB HBM3", 80 * GB)
@@ -46,6 +48,24 @@ def test_a_wave_is_decoded_clip_by_clip() -> None:
 
 def test_the_config_decides_if_it_says_so() -> None:
     assert slots([H100], DISTILLED, host_slots=1) == {1}
+
+
+def test_the_work_of_the_clips_is_summed_once_for_all_workers() -> None:
+    class Counting(UniformCosts):
+        asked = 0
+
+        def work(self, request_id: str, stage: str) -> float:
+            self.asked += 1
+            return 0.2
+
+    def asked(num_workers: int) -> int:
+        workers = (Worker(f"cuda:{n}", STAGES, "cuda", n, device_name="NVIDIA H100") for n in range(num_workers))
+        placed, costs = placement(workers, {D: 6, V: 6}), Counting()
+        slots_of = host_slots(placed, [SHAPE], todo("abcd"), costs, 64)
+        assert {slots_of(worker) for worker in placed.workers} == {4}, "1.8 s of x264, 0.6 s on the device"
+        return costs.asked
+
+    assert asked(1) == asked(8) == 4 * len(STAGES)
 
 
 def test_a_host_without_the_memory_keeps_two() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ltx_dist.api.planning import plan_of
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.run.batch import open_batch
+from ltx_dist.run.batch import Batch, open_batch
+from ltx_dist.run.crew import Crew
+from ltx_dist.run.placed_batch import place_batch
 
 
 def test_a_vae_beside_float16_is_in_float32_unless_it_is_asked_for(tmp_path: Path) -> None:
@@ -47,8 +51,39 @@ def test_weights_are_in_bfloat16_unless_every_gpu_lacks_it(
     batch = open_batch(str(prompts), load_config(None, ["model.checkpoint=demo"]))
     inventory = Inventory(gpus, 4)
     assert batch.precision(inventory) == expected
-    if gpus == (TURING, ADA):
-        with pytest.raises(ValueError, match=r"NVIDIA T4 \(compute capability 7\.5\) has no efficient kernels"):
-            batch.placement(inventory)
-    elif gpus:
-        assert {worker.device_name for worker in batch.placement(inventory).workers} <= {gpu.name for gpu in gpus}
+    if gpus:
+        used = (ADA,) if gpus == (TURING, ADA) else gpus
+        assert {worker.device_name for worker in batch.placement(inventory).workers} == {gpu.name for gpu in used}
+
+
+def batch_of(tmp_path: Path, *settings: str) -> Batch:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red ball\na blue cube\n")
+    return open_batch(str(prompts), load_config(None, ["model.checkpoint=demo", *settings]))
+
+
+def test_old_gpus_beside_a_newer_one_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    inventory = Inventory((TURING, replace(ADA, index=1), replace(TURING, index=2)), 4)
+    placed = place_batch(batch_of(tmp_path), inventory)
+    assert [(worker.device_name, worker.device_index) for worker in placed.placement.workers] == [("NVIDIA L4", 1)]
+    warning = "not used, because bfloat16 is slow on them: 2 x NVIDIA T4; to use them, set model.precision=float32"
+    assert placed.batch.warnings == plan_of(batch_of(tmp_path), inventory).warnings == (warning,)
+    for setting, used in (("model.precision=float32", 3), ("placement.device=cpu", 0)):
+        placed = place_batch(batch_of(tmp_path, setting, "placement.layout=replicated"), inventory)
+        assert placed.batch.warnings == ()
+        assert sum(worker.device == "cuda" for worker in placed.placement.workers) == used
+
+
+@pytest.mark.parametrize("setting", ["model.precision=bfloat16", "placement.devices=2"])
+def test_an_old_gpu_that_is_asked_for_in_bfloat16_is_refused(tmp_path: Path, setting: str) -> None:
+    batch = batch_of(tmp_path, setting)
+    with pytest.raises(ValueError, match=r"NVIDIA T4 \(compute capability 7\.5\) has no efficient kernels"):
+        batch.placement(Inventory((TURING, ADA), 4))
+
+
+def test_an_old_gpu_that_joins_is_left_out_with_one_warning(tmp_path: Path) -> None:
+    notes: list[str] = []
+    crew = Crew(place_batch(batch_of(tmp_path), Inventory((ADA,), 4)), notes.append)
+    assert [crew.hire(replace(TURING, node_id=node), 1) for node in ("a", "b")] == [None, None]
+    assert len(notes) == 1 and notes[0].startswith("warning: a GPU that joined is not used: NVIDIA T4: model.precision")
+    assert crew.hire(replace(ADA, node_id="c"), 1) is not None

@@ -503,6 +503,20 @@ def test_first_stages_come_first_while_there_is_room_and_until_requests_are_adde
     assert run_one_at_a_time(scheduler) == [(E, "d"), (D, "d"), (V, "d"), (E, "e"), (D, "e"), (V, "e")]
 
 
+def test_first_stages_come_first_only_until_workers_change():
+    scheduler = Scheduler(make_placement(STAGES, STAGES))
+    changes = (
+        lambda: scheduler.change_worker(scheduler.worker("w0")),
+        lambda: scheduler.remove_worker("w1"),
+        lambda: scheduler.add_worker(Worker("late", STAGES, "cpu", 2)),
+    )
+    for change in changes:
+        scheduler.reorder((), upstream_first=True)
+        assert scheduler.upstream_first
+        change()
+        assert not scheduler.upstream_first
+
+
 def test_an_order_is_due_once_there_is_something_new():
     scheduler, order = Scheduler(make_placement(STAGES, STAGES)), OrderRevision()
     assert order.is_due(scheduler) and not order.is_due(scheduler)

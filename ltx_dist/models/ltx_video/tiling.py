@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
+from ltx_dist.estimates.working_sets import pads_by_reflection, tile_stride
+from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, DecodeTiling
 
 
 def decode_in_tiles(
@@ -51,28 +52,10 @@ def _cut_in_space(vae: Any, tile_size: int | None, sides: Sequence[int]) -> None
         vae.use_tiling = False
         return
     height, width = sides
+    ratio, reflects = vae.spatial_compression_ratio, pads_by_reflection(vae.config)
     vae.enable_tiling(
         tile_sample_min_height=tile_size,
         tile_sample_min_width=tile_size,
-        tile_sample_stride_height=_stride(vae, tile_size, height),
-        tile_sample_stride_width=_stride(vae, tile_size, width),
-    )
-
-
-def _stride(vae: Any, tile_size: int, side: int) -> int:
-    """Pixels from one tile to the next along a side of this many latents. Raises ValueError if no stride suits.
-
-    A decoder that pads by reflection (LTX-2.0's) cannot decode a last tile of one latent. Tiles then overlap by more,
-    which costs time, or else by one latent only. From 256 px on, this suits every side below 421 latents.
-    """
-    ratio = vae.spatial_compression_ratio
-    usual, tile = (tile_size - TILE_OVERLAP_PIXELS) // ratio, tile_size // ratio
-    if vae.config.get("decoder_spatial_padding_mode") != "reflect":
-        return usual * ratio
-    for stride in (*range(usual, 1, -1), tile - 1):
-        if (side - 1) % stride:
-            return stride * ratio
-    raise ValueError(
-        f"decode.tile_size: {tile_size} cuts {side * ratio} px so that a tile of one latent is left, which this "
-        "decoder cannot pad; use 256 or more"
+        tile_sample_stride_height=tile_stride(tile_size, height, ratio, reflects),
+        tile_sample_stride_width=tile_stride(tile_size, width, ratio, reflects),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import sys
 from dataclasses import replace
@@ -19,6 +20,8 @@ import tiny_ltx2 as tiny
 import torch
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from ltx_dist.checkpoints.component_config import component_config
+from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.ltx2.denoise import Denoiser
 from ltx_dist.models.ltx2.encode_image import EncodeImage
 from ltx_dist.models.ltx2.encode_text import EncodeText
@@ -29,6 +32,8 @@ from ltx_dist.models.ltx2.stand_ins import VideoVae
 from ltx_dist.models.ltx_video.tiling import _cut_in_space, decode_in_tiles
 from ltx_dist.pipeline.conditions import Condition
 from ltx_dist.pipeline.storage import TILE_OVERLAP_FRAMES, TILE_OVERLAP_PIXELS, DecodeTiling
+from ltx_dist.placement.fitting import BatchDemand
+from ltx_dist.run.batch import open_batch
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from working_sets import LiveBytes, peak_of  # noqa: E402
@@ -176,6 +181,26 @@ def test_small_tiles_that_leave_one_latent_are_refused(checkpoint: Checkpoint) -
         return
     with pytest.raises(ValueError, match=r"decode\.tile_size: 128 cuts 416 px .* use 256 or more"):
         _cut_in_space(vae, 128, (13, 6))
+
+
+def test_small_tiles_that_leave_one_latent_are_refused_before_anything_is_rendered(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    if component_config(checkpoint, "vae")["decoder_spatial_padding_mode"] != "reflect":
+        pytest.skip("pads a tile of one latent")
+    prompts = tmp_path / "prompts.jsonl"
+
+    def demand(width: int, tile_size: int | str) -> BatchDemand:
+        row = {"prompt": "a", "height": 192, "width": width, "num_frames": 9}
+        prompts.write_text(json.dumps(row | {"width": 256}) + "\n" + json.dumps(row))
+        settings = {"model": {"checkpoint": checkpoint.name}, "decode": {"tile_size": tile_size}}
+        return open_batch(str(prompts), RenderConfig.model_validate(settings)).demand("float32")
+
+    with pytest.raises(ValueError, match=r"^decode\.tile_size: 128 cuts 416 px .* use 256 or more"):
+        demand(416, 128)
+    assert demand(384, 128).tilings[0].tile_size == 128
+    assert demand(416, 256).tilings[0].tile_size == 256
+    assert len(demand(416, "auto").tilings) > 1
 
 
 def test_sound_is_computed_in_float32_beside_a_model_in_bfloat16(checkpoint: Checkpoint) -> None:
