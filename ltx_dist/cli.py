@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +43,8 @@ from ltx_dist.messages import clean_lines, tell
 from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ltx_dist.inputs.config import RenderConfig
 
 
@@ -137,12 +139,12 @@ def demo(
     json_events: JsonEvents = None,
 ) -> None:
     """Render the packaged prompts with the packaged model, and print the timeline. Works offline, on a CPU."""
-    from ltx_dist.demo import PACKAGED_UPSCALER, PROMPTS, demo_config
+    from ltx_dist.demo import demo_config, demo_prompts, with_packaged_upscaler
 
     with bad_input():
         overrides = set_ or []
-        settings = load(config, [*PACKAGED_UPSCALER, *overrides]) if config else demo_config(overrides)
-        exit_code = _render(str(PROMPTS), output, settings, executor, address, json_events)
+        settings = with_packaged_upscaler(load(config, overrides) if config else demo_config(overrides))
+        exit_code = _render(demo_prompts(settings), output, settings, executor, address, json_events)
         if exit_code == EXIT_DONE and "://" not in output:
             tell("")
             folders.print_timeline(Path(output))
@@ -231,7 +233,7 @@ class _CleanFormatter(logging.Formatter):
 
 
 def _render(
-    prompts: str | list[str],
+    prompts: str | Sequence[Any],
     output: str,
     config: RenderConfig,
     executor: ExecutorKind,

@@ -30,6 +30,9 @@ OPTIONS = (
 OPTIONS_OF_URLS = ("-f", "--find-links", "-c", "--constraint")
 """Options that do if their value is a URL."""
 
+NAMED_URL = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@\s*[\w.+-]+://")
+"""The beginning of a requirement with a name and a URL. Spaces around the `@` are optional."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobPackages:
@@ -68,8 +71,9 @@ def _lines(given: str) -> Iterator[tuple[str, str]]:
     begun, number, is_empty = "", 0, True
     for at, line in enumerate([*text.splitlines(), ""], 1):
         number = number if begun else at
-        begun += line.removesuffix("\\")
-        if not line.endswith("\\"):
+        is_comment = line.lstrip().startswith("#")  # for pip, no comment continues on the next line
+        begun += "" if is_comment else line.removesuffix("\\")
+        if is_comment or not line.endswith("\\"):
             begun, whole = "", re.sub(r"(^|\s)#.*", "", begun).strip()
             if whole:
                 is_empty = False
@@ -81,18 +85,43 @@ def _lines(given: str) -> Iterator[tuple[str, str]]:
 def _checked(line: str, wheels: dict[str, bytes]) -> str:
     """The line as the cluster is to read it. A wheel that travels is added to `wheels`."""
     if line.startswith("-"):
-        option = re.split(r"[\s=]", line, maxsplit=1)[0]
-        if option not in (OPTIONS_OF_URLS if "://" in line else ()) + OPTIONS:
+        _check_options(line)
+        return line
+    requirement = re.split(r"\s+--", line, maxsplit=1)[0]  # without its options, such as --hash
+    is_named = " @ " in requirement or NAMED_URL.match(requirement) is not None
+    if requirement.lower().endswith(".whl") and not is_named:
+        return _wheel(requirement, wheels) + line.removeprefix(requirement)
+    if "://" not in requirement or is_named:
+        _check_requirement(requirement)
+    else:
+        _refuse_ray(_name_in_url(requirement), requirement)
+    return line
+
+
+def _check_options(line: str) -> None:
+    for part in re.split(r"\s+(?=-)", line):
+        found = re.fullmatch(r"(--[^\s=]*|-.?)[\s=]*(.*)", part)
+        assert found is not None, part
+        option, value = found.groups()
+        if option in OPTIONS or (option in OPTIONS_OF_URLS and "://" in value):
+            continue
+        if option in ("-e", "--editable"):
+            raise ValueError(f"{line}: a folder is not sent; build a wheel of it, and give the path of the .whl file")
+        if option in (*OPTIONS_OF_URLS, "-r", "--requirement"):
             raise ValueError(
                 f"{line}: refers to files that are not sent; give a URL to -c and -f, and the lines themselves for -r"
             )
-        return line
-    requirement = re.split(r"\s+--", line, maxsplit=1)[0]  # without its options, such as --hash
-    if requirement.lower().endswith(".whl") and " @ " not in requirement:
-        return _wheel(requirement, wheels)
-    if "://" not in requirement or " @ " in requirement:
-        _check_requirement(requirement)
-    return line
+        known = ", ".join((*OPTIONS, *OPTIONS_OF_URLS))
+        raise ValueError(f"{line}: {option} is not among the options that a job can have: {known}")
+
+
+def _name_in_url(url: str) -> str:
+    """The package's name, where the URL tells it: `egg=NAME`, or the last part of the path, without `.git@REVISION`."""
+    address, _, fragment = url.partition("#")
+    if egg := re.search(r"egg=([\w.-]+)", fragment):
+        return egg[1]
+    path = address.partition("://")[2].partition("/")[2].partition("@")[0]
+    return path.rstrip("/").rpartition("/")[2].removesuffix(".git")
 
 
 def _wheel(place: str, wheels: dict[str, bytes]) -> str:
@@ -100,9 +129,10 @@ def _wheel(place: str, wheels: dict[str, bytes]) -> str:
 
     name = place.replace("\\", "/").rpartition("/")[2]
     try:
-        parse_wheel_filename(name)
+        package = parse_wheel_filename(name)[0]
     except InvalidWheelFilename as error:
         raise ValueError(f"{place}: no wheel has such a name: {first_line(error)}") from None
+    _refuse_ray(package, place)
     if "://" in place or PurePosixPath(place).is_absolute():
         return place
     content = content_of(place, sum(map(len, wheels.values())))
@@ -114,7 +144,6 @@ def _wheel(place: str, wheels: dict[str, bytes]) -> str:
 
 def _check_requirement(text: str) -> None:
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
 
     try:
         requirement = Requirement(text)
@@ -123,5 +152,9 @@ def _check_requirement(text: str) -> None:
             f"{text}: not a requirement ({first_line(error)}); write one such as s3fs>=2025.3, a URL, or the path of a "
             ".whl or .txt file"
         ) from None
-    if canonicalize_name(requirement.name) == "ray":
+    _refuse_ray(requirement.name, text)
+
+
+def _refuse_ray(name: str, text: str) -> None:
+    if name.lower() == "ray":
         raise ValueError(f"{text}: a job runs with the cluster's own Ray; leave it out")

@@ -33,25 +33,41 @@ def pack_files(
     file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
     paths are relative to the working directory. images: the folder of `--images`. sent: bytes of what
     is sent beside them.
-    Raises ValueError for a path that leads out of the folder or into that of `--images`, for a file that cannot be
-    read, and for files that are too large together.
+    Raises ValueError for a path that leads out of the folder or into that of `--images`, for two files that would have
+    one path in the job's folder, for a file that cannot be read, and for files that are too large together.
     """
     names = _names_of_loras(loras)
     stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
     frames = None if images is None else Path(os.path.abspath(images))  # without `..`, as places are
-    for place in dict.fromkeys(place for request in requests for place in _places(request)):
-        if frames is not None and Path(place).parent == frames:
-            names[place] = f"{IMAGES}/{Path(place).name}"
-        elif place not in stays and place not in names:
-            names[place] = name = _name(place, folder)
-            if frames is not None and name.startswith(f"{IMAGES}/"):
+    places = dict.fromkeys(place for request in requests for place in _places(request))
+    named = _relative_places(given, places, folder)
+    sources = [(name, place) for place, name in names.items() if name is not None]
+    for place in places:
+        is_frame = frames is not None and Path(place).parent == frames
+        if is_frame:
+            sources.append((f"{IMAGES}/{Path(place).name}", place))
+        if place in named or not (is_frame or place in stays or place in names):
+            name = _name(place, folder)
+            if frames is not None and name.startswith(f"{IMAGES}/") and not is_frame:
                 raise ValueError(f"{place}: the job has the files of --images in a folder {IMAGES}; rename the folder")
+            sources.append((name, place))
     files: dict[str, bytes] = {}
-    for place, name in names.items():
-        if name is not None:
-            files[name] = content_of(place, sent)
-            sent += len(files[name])
+    for name, place in _place_by_name(sources).items():
+        files[name] = content_of(place, sent)
+        sent += len(files[name])
     return files
+
+
+def _place_by_name(sources: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The place of each name. Raises ValueError where two places have one name."""
+    places: dict[str, str] = {}
+    for name, place in sources:
+        if (other := places.setdefault(name, place)) != place:
+            raise ValueError(
+                f"{other} and {place}: both would be {name} in the job's folder, because paths in the config are "
+                "relative to the working directory, and those of rows to the prompt file's folder; rename one of them"
+            )
+    return places
 
 
 def content_of(place: str, sent: int) -> bytes:
@@ -96,9 +112,24 @@ def _places(request: RenderRequest) -> Iterator[str]:
 
 def _fixed_places(text: str, folder: Path | str) -> Iterator[str]:
     """The place that a text names on every machine, if it does: an absolute path, one from home, or a URL."""
-    if text.startswith(("/", "~")) or "://" in text or Path(text[:4096]).is_absolute():
+    if _is_fixed(text):
         with suppress(ValueError):
             yield resolve_place(text, folder)
+
+
+def _relative_places(given: Any, places: Iterable[str], folder: Path | str) -> set[str]:
+    """Those of the places that a relative path in `given` names."""
+    files = {os.path.basename(place) for place in places}  # most texts are prompts, which need not be resolved
+    found: set[str] = set()
+    for text in _strings(given):
+        if os.path.basename(text) in files and not _is_fixed(text):
+            with suppress(ValueError):
+                found.add(resolve_place(text, folder))
+    return found.intersection(places)
+
+
+def _is_fixed(text: str) -> bool:
+    return text.startswith(("/", "~")) or "://" in text or Path(text[:4096]).is_absolute()
 
 
 def _name(place: str, folder: Path | str) -> str:

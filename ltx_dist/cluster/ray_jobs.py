@@ -169,10 +169,14 @@ def exit_code(job: JobDetails) -> int:
     return code if code >= 0 else 128 - code
 
 
-def why_not_begun(job: JobDetails) -> str | None:
-    """Why the job's command never ran, in a line; None if it ran. Ray's message quotes all that pip printed."""
+def why_no_exit_code(job: JobDetails) -> str | None:
+    """Why the job failed without an exit code, in a line; None if it has one. Ray's message quotes all that pip
+    printed."""
     if job.status != JobStatus.FAILED or job.driver_exit_code is not None:
         return None
     message = (job.message or "").strip()
     errors = [line.strip() for line in message.splitlines() if line.strip().startswith("ERROR: ")]
-    return errors[0].removeprefix("ERROR: ") if errors else message.partition("\n")[0]
+    reason = errors[0].removeprefix("ERROR: ") if errors else message.partition("\n")[0]
+    # Ray names the driver's node just before it starts the command there.
+    how = "did not begin" if job.driver_node_id is None else "ended without an exit code"
+    return f"{how}: {reason}"

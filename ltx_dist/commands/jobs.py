@@ -170,8 +170,8 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
         return EXIT_STOPPED
     job = ray_jobs.find_job(client, submission_id)
     tell(_line(job))
-    if reason := ray_jobs.why_not_begun(job):
-        tell(f"ltx-dist: the job did not begin: {reason}; `ltx-dist status {submission_id}` says more", sys.stderr)
+    if reason := ray_jobs.why_no_exit_code(job):
+        tell(f"ltx-dist: the job {reason}; `ltx-dist status {submission_id}` says more", sys.stderr)
     return code
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltx_dist.messages import printable, show
+from ltx_dist.store.clip_names import ENDINGS, clip_names, with_ending
 from ltx_dist.store.files import INTERNAL, HeldFolder
 from ltx_dist.store.object_store import Mirror
 from ltx_dist.user_cache import user_cache
@@ -55,9 +56,15 @@ def _checked_folder(output: str, name: str) -> Path:
 
 
 def require_output(folder: Path) -> None:
-    """Raises ValueError unless a run has written to the folder."""
-    if not (folder / INTERNAL).is_dir():
+    """Raises ValueError unless a run has written to the folder, or to one that clips were copied from."""
+    if not ((folder / INTERNAL).is_dir() or (folder / "run.json").is_file() or _has_clip(folder)):
         raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o {folder}` makes one")
+
+
+def _has_clip(folder: Path) -> bool:
+    """Whether there is an mp4 with its sidecar."""
+    clips = (folder / name for name in clip_names(folder))
+    return any(all(with_ending(clip, ending).is_file() for ending in ENDINGS) for clip in clips)
 
 
 def staging_folder(url: str) -> Path:

@@ -16,7 +16,7 @@ WHEEL = "my_nodes-1.0-py3-none-any.whl"
 def test_requirements_and_places_on_the_cluster_stay_as_they_are():
     given = (
         "s3fs>=2025.3", "torchao[dev] ; python_version >= '3.11'", "nodes @ https://example.com/nodes.zip",
-        "git+https://example.com/nodes.git@v1", f"/shared/{WHEEL}", f"https://example.com/{WHEEL}",
+        "git+https://example.com/ray/nodes.git@v1", "-f https://x.org/a -ihttps://x.org/b --pre", f"/shared/{WHEEL}", f"https://example.com/{WHEEL}",
     )  # fmt: skip
     assert read_packages(given) == JobPackages(given, {})
     assert read_packages(()) == JobPackages((), {})
@@ -25,7 +25,7 @@ def test_requirements_and_places_on_the_cluster_stay_as_they_are():
 def test_a_requirements_file_is_its_lines(tmp_path: Path):
     path = tmp_path / "requirements.txt"
     path.write_bytes(
-        b"\xef\xbb\xbf# for the bucket\r\n--extra-index-url https://example.com/simple\r\n\r\n"
+        b"\xef\xbb\xbf# for the bucket \\\r\n--extra-index-url https://example.com/simple\r\n\r\n"
         b"s3fs>=2025.3  # newer fails\r\n-c https://example.com/constraints.txt\r\n"
         b"gcsfs==2025.3 \\\r\n    --hash=sha256:0123 \\\r\n    --hash=sha256:4567\r\n"
         b"nodes @ https://example.com/nodes.zip#sha256=89ab\r\npillow \\\r\n"
@@ -38,6 +38,8 @@ def test_a_requirements_file_is_its_lines(tmp_path: Path):
         "nodes @ https://example.com/nodes.zip#sha256=89ab",
         "pillow",
     )
+    path.write_text("s3fs \\\n# why \\\ngcsfs\n")
+    assert read_packages([str(path)]).lines == ("s3fs", "gcsfs")
 
 
 def test_a_wheel_is_sent_under_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -52,6 +54,8 @@ def test_a_wheel_is_sent_under_its_content(tmp_path: Path, monkeypatch: pytest.M
         assert packages == JobPackages(("${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + path,), {path: content})
         found += packages.lines
     assert len(set(found)) == 2
+    (line,) = read_packages([f"dist/{WHEEL} --hash=sha256:0123"]).lines
+    assert line == f"{found[-1]} --hash=sha256:0123"
 
 
 NOT_SENT = "refers to files that are not sent; give a URL to -c and -f, and the lines themselves for -r"
@@ -67,7 +71,13 @@ NOT_SENT = "refers to files that are not sent; give a URL to -c and -f, and the 
         ("-r more.txt", "--pip: -r more.txt: ", NOT_SENT),
         ("-r https://example.com/r.txt", "--pip: -r https://example.com/r.txt: ", NOT_SENT),
         ("-c constraints.txt", "--pip: -c constraints.txt: ", NOT_SENT),
-        ("-e .", "--pip: -e .: ", NOT_SENT),
+        ("-f ./wheels -i https://x.org", "--pip: -f ./wheels -i https://x.org: ", NOT_SENT),
+        ("-e .", "--pip: -e .: a folder is not sent; build a wheel", "give the path of the .whl file"),
+        ("--target /x", "--pip: --target /x: --target is not among the options", "--constraint"),
+        ("ray@https://x.org/a.zip", "--pip: ray@https://x.org/a.zip: ", "leave it out"),
+        ("ray@https://x.org/a-1-py3-none-any.whl", "--pip: ray@https://x.org/a-1", "leave it out"),
+        ("git+https://me@x.org/a/ray.git@v1/b", "--pip: git+https://me@x.org/a/ray.git@v1/b: ", "leave it out"),
+        ("git+https://x.org/a#egg=ray", "--pip: git+https://x.org/a#egg=ray: ", "leave it out"),
         ("nodes.whl", "--pip: nodes.whl: no wheel has such a name: ", ""),
         (WHEEL, f"--pip: {WHEEL}: ", "cannot be read: No such file or directory"),
         ("missing.txt", "missing.txt: ", "cannot be read: No such file or directory; check the path"),

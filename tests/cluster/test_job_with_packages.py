@@ -12,7 +12,7 @@ import pytest
 from ray.job_submission import JobDetails
 from raylets import BIN, raylets
 
-from ltx_dist.cluster.ray_jobs import why_not_begun
+from ltx_dist.cluster.ray_jobs import why_no_exit_code
 
 STORE = """
 from fsspec.spec import AbstractFileSystem
@@ -60,25 +60,34 @@ Last 50 lines of stdout:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "message", "reason"),
+    ("status", "code", "node", "message", "reason"),
     [
         (
             "FAILED",
             None,
+            None,
             PIP_FAILED,
-            "Could not install packages due to an OSError: [Errno 2] No such file or directory",
+            "did not begin: Could not install packages due to an OSError: [Errno 2] No such file or directory",
         ),
-        ("FAILED", None, "runtime_env setup failed: no disk\nTraceback", "runtime_env setup failed: no disk"),
-        ("FAILED", 2, PIP_FAILED, None),
-        ("STOPPED", None, "Job was intentionally stopped.", None),
-        ("SUCCEEDED", 0, "Job finished successfully.", None),
+        ("FAILED", None, None, "setup failed: no disk\nTraceback", "did not begin: setup failed: no disk"),
+        (
+            "FAILED",
+            None,
+            "ab12",
+            "Supervisor died: node lost",
+            "ended without an exit code: Supervisor died: node lost",
+        ),
+        ("FAILED", 2, "ab12", PIP_FAILED, None),
+        ("STOPPED", None, None, "Job was intentionally stopped.", None),
+        ("SUCCEEDED", 0, "ab12", "Job finished successfully.", None),
     ],
 )
-def test_a_job_that_never_began_has_a_reason_in_a_line(status: str, code: int | None, message: str, reason: str | None):
-    job = JobDetails.model_validate(
-        {"type": "SUBMISSION", "status": status, "entrypoint": "", "driver_exit_code": code, "message": message}
-    )
-    assert why_not_begun(job) == reason
+def test_a_job_without_an_exit_code_has_a_reason_in_a_line(
+    status: str, code: int | None, node: str | None, message: str, reason: str | None
+):
+    given = {"status": status, "driver_exit_code": code, "driver_node_id": node, "message": message}
+    job = JobDetails.model_validate({"type": "SUBMISSION", "entrypoint": "", **given})
+    assert why_no_exit_code(job) == reason
 
 
 @pytest.mark.ray

@@ -19,11 +19,16 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.cluster import packing
 from ltx_dist.cluster.job_server import check_job_server
 from ltx_dist.cluster.submission import prepare
 from ltx_dist.inputs import prompt_sources
 from ltx_dist.inputs.config_file import load_config
+from ltx_dist.inputs.media_rows import LoraRow
+from ltx_dist.inputs.prompt_files import read_prompt_file
+from ltx_dist.inputs.prompts import requests_of
+from ltx_dist.models.family import family_of
 
 
 @pytest.fixture
@@ -145,6 +150,40 @@ def test_a_folder_of_the_user_may_be_named_first_frames(tmp_path: Path):
     picture(tmp_path / "frames" / "b.png")
     with pytest.raises(ValueError, match=r"first-frames/a\.png: .*rename the folder"):
         prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out", tmp_path / "frames")
+
+
+def test_an_image_that_a_row_names_in_the_folder_of_first_frames_travels_under_both_paths(tmp_path: Path):
+    rows = [{"prompt": "left", "name": "red"}, {"prompt": "up", "conditions": [{"image": "frames/end.png"}]}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    red, end = picture(tmp_path / "frames" / "red.png"), picture(tmp_path / "frames" / "end.png", "blue")
+    files = prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out", tmp_path / "frames").files
+    assert files["first-frames/red.png"] == red and files["frames/end.png"] == end
+
+
+def test_a_file_named_by_an_absolute_and_a_relative_path_travels(tmp_path: Path):
+    red = picture(tmp_path / "red.png")
+    rows = [{"prompt": "moving left", "image": str(tmp_path / "red.png")}, {"prompt": "up", "image": "red.png"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out").files["red.png"] == red
+
+
+def test_two_files_of_one_relative_path_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The config's paths are relative to the working directory, and those of rows to the prompt file's folder."""
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "batch" / "a.png")
+    row = {"prompt": "moving left", "image": "a.png"}
+    (tmp_path / "batch" / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "a.png").write_bytes(b"weights")
+    loras = [LoraRow(path="a.png")]
+    file = read_prompt_file("batch/rows.jsonl", load_config(None).prompts)
+    checkpoint = open_checkpoint("demo")
+    preset = family_of(checkpoint).preset_for("auto", checkpoint)
+    requests = requests_of(file, load_config(None).defaults, preset, checkpoint)
+    assert packing.pack_files(requests, row, file.folder).keys() == {"a.png"}
+    with pytest.raises(
+        ValueError, match=r"^\S+/a\.png and \S+/batch/a\.png: both would be a\.png .*; rename one of them"
+    ):
+        packing.pack_files(requests, row, file.folder, loras)
 
 
 @pytest.mark.parametrize("rows", ["prompt\nmoving left\n", 'prompt,vary\nmoving left,"{""image"": ""A,B""}"\n'])

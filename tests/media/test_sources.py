@@ -88,3 +88,13 @@ def test_a_url_that_cannot_be_read_is_refused(own_cache: Path, monkeypatch: pyte
     assert refused("memory://media/empty") == "empty; write it again"
     assert refused("memory://media/large").startswith("larger than 0 GiB")
     assert not list((own_cache / "media").iterdir())
+
+
+def test_a_file_of_the_demo_is_found_in_this_machine_s_package(tmp_path: Path):
+    """A worker on another machine may have the package at another path than the driver."""
+    here = Path(sources.__file__).parents[1] / "demo" / "first_frame.png"
+    sha256 = hashlib.sha256(here.read_bytes()).hexdigest()
+    elsewhere = str(tmp_path / "ltx_dist" / "demo" / "first_frame.png")
+    assert open_media(elsewhere, sha256).path == here
+    assert refused(elsewhere, "ab" * 32).startswith("changed since it was first read")
+    assert "no such file" in refused(elsewhere) and "no such file" in refused(str(tmp_path / "first_frame.png"), sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from shutil import copy, rmtree
 
 import numpy as np
 import pytest
@@ -147,6 +148,27 @@ def test_a_folder_that_no_run_wrote_is_refused_and_left_alone(tmp_path: Path, co
     result = CliRunner().invoke(app, [command, str(tmp_path)])
     assert result.exit_code == 2 and "not an output folder of ltx-dist" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("with_record", [False, True])
+def test_a_copy_of_clips_without_the_internal_folder_is_read(folder: Path, with_record: bool) -> None:
+    """As `aws s3 sync` makes one of a bucket."""
+    copied = folder / "copy"
+    copied.mkdir()
+    for path in [path for name in NAMES for path in folder.glob(f"{name}.*")]:
+        copy(path, copied)
+    if with_record:
+        write_run(copied)
+    rmtree(copied / ".ltx-dist", ignore_errors=True)
+    assert CliRunner().invoke(app, ["report", str(copied)]).exit_code == 0 and (copied / "index.html").exists()
+    result = CliRunner().invoke(app, ["verify", str(copied)])
+    assert "3 of 5" in result.output if with_record else "3 of 3 clips are intact" in result.output
+    rmtree(copied / ".ltx-dist", ignore_errors=True)
+    for name in NAMES:
+        (copied / f"{name}.json").unlink()
+    for name in ("run.json", "index.html", "metadata.jsonl", "trace.json"):
+        (copied / name).unlink(missing_ok=True)
+    assert CliRunner().invoke(app, ["report", str(copied)]).exit_code == 2, "other videos"
 
 
 def test_a_file_in_place_of_an_output_is_named_as_the_argument(tmp_path: Path) -> None:
