@@ -28,7 +28,7 @@ OPTIONS = (
 """Options of requirements files that mean the same on every machine."""
 
 OPTIONS_OF_URLS = ("-f", "--find-links", "-c", "--constraint")
-"""Options that do if their value is a URL."""
+"""Options that are accepted only with a URL as their value."""
 
 NAMED_URL = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@\s*[\w.+-]+://")
 """The beginning of a requirement with a name and a URL. Spaces around the `@` are optional."""

@@ -31,8 +31,9 @@ def pack_files(
 
     given: rows and defaults as they were written. An absolute path or a URL in them is where the cluster finds the
     file; it does not travel. folder: what the other paths of rows are relative to. loras: those of the config, whose
-    paths are relative to the working directory. images: the folder of `--images`. sent: bytes of what
-    is sent beside them.
+    paths are relative to the working directory. images: the folder of `--images`. sent: bytes of other files that are
+    sent.
+
     Raises ValueError for a path that leads out of the folder or into that of `--images`, for two files that would have
     one path in the job's folder, for a file that cannot be read, and for files that are too large together.
     """

@@ -67,8 +67,8 @@ DEVICE_RATES: Mapping[str, DeviceRate] = {
     "V100": DeviceRate(15, 900, 12),
     "T4": DeviceRate(8, 320, 12),
 }
-"""By words of the name that the driver gives; the first row that fits counts. Cards from the 2080 Ti on have no
-bfloat16, and their figures are of float32."""
+"""By words in the name that the driver gives; the first row that matches counts. From the 2080 Ti down, cards have no
+bfloat16, and the figures are those of float32."""
 
 LAPTOP_SHARE = 0.5
 """Speed of a laptop's card over that of the desktop's of the same name: fewer cores, slower memory, less power."""

@@ -27,7 +27,7 @@ class DeviceInfo:
 
     @property
     def lacks_bfloat16(self) -> bool:
-        """Whether it is known to be too old for it."""
+        """Whether the GPU is known to be too old for efficient bfloat16."""
         return self.compute_capability is not None and self.compute_capability < BFLOAT16_CAPABILITY
 
 

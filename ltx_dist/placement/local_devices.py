@@ -150,7 +150,10 @@ def _row(fields: tuple[str, ...], line: str) -> dict[str, str]:
 
 
 def _described(row: dict[str, str]) -> tuple[str, DeviceInfo]:
-    """Of a GPU that is cut into slices torch sees a slice and not the whole. Some do not tell their memory."""
+    """UUID and description from one row of nvidia-smi.
+
+    A GPU that is cut into slices, and some others, have unknown memory.
+    """
     memory = row["memory.total"]
     size = int(memory) * 2**20 if memory.isdigit() else None
     capability = re.fullmatch(r"(\d+)\.(\d+)", row.get(CAPABILITY, ""))

@@ -25,7 +25,8 @@ DEFAULT_WAVE = 8
 """Clips that may wait between two stages if a change of stage swaps weights at an unknown cost."""
 
 HOST_SLOTS = 2
-"""Clips whose frames are in the host's memory (120 to 660 MB each), at least: one is encoded while one is decoded."""
+"""Minimum number of clips whose frames are in the host's memory (120 to 660 MB each): one is encoded while one is
+decoded."""
 
 
 LayoutWish = Literal["auto", "pinned", "shared", "replicated", "elastic"]
@@ -137,8 +138,10 @@ def worker_for(
 
 
 def _require_kernels(device: DeviceInfo, precisions: Collection[str]) -> None:
-    """Raises ValueError for a GPU without efficient kernels for one of the dtypes: it would hold all attention scores,
-    and 27 columns for each element that is convolved."""
+    """Raises ValueError if the GPU has no efficient kernels for one of the dtypes.
+
+    Attention would store all of its scores, and convolutions would take 27 times the memory of their input.
+    """
     if "bfloat16" in precisions and device.lacks_bfloat16:
         assert device.compute_capability is not None
         major, minor = device.compute_capability

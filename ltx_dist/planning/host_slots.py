@@ -12,11 +12,13 @@ from ltx_dist.placement.placement import HOST_SLOTS
 from ltx_dist.planning.simulator import Todo
 
 MP4_PIXELS_PER_SECOND = 23e6
-"""Of x264 with two threads on two cores: 1.8 s for 121 frames of 704x480 (docs/decisions.md)."""
+"""x264 with two threads on two cores: 1.8 s for 121 frames of 704x480 (docs/decisions.md)."""
 
 MP4_CORES = 2
+"""Cores that one mp4 keeps busy."""
 
 MAX_SLOTS = 16
+"""The limit of `placement.host_slots`."""
 
 
 def host_slots(
