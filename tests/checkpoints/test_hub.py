@@ -136,7 +136,11 @@ def test_a_model_is_downloaded_once_at_one_commit_and_then_works_offline(model: 
     with hub_stand_in.serve("someone/a-model", model) as hub:
         first = open_in_a_process("someone/a-model", hub_cache, hub.address)
         assert first.stdout.strip() == f"someone/a-model@{hub_stand_in.COMMIT}", first.stderr
-        loaded = {name for name in hub.files() if name.startswith(("text", "tok", "trans", "vae/", "sched", "model_"))}
+        loaded = {
+            name
+            for name in hub.files()
+            if name.startswith(("text", "tok", "trans", "vae/", "sched", "model_", "latent"))
+        }
         wanted = {name for name in loaded if name.endswith((".json", ".safetensors", ".model", ".txt"))}
         assert sorted(hub.gets()) == sorted(wanted), "each once; no pickle, no code, no other version's file"
         # Resolved once: everything after it asks for the commit.

@@ -268,7 +268,7 @@ def test_a_second_render_makes_nothing_again(folder: Path, tmp_path: Path):
     assert run("render", changed, "-o", tmp_path / "out").exit_code == 0
     after = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.mp4")}
     made_again = {path.stem for path, time in before.items() if after[path.stem] != time}
-    assert made_again == {"image", "keyframes", "loop", "edited-image", "two-image", "mixed"}, (
+    assert made_again == {"image", "keyframes", "loop", "edited-image", "two-image", "mixed", "long"}, (
         "what a changed picture was in, and no more"
     )
 
