@@ -44,7 +44,7 @@ WEIGHTS_NAME = {
 
 GGUF = (
     "GGUF, which is not supported; give the bfloat16 .safetensors file or folder, and for less memory set "
-    "model.transformer_storage or model.text_encoder_quantization"
+    "model.transformer_storage, or model.text_encoder_quantization (LTX-Video only)"
 )
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")
@@ -61,7 +61,7 @@ def refuse_quantized(file: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{file}: stored in fewer bits ({method or 'quantization_config'}), which is not read; download the "
             "original weights in bfloat16 instead: what does not fit is streamed, and model.transformer_storage=float8 "
-            "or model.text_encoder_quantization=int8 takes half the memory"
+            "or, for LTX-Video only, model.text_encoder_quantization=int8 takes half the memory"
         )
 
 
