@@ -178,7 +178,7 @@ def test_two_files_of_one_relative_path_are_refused(tmp_path: Path, monkeypatch:
     file = read_prompt_file("batch/rows.jsonl", load_config(None).prompts)
     checkpoint = open_checkpoint("demo")
     preset = family_of(checkpoint).preset_for("auto", checkpoint)
-    requests = requests_of(file, load_config(None).defaults, preset, checkpoint)
+    requests = requests_of(file, load_config(None).defaults, preset, checkpoint, load_config(None).prompts)
     assert packing.pack_files(requests, row, file.folder).keys() == {"a.png"}
     with pytest.raises(
         ValueError, match=r"^\S+/a\.png and \S+/batch/a\.png: both would be a\.png .*; rename one of them"
