@@ -423,7 +423,7 @@ def test_plan_shows_the_stages_and_opens_all_media(folder: Path, tmp_path: Path)
     (broken / "a.png").write_bytes(b"no picture")
     result = run("plan", broken)
     assert result.exit_code == 2
-    assert result.output.count("not an image; use PNG") == 7
+    assert result.output.count("not an image; use PNG") == 8
 
 
 def test_noise_in_every_step_is_refused_where_diffusers_has_its_sign_wrong(folder: Path, tmp_path: Path):
