@@ -67,9 +67,9 @@ class Models:
         return frozenset(component for stage in stages for component in self.recipe[stage].components)
 
     def streamed_bytes(self, component: str) -> int:
-        """On the device while a component is streamed: what is not in its blocks, and two of those.
+        """Bytes on the device while a component is streamed: everything outside its blocks, and two blocks.
 
-        Layers that are cast are stored anew after they computed, outside the two: up to a third block.
+        Layers that are cast take up to a third block, because their stored weights go to new memory after each use.
         """
         there = 3 if component in self.cast_layer else 2
         return self.weights[component] - (self.blocks[component] - there) * self.block_bytes[component]

@@ -85,7 +85,7 @@ class Refine:
 def _noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDiscreteScheduler:
     """The noise scheduler of the second pass: the checkpoint's, but without a shift if the first pass is LTXPipeline's.
 
-    diffusers 0.42 would shift the noise that it adds, and not the timesteps that the transformer is told.
+    Given timesteps, diffusers 0.42 applies the shift to the sigmas, but the transformer gets the timesteps unshifted.
     """
     scheduler = load_noise_scheduler(checkpoint)
     if pipeline_class(checkpoint) is diffusers.LTXConditionPipeline:
