@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -35,6 +34,7 @@ from ltx_dist.placement.tilings import candidate_tilings, check_strides
 from ltx_dist.planning.planner import Forecast, forecasts
 from ltx_dist.planning.simulator import Todo
 from ltx_dist.run.cost_store import component_configs, predicted_costs
+from ltx_dist.run.precision import chosen_precision, unused_gpus, usable
 from ltx_dist.scheduling.batching import most_together
 
 
@@ -103,7 +103,7 @@ class Batch:
 
         todo: the stages that each request still has to run; all of its stages if not given.
         """
-        inventory, precision = self.usable(inventory), self.precision(inventory)
+        inventory, precision = usable(self.config, inventory), self.precision(inventory)
         left = self.todo if todo is None else todo
         found = forecasts(self.wishes, inventory, self.demand(precision), left, self.costs(precision))
         if any(worker.device == "cpu" and self._is_in_int4(worker) for worker in found[0].placement.workers):
@@ -119,31 +119,12 @@ class Batch:
 
     def precision(self, inventory: Inventory) -> str:
         """The dtype of the weights on the device, by name."""
-        if self.config.model.precision != "auto":
-            return self.config.model.precision
-        on_cpu = self.config.placement.device == "cpu" or not inventory.gpus
-        return "float32" if on_cpu or all(gpu.lacks_bfloat16 for gpu in inventory.gpus) else "bfloat16"
-
-    def usable(self, inventory: Inventory) -> Inventory:
-        """The same without old GPUs where `auto` stands for bfloat16 because of newer ones, of which there are enough.
-
-        One batch has one precision, and float32 would make the newer ones slow.
-        """
-        newer = tuple(gpu for gpu in inventory.gpus if not gpu.lacks_bfloat16)
-        is_chosen = self.config.model.precision == "auto" and self.precision(inventory) == "bfloat16"
-        if not is_chosen or len(newer) < (self.config.placement.devices or 1):
-            return inventory
-        return replace(inventory, gpus=newer)
+        return chosen_precision(self.config, inventory)
 
     def warned_of(self, inventory: Inventory) -> Batch:
-        """The same with a warning that names the GPUs that it does not use, if there are any; see `usable`."""
-        usable = self.usable(inventory).gpus
-        unused = Counter(gpu.name for gpu in inventory.gpus if gpu not in usable)
-        if not unused:
-            return self
-        names = ", ".join(name if number == 1 else f"{number} x {name}" for name, number in unused.items())
-        line = f"not used, because bfloat16 is slow on them: {names}; to use them, set model.precision=float32"
-        return replace(self, warnings=(*self.warnings, line))
+        """The same with a warning that names the GPUs that it does not use, if there are any."""
+        line = unused_gpus(self.config, inventory)
+        return self if line is None else replace(self, warnings=(*self.warnings, line))
 
     def storage(self, precision: str) -> Storage:
         """The VAE's precision if it differs from the model's: one that is equal gives the same clips as none.
