@@ -145,6 +145,30 @@ def test_search_facets_and_sort(browser: Browser, opened: Callable[..., Path]) -
     assert browser.complaints() == []
 
 
+def test_width_and_height_are_one_setting(browser: Browser, opened: Callable[..., Path]) -> None:
+    def of_a_size(position: int, sidecar: dict[str, Any]) -> None:
+        sidecar["request"] |= {"width": [1024, 64, 128, 128][position], "height": [64, 64, 64, 1024][position]}
+
+    opened(of_a_size, names=["a", "b", "c", "d"])
+    assert text(browser, ".card .own") == "size 1024 × 64"
+    assert browser.run("document.getElementById('facet-width')") is None
+    choose(browser, "#sort", "size")
+    assert shown(browser) == ["b", "c", "a", "d"]
+    assert browser.complaints() == []
+
+
+def test_width_and_height_make_a_facet_and_an_axis(browser: Browser, opened: Callable[..., Path]) -> None:
+    def of_a_size(position: int, sidecar: dict[str, Any]) -> None:
+        sidecar["request"] |= {"width": 1024 if position % 2 else 128}
+
+    opened(of_a_size, names=["a", "b", "c", "d"])
+    options = "[...byId('facet-size').options].map((one) => one.textContent).join()"
+    assert browser.run(options) == "any,128 × 64 (2),1024 × 64 (2)"
+    choose(browser, "#facet-size", "=1024 × 64")
+    assert shown(browser) == ["b", "d"]
+    assert browser.run("axisKeys().join()").startswith("size")
+
+
 def test_a_card_has_what_differs_and_the_head_what_does_not(browser: Browser, opened: Callable[..., Path]) -> None:
     opened(of_a_sweep, names=[f"n{n}" for n in range(6)])
     assert text(browser, ".card .own") == "guidance 1seed 0"

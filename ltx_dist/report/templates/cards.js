@@ -95,7 +95,7 @@ function reason(clip) {
 
 /** What this clip alone has of the settings in which clips differ. */
 function ownChips(clip) {
-  const keys = chipKeys.filter((key) => (clip.row?.[key] ?? clip.settings?.[key]) !== undefined);
+  const keys = chipKeys.filter((key) => textOf(clip, key) !== undefined);
   return keys.map((key) => element("span", { textContent: `${labelOf(key)} ${shorten(shown(key, textOf(clip, key)), 40)}` }));
 }
 function showMark(card, clip) {

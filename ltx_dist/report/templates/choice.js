@@ -41,6 +41,7 @@ function sortKey(clip) {
   if (choice.sort === "position") return clip.position;
   if (choice.sort === "order") return clip.order ?? -1;
   if (choice.sort === "seconds") return -secondsOf(clip);
+  if (choice.sort === "size") return clip.row ? sizeOf(clip)[0] * sizeOf(clip)[1] : "";
   const text = textOf(clip, choice.sort) ?? "";
   return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
 }

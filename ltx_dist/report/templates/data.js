@@ -25,8 +25,11 @@ const settingsOf = (clip) => ({ ...clip.settings, ...data.settings });
 const escaped = (name) => name.replace(/\p{Cs}/gu, "_").split("/").map(encodeURIComponent).join("/");
 const fileOf = (place) => String(place).split(/[\\/]/).pop();
 
-/** A field's JSON text, or undefined where the clip has none. */
-const textOf = (clip, key) => data.row[key] ?? clip.row?.[key] ?? data.settings[key] ?? clip.settings?.[key];
+/** A field's JSON text, or undefined where the clip has none. `size` stands for the width and the height. */
+function textOf(clip, key) {
+  if (key === "size") return clip.row && `${textOf(clip, "width")} × ${textOf(clip, "height")}`;
+  return data.row[key] ?? clip.row?.[key] ?? data.settings[key] ?? clip.settings?.[key];
+}
 
 function parsed(text) {
   try { return JSON.parse(text); } catch { return text; } // NaN and Infinity, which are no JSON
@@ -72,16 +75,17 @@ function valuesOf(key, among = clips) {
   return found;
 }
 
-/** In order: numbers by size, and all else by its text. */
+/** In order: numbers, and sizes by their width, by value; all else by its text. */
 function compareTexts(a, b) {
-  return Number(a) - Number(b) || (a < b ? -1 : a > b ? 1 : 0);
+  return parseFloat(a) - parseFloat(b) || (a < b ? -1 : a > b ? 1 : 0);
 }
 
-/** The fields in which clips differ; those of the config last. */
+/** The fields in which clips differ, the size first and those of the config last. */
 function findVarying() {
   const keys = new Set();
   for (const part of ["row", "settings"]) for (const clip of clips) for (const key in clip[part]) keys.add(key);
-  return [...keys];
+  const sides = ["width", "height"].filter((key) => keys.delete(key));
+  return [...(sides.length ? ["size"] : []), ...keys];
 }
 const varying = findVarying();
 
