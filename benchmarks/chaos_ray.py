@@ -224,9 +224,10 @@ def hang(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
     ended: list[float] = []
 
     def saboteur(run: Run) -> None:
-        pid = run.until(lambda: os.path.exists(Hanging.marker) and int(Path(Hanging.marker).read_text().split()[0]))
+        # The file is there, and empty, a moment before its text.
+        pid, began = run.until(lambda: os.path.exists(Hanging.marker) and Path(Hanging.marker).read_text().split())
         run.until(lambda: not os.path.exists(f"/proc/{pid}"))
-        ended.append(time.time() - float(Path(Hanging.marker).read_text().split()[1]))
+        ended.append(time.time() - float(began))
 
     code, said = bench.render(out, bench.command(out, num_clips, num_steps, *REPLICATED), saboteur, Hanging)
     assert code == 0 and ended, said
