@@ -234,14 +234,15 @@ def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], i
 
 
 def with_host_slots(
-    placement: Placement, wishes: Wishes, inventory: Inventory, demand: BatchDemand, slots_of: Callable[[Worker], int]
+    placement: Placement, slots_of: Callable[[Worker], int], demand: BatchDemand, host_memory_bytes: int | None
 ) -> Placement:
-    """The same with as many host slots as each worker needs, unless the config sets them or the host lacks memory."""
-    if wishes.host_slots is not None:
-        return placement
+    """The placement with `slots_of(worker)` host slots for each worker; unchanged if a host lacks the memory.
+
+    host_memory_bytes: of the smallest host, None where it is not known.
+    """
     workers = tuple(replace(worker, host_slots=slots_of(worker)) for worker in placement.workers)
     try:
-        require_host_memory(workers, demand, host_bytes(wishes, inventory))
+        require_host_memory(workers, demand, host_memory_bytes)
     except ValueError:
         return placement
     return replace(placement, workers=workers)
