@@ -92,16 +92,15 @@ class Fleet:
         """Stages that some worker hosts."""
         return {stage for kind in self._kinds if kind.count for stage in kind.worker.stages}
 
-    def add(self, workers: Iterable[Worker]) -> None:
-        for worker in workers:
-            assert worker.worker_id not in self._workers, worker
-            self._workers[worker.worker_id] = worker
-            self._number.setdefault(worker.worker_id, len(self._number))
-            number = self._number_of_trait.setdefault(_trait(worker), len(self._kinds))
-            if number == len(self._kinds):
-                self._kinds.append(Kind(number, worker))
-            self._kind_of[worker.worker_id] = kind = self._kinds[number]
-            kind.count += 1
+    def add(self, worker: Worker) -> None:
+        assert worker.worker_id not in self._workers, worker
+        self._workers[worker.worker_id] = worker
+        self._number.setdefault(worker.worker_id, len(self._number))
+        number = self._number_of_trait.setdefault(_trait(worker), len(self._kinds))
+        if number == len(self._kinds):
+            self._kinds.append(Kind(number, worker))
+        self._kind_of[worker.worker_id] = kind = self._kinds[number]
+        kind.count += 1
         self._num_fed.clear()
 
     def remove(self, worker_id: str) -> None:
