@@ -132,14 +132,11 @@ class Fleet:
         for kind in kinds:
             earned = [price * rate for price, rate in zip(prices, kind.rates, strict=True)]
             enough = TIE * max(earned)
-            kind.rank = {
-                stage: (
-                    earned[position := self._position[stage]] < enough,
-                    position if upstream_first and stage not in self._before_host else -position,
-                )
-                for stage in kind.worker.stages
-            }
-            kind.faster = {stage: _faster(kinds, self._position[stage], kind) for stage in kind.worker.stages}
+            for stage in kind.worker.stages:
+                position = self._position[stage]
+                is_early = upstream_first and stage not in self._before_host
+                kind.rank[stage] = earned[position] < enough, position if is_early else -position
+                kind.faster[stage] = _faster(kinds, position, kind)
 
     def set_idle(self, worker_id: str, loaded: frozenset[str], free_slots: int) -> None:
         """Record that the worker waits for work; if it did already, its group may have changed."""
