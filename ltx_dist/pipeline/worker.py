@@ -11,6 +11,7 @@ from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 
 Residency = Literal["resident", "time_sliced", "streamed"]
 Device = Literal["cpu", "cuda"]
+DeviceWish = Literal["auto", "cpu", "cuda"]
 
 CPU = "cpu"
 """`DeviceInfo.name` of the cores of a host."""

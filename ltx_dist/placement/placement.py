@@ -8,7 +8,7 @@ from typing import Literal
 
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.storage import DecodeTiling
-from ltx_dist.pipeline.worker import CPU, Device, Placement, Worker
+from ltx_dist.pipeline.worker import CPU, Device, DeviceWish, Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Wish
 from ltx_dist.placement.host_plan import require_host_memory
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
@@ -37,7 +37,7 @@ class Wishes:
     """The placement section of the config with `None` and `auto` still in it."""
 
     layout: LayoutWish = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceWish = "auto"
     devices: int | None = None
     memory_gb: float | None = None
     threads: int | None = None
