@@ -8,7 +8,7 @@ from math import ceil
 
 from ltx_dist.estimates.costs import Costs
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.pipeline.worker import MAX_HOST_SLOTS, Placement, Worker
 from ltx_dist.placement.placement import HOST_SLOTS
 from ltx_dist.planning.simulator import Todo
 
@@ -18,9 +18,6 @@ MP4_PIXELS_PER_SECOND = 23e6
 
 MP4_CORES = 2
 """Cores that one mp4 keeps busy."""
-
-MAX_SLOTS = 16
-"""The limit of `placement.host_slots`."""
 
 
 def host_slots(
@@ -36,7 +33,7 @@ def host_slots(
     decoders = [worker for worker in placement.workers if not decoding.isdisjoint(worker.stages)]
     pixels = max((shape.num_frames * shape.height * shape.width for shape in shapes), default=0)
     largest_host = max(Counter(worker.node_id for worker in decoders).values(), default=1)
-    most = min(MAX_SLOTS, num_cpus // (MP4_CORES * largest_host))
+    most = min(MAX_HOST_SLOTS, num_cpus // (MP4_CORES * largest_host))
     works = dict.fromkeys(recipe.on_device, 0.0)
     for name, stages in todo.items():
         for stage in works.keys() & stages:
