@@ -44,7 +44,8 @@ from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.placement.placement import DEFAULT_QUEUE, LayoutWish, Wishes, place
+from ltx_dist.placement.placement import LayoutWish, Wishes, place
+from ltx_dist.placement.waves import DEFAULT_QUEUE
 from ltx_dist.planning.losses import losses, measured_bound
 from ltx_dist.planning.order_search import better_orders
 from ltx_dist.planning.ordering import best_order
