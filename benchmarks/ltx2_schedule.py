@@ -29,7 +29,8 @@ from virtual_clock import PRECISION, SLOWER, Simulated, simulated
 from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.placement.placement import DEFAULT_WAVE, Wishes, in_waves, worker_for
+from ltx_dist.placement.placement import Wishes, worker_for
+from ltx_dist.placement.waves import DEFAULT_WAVE, in_waves
 from ltx_dist.planning.ordering import best_order
 from ltx_dist.run.batch import Batch, open_batch
 
@@ -84,7 +85,7 @@ def split(batch: Batch, devices: Sequence[DeviceInfo], decoders: int) -> Placeme
         worker_for(device, index, others if index < number else ("decode",), wishes, tiled, None)
         for index, device in enumerate(inventory(devices).gpus)
     )
-    return in_waves(Placement(recipe, "pinned", workers, {}), wishes, lambda worker: DEFAULT_WAVE)
+    return in_waves(Placement(recipe, "pinned", workers, {}), wishes.wave, lambda worker: DEFAULT_WAVE)
 
 
 def run(batch: Batch, placement: Placement, slower: Mapping[str, float] | None = None) -> Simulated:

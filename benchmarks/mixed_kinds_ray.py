@@ -14,23 +14,20 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 from mixed_kinds import UPSCALER, VERSION, draw_rows, opened
+from on_actors import render, start_actors
+from replay_worker import encoded, slept
 from virtual_clock import PRECISION, SLOWER
 
 from ltx_dist.cluster import ray_cluster
-from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.estimates.costs import PredictedCosts, seconds
 from ltx_dist.models.family import Family
-from ltx_dist.pipeline.payloads import EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.timeline import makespan
 from ltx_dist.pipeline.work import StageReport, WorkerState
@@ -38,9 +35,7 @@ from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.local_devices import with_described
 from ltx_dist.planning.losses import losses, measured_bound
-from ltx_dist.planning.order_search import better_orders
 from ltx_dist.run.batch import Batch
-from ltx_dist.scheduling.scheduler import Scheduler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import sparse  # noqa: E402
@@ -74,14 +69,11 @@ class TimedWorker:
         self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()
     ) -> tuple[Any, StageReport]:
         (request,) = requests
-        started = time.perf_counter()
-        content = np.zeros(int(BYTES.get(stage, 0) / self._spec.faster), np.uint8)
+        num_bytes = int(BYTES.get(stage, 0) / self._spec.faster)
         if stage == "encode_video":
-            video = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
-            return video, StageReport(0.0)
-        wanted = self._spec.seconds[request.request_id, stage]
-        time.sleep(max(0.0, wanted - (time.perf_counter() - started)))
-        return None if stage == "decode" else content, StageReport(time.perf_counter() - started)
+            return encoded(request, num_bytes)
+        content, took = slept(self._spec.seconds[request.request_id, stage], num_bytes)
+        return None if stage == "decode" else content, StageReport(took)
 
     def state(self) -> WorkerState:
         return WorkerState(self._spec.worker.worker_id)
@@ -98,29 +90,22 @@ def run(batch: Batch, placement: Placement, order: Sequence[str], faster: float)
     costs, table = (compressed(batch.costs(PRECISION), faster) for _ in range(2))
     workers = tuple(replace(worker, num_gpus=0.0) for worker in placement.workers)
     placement = replace(placement, workers=workers)
-    specs: list[Any] = [
+    specs = [
         TimedSpec(worker, batch.family, {
             (name, stage): seconds(table, name, stage, worker) * SLOWER.get(stage, 1.0)
             for name in order for stage in worker.stages
         }, faster)
         for worker in workers
     ]  # fmt: skip
-    executor = RayExecutor(specs, worker_class=TimedWorker)
+    requests = {request.request_id: request for request in batch.requests}
+    executor = start_actors(specs, TimedWorker)
     try:
-        while executor.expected:
-            executor.wait(1.0)
-        executor.changes()
-        loop = BatchLoop(
-            Scheduler(placement, costs), executor, reorder=lambda rest: better_orders(rest, workers, costs)
-        )
-        requests = {request.request_id: request for request in batch.requests}
-        for result in loop.render([requests[name] for name in order]):
-            assert result.status == "done", result.error
+        completions = render(executor, placement, costs, [requests[name] for name in order])
     finally:
         executor.shutdown()
     recipe = placement.recipe
-    bound = measured_bound(loop.completions, workers, recipe, costs)
-    return makespan(loop.completions), bound.seconds, losses(loop.completions, workers, recipe).handing_over
+    bound = measured_bound(completions, workers, recipe, costs)
+    return makespan(completions), bound.seconds, losses(completions, workers, recipe).handing_over
 
 
 def main() -> None:

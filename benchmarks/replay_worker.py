@@ -76,6 +76,19 @@ def _rates(worker: Worker) -> tuple[float, ...]:
     return tuple(table.rate(worker, stage) for stage in STAGES)
 
 
+def slept(wanted: float, num_bytes: int) -> tuple[Any, float]:
+    """What a device stage hands on after it has slept for the wanted seconds, and the seconds that it took."""
+    started = time.perf_counter()
+    content = np.zeros(num_bytes, np.uint8)
+    time.sleep(max(0.0, wanted - (time.perf_counter() - started)))
+    return content, time.perf_counter() - started
+
+
+def encoded(request: RenderRequest, num_bytes: int) -> tuple[EncodedVideo, StageReport]:
+    """An mp4 of so many bytes, made in no time."""
+    return EncodedVideo(bytes(num_bytes), request.num_frames, request.height, request.width, "", ""), StageReport(0.0)
+
+
 class ReplayWorker:
     """Stands in an actor where `StageWorker` does."""
 
@@ -89,19 +102,16 @@ class ReplayWorker:
     ) -> tuple[Any, StageReport]:
         (request,) = requests
         *stage_seconds, faster = map(float, request.prompt.split())
-        content: Any = np.zeros(int(PAYLOAD_BYTES[stage] / faster), np.uint8)
+        num_bytes = int(PAYLOAD_BYTES[stage] / faster)
         if stage == M:
-            video = EncodedVideo(content.tobytes(), request.num_frames, request.height, request.width, "", "")
-            return video, StageReport(0.0)
+            return encoded(request, num_bytes)
         position = STAGES.index(stage)
         load = 0.0
         if self._spec.worker.residency != "resident" and stage is not self._loaded:
             load, self._loaded = self._spec.swap_seconds[position] / faster, stage
         time.sleep(load)
-        started = time.perf_counter()
-        seconds = stage_seconds[position] * self._slowness[position]
-        time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
-        return None if stage == V else content, StageReport(time.perf_counter() - started, load)
+        content, seconds = slept(stage_seconds[position] * self._slowness[position], num_bytes)
+        return None if stage == V else content, StageReport(seconds, load)
 
     def state(self) -> WorkerState:
         return WorkerState(self._spec.worker.worker_id)

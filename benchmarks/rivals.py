@@ -36,6 +36,7 @@ import numpy as np
 import ray
 import torch
 from cpu_batch import compare
+from on_actors import render, start_actors
 from replay import draw_works
 from replay_worker import PAYLOAD_BYTES, REFERENCE, ReplaySpec, ReplayWorker, replay_request, seconds_on
 from schedule import DEMAND, GB, RTX_4090, SLOWER, best_split, compressed, known_costs
@@ -43,7 +44,6 @@ from text_to_video import RECIPE, STAGES, V, all_stages
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.estimates.costs import Work
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.timeline import makespan
@@ -51,10 +51,8 @@ from ltx_dist.pipeline.worker import Placement
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.placement import Wishes
-from ltx_dist.planning.order_search import better_orders
 from ltx_dist.planning.ordering import best_order
 from ltx_dist.planning.planner import forecasts
-from ltx_dist.scheduling.scheduler import Scheduler
 
 CASES = [("40-step", 3, 48), ("distilled", 4, 64), ("mixed", 8, 128), ("13B distilled", 4, 64)]
 """Stage times, devices (RTX 4090, 24 GB), clips."""
@@ -116,28 +114,20 @@ def swaps(demand: BatchDemand) -> Work:
 
 def run_ours(placement: Placement, works: dict[str, Work], demand: BatchDemand, faster: float) -> float:
     specs = [ReplaySpec(worker, SLOWER, swaps(demand)) for worker in placement.workers]
-    executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-    while executor.expected:
-        executor.wait(1.0)
-    executor.changes()
+    executor = start_actors(specs, ReplayWorker)
     few = {name: (work[0] / 10, work[1] / 10, work[2] / 10) for name, work in list(works.items())[:8]}
-    render(executor, placement, few, demand, 10 * faster)  # the first calls open connections
-    seconds = render(executor, placement, works, demand, faster)
+    seconds_of(executor, placement, few, demand, 10 * faster)  # the first calls open connections
+    seconds = seconds_of(executor, placement, works, demand, faster)
     executor.shutdown()
     return seconds
 
 
-def render(
+def seconds_of(
     executor: RayExecutor, placement: Placement, works: dict[str, Work], demand: BatchDemand, faster: float
 ) -> float:
     costs = known_costs(works, demand, faster)
     order = best_order(placement, all_stages(works), costs).request_ids
-    renderer = BatchLoop(
-        Scheduler(placement, costs), executor, reorder=lambda rest: better_orders(rest, placement.workers, costs)
-    )
-    for result in renderer.render([replay_request(name, works[name], faster) for name in order]):
-        assert result.status == "done", result.error
-    return makespan(renderer.completions)
+    return makespan(render(executor, placement, costs, [replay_request(name, works[name], faster) for name in order]))
 
 
 def run_data_parallel(devices: int, works: dict[str, Work], faster: float, reload_seconds: float) -> float:

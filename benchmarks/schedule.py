@@ -31,13 +31,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import ray
+from on_actors import render, start_actors
 from replay import draw_works
 from replay_worker import ReplaySpec, ReplayWorker, operations, replay_request, seconds_on
 from text_to_video import RECIPE, STAGES, M, V, all_stages
 
 from ltx_dist.cluster import ray_cluster
-from ltx_dist.cluster.ray_executor import RayExecutor
-from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.estimates.costs import PredictedCosts, Work
 from ltx_dist.models.ltx_video.estimates import STAGE_RATES
 from ltx_dist.pipeline.timeline import makespan
@@ -45,12 +44,12 @@ from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Models
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
-from ltx_dist.placement.placement import DEFAULT_QUEUE, LayoutWish, Wishes, place
+from ltx_dist.placement.placement import LayoutWish, Wishes, place
+from ltx_dist.placement.waves import DEFAULT_QUEUE
 from ltx_dist.planning.losses import losses, measured_bound
 from ltx_dist.planning.order_search import better_orders
 from ltx_dist.planning.ordering import best_order
 from ltx_dist.planning.simulator import predict, simulate
-from ltx_dist.scheduling.scheduler import Scheduler
 
 GB = 10**9
 DEMAND = BatchDemand(Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
@@ -154,20 +153,12 @@ class Driver:
     """Runs batches on actors of its own."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        specs = [ReplaySpec(worker, SLOWER) for worker in workers]
-        self._executor = RayExecutor(specs, worker_class=ReplayWorker)  # pyright: ignore[reportArgumentType]
-        while self._executor.expected:
-            self._executor.wait(1.0)
-        self._executor.changes()  # all are there before the first batch: none joins one that is not for it
+        self._executor = start_actors([ReplaySpec(worker, SLOWER) for worker in workers], ReplayWorker)
 
     def run(self, batch: Prepared) -> Run:
-        works, workers, costs = batch.works, batch.placement.workers, known_costs(batch.works)
-        renderer = BatchLoop(
-            Scheduler(batch.placement, costs), self._executor, reorder=lambda rest: better_orders(rest, workers, costs)
-        )
-        for result in renderer.render([replay_request(name, works[name], batch.faster) for name in batch.request_ids]):
-            assert result.status == "done", result.error
-        return renderer.completions, costs
+        costs = known_costs(batch.works)
+        requests = [replay_request(name, batch.works[name], batch.faster) for name in batch.request_ids]
+        return render(self._executor, batch.placement, costs, requests), costs
 
 
 class Drivers:

@@ -111,7 +111,7 @@ def prepare(
     lines = [line.encode() for line in packages.lines]
     digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named, *lines])).hexdigest()[:12]
     files = {**media, **packages.files, name: content, CONFIG_FILE: settings}
-    return Submission(files, arguments, digest, len(requests), here, tuple(packages.lines))
+    return Submission(files, arguments, digest, len(requests), here, packages.lines)
 
 
 def _check_output(output: str) -> None:

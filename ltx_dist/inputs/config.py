@@ -13,6 +13,7 @@ from ltx_dist.inputs.names import check_template
 from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.pipeline.request import MAX_SEED
 from ltx_dist.pipeline.storage import AlsoFormat
+from ltx_dist.pipeline.worker import MAX_HOST_SLOTS, DeviceWish
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pinned", "shared", "replicated", "elastic"]
@@ -82,9 +83,7 @@ class PlacementConfig(_Section):
         "`replicated`: every device runs all stages. `elastic`: every device runs the stages that fit on it together. "
         "`auto`: simulates all layouts that fit and takes the one with the shortest makespan.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="`auto` is cuda if a GPU is found, otherwise cpu."
-    )
+    device: DeviceWish = Field(default="auto", description="`auto` is cuda if a GPU is found, otherwise cpu.")
     devices: int | None = Field(
         default=None, ge=1, le=4096, description="Number of devices, each with one worker; every free GPU if not set."
     )
@@ -109,7 +108,7 @@ class PlacementConfig(_Section):
     host_slots: int | None = Field(
         default=None,
         ge=1,
-        le=16,
+        le=MAX_HOST_SLOTS,
         description="Clips per worker whose frames may be in the host's memory, where they become mp4s while the "
         "device works on other clips; if not set, 2, or as many as a fast GPU is predicted to need.",
     )

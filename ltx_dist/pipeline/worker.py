@@ -11,6 +11,10 @@ from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 
 Residency = Literal["resident", "time_sliced", "streamed"]
 Device = Literal["cpu", "cuda"]
+DeviceWish = Literal["auto", "cpu", "cuda"]
+
+MAX_HOST_SLOTS = 16
+"""The limit of `placement.host_slots`, and of what a fast GPU gets without it."""
 
 CPU = "cpu"
 """`DeviceInfo.name` of the cores of a host."""

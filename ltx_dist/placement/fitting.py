@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from math import ceil
 from typing import Literal
 
 from ltx_dist.estimates.stage_memory import StageMemory
@@ -31,12 +30,6 @@ DEVICE_RESERVE: Mapping[Device, int] = {"cuda": CUDA_CONTEXT + DRIVER_RESERVE, "
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of a tensor that cuDNN convolves; torch computes a larger one in 27 times the memory (Convolution.cpp,
 `needs_64bit_indexing_no_split`)."""
-
-WAVE_OVERHEAD = 0.05
-"""Maximum share of a wave's time that swaps may take."""
-
-MAX_WAVE = 100
-"""Conditioning and latents of a waiting clip are some 4 MB on the host; beyond this a first clip takes long to come."""
 
 MAX_TILING_COST = 1.6
 """Decode work over that of one piece up to which tiles are better than swapping weights for every wave."""
@@ -247,12 +240,6 @@ def _allowed(device: Device, capacity: int | None, residency: Wish) -> tuple[str
         return ("resident",) if device == "cpu" else ("time_sliced",)
     # On a CPU, streamed weights come from the same memory: nothing is gained.
     return ("resident", "time_sliced") if device == "cpu" else ("resident", "time_sliced", "streamed")
-
-
-def wave_size(swap_seconds: float, clip_seconds: float) -> int:
-    """Clips that a stage takes in a row so that swaps take `WAVE_OVERHEAD` of the time: ceil(S / (0.05 T))."""
-    assert clip_seconds > 0
-    return min(MAX_WAVE, max(1, ceil(swap_seconds / (WAVE_OVERHEAD * clip_seconds) - 1e-9)))
 
 
 def gigabytes(size: int) -> str:

@@ -7,11 +7,11 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
+from ltx_dist.pipeline.worker import DeviceWish
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
 FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "compute_cap", "name")
@@ -41,7 +41,7 @@ DESCRIBED = "GPU as described"
 """`DeviceInfo.name` of a GPU that is only described by the config."""
 
 
-def local_inventory(device: Literal["auto", "cpu", "cuda"] = "auto") -> Inventory:
+def local_inventory(device: DeviceWish = "auto") -> Inventory:
     """GPUs that `CUDA_VISIBLE_DEVICES` leaves visible, usable CPU cores, and the host's memory.
 
     device: what is wanted. For `cpu` no GPU is listed, so that a broken driver does not matter. Raises ValueError for a

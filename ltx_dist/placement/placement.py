@@ -6,23 +6,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.storage import DecodeTiling
-from ltx_dist.pipeline.worker import CPU, Device, Placement, Worker
+from ltx_dist.pipeline.worker import CPU, Device, DeviceWish, Placement, Worker
 from ltx_dist.placement.fitting import BatchDemand, Wish
 from ltx_dist.placement.host_plan import require_host_memory
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.placement.layouts import PINNED_DEVICES, Hosted, by_use, hosted_by_layout, hosted_by_size
+from ltx_dist.placement.waves import max_queued
 
 HOST_SHARE = 0.8
 """Share of a host's memory for copies of weights: the rest is for the system, the drivers and clips in work."""
-
-DEFAULT_QUEUE = 6
-"""Clips that may wait between two stages, for each worker that takes from the queue, where nothing is swapped: with 2,
-stages of alike length but unlike clips keep each other waiting. They are 4 to 9 MB each."""
-
-DEFAULT_WAVE = 8
-"""Clips that may wait between two stages if a change of stage swaps weights at an unknown cost."""
 
 HOST_SLOTS = 2
 """Minimum number of clips whose frames are in the host's memory (120 to 660 MB each): one is encoded while one is
@@ -37,7 +30,7 @@ class Wishes:
     """The placement section of the config with `None` and `auto` still in it."""
 
     layout: LayoutWish = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceWish = "auto"
     devices: int | None = None
     memory_gb: float | None = None
     threads: int | None = None
@@ -75,7 +68,7 @@ def place(wishes: Wishes, inventory: Inventory, demand: BatchDemand, needed: Hos
         for number, (device, stages) in enumerate(zip(devices, hosted, strict=True))
     )
     require_host_memory(workers, demand, host_bytes(wishes, inventory))
-    return Placement(recipe, layout, workers, _max_queued(wishes, recipe, workers))
+    return Placement(recipe, layout, workers, max_queued(recipe, workers, wishes.wave))
 
 
 def with_device(
@@ -97,7 +90,7 @@ def with_device(
     worker = worker_for(device, number, stages, wishes, demand, wishes.threads)
     worker = replace(worker, host_slots=min(other.host_slots for other in placement.workers))
     workers = (*placement.workers, worker)
-    return Placement(recipe, placement.layout, workers, _max_queued(wishes, recipe, workers))
+    return Placement(recipe, placement.layout, workers, max_queued(recipe, workers, wishes.wave))
 
 
 def worker_for(
@@ -225,46 +218,19 @@ def host_bytes(wishes: Wishes, inventory: Inventory) -> int | None:
 def with_changed(placement: Placement, changed: Worker, wishes: Wishes) -> Placement:
     """The placement after one of its workers changed its residency, with matching queue bounds."""
     workers = tuple(changed if worker.worker_id == changed.worker_id else worker for worker in placement.workers)
-    return replace(placement, workers=workers, max_queued=_max_queued(wishes, placement.recipe, workers))
-
-
-def in_waves(placement: Placement, wishes: Wishes, wave_of: Callable[[Worker], int]) -> Placement:
-    """The same with waves of the size that each worker's swaps need, unless the config sets it."""
-    return replace(placement, max_queued=_max_queued(wishes, placement.recipe, placement.workers, wave_of))
+    return replace(placement, workers=workers, max_queued=max_queued(placement.recipe, workers, wishes.wave))
 
 
 def with_host_slots(
-    placement: Placement, wishes: Wishes, inventory: Inventory, demand: BatchDemand, slots_of: Callable[[Worker], int]
+    placement: Placement, slots_of: Callable[[Worker], int], demand: BatchDemand, host_memory_bytes: int | None
 ) -> Placement:
-    """The same with as many host slots as each worker needs, unless the config sets them or the host lacks memory."""
-    if wishes.host_slots is not None:
-        return placement
+    """The placement with `slots_of(worker)` host slots for each worker; unchanged if a host lacks the memory.
+
+    host_memory_bytes: of the smallest host, None where it is not known.
+    """
     workers = tuple(replace(worker, host_slots=slots_of(worker)) for worker in placement.workers)
     try:
-        require_host_memory(workers, demand, host_bytes(wishes, inventory))
+        require_host_memory(workers, demand, host_memory_bytes)
     except ValueError:
         return placement
     return replace(placement, workers=workers)
-
-
-def _max_queued(
-    wishes: Wishes,
-    recipe: Recipe,
-    workers: tuple[Worker, ...],
-    wave_of: Callable[[Worker], int] = lambda _: DEFAULT_WAVE,
-) -> dict[str, int]:
-    """The bound of the queue in front of each device stage but the first, whose queue is the batch itself.
-
-    Requests in flight on their way to a stage count against its bound, so every producer beyond the first adds a pass:
-    a wave of 8 is exactly 8 clips for one worker, and no bound ever keeps one of several producers idle by itself.
-    Unless the config sets it, a wave is no smaller than a shared pass, which would be impossible otherwise.
-    """
-    bounds: dict[str, int] = {}
-    for stage in recipe.on_device[1:]:
-        producers = [worker for worker in workers if set(recipe.feeding(stage)).intersection(worker.stages)]
-        consumers = [worker for worker in workers if stage in worker.stages]
-        swapping = [worker for worker in consumers if worker.residency != "resident" and len(worker.stages) > 1]
-        shared = max(worker.batch_size for worker in workers)
-        wave = wishes.wave or max(shared, max(map(wave_of, swapping), default=DEFAULT_QUEUE))
-        bounds[stage] = wave * len(consumers) + shared * max(len(producers) - 1, 0)
-    return bounds

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ltx_dist.estimates.costs import PredictedCosts, device_kind, known_rate, pass_seconds
+from ltx_dist.estimates.costs import PredictedCosts, device_kind, pass_seconds
+from ltx_dist.estimates.device_rates import known_rate
 from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Worker
 

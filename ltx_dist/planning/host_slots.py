@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import ceil
 
 from ltx_dist.estimates.costs import Costs
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.worker import Placement, Worker
+from ltx_dist.pipeline.worker import MAX_HOST_SLOTS, Placement, Worker
 from ltx_dist.placement.placement import HOST_SLOTS
 from ltx_dist.planning.simulator import Todo
 
 MP4_PIXELS_PER_SECOND = 23e6
-"""x264 with two threads on two cores: 1.8 s for 121 frames of 704x480 (docs/decisions.md)."""
+"""Pixels of all frames that one mp4 encodes per second, with two threads of x264 on two cores: 1.8 s for 121 frames of
+704x480 (docs/decisions.md)."""
 
 MP4_CORES = 2
 """Cores that one mp4 keeps busy."""
-
-MAX_SLOTS = 16
-"""The limit of `placement.host_slots`."""
 
 
 def host_slots(
@@ -31,21 +30,20 @@ def host_slots(
     """
     recipe = placement.recipe
     decoding = {stage for stage in recipe.on_device if recipe.host_stages_after(stage)}
-    decoders = [worker for worker in placement.workers if decoding.intersection(worker.stages)]
+    decoders = [worker for worker in placement.workers if not decoding.isdisjoint(worker.stages)]
     pixels = max((shape.num_frames * shape.height * shape.width for shape in shapes), default=0)
-    largest_host = max(
-        sum(other.node_id == worker.node_id for other in decoders) for worker in decoders or placement.workers
-    )
-    most = min(MAX_SLOTS, num_cpus // (MP4_CORES * max(1, largest_host)))
+    largest_host = max(Counter(worker.node_id for worker in decoders).values(), default=1)
+    most = min(MAX_HOST_SLOTS, num_cpus // (MP4_CORES * largest_host))
     works = dict.fromkeys(recipe.on_device, 0.0)
     for name, stages in todo.items():
         for stage in works.keys() & stages:
             works[stage] += costs.work(name, stage)
 
     def of(worker: Worker) -> int:
-        if worker.device == "cpu" or worker not in decoders or not todo:
+        if worker.device == "cpu" or decoding.isdisjoint(worker.stages) or not todo:
             return worker.host_slots
-        # In turns, the clips of a wave are decoded one after another; else they come as fast as all workers make them.
+        # Where components take turns, the clips of a wave are decoded back to back; elsewhere they come as fast as all
+        # workers together make them.
         in_turns = worker.residency != "resident"
         counted = decoding if in_turns else {*recipe.on_device}
         between = sum(works[stage] / costs.rate(worker, stage) for stage in counted) / len(todo)

@@ -165,7 +165,8 @@ class _Rest:
         completions: list[Completion] = []
         begun = [name for assignment in self.running for name in assignment.request_ids]
         todo = {name: self.todo[name] for name in (*begun, *order.request_ids)}
-        for completion in predict(self.placement, todo, self.costs, self.running, order.upstream_first):
+        predicted = predict(self.placement, todo, self.costs, running=self.running, upstream_first=order.upstream_first)
+        for completion in predicted:
             completions.append(completion)
             if len(completions) % PIECE == 0:
                 yield

@@ -11,10 +11,11 @@ from ltx_dist.estimates.costs import Costs, seconds
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.timeline import busy_shares
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.placement.fitting import BatchDemand, wave_size
+from ltx_dist.placement.fitting import BatchDemand
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.placement.layouts import Hosted
-from ltx_dist.placement.placement import Wishes, in_waves, place, with_host_slots
+from ltx_dist.placement.placement import Wishes, host_bytes, place, with_host_slots
+from ltx_dist.placement.waves import in_waves, wave_size
 from ltx_dist.planning.host_slots import host_slots
 from ltx_dist.planning.ordering import Ordered, best_order
 from ltx_dist.planning.simulator import Todo
@@ -73,9 +74,11 @@ def forecasts(
     on_device = tuple(stage for stage in needed if stage in demand.models.recipe.on_device)
     placements: list[Placement] = []
     for placement in _placements(wishes, inventory, demand, on_device):
-        in_wave = in_waves(placement, wishes, lambda worker: _wave(worker, todo, costs, demand.models.recipe))
-        slots_of = host_slots(in_wave, demand.shapes, todo, costs, inventory.num_cpus)
-        placements.append(with_host_slots(in_wave, wishes, inventory, demand, slots_of))
+        placement = in_waves(placement, wishes.wave, lambda worker: _wave(worker, todo, costs, demand.models.recipe))
+        if wishes.host_slots is None:
+            slots_of = host_slots(placement, demand.shapes, todo, costs, inventory.num_cpus)
+            placement = with_host_slots(placement, slots_of, demand, host_bytes(wishes, inventory))
+        placements.append(placement)
     found = [forecast(placement, todo, costs) for placement in placements]
     # Plainer layouts come first, so a later one must be shorter by more than the costs can tell.
     best = found[0]

@@ -105,7 +105,14 @@ def predict(
         return pass_seconds(costs, assignment, workers[assignment.worker_id])
 
     return simulate(
-        placement, todo, duration, _Fixed(costs), costs.swap_seconds, _work_key(costs), None, running, upstream_first
+        placement,
+        todo,
+        duration,
+        costs=_Fixed(costs),
+        swap=costs.swap_seconds,
+        batch_key=_work_key(costs),
+        running=running,
+        upstream_first=upstream_first,
     )
 
 

@@ -15,7 +15,7 @@ class Crew:
     """`placement` has every worker of the run so far, including lost ones."""
 
     def __init__(self, placed: PlacedBatch, note: Callable[[str], None] = lambda line: None) -> None:
-        """note: called with one line for each kind of GPU that joins and is of no use."""
+        """note: takes a warning about a GPU that joined and cannot be used, once per model of GPU."""
         self._placed, self._note = placed, note
         self._unsuitable: set[str] = set()
         self._wishes = placed.batch.wishes

@@ -18,9 +18,9 @@ def chosen_precision(config: RenderConfig, inventory: Inventory) -> str:
 
 
 def usable(config: RenderConfig, inventory: Inventory) -> Inventory:
-    """The inventory without old GPUs if `auto` stands for bfloat16 because of newer ones, and these are enough.
+    """The inventory without the GPUs that lack bfloat16, if `auto` stands for it and the other GPUs are enough.
 
-    One batch has one precision, and float32 would make the newer GPUs slow.
+    All workers of a batch use one precision, and float32 would slow down the newer GPUs.
     """
     newer = tuple(gpu for gpu in inventory.gpus if not gpu.lacks_bfloat16)
     is_chosen = config.model.precision == "auto" and chosen_precision(config, inventory) == "bfloat16"

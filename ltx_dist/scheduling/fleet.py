@@ -92,16 +92,15 @@ class Fleet:
         """Stages that some worker hosts."""
         return {stage for kind in self._kinds if kind.count for stage in kind.worker.stages}
 
-    def add(self, workers: Iterable[Worker]) -> None:
-        for worker in workers:
-            assert worker.worker_id not in self._workers, worker
-            self._workers[worker.worker_id] = worker
-            self._number.setdefault(worker.worker_id, len(self._number))
-            number = self._number_of_trait.setdefault(_trait(worker), len(self._kinds))
-            if number == len(self._kinds):
-                self._kinds.append(Kind(number, worker))
-            self._kind_of[worker.worker_id] = kind = self._kinds[number]
-            kind.count += 1
+    def add(self, worker: Worker) -> None:
+        assert worker.worker_id not in self._workers, worker
+        self._workers[worker.worker_id] = worker
+        self._number.setdefault(worker.worker_id, len(self._number))
+        number = self._number_of_trait.setdefault(_trait(worker), len(self._kinds))
+        if number == len(self._kinds):
+            self._kinds.append(Kind(number, worker))
+        self._kind_of[worker.worker_id] = kind = self._kinds[number]
+        kind.count += 1
         self._num_fed.clear()
 
     def remove(self, worker_id: str) -> None:
@@ -133,14 +132,11 @@ class Fleet:
         for kind in kinds:
             earned = [price * rate for price, rate in zip(prices, kind.rates, strict=True)]
             enough = TIE * max(earned)
-            kind.rank = {
-                stage: (
-                    earned[position := self._position[stage]] < enough,
-                    position if upstream_first and stage not in self._before_host else -position,
-                )
-                for stage in kind.worker.stages
-            }
-            kind.faster = {stage: _faster(kinds, self._position[stage], kind) for stage in kind.worker.stages}
+            for stage in kind.worker.stages:
+                position = self._position[stage]
+                is_early = upstream_first and stage not in self._before_host
+                kind.rank[stage] = earned[position] < enough, position if is_early else -position
+                kind.faster[stage] = _faster(kinds, position, kind)
 
     def set_idle(self, worker_id: str, loaded: frozenset[str], free_slots: int) -> None:
         """Record that the worker waits for work; if it did already, its group may have changed."""

@@ -81,7 +81,8 @@ class Scheduler:
         self._upstream_first = False
         self._now = 0.0
         self.revision = 0
-        self._welcome(placement.workers)
+        for worker in placement.workers:
+            self.add_worker(worker)
 
     @property
     def is_finished(self) -> bool:
@@ -227,19 +228,21 @@ class Scheduler:
         """A worker is there and idle: a new one, or one that was removed. `max_queued`: the bounds from now on."""
         if max_queued is not None:
             self._queues.max_queued = dict(max_queued)
-        self._welcome([worker])
-        self.revision += 1
+        self._fleet.add(worker)
+        self._slots.add(worker)
+        self._loaded[worker.worker_id] = frozenset()
+        self._retries.add(worker.worker_id)
+        self._release(worker.worker_id)
+        self._changed()
 
     def change_worker(self, worker: Worker, max_queued: Mapping[str, int] | None = None) -> None:
         """Change how a worker holds its weights; its current work continues."""
         if max_queued is not None:
             self._queues.max_queued = dict(max_queued)
         self._fleet.remove(worker.worker_id)
-        self._fleet.add([worker])
-        self._upstream_first = False
-        self._plan()
-        self.revision += 1
+        self._fleet.add(worker)
         self._release(worker.worker_id)
+        self._changed()
 
     def worker(self, worker_id: str) -> Worker:
         return self._fleet[worker_id]
@@ -274,7 +277,7 @@ class Scheduler:
         return self._fleet.hosts(self._requests.device_stage(assignment.request_ids[0]))
 
     def _changed(self) -> None:
-        """Requests, workers or costs are others than those planned with."""
+        """Requests, workers or costs are others than those planned with: `schedule` plans again."""
         self._planned_with = 0.0
         self._upstream_first = False
         self.revision += 1
@@ -286,17 +289,6 @@ class Scheduler:
     def _open(self, request_id: str, todo: Sequence[str]) -> None:
         self._requests.open(request_id, todo)
         self._remaining.count(request_id, self._requests.device_stages_left(request_id), +1)
-
-    def _welcome(self, workers: Iterable[Worker]) -> None:
-        for worker in workers:
-            self._fleet.add([worker])
-            self._slots.add(worker)
-            self._loaded[worker.worker_id] = frozenset()
-            self._retries.add(worker.worker_id)
-        self._upstream_first = False
-        self._plan()
-        for worker in workers:
-            self._release(worker.worker_id)
 
     def _plan(self) -> None:
         """Rank the stages again: the workers, what is left to do, or what it is thought to take have changed."""

@@ -218,11 +218,12 @@ class StageWorker:
             outputs = operation.run(call.requests, call.inputs, context)
             digests = tuple(filter(None, map(_latents_sha256, outputs)))
             stays_here = self._host.begin(call, outputs)  # frames are decoded here
-            if refused_allocations(self._device) > refused:
-                self._components.report(ANOTHER_ALGORITHM.format(call.stage.name))
         finally:
-            if refused_allocations(self._device) > refused:
+            was_refused = refused_allocations(self._device) > refused
+            if was_refused:
                 self._refused_in.add(call.stage.name)
+        if was_refused:
+            self._components.report(ANOTHER_ALGORITHM.format(call.stage.name))
         return [None] * len(outputs) if stays_here else outputs, digests
 
     def _on_step(self, call: StageCall) -> OnStep:

@@ -381,7 +381,7 @@ def test_what_no_model_elsewhere_could_render_is_refused(row: dict[str, object],
     ],
 )
 def test_a_model_elsewhere_may_have_an_upscaler(row: dict[str, object], settings: list[str]):
-    """That of LTX-Video is a setting, that of LTX-2 a part of the checkpoint; 544 is wrong for two passes alone."""
+    """LTX-Video's upscaler is a setting, LTX-2's is part of the checkpoint. Only two passes forbid a height of 544."""
     config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
     assert prepare([{"prompt": "a"} | row], config, "/out").num_clips == 1
 

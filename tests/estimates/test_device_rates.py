@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltx_dist.estimates.costs import known_rate
+from ltx_dist.estimates.device_rates import known_rate
 
 
 @pytest.mark.parametrize(

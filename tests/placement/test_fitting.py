@@ -19,8 +19,9 @@ from ltx_dist.models.ltx_video.estimates import stage_memory, weight_bytes
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Storage
 from ltx_dist.pipeline.worker import Device
-from ltx_dist.placement.fitting import BatchDemand, MemoryPlan, Models, Wish, wave_size
+from ltx_dist.placement.fitting import BatchDemand, MemoryPlan, Models, Wish
 from ltx_dist.placement.tilings import TilingCosts, candidate_tilings
+from ltx_dist.placement.waves import wave_size
 
 RATIOS = (32, 8)
 

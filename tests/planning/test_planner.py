@@ -260,7 +260,7 @@ def test_what_is_under_way_stays_where_it_is():
     running = {Assignment(("r000", "r001"), D, slow.worker_id): 300.0, Assignment(("r002",), D, fast.worker_id): 1.0}
     begun = {name: stages(D) for name in ("r000", "r001", "r002")}
     waiting = todo(list(predicted.work_of)[3:])
-    completions = list(predict(placement, begun | waiting, predicted, running))
+    completions = list(predict(placement, begun | waiting, predicted, running=running))
     first, *_, last = completions
     assert (first.assignment, first.finished) == (Assignment(("r002",), D, fast.worker_id), 1.0)
     long = next(c for c in completions if len(c.assignment.request_ids) == 2)

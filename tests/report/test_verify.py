@@ -152,7 +152,7 @@ def test_a_folder_that_no_run_wrote_is_refused_and_left_alone(tmp_path: Path, co
 
 @pytest.mark.parametrize("with_record", [False, True])
 def test_a_copy_of_clips_without_the_internal_folder_is_read(folder: Path, with_record: bool) -> None:
-    """As `aws s3 sync` makes one of a bucket."""
+    """`aws s3 sync` makes such a copy of a bucket."""
     copied = folder / "copy"
     copied.mkdir()
     for path in [path for name in NAMES for path in folder.glob(f"{name}.*")]:
@@ -167,7 +167,7 @@ def test_a_copy_of_clips_without_the_internal_folder_is_read(folder: Path, with_
         (copied / f"{name}.json").unlink()
     for name in ("run.json", "index.html", "metadata.jsonl", "trace.json"):
         (copied / name).unlink(missing_ok=True)
-    assert CliRunner().invoke(app, ["report", str(copied)]).exit_code == 2, "other videos"
+    assert CliRunner().invoke(app, ["report", str(copied)]).exit_code == 2, "mp4s without sidecars"
 
 
 def test_a_file_in_place_of_an_output_is_named_as_the_argument(tmp_path: Path) -> None:

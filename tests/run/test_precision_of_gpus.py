@@ -15,12 +15,15 @@ from ltx_dist.run.crew import Crew
 from ltx_dist.run.placed_batch import place_batch
 
 
-def test_a_vae_beside_float16_is_in_float32_unless_it_is_asked_for(tmp_path: Path) -> None:
+def batch_of(tmp_path: Path, *settings: str) -> Batch:
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a red ball\n")
+    prompts.write_text("a red ball\na blue cube\n")
+    return open_batch(str(prompts), load_config(None, ["model.checkpoint=demo", *settings]))
 
+
+def test_a_vae_beside_float16_is_in_float32_unless_it_is_asked_for(tmp_path: Path) -> None:
     def vae(*settings: str) -> str:
-        batch = open_batch(str(prompts), load_config(None, ["model.checkpoint=demo", *settings]))
+        batch = batch_of(tmp_path, *settings)
         return batch.storage(batch.config.model.precision).vae_precision(batch.config.model.precision)
 
     assert vae("model.precision=float16") == "float32"
@@ -46,20 +49,11 @@ UNKNOWN = DeviceInfo("NVIDIA X", 24 * 10**9)
 def test_weights_are_in_bfloat16_unless_every_gpu_lacks_it(
     tmp_path: Path, gpus: tuple[DeviceInfo, ...], expected: str
 ) -> None:
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a red ball\n")
-    batch = open_batch(str(prompts), load_config(None, ["model.checkpoint=demo"]))
-    inventory = Inventory(gpus, 4)
+    batch, inventory = batch_of(tmp_path), Inventory(gpus, 4)
     assert batch.precision(inventory) == expected
     if gpus:
         used = (ADA,) if gpus == (TURING, ADA) else gpus
         assert {worker.device_name for worker in batch.placement(inventory).workers} == {gpu.name for gpu in used}
-
-
-def batch_of(tmp_path: Path, *settings: str) -> Batch:
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a red ball\na blue cube\n")
-    return open_batch(str(prompts), load_config(None, ["model.checkpoint=demo", *settings]))
 
 
 def test_old_gpus_beside_a_newer_one_are_left_out_with_a_warning(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ltx_dist.pipeline.payloads import Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Placement, Worker
-from ltx_dist.placement.fitting import wave_size
+from ltx_dist.placement.waves import wave_size
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.weights.residency import ResidentModule
 from ltx_dist.weights.streaming import StreamedModule

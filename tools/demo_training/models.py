@@ -93,7 +93,7 @@ def build_upsampler() -> LTXLatentUpsamplerModel:
 
 
 def load_upsampler(folder: Path, device: torch.device) -> LTXLatentUpsamplerModel | None:
-    """That of an exported model folder, in float32; None if it has none."""
+    """The latent upsampler of an exported model folder, in float32, for training; None if the folder has none."""
     if not (folder / "latent_upsampler").is_dir():
         return None
     upsampler: Any = LTXLatentUpsamplerModel.from_pretrained(folder / "latent_upsampler", torch_dtype=torch.float32)
@@ -103,7 +103,7 @@ def load_upsampler(folder: Path, device: torch.device) -> LTXLatentUpsamplerMode
 def load_parts(
     folder: Path, device: torch.device
 ) -> tuple[T5EncoderModel, AutoencoderKLLTXVideo, LTXVideoTransformer3DModel]:
-    """The other trained parts of an exported model folder, in float32."""
+    """The text encoder, VAE and transformer of an exported model folder, in float32; only the last is for training."""
     text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32)
     transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)

@@ -31,7 +31,8 @@ Pairs = tuple[torch.Tensor, torch.Tensor]
 
 @torch.no_grad()
 def _encode_pairs(vae: AutoencoderKLLTXVideo, scenes: list[Scene], rng: random.Random) -> Pairs:
-    """Of one clip per scene. Encoding at twice the size takes almost all of the time, so each pair is used often."""
+    """Pairs of latents, from one clip per scene. Encoding the larger clips takes most of the time of the training, so
+    each pair is used many times."""
     small, large = [], []
     for scene in scenes:
         with autocast(vae.device):

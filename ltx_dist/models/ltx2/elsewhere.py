@@ -19,9 +19,9 @@ def assumed(name: str, version: str, upscaler: str | None) -> Iterator[tuple[Che
 
     Each is assumed without a latent upsampler and with one, which would be in the checkpoint itself.
     """
+    unseen = unseen_checkpoint(name, "LTX2Pipeline")
     for one in ASSUMED_VERSIONS if version == "auto" else (version,):
         if one in PRESETS:
-            unseen = unseen_checkpoint(name, "LTX2Pipeline")
             without = replace(unseen, num_layers=48, generation=one.removesuffix("-distilled"))
             yield without, PRESETS[one]
             yield replace(without, sources={"latent_upsampler": Path(name, "latent_upsampler")}), PRESETS[one]
