@@ -1,4 +1,4 @@
-"""Encodes frames as mp4 on the host, with tags that show how the clip was made, for every family."""
+"""Encodes frames as mp4 on the host, for every family, with tags that show how the clip was made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EncodeVideo:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[EncodedVideo]:
-        """An mp4 per request. It names its request and key, and its seal the latents it was made from."""
+        """One mp4 per request, tagged with the request and its key, and sealed with the hash of its latents."""
         (source,) = context.stage.inputs
         return [self._encode(request, given[source], context) for request, given in zip(requests, inputs, strict=True)]
 

@@ -40,9 +40,9 @@ Ratios = tuple[int, int]
 class StageContext:
     """What an operation gets besides the requests and their inputs.
 
-    stage: the row of the recipe, as one operation may run several stages.
-    on_step: called with the number of denoising steps done, after each.
-    tiling: the pieces to decode in. mp4: how to encode frames. render_key: the key of a request's clip.
+    stage: the row of the recipe, because one operation may run several stages.
+    on_step: called after each denoising step with the number of steps done.
+    tiling: the tiles to decode in. mp4: how to encode frames. render_key: returns the key of a request's clip.
     """
 
     stage: StageSpec
@@ -53,9 +53,9 @@ class StageContext:
 
 
 class Operation(Protocol):
-    """The code of a stage. Loads no weights; tokenizers and noise schedulers it reads from the checkpoint itself.
+    """The code of a stage. It loads no weights, but reads tokenizers and noise schedulers from the checkpoint itself.
 
-    components: the loaded modules of the stage's components by name, which are on `device` whenever `run` is called.
+    components: the stage's loaded modules, by component name; they are on `device` whenever `run` is called.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Operation(Protocol):
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> Sequence[Any]:
-        """One output per request, on the CPU. `inputs[i]`: what earlier stages made for request i, by stage name."""
+        """One output per request, on the CPU. `inputs[i]`: the outputs of earlier stages for request i, by stage."""
         ...
 
 
@@ -75,15 +75,15 @@ class Family:
 
     pipeline_classes: the diffusers pipelines that its checkpoints name. operations: `module:class` by operation.
     loader: `module:function` that loads a component; see `load_component`.
-    presets: by version. preset_for: the preset that `model.version` names, ValueError if there is none. assumption:
-        what is assumed of the version where a checkpoint does not tell, in a sentence for people.
-    assumed: what a checkpoint that is not on this machine may be, with its preset, by `model.checkpoint`, `version`
-        and `upscaler`; nothing if no version of the family has that name.
-    stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, by the
+    presets: by version. preset_for: the preset that `model.version` names; raises ValueError if there is none.
+        assumption: a sentence for people on what is assumed about the version if the checkpoint does not state it.
+    assumed: given `model.checkpoint`, `version` and `upscaler`, what a checkpoint that is not on this machine may be,
+        with its preset; nothing if no version of the family has that name.
+    stage_rates: how fast each device stage runs. stage_work: operations of each device stage of a request, from the
         components' configs and the VAE's pixels and frames per latent. stage_memory: activations of each device stage,
-        by the same, the precision and the storage. denoising: of each denoising pass of a request its steps, and how
-        often a step runs the transformer on a clip. weight_bytes: of each component on the device, by the configs and
-        the number of its parameters.
+        from the same, the precision and the storage. denoising: for each denoising pass of a request, its steps and
+        how often a step runs the transformer on a clip. weight_bytes: bytes of each component on the device, from the
+        configs and the number of its parameters.
     """
 
     name: str
@@ -113,9 +113,9 @@ class Family:
     def load_component(
         self, name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage, device: torch.device
     ) -> torch.nn.Module:
-        """The component's module, on the CPU unless `storage` has it quantised on the device as it is read.
+        """The component's module, on the CPU unless `storage` asks for it to be quantised on the device while loading.
 
-        Raises what the libraries raise for files that are missing, ValueError where weights and config differ.
+        Raises ValueError if weights and config do not match, and whatever the libraries raise for missing files.
         """
         return resolve_name(self.loader)(name, checkpoint, dtype, storage, device)
 
@@ -159,5 +159,5 @@ FAMILIES = (
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """The family whose pipelines the checkpoint names; opening a checkpoint refuses those of no family."""
+    """The family whose pipeline the checkpoint names. There is one: opening a checkpoint of no family is refused."""
     return next(family for family in FAMILIES if checkpoint.pipeline_class in family.pipeline_classes)

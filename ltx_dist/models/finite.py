@@ -6,7 +6,7 @@ import torch
 
 
 def check_finite(tensor: torch.Tensor, what: str, dtype: torch.dtype, setting: str) -> None:
-    """Raises FloatingPointError, which says what overflowed, in which dtype, and which setting helps.
+    """Raise FloatingPointError if any element is not finite, saying what overflowed, in which dtype, and what may help.
 
     Waits for the device: one boolean is copied to the host.
     """

@@ -1,4 +1,4 @@
-"""Moves decoded pixels to the host as frames: the end of diffusers' pipelines, a group of frames at a time."""
+"""Moves decoded pixels to the host as frames, one group at a time: the last step of diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from ltx_dist.models.finite import check_finite
 
 GROUP_BYTES = 64 << 20
-"""Bytes of a group's pixels in float32, in which they are rounded: 16 frames of 704x480. Frame by frame the device
-would wait for the host 121 times per clip; all at once they would take as much memory as decoding itself."""
+"""Bytes of one group's pixels in float32, the dtype they are rounded from: 16 frames of 704x480. Frame by frame, the
+device would wait for the host 121 times per clip; all at once, they would take as much memory as decoding itself."""
 
 
 def frames_of(piece: torch.Tensor, processor: Any, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
     """(1, 3, frames, H, W) in [-1, 1] on the device -> frames of (H, W, 3) uint8 RGB on the host.
 
-    processor: diffusers' VideoProcessor. size: height and width to which other frames are scaled bilinearly, as
-    LTXMultiScalePipeline of github.com/Lightricks/LTX-Video does after a second pass. Rounded as diffusers rounds for
-    `output_type="pil"`. Raises FloatingPointError for pixels that are not finite, which would all become 0.
+    processor: diffusers' VideoProcessor. size: height and width; frames of another size are scaled to it bilinearly,
+    as LTXMultiScalePipeline of github.com/Lightricks/LTX-Video does after a second pass. Rounded as diffusers rounds
+    for `output_type="pil"`. Raises FloatingPointError for pixels that are not finite, which would all become 0.
     """
     check_finite(piece, "the frames are", piece.dtype, "model.vae_precision")
     pixels = piece[0].transpose(0, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def partial_pipeline(pipeline_class: Any, **components: Any) -> Any:
-    """An instance that has these components, or what stands for them, and None for every other that it takes.
+    """An instance of the class with these components, or stand-ins for them, and None for every other component.
 
     It shows no progress bar. Its type is Any because diffusers declares real models for all of its components.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Decode:
-    """The decoders of both VAEs, and the vocoder. None of them draws noise."""
+    """Runs the decoders of both VAEs and the vocoder. None of them draws noise."""
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
@@ -37,7 +37,7 @@ class Decode:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[DecodedClip]:
-        """The sound, decoded, and the frames, which are decoded as they are taken."""
+        """One clip per request: its sound is decoded already, its frames are decoded as they are consumed."""
         clips: list[DecodedClip] = []
         for given in inputs:
             latents: SoundLatents = given.get("refine") or given["denoise"]

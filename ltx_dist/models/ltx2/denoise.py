@@ -1,4 +1,4 @@
-"""Text, and pictures, to latents of video and sound: the `__call__` of diffusers' LTX-2 pipelines, with stand-ins."""
+"""Text and images to latents of video and sound: the `__call__` of diffusers' LTX-2 pipelines, with stand-ins."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from ltx_dist.pipeline.request import RenderRequest
 
 UNSHIFTED = {"use_dynamic_shifting": False, "shift_terminal": None}
-"""Config of a noise scheduler that takes given sigmas as they are; any other would shift them again."""
+"""Config of a noise scheduler that uses given sigmas unchanged; with any other config it would shift them again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a second pass. latents: (1, C, F, H, W) in the upsampler's dtype, not normalised; audio_latents
-    as in SoundLatents. Both on the device."""
+    """What a second pass starts from, on the device.
+
+    latents: (1, C, F, H, W) in the upsampler's dtype, not normalised. audio_latents: as in SoundLatents.
+    """
 
     latents: torch.Tensor
     audio_latents: torch.Tensor
@@ -63,7 +65,7 @@ class Denoise:
 
 
 class Denoiser:
-    """The transformer, in pipelines that have neither text encoder nor VAEs: what both passes share."""
+    """The transformer in pipelines without text encoder and VAEs; shared by both passes."""
 
     def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self._transformer = transformer
@@ -88,11 +90,11 @@ class Denoiser:
         on_step: Callable[[int], None],
         start: Start | None = None,
     ) -> SoundLatents:
-        """Latents on the CPU. index: of the pass. `encoded`: of each condition, for this pass.
+        """Latents of the clip, on the CPU.
 
-        `on_step` gets the number of steps done.
-
-        `generator` is a CPU generator, so the noise does not depend on the device; it is advanced.
+        index: 0 for the first pass, 1 for the second. encoded: the latents of each condition for this pass.
+        on_step: called with the number of steps done. generator: on the CPU, so that the noise does not depend on the
+        device; it is advanced.
         """
         settings = passes(request)[index]
         use_loras(self._transformer, settings.loras)
@@ -106,10 +108,10 @@ class Denoiser:
         pipeline, arguments = self._pipeline(request, index, text, [latents.to(self._device) for latents in encoded])
         if start is not None:
             arguments |= {"latents": start.latents, "audio_latents": start.audio_latents}
-        # A conditioned pass draws its noise by noise_scale from nothing as well; the other two ignore it then.
+        # The condition pipeline scales its noise by noise_scale even without latents; then the other two ignore it.
         arguments["noise_scale"] = settings.noise_scale
         embeds_dtype = getattr(torch, text.embeds_dtype)
-        # One element in the text encoder's dtype: the connectors stand in, and only the dtype is looked at.
+        # One element is enough: the connectors' stand-in ignores the embeddings, and only their dtype is read.
         unused = torch.empty(1, 1, 1, dtype=embeds_dtype, device=self._device)
         mask = torch.ones(1, 1, dtype=torch.int64, device=self._device)
         if settings.guidance.is_classifier_free:
@@ -146,7 +148,7 @@ class Denoiser:
     def _pipeline(
         self, request: RenderRequest, index: int, text: ConnectedText, encoded: list[torch.Tensor]
     ) -> tuple[Any, dict[str, Any]]:
-        """The pipeline of the clip's kind, and what its call takes besides the common arguments.
+        """The pipeline for this kind of clip, and the arguments of its call besides those common to all pipelines.
 
         A new pipeline each time, because a noise scheduler remembers its step.
         """
@@ -188,7 +190,7 @@ class Denoiser:
     def _unpacked(
         self, pipeline: Any, latents: torch.Tensor, request: RenderRequest, settings: PassSettings
     ) -> torch.Tensor:
-        """(1, C, F, H, W) of the packed latents, without the tokens that keyframes have added at the end."""
+        """The packed latents as (1, C, F, H, W), without the tokens that keyframes added at the end."""
         frames = (request.num_frames - 1) // self._vae.temporal_compression_ratio + 1
         height = settings.height // self._vae.spatial_compression_ratio
         width = settings.width // self._vae.spatial_compression_ratio
@@ -198,7 +200,7 @@ class Denoiser:
 
 
 def pipeline_class_of(request: RenderRequest) -> type[diffusers.DiffusionPipeline]:
-    """diffusers' class for the clip: by its conditions alone."""
+    """diffusers' pipeline class for the clip; it depends only on the clip's conditions."""
     if not request.conditions:
         return diffusers.LTX2Pipeline
     if is_first_frame(request):
@@ -215,5 +217,5 @@ def is_first_frame(request: RenderRequest) -> bool:
 
 
 def uses_cross_timestep(transformer: Any) -> bool:
-    """Whether cross-attention of sound and video is modulated by the other's noise level: from 2.3 on."""
+    """Whether each modality's noise level modulates the other's cross-attention; true from 2.3 on."""
     return bool(transformer.config.cross_attn_mod)

@@ -11,13 +11,13 @@ from ltx_dist.inputs.preset import Preset
 from ltx_dist.models.ltx2.presets import PRESETS
 
 ASSUMED_VERSIONS = ("2.3", "2.3-distilled")
-"""The versions of `auto`: the first refuses nothing that others take, but was not published with two passes."""
+"""The versions `auto` may be: the first accepts whatever the others accept, but was not published with two passes."""
 
 
 def assumed(name: str, version: str, upscaler: str | None) -> Iterator[tuple[Checkpoint, Preset]]:
-    """Checkpoints that `model.checkpoint` and `model.version` may name, with presets; none of another family.
+    """Checkpoints that `model.checkpoint` and `model.version` may name, with presets; none if they name another family.
 
-    Each is assumed without a latent upsampler and with one, which would be in the checkpoint itself.
+    Each is assumed once without a latent upsampler and once with one, which would be in the checkpoint itself.
     """
     unseen = unseen_checkpoint(name, "LTX2Pipeline")
     for one in ASSUMED_VERSIONS if version == "auto" else (version,):

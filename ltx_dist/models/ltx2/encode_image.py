@@ -1,4 +1,4 @@
-"""Encodes the images and videos of a clip's conditions to latents, by the VAE's encoder and diffusers' preparation."""
+"""Encodes the images and videos of a clip's conditions to latents, with diffusers' preprocessing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EncodeImage:
         self._vae = components["vae_encoder"]
         self._device = device
         self._dtype = dtype
-        # Both kinds of pipeline prepare pictures themselves, and each in another way.
+        # Each of the two pipelines preprocesses images itself, in its own way.
         self._first_frame = partial_pipeline(diffusers.LTX2ImageToVideoPipeline, vae=self._vae)
         self._condition = partial_pipeline(diffusers.LTX2ConditionPipeline, vae=self._vae)
 
@@ -53,13 +53,13 @@ class EncodeImage:
         first, two = request.first_size, request.second_pass
         pictures = [_pictures(one) for one in request.conditions]
         if is_first_frame(request):
-            # A second pass begins with the first frame that the first one kept.
+            # The second pass starts from latents that already hold the first frame.
             return ConditionLatents((self._encoded_first_frame(request.conditions[0], pictures[0][0], first),), ())
         at_first = self._encoded(request, pictures, first)
         return ConditionLatents(at_first, self._encoded(request, pictures, (two.height, two.width)) if two else ())
 
     def _encoded_first_frame(self, condition: Condition, picture: PIL.Image.Image, size: Size) -> torch.Tensor:
-        """As `LTX2ImageToVideoPipeline` prepares it: compressed at its own size, then scaled in 8 bits."""
+        """The latents of the image, prepared as by `LTX2ImageToVideoPipeline`: compressed, then scaled in 8 bits."""
         compressed = _compressed(fitted(picture, *size, condition.fit), condition.crf)
         pixels = self._first_frame.video_processor.preprocess(compressed, *size)
         return self._means(pixels.to(self._device, self._dtype).unsqueeze(2))
@@ -67,7 +67,8 @@ class EncodeImage:
     def _encoded(
         self, request: RenderRequest, pictures: list[list[PIL.Image.Image]], size: Size
     ) -> tuple[torch.Tensor, ...]:
-        """As `LTX2ConditionPipeline` prepares them: compressed, scaled in float32, and cut from the centre."""
+        """The latents of each condition, prepared as by `LTX2ConditionPipeline`: compressed, scaled in float32, and
+        cropped to the centre."""
         given = [
             LTX2VideoCondition(frames=[_shaped(frame, condition, size) for frame in frames], index=0, crf=condition.crf)
             for condition, frames in zip(request.conditions, pictures, strict=True)
@@ -76,7 +77,7 @@ class EncodeImage:
         return tuple(self._means(pixels) for pixels in frames)
 
     def _means(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(1, C, f, H/32, W/32) of (1, 3, F, H, W), as `retrieve_latents` of "argmax" takes it."""
+        """(1, 3, F, H, W) -> the posterior's mean, (1, C, f, H/32, W/32): `retrieve_latents` with "argmax"."""
         return self._vae.encode(pixels).latent_dist.mode().cpu()
 
 

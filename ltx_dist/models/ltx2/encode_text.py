@@ -1,7 +1,7 @@
 """Encodes prompts to ConnectedText: Gemma and the connectors in one stage.
 
-Gemma hands over the hidden states of all its layers, 385 MB for a prompt of 1,024 tokens; what the connectors make of
-them is 30 times smaller, and so that is what travels.
+Gemma returns the hidden states of all its layers, 385 MB for a prompt of 1,024 tokens. The connectors' output is 30
+times smaller, so that is what is sent to other workers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ltx_dist.pipeline.request import RenderRequest
 
 CACHED_NEGATIVE_PROMPTS = 2
-"""Hidden states kept in host memory, 385 MB of each: a batch has one negative prompt, or a few. What the connectors
-make of one cannot be kept in their place: they see the pair of prompts together."""
+"""Number of negative prompts whose hidden states are kept in host memory, 385 MB each; a batch has one, or a few. The
+connectors' output cannot be kept instead, because it depends on the prompt and the negative prompt together."""
 
 States = tuple[torch.Tensor, torch.Tensor]
 Connected = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -1,4 +1,4 @@
-"""Estimates for each stage of LTX-2.x: operations, rates of a device, bytes of weights and besides them. Pure."""
+"""Estimates for each stage of LTX-2.x: operations, rates of a device, bytes of weights and of activations. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FLOAT32_PARTS = ("audio_vae", "vocoder")
 
 
 def stage_work(configs: Mapping[str, Config], ratios: Ratios, request: RenderRequest) -> Work:
-    """Operations of each device stage of a clip, 0 for one that it does not run.
+    """Operations of each device stage of a clip, 0 for a stage that it does not run.
 
     ratios: the VAE's pixels and frames per latent. Only the clip's own prompt counts: the negative prompt is encoded
     once for all clips.
@@ -93,7 +93,7 @@ def stage_work(configs: Mapping[str, Config], ratios: Ratios, request: RenderReq
 
 
 def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
-    """Per pass, its steps and how often a step runs the transformer on a clip: 4 times with all guidance on."""
+    """For each pass, its steps and how often a step runs the transformer on a clip: 4 times with all guidance on."""
     return tuple((one.num_inference_steps, one.guidance.transformer_passes) for one in passes(request))
 
 
@@ -112,8 +112,11 @@ def _pass_flops(configs: Mapping[str, Config], ratios: Ratios, request: RenderRe
 def weight_bytes(
     configs: Mapping[str, Config], parameters: Mapping[str, int], precision: str, storage: Storage
 ) -> Mapping[str, WeightBytes]:
-    """The weights of each component on the device. parameters: how many elements each loads, `NAME.block` of one of its
-    blocks, as the checkpoint's headers have them, and `NAME.loras` of what the batch's LoRAs add to it."""
+    """The weights of each component on the device.
+
+    parameters: number of elements, from the headers of the files: of each component by its name, of one of its blocks
+    as `NAME.block`, and of what the batch's LoRAs add to it as `NAME.loras`.
+    """
     loras = {name.removesuffix(".loras"): count for name, count in parameters.items() if name.endswith(".loras")}
     found = {
         name: WeightBytes(
@@ -134,7 +137,7 @@ def weight_bytes(
         # LoRAs stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
         of_block += component_bytes(loras.get(name, 0), precision) // count
         total = component_bytes(kept, precision) + count * of_block
-        # A quantised layer of the text encoder is more than tensors: it does not pass through in blocks.
+        # A quantised layer of the text encoder is more than plain tensors, so it cannot be streamed block by block.
         streams = name == "transformer" or not fewer
         found[name] = WeightBytes(total, of_block, count) if streams else WeightBytes(total)
     if storage.transformer != "same":

@@ -17,14 +17,14 @@ from ltx_dist.pipeline.request import RenderRequest
 Config = Mapping[str, Any]
 
 SOUND_FLOPS = 0.2e12
-"""Per second of sound: 0.31 TFLOP of the VAE and some 0.7 of the vocoder for 5 s, counted on both."""
+"""Operations per second of sound: counted for 5 s, 0.31 TFLOP in the VAE and some 0.7 TFLOP in the vocoder."""
 
 
 def transformer_flops(config: Config, video: int, sound: int, text: int, per_token: bool = False) -> float:
     """Operations of one call of an LTX2VideoTransformer3DModel on this many tokens.
 
     A block attends within the video (width d) and within the sound (width e), from each to the text, and between the
-    two at width e. per_token: with conditions the modulation is made for each token, not once.
+    two at width e. per_token: the modulation is computed for each token, as with conditions, and not once per clip.
     """
     d = config["num_attention_heads"] * config["attention_head_dim"]
     e = config["audio_num_attention_heads"] * config["audio_attention_head_dim"]
@@ -37,7 +37,7 @@ def transformer_flops(config: Config, video: int, sound: int, text: int, per_tok
     if config.get("use_prompt_embeddings", True):
         around += 2 * text * (config["caption_channels"] * (d + e) + d**2 + e**2)
     if per_token:
-        # 2.0 also modulates by it how the two attend to each other; later versions by one noise level.
+        # In 2.0 the tokens' noise levels also modulate the attention between the two; later versions use one level.
         around += 2 * video * d**2 * (10 if config.get("cross_attn_mod") else 14)
     return float(config["num_layers"] * block + around)
 
@@ -75,7 +75,7 @@ def encode_image_flops(config: Config, ratios: Ratios, request: RenderRequest) -
 
 
 def encoder_flops(config: Config, frames: int, height: int, width: int) -> float:
-    """On `frames` of patches `height` x `width`."""
+    """Operations of the encoder on `frames` frames of `height` x `width` patches."""
     channels, layers = config["block_out_channels"], config["layers_per_block"]
     wide = config["latent_channels"]
     total = frames * height * width * _conv(config["in_channels"] * config["patch_size"] ** 2, wide)
@@ -83,7 +83,7 @@ def encoder_flops(config: Config, frames: int, height: int, width: int) -> float
         total += frames * height * width * layers[index] * _resnet(wide, wide)
         outside = channels[index]
         if config["spatio_temporal_scaling"][index]:
-            frames += kind != "spatial"  # the first one is there twice
+            frames += kind != "spatial"  # the first frame is repeated
             total += frames * height * width * _conv(wide, outside // {"spatial": 4, "temporal": 2}.get(kind, 8))
             if kind != "spatial":
                 frames //= 2

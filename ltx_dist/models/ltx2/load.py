@@ -1,4 +1,4 @@
-"""Load one component of an LTX-2.x checkpoint, straight in its dtype, from safetensors in diffusers layout."""
+"""Loads one component of an LTX-2.x checkpoint, straight in its dtype, from safetensors in diffusers layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT_ENCODERS = {
     "gemma3": transformers.Gemma3ForConditionalGeneration,
     "gemma4_unified": transformers.Gemma4UnifiedForConditionalGeneration,
 }
-"""By `model_type` of the text encoder's config: 2.0 and 2.3 have the first, 2.5 the second."""
+"""The text encoder's class, by `model_type` of its config: 2.0 and 2.3 have the first, 2.5 the second."""
 
 
 def load_component(
@@ -46,7 +46,7 @@ WITH_LORAS = ("transformer", "connectors")
 
 
 FOLDERS = {"vae_encoder": "vae"}
-"""Folders of components that have none of their own name."""
+"""Folders of the components whose folder has another name."""
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -64,7 +64,7 @@ def _text_encoder(folder: Path, dtype: torch.dtype, storage: Storage, device: to
     for part, _ in list(language.named_children()):
         if part != "language_model":
             setattr(language, part, None)
-    # A prompt is read once: keys and values kept for the next token would take 0.4 GB of the device for nothing.
+    # No token is generated: a cache of keys and values would take 0.4 GB of device memory for nothing.
     language.language_model.config.use_cache = False
     return language
 

@@ -12,10 +12,10 @@ from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """The eight numbers of `LTX2Pipeline.__call__`, always all of them, and the blocks that STG leaves out.
+    """All eight guidance numbers of `LTX2Pipeline.__call__`, and the blocks that STG skips.
 
-    Left to themselves `stg_scale` and `modality_scale` are on in diffusers 0.42.1, and each is a pass of its own in
-    every step. 0 for a number of the sound is read as "as for the video" there (`audio_stg_scale or stg_scale`).
+    All are always given: by default `stg_scale` and `modality_scale` are on in diffusers 0.42.1, each for one more
+    transformer run per step. A 0 for the sound means "as for the video" there (`audio_stg_scale or stg_scale`).
     """
 
     guidance_scale: float
@@ -30,7 +30,7 @@ class Guidance:
 
     @property
     def is_classifier_free(self) -> bool:
-        """Whether a negative prompt is used at all: diffusers' own rule, which asks both modalities."""
+        """Whether a negative prompt is used at all: diffusers' own rule, which looks at both modalities."""
         return self.guidance_scale > 1 or self.audio_guidance_scale > 1
 
     @property
@@ -47,8 +47,8 @@ class Guidance:
 
 
 NO_GUIDANCE = Guidance(1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, ())
-"""The settings for distilled weights: one pass per step. Rescaling is off, too: for an unguided prediction it is
-no change in exact arithmetic, but one of the low bits."""
+"""The settings for distilled weights: one transformer run per step. Rescaling is off, too: for an unguided prediction
+it changes nothing in exact arithmetic, but it changes the low bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class PassSettings:
     """One denoising pass. Sizes are pixels.
 
     sigmas: the schedule, used as it is; None leaves it to the checkpoint's noise scheduler and num_inference_steps.
-    noise_scale: how much of the start is noise: 1 for a pass that starts from nothing, as diffusers does without
-    latents whatever the argument; sigmas[0] for a second one. loras: in their order.
+    noise_scale: how much of the start is noise: sigmas[0] for a second pass; 1 for a pass without latents, which
+    diffusers starts from pure noise whatever the argument. loras: in the order they are applied.
     """
 
     height: int

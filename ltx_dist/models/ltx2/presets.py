@@ -1,4 +1,4 @@
-"""The table of LTX-2's presets: the settings of each version where neither row nor config sets them."""
+"""The table of LTX-2's presets: each version's settings, for what neither row nor config sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421
 SECOND_SIGMAS = (0.909375, 0.725, 0.421875)
 IMAGE_CRF, IMAGE_CRF_2_5 = 33, 18
 """CRF with which an image is compressed before it is encoded, as in training: DEFAULT_IMAGE_CRF and LTX2_5_IMAGE_CRF of
-diffusers 0.42.1, which asks the text encoder which of them it is."""
+diffusers 0.42.1, which chooses between them by the text encoder."""
 
 _CONSTANTS = "DISTILLED_SIGMA_VALUES and STAGE_2_DISTILLED_SIGMA_VALUES of pipelines/ltx2/utils.py in diffusers 0.42.1"
 _DOCS = "docs/source/en/api/pipelines/ltx2.md of diffusers 0.42"
@@ -105,10 +105,10 @@ def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
 
 
 def detect_version(checkpoint: Checkpoint) -> str:
-    """By the transformer's flags, and by the noise scheduler: distilled weights come with one that does not shift."""
+    """The version, from the transformer's flags and the noise scheduler: that of distilled weights does not shift."""
     return f"{checkpoint.generation}-distilled" if checkpoint.distilled else checkpoint.generation
 
 
 def assumption(checkpoint: Checkpoint) -> str | None:
-    """None: an LTX-2 checkpoint tells its version."""
+    """None, because an LTX-2 checkpoint shows its version."""
     return None

@@ -1,6 +1,7 @@
 """The stages of LTX-2.0, 2.3 and 2.5, their components, and which class runs each operation. A literal table.
 
-The sound is decoded where the video is: it takes under 1 % of that time, and the frames never leave the worker.
+Sound is decoded on the worker that decodes the video: it takes under 1 % of the video's time, and the frames never
+leave that worker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stand-ins for modules on other workers, with what diffusers' LTX-2 pipelines read of them.
 
-The pipelines' own `__call__` runs with these, unchanged. Statistics are as a loaded VAE has them, rounded to its dtype.
+The pipelines' own `__call__` runs unchanged with these. Statistics are rounded to the VAE's dtype, as a loaded VAE's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATISTICS = ("latents_mean", "latents_std")
 
 
 class VideoVae:
-    """In place of an AutoencoderKLLTX2Video: its compression, its statistics, and what it has encoded already."""
+    """Takes the place of an AutoencoderKLLTX2Video: its compression, statistics, and what it has already encoded."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         folder = checkpoint.folder("vae")
@@ -36,12 +36,12 @@ class VideoVae:
         self.latents_mean, self.latents_std = _statistics(folder, "vae", device, dtype)
 
     def encode(self, latents: torch.Tensor) -> Any:
-        """The encoding of a condition that another worker has encoded: returns what it is given."""
+        """Its argument, wrapped as a posterior: another worker has encoded the condition already."""
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
 
 
 class FirstFrameVae(VideoVae):
-    """The same for `LTX2ImageToVideoPipeline`, which encodes a picture that it prepares itself."""
+    """The same for `LTX2ImageToVideoPipeline`, which preprocesses the image itself before it calls `encode`."""
 
     def __init__(
         self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, encoded: Sequence[torch.Tensor]
@@ -72,7 +72,7 @@ class AudioVae:
 
 
 class Connectors:
-    """In place of LTX2TextConnectors: whatever it is given, it returns what they made of the prompt."""
+    """Takes the place of LTX2TextConnectors: whatever it is called with, it returns their output for the prompt."""
 
     def __init__(self, made: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
         self._made = made
@@ -92,5 +92,5 @@ def _statistics(folder: Path, component: str, device: torch.device, dtype: torch
             names = set(opened.keys()) & set(STATISTICS)
             found |= {name: opened.get_tensor(name) for name in names}
     if missing := set(STATISTICS) - found.keys():
-        raise ValueError(f"{folder}: has no {', '.join(sorted(missing))}; download it again")
+        raise ValueError(f"{folder}: {', '.join(sorted(missing))} missing; download it again")
     return [found[name].to(device, dtype) for name in STATISTICS]

@@ -11,7 +11,7 @@ Ratios = tuple[int, int]
 
 
 def latent_shape(request: RenderRequest, size: tuple[int, int], ratios: Ratios) -> tuple[int, int, int]:
-    """Latent frames, rows and columns of the clip at a size in pixels."""
+    """Latent frames, rows and columns of the clip. size: height and width in pixels."""
     spatial, temporal = ratios
     return (request.num_frames - 1) // temporal + 1, size[0] // spatial, size[1] // spatial
 

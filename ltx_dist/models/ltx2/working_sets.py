@@ -17,21 +17,21 @@ from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 Config = Mapping[str, Any]
 
 STATES_HELD = {2: 4.5, 4: 4.36}
-"""By bytes of an element: how often the connectors hold what Gemma's layers made of a row."""
+"""How many copies of a row of Gemma's hidden states the connectors hold, by bytes per element."""
 
 
 def encode_text_bytes(connectors: Config, request: RenderRequest, element_bytes: int) -> int:
-    """Bytes of the connectors on both prompts at once, which takes more than Gemma on one."""
+    """Bytes that the connectors hold for both prompts at once, which is more than Gemma holds for one."""
     guided = any(one.guidance.is_classifier_free for one in passes(request))
     states = request.max_sequence_length * connectors["caption_channels"] * connectors["text_proj_in_factor"]
     return int((2 if guided else 1) * STATES_HELD[element_bytes] * states * element_bytes)
 
 
 BYTES_PER_ELEMENT = {2: 36.05, 4: 66.15}
-"""Bytes of the transformer, by bytes per element: what it holds for an element of the video's hidden states."""
+"""Bytes that the transformer holds for each element of the video's hidden states, by bytes per element."""
 
 MODULATION_BYTES = {("2.0", 2): 46.0, ("2.0", 4): 92.0, ("2.3", 2): 38.0, ("2.3", 4): 76.0}
-"""The additional part if each token has its own noise level; by kind of block."""
+"""Bytes to add if each token has its own noise level, by kind of block."""
 
 
 def denoise_bytes(
@@ -63,7 +63,7 @@ def encode_image_bytes(request: RenderRequest, element_bytes: int) -> int:
 
 
 SOUND_BYTES = {"LTX2Vocoder": 1_240_000, "LTX2VocoderWithBWE": 1_740_000}
-"""Bytes of a vocoder in float32, per latent of sound, of which a second has 25."""
+"""Bytes that a vocoder in float32 holds per latent of sound; one second has 25 latents."""
 
 TENSORS_HELD = {True: 5.36, False: 4.58}
 """Number of full-size tensors in the decoder's last block: with residual upsampling (2.0), and without."""
@@ -72,7 +72,7 @@ TENSORS_HELD = {True: 5.36, False: 4.58}
 def decode_bytes(
     configs: Mapping[str, Config], request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED
 ) -> int:
-    """Bytes of the VAE's decoder at one tile, and of pixels that wait to be blended with it; or of the vocoder."""
+    """Bytes of the VAE's decoder for one tile and the pixels waiting to be blended with it; if more, of the vocoder."""
     config = configs["vae"]
     frames, height, width = tile_shape(request, tiling)
     wide = config["decoder_block_out_channels"][0] // config["upsample_factor"][0]

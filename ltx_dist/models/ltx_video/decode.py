@@ -1,4 +1,4 @@
-"""Decodes latents to frames. The order of casts and draws is that of diffusers' LTX pipelines."""
+"""Decodes latents to frames, with casts and random draws in the order of diffusers' LTX pipelines."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Decode:
         ]
 
     def _frames(self, request: RenderRequest, latents: Latents, tiling: DecodeTiling) -> Iterator[np.ndarray]:
-        """The clip's frames, (height, width, 3) uint8 RGB, made so on the device, piece by piece.
+        """The clip's frames, (height, width, 3) uint8 RGB, decoded and rounded on the device piece by piece.
         Raises FloatingPointError for pixels that are not finite.
 
-        Latents are cast to the text embeddings' dtype before the decode noise is drawn in it and to the VAE's after,
-        and the noise is the next draw of the generator that made the initial noise, as in diffusers.
+        As in diffusers, latents are cast to the text embeddings' dtype, the decode noise is drawn in that dtype, as the
+        next draw of the generator that made the initial noise, and the result is cast to the VAE's dtype.
         """
         vae = self._vae
         samples = latents.latents.to(self._device)
@@ -78,8 +78,8 @@ class Decode:
         return (1 - scale) * samples + scale * noise, timestep
 
     def _tone_mapped(self, request: RenderRequest, samples: torch.Tensor) -> torch.Tensor:
-        """With highlights pressed down, where a second pass asks for it at its place in LTXMultiScalePipeline of
-        github.com/Lightricks/LTX-Video: on normalised latents, after the decode noise."""
+        """The latents with highlights compressed, if the second pass asks for it; done where LTXMultiScalePipeline of
+        github.com/Lightricks/LTX-Video does it: on normalised latents, after the decode noise."""
         two, vae = request.second_pass, self._vae
         if not isinstance(two, SecondPass) or two.tone_map_at != "decode" or not two.tone_map_compression_ratio:
             return samples

@@ -38,10 +38,10 @@ class Denoise:
     ) -> list[Latents]:
         """Latents of each request on the CPU.
 
-        All requests share the passes: they differ in prompts and seeds, but in no other input of the transformer. Each
-        has a CPU generator of its own, so the noise depends neither on the device nor on other clips. What a pass of
-        several computes differs in the low bits from a pass of one: kernels choose their blocks by the size. A request
-        with media or windows is alone.
+        All requests share one batch: they differ in prompts and seeds, but in no other input of the transformer. Each
+        has its own CPU generator, so the noise depends neither on the device nor on other clips. The results of a batch
+        differ in the low bits from those of single requests, because kernels choose their block sizes by the shape. A
+        request with media or windows is never batched.
         """
         request, texts = requests[0], [given["encode_text"] for given in inputs]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
@@ -60,7 +60,7 @@ class Denoise:
             denoised = self._denoising.run(requests, settings, texts, generators, context.on_step, vae, latents)
         return [
             Latents(
-                # A copy: a view would keep the other latents of the pass, and all of them would travel with it.
+                # A copy, because a view would keep the whole batch in memory and be sent with all of it.
                 latents=one.clone(memory_format=torch.contiguous_format),
                 generator_state=generator.get_state(),
                 embeds_dtype=str(text.prompt_embeds.dtype).removeprefix("torch."),
@@ -71,8 +71,8 @@ class Denoise:
     def _sample(self, vae: EncodedVae, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(1, C, F, H, W) float32, normalised: the first draw of the clip's generator.
 
-        No pipeline of diffusers encodes the video that LTXConditionPipeline's `latents` begin as; of those that take a
-        video, LTXLatentUpsamplePipeline makes just such latents of it.
+        No pipeline of diffusers encodes a video to the `latents` that LTXConditionPipeline starts from;
+        LTXLatentUpsamplePipeline, which takes a video, encodes it to latents of this kind.
         """
         vae.expect([moments])
         pipeline = partial_pipeline(diffusers.LTXLatentUpsamplePipeline, vae=vae)

@@ -42,8 +42,11 @@ def first_pass(request: RenderRequest) -> Pass:
 
 
 def second_pass(request: RenderRequest) -> Pass:
-    """diffusers adds noise to latents only where a schedule begins in its middle: to timesteps of our own one is added
-    in front, with a strength that leaves it out."""
+    """The settings of the second pass.
+
+    diffusers adds noise to latents only if the strength skips part of the schedule. So explicit timesteps get one more
+    in front, and a strength that skips exactly that one.
+    """
     two = request.second_pass
     assert isinstance(two, SecondPass), request.request_id
     steps, timesteps, strength = two.num_inference_steps, two.timesteps, two.denoise_strength
@@ -76,18 +79,18 @@ class Denoising:
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(requests, C, F, H, W) float32 on the CPU, normalised. `on_step` is called with the number of steps done.
-        Raises FloatingPointError where they are not finite.
+        Raises FloatingPointError if they are not finite.
 
-        vae: what stands for it, and has the posteriors of what the request's transformer sees. latents: (1, C, F, H, W)
-        that noise is added to, where `denoise_strength` is below 1. With either there is one request: diffusers would
-        draw for all of them from the first generator, or raise.
+        vae: a stand-in that returns the posteriors of the request's media. latents: (1, C, F, H, W) to which noise is
+        added, if `denoise_strength` is below 1. With media or latents there must be one request: diffusers would draw
+        for all of them from the first generator, or raise.
         """
         request = requests[0]
         assert len(requests) == 1 or (not request.seen and latents is None)
         use_loras(self._transformer, request.loras)
         pipeline = self._pipeline(vae, request)
         if pipeline.scheduler.config.get("stochastic_sampling"):
-            # Its noise of every step is drawn without our generators: the pipelines hand them to no scheduler.
+            # The noise of every step is drawn without our generators: the pipelines pass none to the noise scheduler.
             torch.manual_seed(request.seed)
 
         def report_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -148,14 +151,14 @@ class Denoising:
         return {"image": ""} if request.conditions else {}
 
     def _stacked(self, tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-        """On the device, one row per request; None without guidance."""
+        """The tensors on the device, one row per request; None without guidance."""
         there = [tensor for tensor in tensors if tensor is not None]
         assert len(there) in (0, len(tensors)), "guidance is on for all or for none"
         return torch.cat(there).to(self._device) if there else None
 
 
 def _unpacked(pipeline: Any, latents: torch.Tensor, settings: Pass, num_frames: int) -> torch.Tensor:
-    """(requests, C, F, H, W): `LTXPipeline` returns patches in a row, `LTXConditionPipeline` this shape."""
+    """The latents as (requests, C, F, H, W), which `LTXConditionPipeline` returns; `LTXPipeline`'s are packed."""
     if latents.ndim == 5:
         return latents
     return pipeline._unpack_latents(

@@ -11,11 +11,11 @@ from ltx_dist.inputs.preset import TAKES_TIMESTEPS, Preset
 from ltx_dist.models.ltx_video.presets import PRESETS, preset_for
 
 ASSUMED_VERSIONS = ("generic", "0.9.8-13b-distilled")
-"""The versions of `auto`: the first refuses nothing that others take, but was not published with two passes."""
+"""The versions `auto` may be: the first accepts whatever the others accept, but was not published with two passes."""
 
 
 def assumed(name: str, version: str, upscaler: str | None) -> Iterator[tuple[Checkpoint, Preset]]:
-    """Checkpoints that `model.checkpoint`, `version` and `upscaler` may name, with presets; none of another family."""
+    """Checkpoints that `model.checkpoint`, `version` and `upscaler` may name, with presets; none for another family."""
     sources = {"latent_upsampler": Path(upscaler)} if upscaler else {}
     checkpoint = replace(unseen_checkpoint(name, TAKES_TIMESTEPS), sources=sources)
     for one in ASSUMED_VERSIONS if version == "auto" else (version,):

@@ -21,11 +21,11 @@ from ltx_dist.pipeline.payloads import EncodedMedia
 from ltx_dist.pipeline.request import RenderRequest
 
 REMEMBERED = 32
-"""Encodings kept in host memory, of at most some 4 MB each: many clips begin with one picture."""
+"""Number of encodings kept in host memory, at most some 4 MB each: many clips may begin with the same image."""
 
 
 class EncodeImage:
-    """Encodes each medium at the size of each pass that it conditions, never in tiles: those change the latents."""
+    """Encodes each medium at the size of each pass that it conditions; never in tiles, which change the latents."""
 
     def __init__(
         self, components: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
@@ -38,7 +38,7 @@ class EncodeImage:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[EncodedMedia]:
-        """Moments of each request's media, on the CPU. Raises ValueError for a file that has changed or is gone."""
+        """Moments of each request's media, on the CPU. Raises ValueError if a file has changed or is gone."""
         return [self._encode_all(request) for request in requests]
 
     def _encode_all(self, request: RenderRequest) -> EncodedMedia:
@@ -66,7 +66,7 @@ class EncodeImage:
         return self._remembered[key]
 
     def _pixels(self, medium: Condition, height: int, width: int) -> torch.Tensor:
-        """(1, 3, F, height, width) in the VAE's dtype, on the device; as float32 it is there a frame at a time."""
+        """(1, 3, F, height, width) in the VAE's dtype, on the device, where only one frame at a time is in float32."""
         pixels = torch.empty(1, 3, medium.num_frames, height, width, dtype=self._vae.dtype)
         for index, picture in enumerate(_pictures(medium)):
             shown = fitted(picture, height, width, medium.fit)

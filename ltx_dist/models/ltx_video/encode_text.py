@@ -43,9 +43,9 @@ class EncodeText:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Conditioning]:
-        """Embeddings of each request on the CPU. Their prompts, padded to one length, share a pass.
+        """Embeddings of each request on the CPU. Their prompts, padded to one length, are encoded as one batch.
 
-        The negative prompt has a pass of its own, as in diffusers, and is remembered; so has each prompt of long clips.
+        The negative prompt, as in diffusers, and each prompt of a long clip are encoded separately and cached.
         """
         if requests[0].windows:
             return [self._of_windows(request) for request in requests]
@@ -57,7 +57,7 @@ class EncodeText:
         ]
 
     def _of_windows(self, request: RenderRequest) -> Conditioning:
-        """A row for each of the distinct prompts."""
+        """The embeddings of a long clip, one row for each of its distinct prompts."""
         assert request.windows is not None, request.request_id
         limit = request.max_sequence_length
         pairs = [self._remembered((prompt,), limit, True) for prompt in request.windows.distinct_prompts]
@@ -72,9 +72,9 @@ class EncodeText:
     def _encode(
         self, texts: tuple[str, ...], max_sequence_length: int, in_windows: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(texts, max_sequence_length, caption_channels) and (texts, max_sequence_length), on the CPU.
+        """Embeddings (texts, max_sequence_length, caption_channels) and mask (texts, max_sequence_length), on the CPU.
 
-        in_windows: by the pipeline for long clips, which does not give T5 the mask.
+        in_windows: encode by the pipeline for long clips, which does not pass the mask to T5.
         """
         pipeline = self._windowed if in_windows else self._pipeline
         embeds, mask, _, _ = pipeline.encode_prompt(

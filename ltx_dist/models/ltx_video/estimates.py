@@ -1,4 +1,4 @@
-"""Estimates for each stage of LTX-Video: operations of a clip, rates of a device, bytes besides the weights. Pure."""
+"""Estimates for each stage of LTX-Video: operations of a clip, rates of a device, bytes of activations. Pure."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ STAGE_RATES: Mapping[str, StageRate] = {
     "decode": StageRate(0.35),
 }
 """0.59 is the 97 of 165 TFLOP/s that diffusers reaches on an RTX 4090 (github.com/sayakpaul/q8-ltx-video); the other
-two are estimates. The first clips of a run correct all of them. For one prompt T5 has to read all of its weights: 128
-tokens are 2 x 128 operations for the 2 bytes of a weight."""
+two are estimates. The first clips of a run correct all of them. For one prompt T5 reads all of its weights: with 128
+tokens that is 2 x 128 operations per weight of 2 bytes."""
 
 MARGIN: Mapping[str, Mapping[Any, float]] = {
     "encode_text": {"cuda": 1.9, "cpu": 1.1},
@@ -62,7 +62,7 @@ CPU: oneDNN reorders a convolution's input and output.
 
 
 def denoising(request: RenderRequest) -> tuple[tuple[int, int], ...]:
-    """The steps of each pass, and how often a step runs the transformer on a clip: twice with guidance."""
+    """For each pass, its steps and how often a step runs the transformer on a clip: twice with guidance."""
     passes = [(request.num_steps, request.guidance_scale)]
     if isinstance(two := request.second_pass, SecondPass):
         passes.append((two.num_steps, two.guidance_scale))
@@ -104,8 +104,8 @@ def stage_work(configs: Mapping[str, Config], ratios: tuple[int, int], request: 
 
 
 def _encode_media_flops(config: Config, request: RenderRequest) -> float:
-    """Conditions and references are encoded at the size of each pass, the video that a clip begins as at the first
-    one's."""
+    """Operations of encoding a clip's media: conditions and references at the size of each pass, a video that the clip
+    starts from at the size of the first."""
     sizes = [request.first_size, *([request.decoded_size] if request.second_pass else [])]
     of_seen = sum(encode_image_flops(config, one.num_frames, *size) for one in request.seen for size in sizes)
     of_video = encode_image_flops(config, request.video.num_frames, *request.first_size) if request.video else 0.0
@@ -115,7 +115,7 @@ def _encode_media_flops(config: Config, request: RenderRequest) -> float:
 def weight_bytes(
     configs: Mapping[str, Config], parameters: Mapping[str, int], precision: str, storage: Storage
 ) -> Mapping[str, WeightBytes]:
-    """The weights of each component on the device. parameters: how many elements each loads."""
+    """The weights of each component on the device. parameters: the number of elements of each, by component name."""
     text, transformer = configs["text_encoder"], configs["transformer"]
     in_text, in_transformer = text_encoder_block_parameters(text), transformer_block_parameters(transformer)
 
@@ -133,10 +133,10 @@ def weight_bytes(
     if storage.text_encoder == "none":
         block = blocked(in_text, 1, in_text, kept, "none")
         encoder = WeightBytes(total, block, num_layers)
-    else:  # a quantised layer is more than tensors: it does not pass through in blocks
+    else:  # a quantised layer is more than plain tensors, so it cannot be streamed block by block
         encoder = WeightBytes(total)
     num_layers, stored = transformer["num_layers"], storage.transformer
-    # They stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
+    # LoRAs stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
     loras = component_bytes(parameters.get("transformer.loras", 0), precision)
     return {
         "text_encoder": encoder,

@@ -26,7 +26,8 @@ class InContextPipeline(diffusers.LTXConditionPipeline):
         condition_frame_index: list[int],
         **settings: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-        """Tokens (1, S, C), how far each is fixed (1, S), their places (1, 3, S), and how many are not the clip's."""
+        """Tokens (1, S, C), how far each is fixed (1, S), their coordinates in time and space (1, 3, S), and the number
+        of tokens that are not the clip's."""
         *others, reference = conditions
         latents, mask, places, num_extra = super().prepare_latents(
             others, condition_strength[:-1], condition_frame_index[:-1], **settings

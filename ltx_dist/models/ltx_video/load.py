@@ -47,10 +47,10 @@ def load_component(
 def load_text_encoder(
     checkpoint: Checkpoint, dtype: torch.dtype, quantization: str = "none", device: torch.device = CPU
 ) -> Any:
-    """In `int8` or `int4` its linear layers are quantised on the device as they are read, one by one.
+    """T5. For `int8` and `int4` its linear layers are quantised on the device one by one as they are read.
 
-    Read, then, and not mapped: the pages of a mapped file would stay in memory until the last layer is done, 9.5 GB of
-    them beside the 4.9 GB they are made into.
+    The file is then read and not mapped: the pages of a mapped file would stay in memory until the last layer is done,
+    9.5 GB of them beside the 4.9 GB of quantised weights.
     """
     folder = checkpoint.folder("text_encoder")
     if quantization == "none":
@@ -68,10 +68,10 @@ def load_text_encoder(
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The tokenizer, by a class of transformers that is on a list, and never by code of the checkpoint.
+    """The tokenizer, made by one of a list of transformers' classes, and never by code from the checkpoint.
 
-    Raises ValueError unless its vocabulary is there and of the text encoder's size: transformers makes a T5 tokenizer
-    that finds no vocabulary of some hundred tokens, and every word is unknown to it.
+    Raises ValueError unless its vocabulary is there and fits the text encoder: without a vocabulary file, transformers
+    makes a T5 tokenizer of some hundred tokens, to which every word is unknown.
     """
     folder, vocab_size = checkpoint.folder("tokenizer"), component_config(checkpoint, "text_encoder")["vocab_size"]
     index = folder.parent / "model_index.json"
@@ -85,7 +85,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 def load_transformer(
     checkpoint: Checkpoint, dtype: torch.dtype, storage: str = "same", loras: Mapping[str, LoraFile] | None = None
 ) -> Any:
-    """`float8`: diffusers keeps linear layers in 8 bits and casts each up while it computes. LoRAs stay in `dtype`."""
+    """The transformer. storage `float8`: diffusers keeps linear layers in 8 bits and casts each to `dtype` while it
+    computes. LoRAs stay in `dtype`."""
     transformer: Any = load_model(diffusers.LTXVideoTransformer3DModel, checkpoint.source("transformer"), dtype)
     if storage == "float8":
         transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
@@ -94,14 +95,14 @@ def load_transformer(
 
 
 def load_vae_decoder(checkpoint: Checkpoint, dtype: torch.dtype) -> torch.nn.Module:
-    """The VAE without its encoder, which is half of it and which rendering from text never runs."""
+    """The VAE without its encoder: half of its weights, and not needed to render from text."""
     return load_half(checkpoint, "decoder", dtype)
 
 
 def load_upsampler(checkpoint: Checkpoint, dtype: torch.dtype, vae_dtype: torch.dtype) -> torch.nn.Module:
     """The latent upsampler with the VAE's statistics, because it works on latents that are not normalised.
 
-    Raises ValueError when weights and config do not belong together.
+    Raises ValueError if weights and config do not match.
     """
     source = checkpoint.source("latent_upsampler")
     with torch.device("meta"):

@@ -19,9 +19,9 @@ from ltx_dist.weights.lora import use_loras
 
 
 class EncodedPipeline(diffusers.LTXI2VLongMultiPromptPipeline):
-    """diffusers' pipeline for prompts that are already encoded, which its `__call__` does not take.
+    """diffusers' pipeline for long clips, fed with prompts that are already encoded, which its `__call__` cannot take.
 
-    embeds: of each prompt, and the pair of the negative prompt, as `encode_prompt` returns them.
+    embeds: what `encode_prompt` returns for each prompt, with the pair of the negative prompt.
     """
 
     embeds: dict[str, tuple[torch.Tensor | None, ...]]
@@ -31,7 +31,7 @@ class EncodedPipeline(diffusers.LTXI2VLongMultiPromptPipeline):
 
 
 class LongDenoising:
-    """LTXI2VLongMultiPromptPipeline with the ancestral noise scheduler that it was made for."""
+    """Runs LTXI2VLongMultiPromptPipeline with the ancestral noise scheduler that it was made for."""
 
     def __init__(self, transformer: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self._transformer, self._device, self._dtype = transformer, device, dtype
@@ -45,10 +45,10 @@ class LongDenoising:
         on_step: Callable[[int], None],
         vae: Any,
     ) -> torch.Tensor:
-        """(1, C, F, H, W) float32 on the CPU, normalised. Raises FloatingPointError where they are not finite.
+        """(1, C, F, H, W) float32 on the CPU, normalised. Raises FloatingPointError if they are not finite.
 
-        text: a row for each of the distinct prompts of the windows. generator: draws all noise, window by window. vae:
-        what stands for it, and has the posterior of the first frame, if the request has one.
+        text: one row for each distinct prompt of the windows. generator: draws all noise, window by window.
+        vae: a stand-in that returns the posterior of the first frame's image, if the request has one.
         """
         windows = request.windows
         assert windows is not None and request.timesteps is not None, request.request_id
@@ -78,10 +78,10 @@ class LongDenoising:
             frame_rate=request.frame_rate,
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
-            # The pipeline leaves out the last of its timesteps, so that all of ours run when 0 follows them.
+            # The pipeline skips the last timestep, so with a 0 at the end all of ours run.
             sigmas=[*(timestep / 1000 for timestep in request.timesteps), 0.0],
             generator=generator,
-            seed=None,  # else each window draws from a generator of its own, on the device, and this one is not used
+            seed=None,  # with a seed, each window would draw from its own generator on the device instead of this one
             cond_image="" if first else None,
             cond_strength=first.strength if first else 0.0,
             temporal_tile_size=windows.temporal_tile_size,
@@ -98,7 +98,7 @@ class LongDenoising:
         return latents
 
     def _embeds(self, prompts: tuple[str, ...], text: Conditioning) -> dict[str, tuple[torch.Tensor | None, ...]]:
-        """On the device, by prompt."""
+        """The embeddings on the device, by prompt, for EncodedPipeline."""
         embeds, mask = text.prompt_embeds.to(self._device), text.prompt_attention_mask.to(self._device)
         pair = (text.negative_prompt_embeds, text.negative_prompt_attention_mask)
         negative = [one if one is None else one.to(self._device) for one in pair]

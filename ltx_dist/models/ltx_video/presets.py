@@ -1,4 +1,4 @@
-"""The table of LTX-Video's presets: the settings of each version where neither row nor config sets them."""
+"""The table of LTX-Video's presets: each version's settings, for what neither row nor config sets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NO_STG = "made with spatio-temporal guidance (STG, a third pass a step), which 
 _ONE_SCALE = "made in two passes with a latent upscaler between them (model.upscaler); this is one pass at full size"
 _DOCS = "huggingface.co/docs/diffusers/v0.35.0/en/api/pipelines/ltx_video"
 
-# Not 2 / 3: of 768 pixels it leaves 480 and not 512, because 511 are rounded down.
+# Not 2 / 3: this published factor turns 768 pixels into 480, not 512, because 511 is rounded down.
 _PUBLISHED_FACTOR = 0.6666666
 
 # AdaIN is 1 in LTXMultiScalePipeline whatever the config, and the noise on conditions inference.py's default.
@@ -159,7 +159,7 @@ CONDITION_PIPELINE_TOKENS = 256
 """LTXConditionPipeline's own default of max_sequence_length in diffusers 0.42; LTXPipeline's is 128."""
 
 NUM_LAYERS_13B = 48
-"""A 2B has 28; diffusers tells them apart by the 48th, too."""
+"""Number of transformer blocks of a 13B; a 2B has 28. diffusers, too, tells them apart by the 48th block."""
 
 
 def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
@@ -177,12 +177,12 @@ def preset_for(version: str, checkpoint: Checkpoint) -> Preset:
 
 
 def detect_version(checkpoint: Checkpoint) -> str:
-    """The version of a checkpoint, as far as it tells; `generic` if it is not one of LTX-Video's."""
+    """The most likely version of a checkpoint; `generic` if it is none of LTX-Video's."""
     return _candidates(checkpoint)[0]
 
 
 def assumption(checkpoint: Checkpoint) -> str | None:
-    """A sentence about what `detect_version` had to assume; None if the checkpoint tells its version."""
+    """A sentence about what `detect_version` had to assume; None if the checkpoint shows its version."""
     assumed, *alike = _candidates(checkpoint)
     if not alike:
         return None
@@ -190,14 +190,14 @@ def assumption(checkpoint: Checkpoint) -> str | None:
 
 
 def _telling_part(path: Path) -> str:
-    """The folder's or file's name; in the hub's cache that is a commit, and the model's name stands further up."""
+    """The name of the folder or file; in the hub's cache, where that is a commit, the model's name further up."""
     return next((part for part in reversed(path.parts) if part.startswith("models--")), path.name)
 
 
 def _candidates(checkpoint: Checkpoint) -> list[str]:
     """The versions that a checkpoint could have, the most likely first.
 
-    From 0.9.5 on all VAEs are one, so that only names tell, and for distilled weights the metadata of some files.
+    From 0.9.5 on all versions have the same VAE; only names tell them apart, and the metadata of some distilled files.
     """
     if checkpoint.path.resolve() == DEMO_MODEL.resolve():
         return ["demo"]

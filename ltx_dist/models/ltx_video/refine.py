@@ -19,9 +19,9 @@ from ltx_dist.weights.loading import load_noise_scheduler, pipeline_class
 
 
 class Refine:
-    """diffusers' LTXLatentUpsamplePipeline and then its LTXConditionPipeline with `latents`.
+    """Runs diffusers' LTXLatentUpsamplePipeline, and then its LTXConditionPipeline with `latents`.
 
-    Never in tiles and never several at once: the upsampler normalises over all frames and pixels of a clip.
+    Never in tiles and never several clips at once: the upsampler normalises over all frames and pixels of a clip.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Refine:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Latents]:
-        """The refined latents of each, on the CPU; the generator continues where the first pass left it."""
+        """The refined latents of each request, on the CPU; its generator continues where the first pass left it."""
         return [self._refine(request, given, context) for request, given in zip(requests, inputs, strict=True)]
 
     def _refine(self, request: RenderRequest, given: Mapping[str, Any], context: StageContext) -> Latents:
@@ -65,7 +65,7 @@ class Refine:
         return Latents(latents, generator.get_state(), first.embeds_dtype)
 
     def _upsampled(self, request: RenderRequest, latents: torch.Tensor, vae: EncodedVae) -> torch.Tensor:
-        """(1, C, F, 2 H, 2 W), normalised, in the upsampler's dtype."""
+        """The latents at twice the size, (1, C, F, 2 H, 2 W), normalised, in the upsampler's dtype."""
         two = request.second_pass
         assert isinstance(two, SecondPass), request.request_id
         pipeline = partial_pipeline(diffusers.LTXLatentUpsamplePipeline, vae=vae, latent_upsampler=self._upsampler)

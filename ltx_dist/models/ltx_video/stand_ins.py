@@ -1,4 +1,4 @@
-"""Stand-ins in diffusers' pipelines for a VAE that is elsewhere and has already encoded all media.
+"""Stand-ins in diffusers' pipelines for a VAE that is on another worker and has already encoded all media.
 
 The pipelines use them like a VAE: they draw each posterior's sample at the usual place, with the clip's generator.
 """
@@ -24,7 +24,7 @@ class VaeGeometry:
     """Takes the place of the VAE in diffusers' pipelines.
 
     Without a VAE `LTXPipeline` assumes compression 32/8, whatever the checkpoint, and `LTXConditionPipeline` fails
-    because it reads `vae.dtype`. Both read nothing but these three before decoding.
+    because it reads `vae.dtype`. Before decoding, both read nothing but these three attributes.
     """
 
     spatial_compression_ratio: int
@@ -33,7 +33,7 @@ class VaeGeometry:
 
 
 class EncodedVae:
-    """Stands for a pipeline's VAE until decoding: geometry, statistics, and `encode` for what is encoded already."""
+    """Takes the place of a pipeline's VAE up to decoding: geometry, statistics, and `encode` for encoded media."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class EncodedVae:
         self._waiting: list[torch.Tensor] = []
 
     def expect(self, moments: Sequence[torch.Tensor]) -> None:
-        """The next calls of `encode` are for these, in this order."""
+        """Set the moments whose posteriors the next calls of `encode` return, in this order."""
         self._waiting = list(moments)
 
     def encode(self, pixels: torch.Tensor) -> AutoencoderKLOutput:
-        """The posterior of the next of the media, whatever `pixels` are: C means and C equal log variances."""
+        """The posterior of the next expected medium, whatever `pixels` are: C means and C equal log variances."""
         moments = self._waiting.pop(0).to(self._device)
         channels = moments.shape[1] - 1
         return AutoencoderKLOutput(
@@ -67,7 +67,7 @@ class EncodedVae:
 
 
 class NoPixels:
-    """Stands for a pipeline's video processor: empty tensors with as many frames as the pixels would have."""
+    """Takes the place of a pipeline's video processor: returns empty tensors with as many frames as the pixels have."""
 
     def preprocess(self, image: Any, height: int, width: int) -> torch.Tensor:
         return torch.empty(1, 1, 1, 1)
@@ -77,7 +77,7 @@ class NoPixels:
 
 
 def empty_conditions(conditions: Sequence[Condition]) -> list[LTXVideoCondition]:
-    """diffusers' conditions without their pixels: `NoPixels` counts the frames of what stands for a video."""
+    """diffusers' conditions without their pixels; in place of a video, a sequence whose length `NoPixels` reads."""
     make: Any = LTXVideoCondition  # declared to hold pictures
     return [
         make(

@@ -1,7 +1,8 @@
 """Decodes latents one temporal tile at a time, so that only one tile of pixels is in memory.
 
-Bit for bit diffusers' tiled decode (`enable_tiling` and `use_framewise_decoding` of AutoencoderKLLTXVideo), which
-keeps all of a clip's pixels until the last tile is done. Tiles in space are its own; the loop over time is here.
+Equal bit for bit to diffusers' tiled decode (`enable_tiling` and `use_framewise_decoding` of AutoencoderKLLTXVideo),
+which keeps all of a clip's pixels until the last tile is done. Tiles in space are left to diffusers; the loop over time
+is here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def decode_in_tiles(
 ) -> Iterator[torch.Tensor]:
     """(1, 3, frames, H, W) pieces of the clip, in order. `latents`: (1, C, F, H, W); all on the VAE's device.
 
-    Raises ValueError where the decoder cannot cut a clip of this size in such tiles.
+    Raises ValueError if the decoder cannot decode a clip of this size in such tiles.
     """
     _cut_in_space(vae, tiling.tile_size, latents.shape[-2:])
     ratio = vae.temporal_compression_ratio

@@ -1,6 +1,6 @@
 """Loads either half of the VAE by the names of its tensors, without reading the other half.
 
-diffusers' own loaders take every tensor of a file, and where the dtype is cast all of it is read.
+diffusers' own loaders load every tensor of a file, and read all of it from disk if the dtype has to be cast.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ltx_dist.weights.loading import fill, read_tensors
 Half = Literal["encoder", "decoder"]
 
 _TELLS_VERSION = "vae.encoder.conv_out.conv.weight"
-"""By the shape of this tensor diffusers tells how an official file's keys are to be renamed."""
+"""From the shape of this tensor, diffusers tells how to rename the keys of an official file."""
 
 
 def load_half(checkpoint: Checkpoint, half: Half, dtype: torch.dtype) -> torch.nn.Module:
     """The VAE with only its encoder or its decoder, and the statistics of its latents.
 
-    Raises ValueError when weights and config do not belong together.
+    Raises ValueError if weights and config do not match.
     """
     source = checkpoint.source("vae")
     with torch.device("meta"):
@@ -56,7 +56,7 @@ def statistics(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[torch.Tensor
 def _tensors(source: Source, half: Half | None, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The tensors of the half and the statistics, by diffusers' names, floating-point ones in `dtype`.
 
-    Those that are stored in it are views of the mapped file: they are read when they are first used.
+    Tensors stored in `dtype` are views of the mapped file, which are read from disk when they are first used.
     """
     left_out = tuple(f"{other}." for other in ("encoder", "decoder") if other != half)
     if not isinstance(source, InFile):

@@ -104,7 +104,7 @@ def test_plan_says_how_often_clips_run_the_transformer(folders, tmp_path: Path):
         ({"num_frames": 100}, "num_frames: 100 is not a multiple of 8 plus 1; use 97 or 105"),
         ({"num_frames": 489}, "num_frames: 489 at 24 per second are more than 20 seconds, which LTX-2 was trained for; "
          "use at most 481"),
-        ({"audio_stg_scale": 0}, "audio_stg_scale: diffusers takes 0 for `as stg_scale`, which is 1"),
+        ({"audio_stg_scale": 0}, "audio_stg_scale: diffusers reads 0 as stg_scale, which is 1"),
         ({"spatio_temporal_guidance_blocks": [3]}, "[3] is not a list of blocks, of which this transformer has 0 to 2"),
         ({"spatio_temporal_guidance_blocks": []}, "stg_scale is on and needs blocks"),
         ({"sigmas": [0.5, 0.7]}, "sigmas: [0.5, 0.7] is not a list of decreasing numbers, from at most 1 to above 0"),
