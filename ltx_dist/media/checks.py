@@ -1,12 +1,12 @@
-"""Errors in images and videos as conditions of a clip, and warnings about them."""
+"""Errors in the images and videos that condition a clip, and warnings about them."""
 
 from __future__ import annotations
 
 MAX_ASPECT_CHANGE = 0.01
-"""Stretching up to this share gives no warning: under 1 % nobody sees it."""
+"""Stretching by less than this share gives no warning: nobody sees it."""
 
 MAX_REFINED_CHANGE = 0.02
-"""The same after a second pass, whose sizes are rounded: as published, frames for 1216x704 are stretched by 3 %."""
+"""The same after a second pass, whose sizes are rounded; with the published settings, 1216x704 is stretched by 3 %."""
 
 MAX_FRAME_RATE = 30
 """Frames per second; the default of Lightricks' inference.py."""
@@ -15,7 +15,7 @@ MAX_FRAME_RATE = 30
 def frame_index_problem(index: int, num_frames: int, is_video: bool, temporal_ratio: int) -> str | None:
     """Why a condition cannot begin at this frame of a clip of `num_frames`; None if it can. -1 is the last frame.
 
-    A video begins where a latent frame does: diffusers silently rounds another index down.
+    A video must begin where a latent frame begins: diffusers silently rounds any other index down.
     """
     if not -1 <= index < num_frames:
         return f"{index} is not a frame of the clip; use 0 to {num_frames - 1}, or -1 for the last"
@@ -24,7 +24,7 @@ def frame_index_problem(index: int, num_frames: int, is_video: bool, temporal_ra
     if is_video and index % temporal_ratio:
         below = index - index % temporal_ratio
         either = f"{below} or {below + temporal_ratio}"
-        return f"{index} is not a multiple of {temporal_ratio}, as a video's must be; use {either}"
+        return f"{index} is not a multiple of {temporal_ratio}, which a video needs; use {either}"
     return None
 
 
@@ -33,8 +33,8 @@ def video_length_problem(
 ) -> str | None:
     """Why a video of `found` frames cannot condition a clip from frame `index` on, or None.
 
-    start: the first of its frames that is used; wanted: how many, None for all that follow. diffusers cuts what is too
-    long, and what is not a multiple of the VAE's ratio plus 1, silently.
+    start: the first of its frames that is used; wanted: how many, None for all that follow. diffusers silently cuts a
+    video that is too long, or whose length is not a multiple of the VAE's ratio plus 1.
     """
     left, room = found - start, num_frames - index
     if left < 1:
@@ -44,7 +44,7 @@ def video_length_problem(
     used = left if wanted is None else wanted
     longest = _whole(min(left, room), temporal_ratio)
     smallest = 1 if index == 0 else temporal_ratio + 1
-    # diffusers uses two latent frames of a video that does not begin the clip.
+    # diffusers uses two latent frames of a video that begins after the clip's first frame.
     if used == 1 and index:
         return f"one frame is too few at frame_index {index}; use at least {smallest}, or give an image"
     if used > room:

@@ -17,9 +17,9 @@ AudioCodec = Literal["aac", "alac", "flac", "pcm_s24le", "libopus"]
 class FileFormat:
     """One kind of file, by FFmpeg's names. Equal frames and settings give equal bytes.
 
-    container: FFmpeg's muxer. reader: its demuxer. options, container_options: of the encoder and of the container.
-    bits_per_pixel: an estimate of its size; noise takes several times that, flat clips a tenth. threads: of the
-    encoder. is_rgb: frames are stored as they are, without a loss.
+    container: FFmpeg's muxer. reader: its demuxer. options: the encoder's. container_options: the muxer's.
+    bits_per_pixel: an estimate of the file's size; noise takes several times that, flat clips a tenth. threads: of the
+    encoder. is_rgb: whether frames are stored as RGB, losslessly.
     """
 
     ending: str
@@ -39,12 +39,12 @@ CRF, CRF_STEP = 17, 6
 """x264 makes about one bit per pixel at CRF 17 (a clip of 704x480x121 is 5 MB), and half of it for every six more."""
 
 _ISO = {"movflags": "+faststart+use_metadata_tags"}
-"""mp4 and mov: the index first, and tags of any name."""
+"""Muxer options for mp4 and mov: the index at the front, and tags with any name."""
 
 
 def mp4_format(output: Mp4Settings) -> FileFormat:
-    """The mp4 as the settings ask for it."""
-    # With mbtree, x264 gives another file in almost every run of the same input.
+    """The mp4 format that the settings ask for."""
+    # With mbtree, x264 produces a different file from the same input in almost every run.
     options = {"crf": str(output.crf), "preset": output.preset, "x264-params": "mbtree=0"}
     audio = "aac" if output.audio == "none" else output.audio
     bits = 2.0 ** ((CRF - output.crf) / CRF_STEP)
@@ -53,12 +53,12 @@ def mp4_format(output: Mp4Settings) -> FileFormat:
 
 ALSO: Mapping[AlsoFormat, FileFormat] = MappingProxyType(
     {
-        # Profile 3 is HQ, of 220 Mb/s at 1920x1080x30. Players and editors look for Apple's name in the frames.
+        # Profile 3 is HQ: 220 Mb/s at 1920x1080x30. Players and editors look for Apple's name in the frames.
         "prores": FileFormat(
             ".mov", "mov", "mov", "prores_ks", "yuv422p10le",
             {"profile": "3", "vendor": "apl0"}, "pcm_s24le", bits_per_pixel=4.0, container_options=_ISO,
         ),
-        # Version 3, with a checksum for each of a frame's slices.
+        # Version 3, with a checksum for each slice of a frame.
         "ffv1": FileFormat(
             ".mkv", "matroska", "matroska", "ffv1", "bgr0",
             {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}, "flac", bits_per_pixel=10.0, is_rgb=True,

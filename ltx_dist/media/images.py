@@ -1,4 +1,4 @@
-"""Opens images for conditions, strictly, upright, in RGB; makes the posters of clips."""
+"""Opens images for conditions, strictly checked, upright and in RGB; makes the posters of clips."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import PIL.Image
 from PIL import ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""Pillow opens others, too: some run programs (EPS), and none is a picture that people condition a clip on."""
+"""Pillow opens other formats, too: some run programs (EPS), and nobody conditions a clip on any of them."""
 
 MAX_PIXELS = 128_000_000
-"""In RGB 384 MB of host memory. The largest cameras have 100 million; a clip has 1 or 2."""
+"""As RGB they take 384 MB of host memory. The largest cameras have 100 million pixels; a clip's frame has 1 or 2."""
 
 _OPAQUE = {"RGB", "L", "1", "P"}
 _WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
@@ -23,9 +23,9 @@ _WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 def open_image(path: Path, label: str | None = None) -> PIL.Image.Image:
     """The picture as RGB, 8 bits per channel, turned upright by its EXIF orientation (as diffusers' `load_image` does).
 
-    Grey and palettes are converted, an alpha channel is dropped if it is opaque. Decodes all of it, so a file that is
-    cut off is found here. label: what to call it in messages, if not the path.
-    Raises ValueError for anything else: several frames, transparency, CMYK, 16 bits, above MAX_PIXELS, not a picture.
+    Grey and palette images are converted; an opaque alpha channel is dropped. The whole image is decoded, so that a
+    truncated file is found here. label: what to call it in messages, if not the path.
+    Raises ValueError for anything else: several frames, transparency, CMYK, 16 bits, above MAX_PIXELS, not an image.
     """
     label = label or str(path)
     with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def _check_header(image: PIL.Image.Image, label: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{label}: {image.width}x{image.height}, {_too_large()}")
     frames = getattr(image, "n_frames", 1)
-    # Cameras store a preview or a second view behind the picture, as MPO.
+    # Cameras store a preview or a second view after the picture, as MPO.
     if frames > 1 and image.format != "MPO":
         raise ValueError(f"{label}: has {frames} frames; give one frame as an image, or all of them as a video")
     if image.mode not in _OPAQUE | _WITH_ALPHA:
@@ -73,7 +73,10 @@ MAX_WIDTH, QUALITY = 320, 80
 
 
 def make_poster(frame: np.ndarray) -> bytes:
-    """WebP of a frame of (height, width, 3) uint8 RGB, at most MAX_WIDTH pixels wide; equal frames give equal bytes."""
+    """A WebP of the frame, at most MAX_WIDTH pixels wide; equal frames give equal bytes.
+
+    frame: uint8 RGB, (height, width, 3).
+    """
     picture = PIL.Image.fromarray(frame)
     if picture.width > MAX_WIDTH:
         size = MAX_WIDTH, max(1, round(picture.height * MAX_WIDTH / picture.width))

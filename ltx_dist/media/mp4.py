@@ -35,7 +35,7 @@ FORMAT_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands"})
 
 
 def exact_rate(frame_rate: float) -> Fraction:
-    """Frames a second as the fraction a container stores: 24.0 -> 24, 29.97002997 -> 30000/1001."""
+    """Frames per second as the fraction that a container stores: 24.0 -> 24, 29.97002997 -> 30000/1001."""
     return Fraction(frame_rate).limit_denominator(MAX_DENOMINATOR)
 
 
@@ -51,11 +51,11 @@ def encode_video(
     facts: Mapping[str, str] | None = None,
     sound: Sound | None = None,
 ) -> EncodedVideo:
-    """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of uint8 RGB frames of shape (height, width, 3), and
-    the files that `output.also` asks for beside it.
+    """An H.264 mp4 (yuv420p, BT.709, limited range, index first) of the frames, and the files that `output.also` asks
+    for beside it.
 
-    Takes the frames one by one and keeps none. `metadata`: tags of the file by name, for people and programs; `facts`,
-    and the digests of the frames and of the sound, go into its seal, for us.
+    frames: uint8 RGB, (height, width, 3), consumed one by one; none is kept. metadata: tags of the file by name, for
+    people and programs. facts: for our own use, stored in the mp4's seal with the digests of the frames and the sound.
     """
     digest, count, rate, poster = hashlib.sha256(), 0, exact_rate(frame_rate), None
     audible = _audible(sound, num_frames, rate, output)
@@ -89,7 +89,7 @@ def _audible(sound: Sound | None, num_frames: int, rate: Fraction, output: Mp4Se
 
 
 def _sealed_facts(frames_sha256: str, heard: SoundFacts | None, also: Mapping[str, OtherFile]) -> dict[str, str]:
-    """What the mp4 says of the clip, so that its sidecar can be written again."""
+    """What the mp4's seal says about the clip, so that its sidecar can be rebuilt."""
     facts = {"frames_sha256": frames_sha256}
     if heard is not None:
         facts |= {name: str(value) for name, value in asdict(heard).items()}
@@ -115,7 +115,7 @@ def read_video(video: str | Path | bytes) -> tuple[np.ndarray, float, dict[str, 
 def read_frames(video: str | Path | bytes, ending: str = ".mp4") -> Iterator[np.ndarray]:
     """The frames one by one, each (height, width, 3), uint8 RGB. Raises ValueError if the file cannot be read.
 
-    ending: says of what kind the file is.
+    ending: the file's extension, which tells its format.
     """
     reformatter = VideoReformatter()
     try:
@@ -134,7 +134,7 @@ def check_video(
     frame_rate: float,
     sound: SoundFacts | None = None,
 ) -> None:
-    """Decode the file completely. Raises ValueError if it cannot be read or is not as requested."""
+    """Decode the file completely. Raises ValueError if it cannot be read or differs from these properties."""
     try:
         with _open(mp4) as container:
             stream = container.streams.video[0]
@@ -159,7 +159,7 @@ def check_video(
 
 
 def check_other_file(content: bytes, ending: str, num_frames: int, height: int, width: int) -> None:
-    """Decode one of the files beside an mp4 to its end; ValueError saying what is wrong with it."""
+    """Decode one of the files beside an mp4 to its end. Raises ValueError saying what is wrong with it."""
     try:
         with _open(content, READERS[ending]) as container:
             sizes = [(picture.height, picture.width) for picture in container.decode(container.streams.video[0])]
@@ -173,7 +173,7 @@ def check_other_file(content: bytes, ending: str, num_frames: int, height: int, 
 
 
 def _open(video: str | Path | bytes | BinaryIO, reader: str = "mp4") -> InputContainer:
-    """Open with this demuxer alone: FFmpeg would guess the kind of a file, and files of some kinds open other files."""
+    """Open a video with this demuxer only: FFmpeg would guess the format, and some formats open other files."""
     source = io.BytesIO(video) if isinstance(video, bytes) else str(video) if isinstance(video, str | Path) else video
     return av.open(source, "r", format=reader)
 

@@ -1,8 +1,8 @@
 """Prepares an image for the VAE: fitted to the clip's size, and processed as in diffusers or in Lightricks' program.
 
 `diffusers`: Lanczos on 8-bit pixels, by its VideoProcessor. `official` does what `inference.py` and `crf_compressor.py`
-of github.com/Lightricks/LTX-Video do: the part that is shown is blurred a little and compressed as one frame of H.264
-(the model was trained on frames of videos, and moves little from a picture that is sharper), then scaled bilinearly.
+of github.com/Lightricks/LTX-Video do: the visible part is blurred slightly and compressed as one frame of H.264 (the
+model was trained on video frames, and a sharper image gives a clip with little motion), then scaled bilinearly.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BLUR_WEIGHTS = (0.27406862, 0.45186276, 0.27406862)
 
 
 def fitted(image: PIL.Image.Image, height: int, width: int, fit: Fit) -> PIL.Image.Image:
-    """The part of the picture that is shown, in the shape of the clip but at its own resolution.
+    """The image in the clip's aspect ratio, still at its own resolution.
 
-    `crop`: the largest part of the clip's shape, from the centre. `pad`: all of it, with black around. `stretch`: as it
-    is; scaling to the clip's size then changes its shape, which is what diffusers does with any picture.
+    `crop`: the largest part with the clip's aspect ratio, from the centre. `pad`: the whole image with black borders.
+    `stretch`: unchanged; scaling to the clip's size then distorts it, which is what diffusers does with any image.
     """
     if fit == "stretch":
         return image
@@ -35,7 +35,7 @@ def fitted(image: PIL.Image.Image, height: int, width: int, fit: Fit) -> PIL.Ima
         size = max(size[0], 1), max(size[1], 1)
         left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
         return image.crop((left, top, left + size[0], top + size[1]))
-    # Rounded up: no column of the picture is lost.
+    # Rounded up, so that no column of the image is lost.
     size = (
         (image.width, -(-image.width * height // width))
         if wider
@@ -47,7 +47,7 @@ def fitted(image: PIL.Image.Image, height: int, width: int, fit: Fit) -> PIL.Ima
 
 
 def official_pixels(image: PIL.Image.Image, height: int, width: int, crf: int, blur: bool) -> torch.Tensor:
-    """(3, height, width) float32 in [-1, 1] of a picture that is fitted. crf: of H.264, 0 leaves compression out."""
+    """A fitted image as (3, height, width) float32 in [-1, 1]. crf: H.264's; 0 skips the compression."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32) / 255
     if blur:
         pixels = _blurred(pixels)
@@ -66,7 +66,8 @@ def _blurred(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _compressed(pixels: torch.Tensor, crf: int) -> torch.Tensor:
-    """As one frame of H.264 in yuv420p, which has no odd last row or column. libx264's version shows in the pixels."""
+    """The pixels after compression as one H.264 frame in yuv420p, which drops an odd last row or column. They depend on
+    libx264's version."""
     even = pixels[:, : pixels.shape[1] // 2 * 2, : pixels.shape[2] // 2 * 2]
     frame = np.ascontiguousarray((even * 255).to(torch.uint8).permute(1, 2, 0).numpy())
     file = io.BytesIO()

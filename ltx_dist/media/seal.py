@@ -1,7 +1,7 @@
 """The seal of an mp4: its last box, which identifies the clip and proves that all bytes before it are unchanged.
 
-So a finished file speaks for itself: a lost sidecar can be written again from it, and a damaged file can be told
-from a whole one without a record beside it. Players skip boxes they do not know (ISO/IEC 14496-12, 4.2).
+So a finished file needs no other record: a lost sidecar can be rebuilt from it, and a damaged file is recognised
+without its sidecar. Players skip boxes they do not know (ISO/IEC 14496-12, 4.2).
 
     bytes 0-3    the box's length, big-endian
     bytes 4-7    `uuid`, the type of boxes that are not in the standard
@@ -21,12 +21,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 SEAL_ID = uuid.UUID("6c74782d-6469-5374-9eaf-7365616c0001").bytes
-"""Our box id; its last part is the version of the content."""
+"""The id of our box; its last part is the version of the content."""
 
 HEADER = struct.Struct(">I4s16s32s")
 
 MAX_SEAL_BYTES = 4096
-"""Far more than its few digests take; how far from the end of a file a seal is looked for."""
+"""How many bytes from the end of a file a seal is searched for: far more than its few digests take."""
 
 
 def sealed(mp4: bytes, facts: Mapping[str, str]) -> bytes:
@@ -40,7 +40,7 @@ def sealed(mp4: bytes, facts: Mapping[str, str]) -> bytes:
 def read_seal(mp4: BinaryIO) -> dict[str, str] | None:
     """The facts in the file's seal; None if it has no seal, or if the file was changed.
 
-    Reads the file block by block, and only its end where that is no seal.
+    Reads the file block by block; if it has no seal, only its end.
     """
     found = _read_end(mp4)
     if found is None:
@@ -53,13 +53,13 @@ def read_seal(mp4: BinaryIO) -> dict[str, str] | None:
 
 
 def claimed(mp4: BinaryIO) -> dict[str, str]:
-    """The facts of the seal at the end of a file. Says nothing of the rest."""
+    """The facts of the seal at the end of a file; the rest of the file is not checked."""
     found = _read_end(mp4)
     return {} if found is None else _facts(found[2]) or {}
 
 
 def _read_end(mp4: BinaryIO) -> tuple[int, bytes, bytes] | None:
-    """The start of the seal in the file, its digest, and its JSON."""
+    """The offset of the seal in the file, its digest, and its JSON; None if there is no seal."""
     size = mp4.seek(0, os.SEEK_END)
     before = mp4.seek(max(0, size - MAX_SEAL_BYTES))
     tail = mp4.read(MAX_SEAL_BYTES)
@@ -76,7 +76,7 @@ def _blocks(mp4: BinaryIO, num_bytes: int) -> Iterator[bytes]:
 
 
 def _find(tail: bytes) -> int | None:
-    """The start of the seal that ends with `tail`."""
+    """The offset in `tail` of the seal that ends it; None if there is none."""
     start = tail.rfind(b"uuid" + SEAL_ID, max(0, len(tail) - MAX_SEAL_BYTES)) - 4
     if start < 0 or len(tail) - start < HEADER.size or HEADER.unpack_from(tail, start)[0] != len(tail) - start:
         return None

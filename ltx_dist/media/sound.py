@@ -16,16 +16,16 @@ BIT_RATE = 192_000
 """Bit rate of AAC for both channels: ffmpeg's own encoder needs more than its default of 128,000 to sound clean."""
 
 BLOCK = 1024
-"""Samples that AAC encodes together; the last block is filled up."""
+"""Samples in one block of AAC; the last block is padded."""
 
 _FORMATS: dict[AudioCodec, str] = {"aac": "fltp", "alac": "s32p", "flac": "s32", "pcm_s24le": "s32", "libopus": "flt"}
-"""Samples as the encoders take them; p is planar. Those of 32 bits are stored as their upper 24."""
+"""Sample formats of the encoders; p is planar. Of 32 bits the upper 24 are stored."""
 
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
 
 def until_the_end(sound: Sound, num_frames: int, rate: Fraction) -> Sound:
-    """Silence added so that it lasts as long as the frames: some players stop where the shorter of the two ends."""
+    """The sound, padded with silence to the frames' length: some players stop when the shorter of the two ends."""
     missing = round(num_frames / rate * sound.sampling_rate) - sound.waveform.shape[1]
     if missing <= 0:
         return sound
@@ -33,10 +33,10 @@ def until_the_end(sound: Sound, num_frames: int, rate: Fraction) -> Sound:
 
 
 class SoundTrack:
-    """The sound of a container that is written, encoded along with its frames so that both lie side by side in it."""
+    """The sound track of a container being written, encoded along with the frames so that the two are interleaved."""
 
     def __init__(self, container: OutputContainer, sound: Sound, codec: AudioCodec) -> None:
-        """Adds a stream, so nothing may have been written yet."""
+        """Add a stream to the container, to which nothing may have been written yet."""
         channels = sound.waveform.shape[0]
         self._container = container
         self._samples = np.clip(sound.waveform, -1.0, 1.0)
@@ -44,7 +44,7 @@ class SoundTrack:
         self._layout = _LAYOUTS[channels]
         self._format = _FORMATS[codec]
         self._written = 0
-        # Without bitexact the encoder writes its version into the file.
+        # Without bitexact, the encoder writes its version into the file.
         self._stream = container.add_stream(
             codec, rate=sound.sampling_rate, layout=self._layout, options={"flags": "+bitexact"}
         )
@@ -67,7 +67,7 @@ class SoundTrack:
     def _frame(self, start: int, end: int) -> av.AudioFrame:
         samples = self._samples[:, start:end]
         if self._format.startswith("s32"):
-            # 24 bits, rounded, in the upper three bytes.
+            # Rounded to 24 bits, in the upper three bytes.
             samples = (np.rint(samples.astype(np.float64) * (2**23 - 1)).astype(np.int32)) << 8
         if not self._format.endswith("p"):
             samples = samples.T.reshape(1, -1)
@@ -79,7 +79,7 @@ class SoundTrack:
 def read_sound(container: InputContainer) -> Sound | None:
     """The sound of an open file, decoded to its end; None if it has none.
 
-    Decoding AAC gives up to 1,023 samples more than were encoded: its last block is whole.
+    Decoding AAC gives up to 1,023 more samples than were encoded, because its last block is padded.
     """
     if not container.streams.audio:
         return None

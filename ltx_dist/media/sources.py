@@ -15,7 +15,7 @@ from ltx_dist.messages import first_line
 from ltx_dist.user_cache import user_cache
 
 MAX_BYTES = 16 << 30
-"""Bytes of one file: an hour of 4K video at 36 Mbit/s. What comes from a URL is kept on this machine's disk."""
+"""Largest file: an hour of 4K video at 36 Mbit/s. A file from a URL is kept on this machine's disk."""
 
 _CHUNK = 1 << 20
 
@@ -36,7 +36,7 @@ class MediaFile:
 def resolve_place(given: str, folder: Path | str) -> str:
     """The URL, or the absolute path: `given` is relative to `folder` unless it is absolute or begins with `~`.
 
-    folder: a URL, of prompts that are read from one, or a path. Raises ValueError for what no file can be called.
+    folder: a path, or a URL if the prompts come from one. Raises ValueError if no file can have this name.
     """
     if "\0" in given:
         raise ValueError(f"{given!r}: not a file name, because it has a zero byte")
@@ -54,8 +54,8 @@ def resolve_place(given: str, folder: Path | str) -> str:
 def open_media(place: str, sha256: str | None = None) -> MediaFile:
     """The file at an absolute path or URL, with its digest; what comes from a URL is copied to the user's cache once.
 
-    sha256: the digest it must have, where it was opened before. Raises ValueError that names the place and the remedy
-    for what is missing, no regular file, empty, too large, changed since, or on a store that cannot be read.
+    sha256: the digest it must have, if it was opened before. Raises ValueError, naming the place and the remedy, for a
+    file that is missing, not regular, empty, too large, changed since then, or on a store that cannot be read.
     """
     if "://" not in place:
         path = Path(place) if sha256 is None else _on_this_machine(Path(place))
@@ -100,7 +100,8 @@ def _kind(mode: int) -> str:
 
 
 def _download(url: str) -> MediaFile:
-    """Copies it beside the cache's files first, so that one of its digest's name is always whole."""
+    """Download a URL into the cache, under its digest. It is written to a scratch file first, so that a file with the
+    name of its digest is always complete."""
     folder = user_cache() / "media"
     try:
         folder.mkdir(parents=True, exist_ok=True)

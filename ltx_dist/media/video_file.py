@@ -1,4 +1,4 @@
-"""Writing one file of frames and sound, in memory, through PyAV."""
+"""Writes one file of frames and sound, in memory, through PyAV."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels 
 
 
 class VideoFile:
-    """A file that is being written; frames are given one by one, and none is kept."""
+    """A file that is being written from frames given one by one; none is kept."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class VideoFile:
         metadata: Mapping[str, str],
         sound: Sound | None,
     ) -> None:
-        """rate: frames per second. metadata: tags by name. sound: None for a file without."""
+        """rate: frames per second. metadata: tags by name. sound: None for a file without sound."""
         self._format, self._rate, self._count = format_, rate, 0
         self._reformatter = VideoReformatter()
         with ExitStack() as opened:
@@ -65,7 +65,7 @@ class VideoFile:
         self._opened.close()
 
     def write(self, frame: np.ndarray) -> None:
-        """The next frame: contiguous uint8 RGB, (height, width, 3)."""
+        """Write the next frame: contiguous uint8 RGB, (height, width, 3)."""
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture = self._reformatter.reformat(picture, format=self._format.pixel_format, **_conversion(self._format))
         picture.pts, picture.time_base = self._count, 1 / self._rate
@@ -75,7 +75,7 @@ class VideoFile:
             self._track.write(self._count / self._rate)
 
     def close(self) -> bytes:
-        """The whole file. Nothing can be written after it."""
+        """Finish the file and return its bytes. Nothing can be written afterwards."""
         self._container.mux(self._stream.encode(None))
         if self._track is not None:
             self._track.close()
@@ -112,10 +112,10 @@ def _conversion(format_: FileFormat) -> dict[str, int]:
 
 @contextmanager
 def _scratch_file(name: str) -> Iterator[str]:
-    """The name of a file to write to, gone afterwards.
+    """The name of a temporary file to write to, removed afterwards.
 
-    Moving the index to the front reopens the file by its name, so a buffer does not do. A file in memory does, and then
-    a TMPDIR that is full or missing is no reason for clips to fail.
+    To move the index to the front, FFmpeg reopens the file by name, so a buffer is not enough. The file is in memory
+    where possible: then no clip fails because TMPDIR is full or missing.
     """
     if sys.platform == "linux" and Path("/proc/self/fd").is_dir():
         descriptor = os.memfd_create(f"ltx-dist-{name}")

@@ -22,10 +22,11 @@ SWSCALE_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 every CPU."""
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif"
-"""FFmpeg reads others, too: pictures, which are no videos, and lists of further files, which lead anywhere."""
+"""FFmpeg reads other formats, too: images, which are not videos, and playlists, which open any other file."""
 
 HD_HEIGHT = 720
-"""Lines from which on a video that does not name its colour matrix is BT.709; below, BT.601: as players take it."""
+"""A video that does not declare its colour matrix is taken as BT.709 from this height on, and as BT.601 below it, as
+players do."""
 
 _MATRICES = {
     1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 7: Colorspace.SMPTE240M,
@@ -36,8 +37,11 @@ _MATRICES = {
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """width, height: of its first frame as shown, upright. num_frames: decoded, at most as many as requested.
-    frame_rate: frames per second on average; None where the file does not say."""
+    """Properties of a video.
+
+    width, height: of its first frame as shown, upright. num_frames: decoded, at most as many as requested.
+    frame_rate: average frames per second; None if the file does not say.
+    """
 
     width: int
     height: int
@@ -48,7 +52,7 @@ class VideoFacts:
 def inspect_video(path: Path, max_frames: int, label: str | None = None) -> VideoFacts:
     """Properties of a video after decoding its first `max_frames`; headers do not show that a file is truncated.
 
-    Raises ValueError for what is no video, damaged within these frames, or has frames above images.MAX_PIXELS.
+    Raises ValueError if it is not a video, is damaged within these frames, or has frames above images.MAX_PIXELS.
     """
     size, count = (0, 0), 0
     with _opened(path, label or str(path)) as (container, stream):
@@ -65,9 +69,9 @@ def inspect_video(path: Path, max_frames: int, label: str | None = None) -> Vide
 
 
 def read_frames(path: Path, start: int, num_frames: int, label: str | None = None) -> Iterator[PIL.Image.Image]:
-    """Its frames from `start` (from 0) on, upright and in RGB, one by one.
+    """`num_frames` frames of the video from frame `start` (0 is the first) on, upright and in RGB, one by one.
 
-    Raises ValueError where there are fewer, or they cannot be decoded.
+    Raises ValueError if there are fewer, or if they cannot be decoded.
     """
     label = label or str(path)
     reformatter, given = VideoReformatter(), 0
@@ -113,5 +117,5 @@ def _picture(frame: av.VideoFrame, reformatter: VideoReformatter) -> PIL.Image.I
     assumed = Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601
     matrix = _MATRICES.get(int(frame.colorspace), assumed)
     rgb = reformatter.reformat(frame, format="rgb24", src_colorspace=matrix, interpolation=SWSCALE_FLAGS).to_ndarray()
-    # `rotation` is counterclockwise and in quarter turns, as a phone writes it.
+    # `rotation` is in degrees counterclockwise; phones write quarter turns.
     return PIL.Image.fromarray(np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4)))

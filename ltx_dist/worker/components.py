@@ -24,10 +24,10 @@ from ltx_dist.worker.oom_fallbacks import Fallback
 
 
 class Components:
-    """Brings a stage's components to the device when it is to run, and sends others away when they take turns.
+    """Brings a stage's components to the device before it runs, and evicts the others if components take turns.
 
-    Stages that share a component share its module, so nothing is swapped between them. Where the host keeps no copy a
-    component is read again for every turn, and dropped after it: then one turn's components are in memory at a time.
+    Stages that share a component share its module, so nothing is swapped between them. If the host keeps no copy, a
+    component is read again for every turn and dropped afterwards; then only one turn's components are in memory.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Components:
         """Read a component's weights, once. Raises what the libraries raise for files that are missing or wrong."""
         if name in self._modules:
             return
-        # Weights are ordinary tensors, whenever they are read: libraries change them on the way.
+        # Not in inference mode, because libraries change the weights while loading them.
         with torch.inference_mode(False), torch.no_grad():
             module = self._family.load_component(name, self._checkpoint, self._dtype, self._storage, self._device)
             if name in self._streamed:
@@ -90,20 +90,20 @@ class Components:
         return tuple(dict.fromkeys(name for stage in stages for name in stage.components))
 
     def ready(self, stage: StageSpec) -> Operation:
-        """The stage's operation, its weights on the device."""
+        """The stage's operation, with its weights on the device."""
         following = self._fit_beside(stage)
         if self.takes_turns:
             for other in [*self._modules]:
                 if other not in (*stage.components, *following):
                     self._send_away(other)
         if self._device.type == "cuda" and not set(stage.components) <= set(self.on_device()):
-            torch.cuda.empty_cache()  # memory that others left is returned, for pieces of other sizes
+            torch.cuda.empty_cache()  # return the memory that evicted components left, in blocks of unsuitable sizes
         for name in stage.components:
             self.load(name)
             if name in self._movers:
                 self._movers[name].upload()
-        # The next turn's weights are copied while this stage computes (of a streamed one what is around its blocks, at
-        # once). If there is no room after all, they are copied when their turn comes.
+        # The next turn's weights are copied while this stage computes; of a streamed component, everything but its
+        # blocks. If they do not fit after all, they are copied when their turn comes.
         try:
             for name in following:
                 self._movers[name].prefetch()
@@ -114,8 +114,8 @@ class Components:
         return self._operation(stage)
 
     def take_turns(self, why: str) -> None:
-        """From now on, keep only one stage's components on the device at a time; the others are copied back when their
-        turn comes, not read: what did not fit once will not fit later."""
+        """From now on, keep only one stage's components on the device at a time, because what did not fit once will not
+        fit later. The others stay in host memory and are copied back when their turn comes. why: for the user."""
         if self.takes_turns:
             return
         self.takes_turns = True
@@ -134,7 +134,7 @@ class Components:
         for other in others if self.takes_turns else ():
             self._send_away(other)
         if fallback.streamed:
-            # It changes no pixel, and what did not fit once will not fit later: it stays streamed.
+            # It stays streamed: that changes no pixel, and what did not fit once will not fit later.
             for name in stage.components:
                 if self._family.traits[name].blocks and name not in self._streamed:
                     self._drop(name)
@@ -144,8 +144,8 @@ class Components:
             torch.cuda.empty_cache()
 
     def store_for(self, stage: StageSpec, fallback: Fallback) -> None:
-        """Store the stage's transformer as the attempt needs it. It stays so until another attempt needs it otherwise:
-        clips that need the same are often neighbours, and each change reads all of its weights again."""
+        """Store the stage's transformer as the attempt needs it, until another attempt needs it stored differently:
+        each change reads all of its weights again, and clips that need the same storage are often neighbours."""
         storage = replace(self._planned, transformer="float8") if fallback.float8 else self._planned
         if storage == self._storage:
             return
@@ -169,7 +169,8 @@ class Components:
         return self._operations[key]
 
     def _keeps_host_copy(self, name: str) -> bool:
-        """A quantised component has none: its layers hold more than tensors that could be copied back and forth."""
+        """Whether the host keeps the component's weights. Not if it is quantised: such layers hold more than tensors
+        that could be copied back and forth."""
         return self.takes_turns and self._worker.keeps_host_copy and not self._storage.is_quantised(name)
 
     def _send_away(self, name: str) -> None:
@@ -181,7 +182,7 @@ class Components:
     def _drop(self, name: str) -> None:
         """Drop a component and every operation that holds it.
 
-        Evicted first: a copy to the device may still be under way, and the memory that it fills must not be reused.
+        It is evicted first, because a copy to the device may still be under way, whose memory must not be reused yet.
         """
         if (mover := self._movers.get(name)) is not None:
             mover.evict()
@@ -192,7 +193,7 @@ class Components:
         return_locked_memory(self._device)
 
     def _fit_beside(self, stage: StageSpec) -> tuple[str, ...]:
-        """The components of the next turn, where their weights fit beside this one's and what it computes with."""
+        """The next turn's components if their weights fit beside this turn's weights and activations; else none."""
         worker, following = self._worker, self._next_turn(stage)
         if not self._prefetches or worker.capacity is None or not all(name in self._movers for name in following):
             return ()
@@ -200,7 +201,7 @@ class Components:
         return following if num_bytes <= worker.capacity - worker.peak_bytes else ()
 
     def _next_turn(self, stage: StageSpec) -> tuple[str, ...]:
-        """The components that the worker's next stage needs and this one does not. Stages that need no others belong to
+        """The components of the worker's next stage that this one does not use. Stages that need no others belong to
         this turn and are skipped."""
         hosted = [spec for spec in self._family.recipe if spec.name in self._worker.stages]
         position = hosted.index(stage)

@@ -12,7 +12,7 @@ from ltx_dist.weights.self_check import check_convolution
 
 
 def open_device(worker: Worker) -> torch.device:
-    """Raises WorkerStartError if torch finds no GPU for a worker that needs one.
+    """The worker's device. Raises WorkerStartError if torch finds no GPU for a worker that needs one.
 
     Under Ray a worker sees only the GPU it was given, as number 0; in this process it sees all of them.
     """
@@ -32,14 +32,14 @@ def open_device(worker: Worker) -> torch.device:
 def notices_of_start(device: torch.device, worker: Worker) -> list[str]:
     """Warnings about the device, before anything is loaded.
 
-    Raises WorkerStartError when its 3D convolutions are wrong beyond any rounding: every clip would be noise.
+    Raises WorkerStartError if its 3D convolutions are wrong beyond any rounding: every clip would be noise.
     """
     if device.type == "cpu":
         return []
     lines = [line for line in (missing_memory(device, worker),) if line is not None]
     try:
         check = check_convolution(device)
-    except RuntimeError as error:  # too full a device for it: the stages have fallbacks for that
+    except RuntimeError as error:  # the device is too full for the check; stages have fallbacks for that
         return [*lines, f"3D convolutions could not be checked: {str(error).splitlines()[0]}"]
     if check.is_wrong:
         raise WorkerStartError(f"worker {worker.worker_id}: {check.warning}")
@@ -49,8 +49,8 @@ def notices_of_start(device: torch.device, worker: Worker) -> list[str]:
 def keep_to(device: torch.device, capacity: int | None) -> None:
     """Limit torch to the planned memory of the device, less what CUDA and its libraries need.
 
-    On Windows' driver, WSL2's too, a process that takes more is no error: memory is paged to the host, which makes
-    everything a hundred times slower. And `placement.memory_gb` may leave the rest to someone else.
+    With Windows' driver, also in WSL2, a process that takes more than the device has gets no error: memory is paged to
+    the host, which is a hundred times slower. Also, `placement.memory_gb` may leave the rest to other programs.
     """
     if capacity is None:
         return
@@ -60,11 +60,11 @@ def keep_to(device: torch.device, capacity: int | None) -> None:
 
 
 def missing_memory(device: torch.device, worker: Worker) -> str | None:
-    """A line about planned memory that other programs use; None if it is all free. Call before loading anything."""
+    """A warning if other programs use memory that the plan needs, else None. Call it before loading anything."""
     if device.type != "cuda" or not worker.peak_bytes:
         return None
     free, total = torch.cuda.mem_get_info(device)
-    needed = worker.peak_bytes - CUDA_CONTEXT  # that is taken already
+    needed = worker.peak_bytes - CUDA_CONTEXT  # the context is allocated already
     if free >= needed:
         return None
     return (
@@ -85,19 +85,19 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def refused_allocations(device: torch.device) -> int:
-    """How often this process asked for memory that the device did not have; those that a library caught count, too."""
+    """Number of this process's allocations that the device had no memory for, even if a library caught the error."""
     return torch.cuda.memory_stats(device).get("num_ooms", 0) if device.type == "cuda" else 0
 
 
 def made_on(device: torch.device) -> str:
-    """What besides settings and versions of packages decides the low-order bits of what is computed here."""
+    """What decides the low-order bits of this device's results, besides settings and package versions, as a text."""
     if device.type == "cpu":
         return f"cpu, torch threads: {torch.get_num_threads()}"
     return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def memory_in_use(device: torch.device) -> int | None:
-    """Bytes allocated now; on a CPU those of this whole process."""
+    """Bytes allocated on the device now; on a CPU, by this whole process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return psutil.Process().memory_info().rss
@@ -114,9 +114,9 @@ SHORTAGES = (
     "GET was unable to find an engine to execute this computation",
     "FIND was unable to find an engine to execute this computation",
 )
-"""Messages of libraries that allocate for themselves: kernels that are loaded when the allocator holds all, page-locked
-memory, handles of cuBLAS and cuDNN, and a convolution none of whose engines has room for its workspace (torch,
-aten/src/ATen/native/cudnn/Conv_v8.cpp: each engine's OutOfMemoryError is caught, and the last line is this one)."""
+"""Messages when memory is refused outside torch's allocator: for kernels loaded while the allocator holds all memory,
+for page-locked memory, for handles of cuBLAS and cuDNN, and for a convolution none of whose engines has room for its
+workspace (torch, aten/src/ATen/native/cudnn/Conv_v8.cpp, catches each engine's OutOfMemoryError, then raises this)."""
 
 POSSIBLE_SHORTAGES = (
     "CUDA error",
@@ -126,17 +126,17 @@ POSSIBLE_SHORTAGES = (
     "cuDNN error",
     "some issues during automatic conversion of the weights",
 )
-"""Words of many causes; with next to no memory free that is the likely one. transformers has the last: it catches the
-OutOfMemoryError of a layer that it quantises, and raises without its text (core_model_loading.py)."""
+"""Messages with many possible causes; if almost no memory is free, that is the likely one. The last is transformers',
+which catches the OutOfMemoryError of a layer that it quantises, and raises without its text (core_model_loading.py)."""
 
 FULL_BYTES = 256 << 20
-"""A device with less free is full: more than the largest layer that is quantised, and than a library's handle."""
+"""A device with fewer free bytes is full; more than the largest quantised layer or a library's handle takes."""
 
 
 def is_shortage(error: RuntimeError, device: torch.device | None = None) -> bool:
-    """Whether the device ran out of memory, as torch's allocator or a library that allocates for itself reports it.
+    """Whether the error says that the device ran out of memory, in the words of torch's allocator or another library.
 
-    Where the words have other causes too, what is free on `device` decides, and that it still answers.
+    If the message may have other causes, it depends on whether `device` still works and is almost full.
     """
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in SHORTAGES):
@@ -158,7 +158,7 @@ def _is_full(device: torch.device) -> bool:
 def is_lost(device: torch.device, error: Exception) -> bool:
     """Whether the error has made the device unusable for this process: CUDA then raises at every call.
 
-    A worker that stayed would fail every clip it is given, and be the first to be free for the next.
+    If the worker stayed, it would fail every clip it is given, and always be the first to be free for the next.
     """
     if device.type == "cpu" or isinstance(error, torch.OutOfMemoryError):
         return False
@@ -173,20 +173,19 @@ VECTOR_FUNCTIONS = (
     "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin",
     "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
-"""The functions that torch passes to oneMKL. One would do for version 2024.2; others may keep a state for each."""
+"""The functions that torch passes to oneMKL. For version 2024.2 one is enough; others may keep a state per function."""
 
 
 def settle_kernels() -> None:
     """Have every vector function choose its kernels now, in the calling thread alone: one element is not divided.
 
-    torch computes cos, exp, sqrt and others of float32 and float64 tensors in oneMKL's vector functions, which its
-    threads call at once. Their first call in a process finds out which CPU this is. In version 2024.2, the one in
-    torch's wheels, that call stores the processor's number where all threads read the row of a kernel table, and
-    replaces it by the row a few instructions later, without a lock. On a CPU with AVX-512 the number of the processor
-    (9) is the row of AVX2's least accurate kernels, so that a thread which looks in between computes its part of that
-    one call with errors of 1e-4. A transformer's rotary embedding is often the first cos and sin of a process: about
-    one in twenty gave its first clip other pixels. See pytorch/pytorch#188792, which observed the kernels, and
-    docs/decisions.md.
+    torch computes cos, exp, sqrt and others of float32 and float64 tensors with oneMKL's vector functions, called from
+    several threads at once. Their first call in a process detects the CPU. In version 2024.2, the one in torch's
+    wheels, that call stores the CPU's number where all threads read the row of a kernel table, and replaces it with the
+    row a few instructions later, without a lock. On a CPU with AVX-512 the CPU's number (9) is the row of AVX2's least
+    accurate kernels, so a thread that reads it in between computes its part of that one call with errors of 1e-4.
+    A transformer's rotary embedding is often the first cos and sin of a process: in about one process in twenty, the
+    first clip had other pixels. See pytorch/pytorch#188792, which observed the kernels, and docs/decisions.md.
     """
     for dtype in (torch.float32, torch.float64):
         value = torch.full((1,), 0.5, dtype=dtype)

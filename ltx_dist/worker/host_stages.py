@@ -26,8 +26,7 @@ Frames = Iterator[np.ndarray]
 class HostStages:
     """Runs host stages in threads, one per slot.
 
-    The host stage after a device stage begins while that still runs: it gets the clip's frames as they leave the
-    device.
+    A host stage begins while the device stage before it still runs: it gets the clip's frames as they leave the device.
     """
 
     def __init__(self, slots: int) -> None:
@@ -37,7 +36,7 @@ class HostStages:
     def begin(self, request_id: str, stage: str, output: Any, run: Callable[[Any], Any]) -> None:
         """Run a host stage on a device stage's output for a request; `result` returns its output.
 
-        Returns when the device is done with it: the frames of a decoded clip are consumed here, and may raise.
+        Returns when the device has finished: the frames of a decoded clip are consumed here, which may raise.
         """
         if not isinstance(output, DecodedClip):
             self._begun[request_id, stage] = self._threads.submit(run, output)
@@ -58,7 +57,7 @@ class HostStages:
         return (request_id, stage) in self._begun
 
     def result(self, request_id: str, stage: str) -> Any:
-        """The output of a stage that has begun. Waits for it; raises what the stage raised."""
+        """Wait for a stage that has begun, and return its output. Raises what the stage raised."""
         return self._begun.pop((request_id, stage)).result()
 
 
@@ -80,9 +79,9 @@ class HostOperations:
         self._threads = HostStages(slots)
 
     def begin(self, call: StageCall, outputs: Sequence[StageOutput]) -> bool:
-        """Begin the host stage that follows the device stage, if there is one. Returns whether there is.
+        """Begin the host stage that follows the device stage, and return True; False if no host stage follows.
 
-        The device stage's output then stays on this worker.
+        If one follows, the device stage's output stays on this worker.
         """
         if not (following := self._recipe.host_stages_after(call.stage.name)):
             return False
@@ -92,7 +91,7 @@ class HostOperations:
         return True
 
     def run(self, call: StageCall) -> list[StageOutput]:
-        """The outputs of a host stage; waits for those that have begun."""
+        """The outputs of a host stage; waits for those that are running."""
         return [
             self._threads.result(request.request_id, call.stage.name)
             if self._threads.has_begun(request.request_id, call.stage.name)

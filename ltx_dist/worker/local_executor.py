@@ -1,8 +1,8 @@
-"""Runs assignments in this process, one after another. The plain path that Ray's results are compared with.
+"""Runs assignments in this process, one after another. Tests compare Ray's results with those of this plain path.
 
-What takes a worker down takes this process with it, and a stage that hangs can only be ended from outside: the next run
-resumes where this one was. Workers that are to be replaced need processes of their own, which is what Ray is for.
-Only host stages run beside it, in threads.
+A crash of a worker ends this process, and a stage that hangs can only be ended from outside; the next run resumes where
+this one stopped. Workers that can be replaced need separate processes, which is what Ray is for. Host stages run beside
+the device stages, in threads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Call(NamedTuple):
 
 
 class LocalExecutor:
-    """`submit` queues, `wait` runs one assignment. It keeps only one device busy.
+    """An executor whose `submit` queues an assignment and whose `wait` runs one. It keeps only one device busy.
 
     worker_class: makes a worker from its spec.
     """
@@ -59,7 +59,7 @@ class LocalExecutor:
             self._submitted.append(_Call(assignment, requests))
 
     def wait(self, timeout: float) -> list[Completion]:
-        """Runs the oldest assignment to its end, however long that takes; without one, waits for a host stage."""
+        """Run the oldest assignment to its end, however long that takes; if none is queued, wait for a host stage."""
         if self._submitted:
             completions = [self._run(self._submitted.popleft()), *self._ended_on_host(timeout=0)]
         else:
@@ -107,7 +107,7 @@ class LocalExecutor:
     def end_worker(self, worker_id: str, failure: Failure, reason: str, culprit: Assignment | None = None) -> None:
         """Stop using the worker: its assignments end; a host stage that still runs is abandoned.
 
-        None is ended for a hang: what has not moved here waits for its turn.
+        No worker here is ended for a hang: an assignment without progress is only waiting for its turn.
         """
         if failure is Failure.HANG:
             return

@@ -11,7 +11,7 @@ from ltx_dist.pipeline.storage import UNTILED, DecodeTiling
 from ltx_dist.worker.stage_call import Shape, StageCall
 
 SMALLER_TILES = (DecodeTiling(512, 64), DecodeTiling(256, 32), DecodeTiling(256, 16))
-"""They take 1.4, 2.5 and 4.5 times the decoding work of one piece at 704x480x121. Smaller tiles are mostly overlap."""
+"""At 704x480x121 they take 1.4, 2.5 and 4.5 times the work of decoding untiled. Smaller tiles are mostly overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Fallback:
 def fallbacks(
     components: Sequence[Component], planned: DecodeTiling, exact: bool, is_shared: bool = False
 ) -> list[Fallback]:
-    """Every attempt of a stage with these components, the first as planned.
+    """Every attempt at a stage with these components, the planned one first.
 
-    `exact` leaves out those that would change the pixels. A shared pass has few: after it each of its requests runs by
-    itself, which takes less memory than any other fallback.
+    exact: leave out those that would change the pixels. is_shared: several requests share the pass; then there are few
+    attempts, after which each request runs by itself, which takes less memory than any other fallback.
     """
     first = Fallback(tiling=planned)
     if is_shared:
@@ -70,7 +70,7 @@ def _is_smaller(tiling: DecodeTiling, planned: DecodeTiling) -> bool:
 
 
 OFTEN = 2
-"""After this many clips of a shape needed a fallback, the next one begins with it."""
+"""After this many clips of a shape have needed a fallback, the next one begins with it."""
 
 
 class Attempts:

@@ -14,8 +14,8 @@ from ltx_dist.pipeline.worker import Worker
 class WorkerSpec:
     """Everything that a worker needs to start on any machine: small and picklable.
 
-    exact: a clip that runs out of memory fails rather than being made with other pixels. family_override: in place of
-    the checkpoint's own.
+    exact: whether a clip that runs out of memory fails rather than being made with other pixels.
+    family_override: used instead of the checkpoint's own family.
     """
 
     worker: Worker

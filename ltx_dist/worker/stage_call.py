@@ -12,7 +12,7 @@ from ltx_dist.pipeline.recipe import Recipe, StageSpec
 from ltx_dist.pipeline.request import RenderRequest
 
 Shape = tuple[int, int, int, int]
-"""Requests in a pass, height, width and frames."""
+"""Number of requests in a pass, height, width and number of frames."""
 
 Inputs = Mapping[str, StageOutput]
 """The outputs of earlier stages for a request, by stage name."""
@@ -20,7 +20,10 @@ Inputs = Mapping[str, StageOutput]
 
 @dataclass(frozen=True, slots=True)
 class StageCall:
-    """inputs, keys: of each request, in their order; without keys the mp4s tell none."""
+    """A stage and the requests to run it for.
+
+    inputs, keys: one entry per request, in the same order. Without keys, the mp4s have none in their seals.
+    """
 
     stage: StageSpec
     requests: Sequence[RenderRequest]
@@ -36,7 +39,7 @@ class StageCall:
         payloads: Sequence[StageOutput | None],
         keys: Sequence[Mapping[str, str]],
     ) -> StageCall:
-        """payloads: of each request in turn the outputs of the stage's inputs, as `StageWorker.run` takes them."""
+        """A call. payloads: for each request in turn, its inputs of the stage, as in `StageWorker.run`."""
         names = recipe[name].inputs
         if len(payloads) < len(requests) * len(names):
             names = recipe.always[name].inputs
@@ -51,7 +54,7 @@ class StageCall:
 
     @property
     def shape(self) -> Shape:
-        """The properties of requests that decide how much memory a pass takes."""
+        """The properties of the pass that decide how much memory it takes."""
         one = self.requests[0]
         return len(self.requests), one.height, one.width, one.num_frames
 

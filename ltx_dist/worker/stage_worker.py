@@ -49,10 +49,10 @@ ANOTHER_ALGORITHM = (
 
 
 class StageWorker:
-    """Loads the components of its stages, and no others, when it is made; then runs one stage per call, for one request
-    or for several that share a pass.
+    """Loads the components of its stages, and no others, when it is created; then runs one stage per call, for one
+    request or for several that share a pass.
 
-    Raises WorkerStartError that names the component whose file is missing or wrong, or that the device has no room for.
+    Raises WorkerStartError naming a component whose file is missing or wrong, or for which the device has no room.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -104,13 +104,13 @@ class StageWorker:
         *payloads: StageOutput | None,
         keys: Sequence[Mapping[str, str]] = (),
     ) -> tuple[*tuple[StageOutput | None, ...], StageReport]:
-        """One output of the stage per request, and a report; on any error Nones and a report with it.
+        """One output of the stage per request, and a report; on any error Nones, and a report with the error.
 
-        payloads: of each request in turn the outputs of the stage's inputs, in order; None where the request does not
-        run that stage, or where its output is on this worker. Those of stages that not every request runs may be left
-        out for all. keys: of each request the keys of its stages, of which the last goes into its mp4; a worker makes
-        none itself. The output of a device stage that host stages follow stays there: None is returned for it. Host
-        stages may be called in another thread while a device stage runs.
+        payloads: for each request in turn, the outputs of the stage's inputs, in order; None if the request does not
+        run that input's stage, or if the output is on this worker. Outputs of stages that not every request runs may be
+        omitted for all. keys: for each request, the keys of its stages, the last of which goes into its mp4.
+        If a host stage follows a device stage, the output stays on this worker, and None is returned for it.
+        Host stages may be called in another thread while a device stage runs.
 
         This is the one place where a stage's errors are caught: a failed clip must not stop the others.
         """
@@ -163,7 +163,7 @@ class StageWorker:
         return *outputs, StageReport(seconds=time.perf_counter() - started, error=error)
 
     def state(self) -> WorkerState:
-        """Safe to call from another thread while `run` works."""
+        """The worker's state; safe to call from another thread during `run`."""
         return replace(self._state, components=self._components.on_device(), memory_bytes=memory_in_use(self._device))
 
     def _bring(self, stage: StageSpec) -> RuntimeError | None:
@@ -177,7 +177,7 @@ class StageWorker:
         return None
 
     def _ready(self, stage: StageSpec) -> Any:
-        """The stage's operation; while its weights are loaded the state reports that."""
+        """The stage's operation; while its weights are being loaded, `state` says so."""
         self._state = replace(self._state, is_loading=True)
         try:
             return self._components.ready(stage)
@@ -189,7 +189,7 @@ class StageWorker:
     ) -> tuple[Sequence[StageOutput | None], tuple[str, ...], Fallback]:
         """Outputs, digests of latents and the attempt that made them; raises the last attempt's error.
 
-        shortage: of bringing the weights, so that the attempt as planned is over.
+        shortage: the out-of-memory error of bringing the weights, which counts as the failed planned attempt.
         """
         for fallback in self._attempts.of(call, is_short=shortage is not None):
             try:
@@ -205,7 +205,7 @@ class StageWorker:
             except RuntimeError as error:
                 if not is_shortage(error, self._device):
                     raise
-                # Without its frames, which hold the tensors that took the memory.
+                # Without its traceback, whose frames hold the tensors that took the memory.
                 shortage = error.with_traceback(None)
         assert shortage is not None
         raise shortage
@@ -235,15 +235,15 @@ class StageWorker:
         return on_step
 
     def _set_threads(self) -> None:
-        # Per calling thread in OpenMP, and an actor's calls need not run in the thread that made it.
+        # OpenMP has one setting per calling thread, and an actor's calls may run in another thread than its creation.
         if self._spec.worker.threads is not None:
             torch.set_num_threads(self._spec.worker.threads)
 
 
 def _latents_sha256(output: StageOutput) -> str:
-    """Digest of the latents that an output is, or was made from; empty if there are none.
+    """SHA-256 of the latents that an output holds, or was made from; empty if there are none.
 
-    A decoded clip reports it again: a clip resumed at its decode has no other record of its latents.
+    A decoded clip reports it again, because a clip resumed at its decode has no other record of its latents.
     """
     if isinstance(output, DecodedClip):
         return output.latents_sha256

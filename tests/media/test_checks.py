@@ -19,7 +19,7 @@ def test_indices_of_the_clip_are_right(index: int, is_video: bool):
     [
         (97, False, "97 is not a frame of the clip; use 0 to 96, or -1 for the last"),
         (-2, False, "-2 is not a frame of the clip; use 0 to 96, or -1 for the last"),
-        (13, True, "13 is not a multiple of 8, as a video's must be; use 8 or 16"),
+        (13, True, "13 is not a multiple of 8, which a video needs; use 8 or 16"),
         (-1, True, "-1 is for images; a video begins at the frame that you give"),
     ],
 )
