@@ -1,7 +1,7 @@
-"""A module's weights as views of one buffer: one copy, and one piece of memory, allocated and freed as a whole.
+"""A module's weights as views of one buffer: copied at once, and allocated and freed as one piece of memory.
 
-Taken tensor by tensor, torch's CUDA allocator holds the 3.85 GB of a 2B transformer in 4.32 GB: it puts two matrices of
-8 MiB into a segment of 20, and what is left over is of no use to activations.
+Allocated tensor by tensor, the 3.85 GB of a 2B transformer take 4.32 GB in torch's CUDA allocator: it puts two matrices
+of 8 MiB into a segment of 20 MiB, and activations cannot use the rest.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class FlatLayout:
 def empty_on(device: torch.device, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Device memory for copies of these tensors, on the current stream: views of one buffer.
 
-    float8 weights have memory each of their own: diffusers' layerwise casting makes a new tensor of each in every pass,
-    and one buffer would stay whole until the last of them is replaced.
+    Each float8 weight has its own memory: diffusers' layerwise casting replaces each by a new tensor in every pass, and
+    a common buffer would be held until the last of them is replaced.
     """
     flat = [tensor for tensor in tensors if tensor.dtype != FLOAT8]
     layout = FlatLayout.of(flat)
@@ -52,7 +52,7 @@ def empty_on(device: torch.device, tensors: Sequence[torch.Tensor]) -> list[torc
 
 
 def move_flat(module: torch.nn.Module, device: torch.device) -> None:
-    """`module.to(device)`, permanently, into one buffer there. On a CPU nothing happens."""
+    """Move the module's weights to the device for good, into one buffer. On a CPU nothing happens."""
     if device.type == "cpu":
         return
     tensors = [*module.parameters(), *module.buffers()]

@@ -1,8 +1,8 @@
 """Host memory that weights are copied from: page-locked for a GPU, without waste.
 
-Only page-locked memory is copied beside other work and at the speed of the bus. torch's allocator rounds every request
-for it up to a power of two (ATen/core/CachingHostAllocator.h: PowerOf2Ceil): T5-XXL taken tensor by tensor would be
-13 GB in place of 9.5, and the blocks of 13B twice their size. So slabs of such a size are taken, and tensors cut out.
+Only page-locked memory is copied at the speed of the bus and while the GPU computes. torch's allocator rounds every
+request for it up to a power of two (ATen/core/CachingHostAllocator.h: PowerOf2Ceil): tensor by tensor, T5-XXL would
+take 13 GB instead of 9.5, and the blocks of 13B twice their size. So slabs of such sizes are cut into buffers.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 
 ALIGNMENT = 256
-"""Bytes at which tensors begin in a buffer, as torch's own allocator would place them."""
+"""Alignment of tensors in a buffer, in bytes, as in torch's own allocator."""
 
 SMALLEST_SLAB = 256 << 20
 ITEMS_A_SLAB = 8
-"""A slab holds this many of the largest items, so that little is left over at its end."""
+"""A slab holds at least this many of the largest items, so that little is left over at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class SlabPlan:
 
 
 def plan_slabs(sizes: Sequence[int], items_a_slab: int = ITEMS_A_SLAB) -> SlabPlan:
-    """Each item, in order, into the first slab with room; the last ones are cut to what they hold."""
+    """Place each item, in order, in the first slab with room. The last slabs are no larger than their content needs."""
     largest = max(SMALLEST_SLAB, items_a_slab * max(sizes, default=0))
     slab_size = _power_of_two(largest)
     places, used = [], list[int]()
@@ -73,7 +73,7 @@ class HostBuffers:
     Items are requested in order and moved one by one, each freeing its old memory, so that there is never a second
     copy of all of them.
 
-    pin: page-locked. Where a large slab is refused smaller ones are tried, and where those are refused too the rest is
+    pin: page-lock them. If a large slab is refused, smaller ones are tried; if those are refused, too, the rest is
     ordinary memory, which is reported once: WSL2 gives a process 1 GB or less of page-locked memory, however much
     the machine has.
     """
@@ -107,7 +107,7 @@ class HostBuffers:
         return torch.empty(size, dtype=torch.uint8, pin_memory=self._pin)
 
     def _retry_from(self, item: int) -> None:
-        """Plan the items from this one on again: in slabs of one item, or, if it was one already, not page-locked."""
+        """Plan this and later items again: in slabs of one item, or not page-locked if slabs hold one item already."""
         smaller = plan_slabs(self._sizes[item:], items_a_slab=1)
         slab, _ = self._plan.places[item - self._first]
         if max(smaller.slab_bytes) >= self._plan.slab_bytes[slab]:
@@ -117,7 +117,7 @@ class HostBuffers:
 
 
 def return_locked_memory(device: torch.device) -> None:
-    """Give page-locked memory that nothing uses back to the system, which torch's allocator never does by itself."""
-    # In builds with CUDA alone; torch has no public name for it.
+    """Return unused page-locked memory to the system, which torch's allocator never does by itself."""
+    # Only in builds with CUDA; torch has no public name for it.
     if device.type == "cuda" and (empty := getattr(torch._C, "_host_emptyCache", None)) is not None:
         empty()

@@ -19,7 +19,7 @@ from ltx_dist.checkpoints.versions import config_file, read_config
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
-# Warnings for every worker or clip that users cannot act on, or that are reported once before the run.
+# Warnings repeated for every worker or clip, which users cannot act on, or which are reported once before the run.
 _NOISE = {
     "diffusers.pipelines.ltx.pipeline_ltx": "The following part of your input was truncated",
     "diffusers.pipelines.ltx.pipeline_ltx_condition": "The following part of your input was truncated",
@@ -52,7 +52,7 @@ def load_noise_scheduler(checkpoint: Checkpoint) -> diffusers.FlowMatchEulerDisc
 
 
 def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn.Module:
-    """diffusers maps the file into memory and casts tensor by tensor, without a second copy of everything."""
+    """The model. diffusers maps the file into memory and casts tensor by tensor, so there is never a second copy."""
     if not isinstance(source, InFile):
         return complete(model_class, source, dtype)
     # With our own config, the hub is not queried; `changes` override it.
@@ -65,9 +65,9 @@ def load_model(model_class: Any, source: Source, dtype: torch.dtype) -> torch.nn
 
 
 def complete(model_class: Any, folder: Any, dtype: torch.dtype, **how: Any) -> torch.nn.Module:
-    """Raises ValueError if weights and config.json do not belong together.
+    """The model from the folder, with all its weights. Raises ValueError if weights and config.json do not match.
 
-    Both libraries fill missing weights with random numbers and skip unexpected ones, with only a warning.
+    diffusers and transformers fill missing weights with random numbers and skip unexpected ones, with only a warning.
     """
     model, found = model_class.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **how

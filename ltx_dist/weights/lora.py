@@ -1,8 +1,8 @@
-"""LoRAs beside a component's weights, unfused, through peft: diffusers' own way, with all of a file or none of it.
+"""Adds LoRAs to a component, unfused, through peft as diffusers does, with all layers of a file or none.
 
-All of a batch's LoRAs are loaded with the component, before anything moves or streams it; which of them count is
-chosen before each pass and moves no weights. One that is not chosen changes no bit. They are never fused: going back by
-subtraction does not restore the weights.
+All of a batch's LoRAs are loaded with the component, before anything moves or streams it. Before each pass the active
+ones are chosen, which moves no weights; an inactive one changes no bit. They are never fused, because subtracting them
+again would not restore the weights exactly.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ltx_dist.pipeline.conditions import Lora
 
 
 def add_loras(module: Any, files: Mapping[str, LoraFile], dtype: torch.dtype, component: str = "transformer") -> None:
-    """Add the LoRAs' weights for this component, by their sha256, all inactive. A and B are in `dtype` whatever the
-    weights are in.
+    """Add the LoRAs' weights for this component, all inactive. files: by sha256. A and B are in `dtype`, whatever the
+    dtype of the weights.
 
-    Weights in float8 must have been cast to it before: A and B would be cast along with them.
+    Cast weights to float8 before calling this; afterwards A and B would be cast along with them.
     """
     for sha256, file in files.items():
         name, layers = adapter_name(sha256), file.of(component)
@@ -34,12 +34,12 @@ def add_loras(module: Any, files: Mapping[str, LoraFile], dtype: torch.dtype, co
             prefix="model",
             adapter_name=name,
             network_alphas=_alphas(layers),
-            low_cpu_mem_usage=True,  # else A and B are first made of random numbers
+            low_cpu_mem_usage=True,  # otherwise A and B are first filled with random numbers
         )
         adapted = {path: layer for path, layer in module.named_modules() if name in getattr(layer, "lora_A", ())}
         assert adapted.keys() == layers.keys(), file.path
         for path, layer in adapted.items():
-            # peft has them in the dtype of the weights beside them, which may be float8.
+            # peft puts them in the dtype of the layer's weights, which may be float8.
             layer.lora_A[name].weight.data = tensors[f"model.{path}.lora_A.weight"]
             layer.lora_B[name].weight.data = tensors[f"model.{path}.lora_B.weight"]
     if loaded_loras(module):
@@ -49,7 +49,7 @@ def add_loras(module: Any, files: Mapping[str, LoraFile], dtype: torch.dtype, co
 
 @torch.inference_mode()  # peft sets requires_grad, which weights that were moved in this mode allow in no other
 def use_loras(module: Any, loras: Sequence[Lora]) -> None:
-    """Activate these LoRAs and no others, added up in this order with their weights. All must have been added."""
+    """Activate these LoRAs and no others, summed in this order with their weights. All must have been added before."""
     names = [adapter_name(lora.sha256) for lora in loras]
     assert loaded_loras(module).issuperset(names), "loaded without LoRAs"
     if not loaded_loras(module):
@@ -63,7 +63,7 @@ def use_loras(module: Any, loras: Sequence[Lora]) -> None:
 
 
 def loaded_loras(module: Any) -> set[str]:
-    """The adapters of all LoRAs that were added to the module, by peft's names."""
+    """peft's adapter names of all LoRAs that were added to the module."""
     return set(getattr(module, "peft_config", None) or ())
 
 

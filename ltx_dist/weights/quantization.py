@@ -13,10 +13,10 @@ REQUIREMENTS = {"bitsandbytes": "bitsandbytes>=0.46", "torchao": "torchao>=0.18,
 
 
 def quantized(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Arguments of `from_pretrained`. Raises ValueError naming the library that is not installed.
+    """Arguments of `from_pretrained`. Raises ValueError naming a library that is not installed.
 
-    A GPU takes bitsandbytes (LLM.int8, or NF4 with its scales quantised once more); a CPU takes torchao's weights-only
-    layers, which compute in `dtype`. GGUF would save nothing: transformers expands it as it loads.
+    A GPU uses bitsandbytes (LLM.int8, or NF4 with its scales quantised once more); a CPU uses torchao's weight-only
+    layers, which compute in `dtype`. GGUF would save nothing: transformers expands it while loading.
     """
     library = "bitsandbytes" if device.type == "cuda" else "torchao"
     if find_spec(library) is None:

@@ -11,8 +11,8 @@ from ltx_dist.weights.host_memory import HostBuffers, Report, to_log
 class ResidentModule:
     """A module whose weights stay in host memory and are copied to the device while they are needed.
 
-    For a GPU they are moved to page-locked memory, once and tensor by tensor. On a CPU device the two are the same
-    memory, and both moves cost nothing. `uploads` counts the copies. report: told where memory cannot be page-locked.
+    For a GPU they are moved to page-locked memory, once and tensor by tensor. On a CPU, host and device are the same
+    memory, and both moves cost nothing. uploads: number of copies so far. report: called if page-locking fails.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device, report: Report = to_log) -> None:
@@ -37,13 +37,13 @@ class ResidentModule:
     def prefetch(self) -> None:
         """Begin copying the weights to the device while it computes, and return at once.
 
-        If they do not fit, none stay on it, and torch.OutOfMemoryError is raised.
+        If they do not fit, none stay on the device, and torch.OutOfMemoryError is raised.
         """
         if self.is_resident:
             return
         try:
             self._copy()
-        except BaseException:  # half of the weights would be on the device, and the next upload would find them there
+        except BaseException:  # otherwise the next upload would take the half that is on the device for all of it
             self.evict()
             raise
         self.is_resident = True
@@ -52,8 +52,8 @@ class ResidentModule:
     def _copy(self) -> None:
         if self._stream is None:
             return
-        # Of the computing stream, whose pool later activations and weights come from: the pool of another stream would
-        # keep what this turn leaves from the next one. What was computed in that memory before is awaited.
+        # Allocated on the computing stream, from whose pool later activations and weights come: the next turn could not
+        # reuse memory of another stream's pool. The copy waits for what was computed in that memory before.
         there = empty_on(self._device, [*self._host.values()])
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
@@ -63,7 +63,7 @@ class ResidentModule:
             self._arrived.record(self._stream)
 
     def upload(self) -> None:
-        """Make everything that is computed from now on wait, on the device, for the weights."""
+        """Have everything that is computed from now on wait, on the device, for the weights."""
         self.prefetch()
         if self._stream is None or self._arrived is None:
             return

@@ -1,7 +1,7 @@
 """Checks a GPU's 3D convolutions: the VAE is made of them, and some versions of cuDNN compute them wrongly.
 
-cuDNN 9.8 to 9.14 can compute them wrongly in bfloat16 (github.com/pytorch/pytorch/issues/163539). torch from 2.9 on
-does without cuDNN there (pull/166480), which is right and takes 17 times the memory (issues/166643).
+cuDNN 9.8 to 9.14 can compute them wrongly in bfloat16 (github.com/pytorch/pytorch/issues/163539). With these, torch 2.9
+and later do not use cuDNN (pull/166480), which is correct but takes 17 times the memory (issues/166643).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ SUSPECT_CUDNN = range(90800, 91500)
 """`torch.backends.cudnn.version()`: major * 10,000 + minor * 100 + patch."""
 
 UNUSUAL_ERROR = 0.02
-"""Root mean square of the difference to float32, over that of the values. Rounding the result to bfloat16's 8 bits
-alone is 0.0017 at most; partial sums in bfloat16 can be some times that. More is reported, and rendered with."""
+"""Root mean square of the difference from float32, relative to that of the values. Rounding the result to bfloat16's 8
+bits gives 0.0017 at most; partial sums in bfloat16 may give several times that. A larger error gives a warning."""
 
 WRONG_ERROR = 0.25
-"""Beyond any rounding: if each of the 3,456 additions of a value were rounded to bfloat16, the errors would add up to
-sqrt(3456) * 2**-9 = 0.11. A kernel that reads wrong elements is off by as much as its values, which is 1.0."""
+"""An error beyond any rounding: if each of the 3,456 additions of a value were rounded to bfloat16, the errors would
+add up to sqrt(3456) * 2**-9 = 0.11. A kernel that reads wrong elements has an error as large as its values: 1.0."""
 
 UNUSUAL_MEMORY = 8.0
-"""Times the bytes of input and output that one convolution takes. cuDNN's copies in its own layout are 1 to 2 times;
-vol2col, which replaces cuDNN, writes 27 columns for each element."""
+"""Memory that one convolution may take, as a multiple of its input and output. cuDNN's copies in its own layout take 1
+to 2 times as much; vol2col, which replaces cuDNN, writes 27 columns for each element."""
 
 REMEDY = "install torch 2.13 or newer for CUDA 13, or `pip install 'nvidia-cudnn-cu12>=9.15'`"
 
@@ -78,7 +78,10 @@ class ConvolutionCheck:
 
 
 def check_convolution(device: torch.device) -> ConvolutionCheck:
-    """Compute one on the device and on the CPU, in under a second. Raises RuntimeError where there is no memory."""
+    """Compute a 3D convolution on the device and on the CPU, in under a second, and compare the results.
+
+    Raises RuntimeError if there is not enough memory.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
     x = torch.randn(1, CHANNELS, *VOLUME, generator=generator).bfloat16()
     weight = (torch.randn(CHANNELS, CHANNELS, 3, 3, 3, generator=generator) / (27 * CHANNELS) ** 0.5).bfloat16()
@@ -89,7 +92,7 @@ def check_convolution(device: torch.device) -> ConvolutionCheck:
 
 
 def _convolve(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, float | None]:
-    """The result, and on a GPU the memory that it took beside input and output, over theirs."""
+    """The result and, on a GPU, the memory that it took as a multiple of input and output; None on a CPU."""
     found = torch.nn.functional.conv3d(x, weight, padding=1)  # its kernel is loaded with the first call
     if not x.is_cuda:
         return found, None

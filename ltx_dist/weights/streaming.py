@@ -1,10 +1,10 @@
 """Streams a module larger than its device: blocks pass through two buffers there, one filled while the other computes.
 
-diffusers' group offload does the same at 10 GB/s where the bus carries 25. Its hooks wait on the host for the copy
-before (`stream.synchronize()`) and, without `record_stream`, for all computing at every block that leaves; they copy
-each tensor by itself into newly allocated memory; and the first group of a pass is copied while nothing computes.
-Here a block is one copy of one pinned buffer, events order the two streams and the host waits for nothing, and the
-last block of a pass is followed by the first of the next.
+diffusers' group offload does the same at 10 GB/s on a bus of 25 GB/s. Its hooks wait on the host for the previous copy
+(`stream.synchronize()`) and, without `record_stream`, for all computation at every block that is offloaded; they copy
+each tensor separately into newly allocated memory; and the first group of a pass is copied while nothing computes.
+Here a block is one copy of one pinned buffer, events order the two streams so that the host never waits, and the first
+block of the next pass is copied right after the last block of this one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ltx_dist.weights.residency import moved
 class StreamedModule:
     """A module whose `blocks` are on the device two at a time; everything else stays there from `upload` to `evict`.
 
-    Blocks must be called in order, as transformers and text encoders do; another order is right and slow.
+    Blocks should be called in order, as in transformers and text encoders; another order is correct but slow.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StreamedModule:
 
     @property
     def num_bytes(self) -> int:
-        """On the device at a time."""
+        """Bytes on the device at a time."""
         around = sum(tensor.nbytes for tensor in self._around_host)
         return around + 2 * max(block.num_bytes for block in self._blocks)
 
@@ -67,7 +67,8 @@ class StreamedModule:
         self.upload()
 
     def upload(self) -> None:
-        """If it does not fit, nothing stays on the device."""
+        """Copy everything but the blocks to the device, and allocate the buffers for blocks there. If it does not fit,
+        nothing stays on the device."""
         if self.is_resident:
             return
         try:
@@ -100,7 +101,7 @@ class StreamedModule:
         self.is_resident = False
 
     def _before(self, index: int) -> None:
-        """The block's weights are on the device; the next block's are on their way."""
+        """Wait on the device for the block's weights, and begin to copy the next block's."""
         if index not in self._slot_of:
             self._fetch(index)
         slot = self._slot_of[index]
@@ -124,7 +125,7 @@ class StreamedModule:
         for other in [key for key, used in self._slot_of.items() if used is slot]:
             del self._slot_of[other]
             if self._copying is not None:
-                # The pass was aborted: its kernels may still read it.
+                # The pass was aborted, and its kernels may still read the buffer.
                 self._copying.wait_stream(torch.cuda.current_stream(self._device))
         block = self._blocks[index]
         with torch.cuda.stream(self._copying) if self._copying is not None else nullcontext():
@@ -139,7 +140,7 @@ class StreamedModule:
 
 
 class _Slot:
-    """A buffer on the device. arrived: its block is copied. computed: the block before it is no longer read."""
+    """A buffer on the device. arrived: its block has been copied. computed: its previous block is no longer read."""
 
     def __init__(self, buffer: torch.Tensor) -> None:
         self.buffer = buffer
@@ -148,7 +149,7 @@ class _Slot:
 
 
 class _FlatBlock:
-    """All tensors of a block in one buffer of host memory, and views of it, or of its copy, as the block's weights."""
+    """A block whose tensors are in one buffer of host memory; its weights are views of that buffer or of its copy."""
 
     host: torch.Tensor
 
@@ -161,7 +162,7 @@ class _FlatBlock:
         return self._layout.num_bytes
 
     def move_to(self, host: torch.Tensor) -> None:
-        """Copy all tensors into the buffer (uint8, num_bytes), which they are views of from here on."""
+        """Copy all tensors into the buffer (uint8, num_bytes), of which they are views from then on."""
         self.host = host
         for tensor, view in zip(self.tensors, self._layout.views(self.host), strict=True):
             view.copy_(tensor.data)
