@@ -58,8 +58,8 @@ RowSettings = create_model("RowSettings", __base__=BatchSettings, **optional_fie
 
 
 def defaults_fields() -> dict[str, Any]:
-    """Fields of `defaults.*`: what a batch may set, with these types but without limits.
+    """Fields of `defaults.*`: what a batch may set, typed but without limits.
 
-    Limits are checked with those of the rows, for which the checkpoint must be known.
+    Limits are checked together with the rows', because some depend on the checkpoint.
     """
     return {name: (loose(field.annotation), None) for name, field in BatchSettings.model_fields.items()}

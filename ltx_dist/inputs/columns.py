@@ -1,4 +1,4 @@
-"""Names of columns and keys: fields, those kept for the sidecar, and mistakes."""
+"""Names of columns and keys: which are fields, which are kept for the sidecar, and which are mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ META = "meta."
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """renamed: fields by the names of their columns. kept: columns that go into the sidecar under `meta`."""
+    """How columns are read. renamed: fields by column name. kept: columns copied into the sidecar under `meta`."""
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     kept: frozenset[str] = frozenset()

@@ -24,10 +24,10 @@ MAX_CONFIG_BYTES = 1 << 20
 def load_config(path: Path | None, overrides: Sequence[str] = (), profile: Path | None = None) -> RenderConfig:
     """The config of a YAML file with dotted overrides on top: `placement.layout=pinned`, or `model.checkpoint=/m/a #2`.
 
-    profile: another such file, whose keys those of `path` replace. The value of an override is YAML, but that of a text
-    is taken as it is; `null` is no text, where there may be none.
+    profile: another such file; keys of `path` override its keys. The value of an override is read as YAML, except for
+    keys of type text, where it is taken literally; only `null` unsets a text that is optional.
 
-    Raises ValueError with a line for every error of the file and of the overrides.
+    Raises ValueError with one line per error in the file and the overrides.
     """
     problems: list[str] = []
     document: dict[str, Any] = {}
@@ -47,9 +47,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), profile: Path 
 
 
 def config_from(document: Mapping[str, Any]) -> RenderConfig:
-    """The config of sections as mappings, of dotted keys, or of both: `{"placement.layout": "pinned"}`.
+    """The config from sections as mappings, dotted keys, or both: `{"placement.layout": "pinned"}`.
 
-    Raises ValueError with a line for every error.
+    Raises ValueError with one line per error.
     """
     sections: dict[str, Any] = {}
     problems: list[str] = []
@@ -66,7 +66,7 @@ def config_from(document: Mapping[str, Any]) -> RenderConfig:
 
 
 def _override(document: dict[str, Any], origins: dict[str, str], overrides: Sequence[str], is_valid: bool) -> list[str]:
-    """Put the overrides into a document that `is_valid`. Returns their errors."""
+    """Put the overrides into a document. Returns their errors. is_valid: whether the document itself has none."""
     problems: list[str] = []
     for override in overrides:
         try:
@@ -88,14 +88,14 @@ def _validated(document: Mapping[str, Any], origins: Mapping[str, str], problems
     config = RenderConfig.model_validate(document)
     _refuse_contradictions(config, origins)
     if given := {dotted: where for dotted, where in origins.items() if dotted.startswith("defaults.")}:
-        config.defaults.remember(given)  # otherwise `defaults` is the instance that all configs share
+        config.defaults.remember(given)  # if nothing is given, `defaults` may be the instance that all configs share
     return config
 
 
 def cut_off_texts(path: Path) -> list[str]:
     """A warning for each string of a YAML file that ` #` may have cut off without being meant as a comment.
 
-    `checkpoint: /m/ltx #2` is YAML for /m/ltx. A comment that begins with a space or another # is taken as meant.
+    `checkpoint: /m/ltx #2` is YAML for /m/ltx. A comment that begins with a space or another # is assumed to be meant.
     """
     text = read_text(path, MAX_CONFIG_BYTES)
     with yaml_errors(str(path), text):
@@ -165,14 +165,14 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
         raise ValueError(f"--set {override}: unknown key{did_you_mean(dotted, _candidates(dotted))}")
     section, _, key = dotted.partition(".")
     if (kinds := _kinds(section, key)) <= {str, NoneType}:
-        # A shell has quoted it already; YAML would end it at ` #`, and read `: ` in it as a mapping.
+        # The shell has already handled quotes; YAML would cut the text at ` #`, and take `: ` for a mapping.
         return section, key, None if text == "null" and NoneType in kinds else text
     with yaml_errors(f"--set {override}", text, with_line=False):
         return section, key, yaml.load(text, StrictLoader)
 
 
 def _kinds(section: str, key: str) -> set[Any]:
-    """The types that a key's value may have: {str, NoneType} of a text that may be left out."""
+    """The types that a key's value may have: {str, NoneType} for an optional text."""
     model = RenderConfig.model_fields[section].annotation
     annotation = model.model_fields[key].annotation  # type: ignore[union-attr]
     return set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
@@ -194,7 +194,7 @@ def _known_keys() -> list[str]:
 
 
 def _problems(document: Mapping[str, Any], origins: Mapping[str, str], label: str, with_key: bool = True) -> list[str]:
-    """Each with where its key was given; of an item of a list, where the list was."""
+    """The errors of a document, each with the place where its key was given; for an item of a list, the list's."""
     try:
         RenderConfig.model_validate(document)
     except ValidationError as error:

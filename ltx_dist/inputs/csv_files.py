@@ -15,10 +15,10 @@ from ltx_dist.inputs.vary import VARY_FORM, assignments
 
 
 def read_csv(text: str, columns: Columns, delimiters: str = ",;\t") -> Iterator[Item | Problem]:
-    """The rows below the header. Columns without a name are left out where all their cells are empty.
+    """The rows below the header. A column without a name is left out if all its cells are empty.
 
-    delimiters: what may separate cells; it is the first with which the header has a column of prompts. Spreadsheets
-    write semicolons where the comma is the decimal point.
+    delimiters: possible separators; the first with which the header has a column of prompts is used. Spreadsheets
+    write semicolons in countries where the comma is the decimal point.
     """
     delimiter = next((one for one in delimiters if _has_prompts(text, one, columns)), delimiters[0])
     rows = _rows(text, delimiter)
@@ -42,7 +42,7 @@ def read_csv(text: str, columns: Columns, delimiters: str = ",;\t") -> Iterator[
                     if not header[column - 1] and text.strip():
                         nameless.setdefault(column, line)
                 yield Item(line, _content(header, cells, columns))
-            line = rows.line_num + 1  # a quoted cell may span lines: an item's line is where it begins
+            line = rows.line_num + 1  # a quoted cell may span lines; an item's line is the one where it begins
     except csv.Error as error:
         yield Problem(line, f"not CSV: {error}")
     for column in nameless:
@@ -79,7 +79,7 @@ def _content(header: Sequence[str], row: Sequence[str], columns: Columns) -> dic
 
 
 def _value(field: str, text: str) -> Any:
-    """A cell of `vary` may be as on the command line: `seed=0-4; guidance_scale=1,3`."""
+    """The value of a cell. A cell of `vary` may be written as on the command line: `seed=0-4; guidance_scale=1,3`."""
     if field == "vary" and not text.lstrip().startswith("{"):
         try:
             return assignments(text.split(";"), VARY_FORM)

@@ -1,4 +1,4 @@
-"""Finds prompts with more tokens than the text encoder gets: those beyond `max_sequence_length` have no effect."""
+"""Finds prompts that are too long: tokens beyond `max_sequence_length` do not reach the text encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """A text of a request, by the name of its field: the tokens that it has, and the `limit` that is used of them."""
+    """A text of a request. field: its name. tokens: how many the text has. limit: how many of them are used."""
 
     field: str
     tokens: int
@@ -28,9 +28,10 @@ class CutOff:
 
 
 def cut_off(requests: Iterable[RenderRequest], checkpoint: Checkpoint) -> dict[str, tuple[CutOff, ...]]:
-    """By request_id the texts that are cut off, counted by the checkpoint's own tokenizer; nothing for the others.
+    """The texts that are cut off, by request_id; requests without any are left out.
 
-    A tokenizer is opened only where some text could be too long. A negative prompt counts where it is used.
+    The checkpoint's own tokenizer counts; it is opened only if some text could be too long. A negative prompt is
+    checked only if it is used.
     """
     counter = cache(lambda: cache(token_counter(checkpoint)))
     found: dict[str, tuple[CutOff, ...]] = {}
@@ -70,6 +71,6 @@ def _texts(request: RenderRequest, field: str) -> tuple[str, ...]:
 
 
 def _may_exceed(text: str, limit: int) -> bool:
-    """A token is one character at least, and one more each may begin and end a text. Of other alphabets one character
-    may become several when it is normalised."""
+    """Whether a text may have more tokens than `limit`. A token has at least one character, and the tokenizer may add a
+    token at either end; one character of other scripts may become several when it is normalised."""
     return not text.isascii() or len(text) + 2 > limit

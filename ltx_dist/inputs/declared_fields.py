@@ -11,9 +11,9 @@ from ltx_dist.pipeline.settings import Setting, declared
 
 
 def optional_fields(table: type[Any], only_rows: bool | None = None) -> dict[str, Any]:
-    """Fields for `create_model`: the settings of a dataclass, each of which may be left out.
+    """Fields for `create_model`: the settings of a dataclass, each of them optional.
 
-    only_rows: those that only rows have, or those that a batch may have too; None for both.
+    only_rows: True for settings that only rows may have, False for those that a batch may have, too; None for both.
     """
     hints = get_type_hints(table)
     return {
@@ -29,7 +29,7 @@ def _limits(setting: Setting) -> dict[str, Any]:
 
 
 def loose(annotation: Any) -> Any:
-    """As YAML has it: `str` of words, `list` of a tuple, `dict` of a model."""
+    """The annotation by YAML's types: `str` for a Literal of words, `list` for a tuple, `dict` for a model."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         kinds = [loose(part) for part in get_args(annotation) if part is not NoneType]

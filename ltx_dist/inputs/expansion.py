@@ -28,7 +28,7 @@ _MORE_THAN_A_CHOICE = re.compile(r"\s*(\d+(-\d+)?\$\$|\d+(\.\d+)?::)")
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """One of the prompts. picks: for each part that was replaced, as written, its replacement."""
+    """One of the prompts. picks: pairs of a part that was replaced, as written, and its replacement."""
 
     text: str
     picks: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ _Part = str | tuple[str, tuple[str, ...]]
 
 
 class Expander:
-    """Expands prompts. folder: where the files of wildcards are, each of which is read once."""
+    """Expands prompts. folder: where the wildcards' files are; each is read once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -145,7 +145,7 @@ def _alternatives(text: str, at: int) -> list[tuple[int, int]]:
 
 
 def _picked(parts: list[_Part], sizes: list[int], index: int) -> Expanded:
-    """The combination with that index; the last part changes fastest."""
+    """The combination with this index; the last part varies fastest."""
     chosen: list[int] = []
     for size in reversed(sizes):
         index, pick = divmod(index, size)

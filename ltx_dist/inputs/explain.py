@@ -40,7 +40,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], key: str) -> str:
-    """One of pydantic's errors about `key` in a few words. `known` are the keys that could have been meant."""
+    """One of pydantic's errors about `key`, in a few words. known: the keys that could have been meant."""
     if error["type"] in ("extra_forbidden", "invalid_key"):
         return "unknown key" + did_you_mean(key, known)
     given, context, allowed = show(error["input"]), error.get("ctx", {}), _allowed(field)
@@ -58,14 +58,14 @@ def explain(error: ErrorDetails, field: FieldInfo | None, known: Iterable[str], 
 
 
 def _as_whole(given: object) -> str:
-    """`; write 42` for 42.0, '42.0', '042' and '42', which were meant for whole numbers; else nothing."""
+    """`; write 42` for 42.0, '42.0', '042' and '42', which were meant as whole numbers; otherwise empty."""
     text = str(given).strip() if isinstance(given, float | str) else ""
     match = re.fullmatch(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?", text)
     return _write(given, f"{match[1].strip('+')}{match[2]}") if match else ""
 
 
 def _with_point(given: object) -> str:
-    """`; write 3.5` for '3.5' and 3,5, as spreadsheets of many countries have it; else nothing."""
+    """`; write 3.5` for '3.5' and for 3,5, as spreadsheets in many countries write it; otherwise empty."""
     match = re.fullmatch(r"([+-]?[0-9]+)(?:[,.]([0-9]+))?", given.strip()) if isinstance(given, str) else None
     return _write(given, match[1] if match[2] is None else f"{match[1]}.{match[2]}") if match else ""
 
@@ -75,7 +75,7 @@ def _write(given: object, number: str) -> str:
 
 
 def _allowed(field: FieldInfo | None) -> str:
-    """`; it must be at least 1 and at most 9`, or nothing for a field without bounds."""
+    """`; it must be at least 1 and at most 9`; empty for a field without bounds."""
     limits = []
     for bound in field.metadata if field else ():
         for name, word in _BOUNDS.items():
@@ -112,7 +112,7 @@ def _model_in(annotation: Any) -> Any:
 def did_you_mean(key: str, known: Iterable[str]) -> str:
     """`; did you mean X?` with our name for another program's key or the nearest known key; otherwise the known keys.
 
-    Of dotted keys only the ends differ.
+    Dotted keys must differ only in their last part.
     """
     known = list(known)
     if other := meant(key, known):

@@ -15,7 +15,7 @@ from ltx_dist.messages import show
 def given_rows(prompts: Any) -> list[Any]:
     """The rows of an iterable of strings and mappings, a pandas DataFrame or a Ray Dataset.
 
-    Values of NumPy become Python's, and NaN, with which pandas says that a cell is empty, becomes None.
+    NumPy values become Python's, and NaN, pandas' mark for an empty cell, becomes None.
     Raises ValueError if it is none of these, empty or too long.
     """
     if isinstance(prompts, Mapping | bytes):
@@ -37,7 +37,7 @@ def given_rows(prompts: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON types, so that strict checks see types that they know."""
+    """The value converted to JSON types, which are all that the strict checks accept."""
     if isinstance(value, Mapping):
         return {plain(key): plain(content) for key, content in value.items()}
     if isinstance(value, np.generic | np.ndarray):

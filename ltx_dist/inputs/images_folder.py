@@ -13,9 +13,9 @@ NAMED = 5
 
 
 class ImagesFolder:
-    """Images by their name without its ending, which is that of the clip they begin.
+    """The images of a folder; each is the first frame of the clip that has its name without the extension.
 
-    Raises ValueError for a folder that is missing, has no images, or several of one name.
+    Raises ValueError for a folder that is missing, has no images, or has several images with the same name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class ImagesFolder:
             other = self._files.setdefault(path.stem, path)
             if other != path:
                 raise ValueError(
-                    f"--images: {folder}: {other.name} and {path.name} are for one clip; remove one of them"
+                    f"--images: {folder}: {other.name} and {path.name} are for the same clip; remove one of them"
                 )
         if not self._files:
             raise ValueError(f"--images: {folder}: no images in it; their names must end in {', '.join(ENDINGS)}")

@@ -15,7 +15,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_jsonl(text: str) -> Iterator[Item | Problem]:
-    """The objects of JSON lines."""
+    """The objects of a JSON Lines text, and the errors of lines that are none."""
     if json_kind(text) == ".json" and ("\n" in text.strip() or text.lstrip().startswith("[")):
         yield Problem(1, "one JSON document, not one object per line; name the file .json")
         return
@@ -36,7 +36,7 @@ def read_jsonl(text: str) -> Iterator[Item | Problem]:
 
 
 def read_json_list(text: str) -> Iterator[Item | Problem]:
-    """The strings and objects of a JSON list, or of one under the key `prompts`; also objects one after another."""
+    """The strings and objects of a JSON list, of a list under the key `prompts`, or of objects one after another."""
     try:
         yield from _Document(text).items()
     except json.JSONDecodeError as error:

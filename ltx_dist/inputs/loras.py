@@ -14,7 +14,7 @@ from ltx_dist.pipeline.conditions import Lora
 
 
 class LoraResolver:
-    """Paths of rows are relative to `folder`. named: those of the config, which a row may call by their names."""
+    """Finds LoRAs. folder: which paths in rows are relative to. named: the config's LoRAs, which rows may name."""
 
     def __init__(self, folder: Path | str, checkpoint: Checkpoint, named: Sequence[LoraRow] = ()) -> None:
         self._folder, self._checkpoint = folder, checkpoint
@@ -28,8 +28,11 @@ class LoraResolver:
         beside: Sequence[Lora] = (),
         has_reference: bool = False,
     ) -> tuple[Lora, ...]:
-        """In their order. beside: those that they are used together with. Raises ValueError for one that is missing, of
-        another model, or there twice, and for an IC-LoRA or a reference video without the other."""
+        """The LoRAs asked for, in order. beside: others that are used together with them.
+
+        Raises ValueError for a LoRA that is missing, for another model, or given twice, and for an IC-LoRA without a
+        reference video or the reverse.
+        """
         found = [self._find(one, folder or self._folder) for one in asked]
         seen = {lora.sha256 for lora in beside}
         for lora in found:

@@ -1,4 +1,4 @@
-"""The media of a row -> Conditions: files are found, opened, measured and hashed; each of them once per batch."""
+"""The media of a row -> Conditions. Files are found, opened, measured and hashed, each of them once per batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIELDS = ("image", "conditions", "video", "denoise_strength", "reference", *_OF_
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Facts about a media file. frame_rate: of a video, if known. num_frames: at most as many as were looked for."""
+    """Facts about a media file. frame_rate: a video's, if known. num_frames: counted up to the number needed."""
 
     file: MediaFile
     width: int
@@ -33,9 +33,9 @@ class Picture:
 
 
 class MediaResolver:
-    """Paths are relative to `folder`, a path or URL.
+    """Resolves the media of rows. folder: a path or URL that paths in rows are relative to.
 
-    problems and warnings: of the last row, with the field that each is about.
+    problems and warnings: the last row's, each with the field that it is about.
     """
 
     def __init__(self, folder: Path | str, checkpoint: Checkpoint) -> None:
@@ -45,7 +45,7 @@ class MediaResolver:
         self._known: dict[tuple[str, bool, int], Picture | str] = {}
 
     def resolve(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The media of a request, from a row whose fields are valid by themselves."""
+        """The fields of a request that hold media, from a row whose fields are valid by themselves."""
         self.problems, self.warnings = [], []
         asked = [("image", ConditionRow(image=row["image"]))] if row.get("image") else []
         asked += [(f"conditions: [{index}]", one) for index, one in enumerate(row.get("conditions") or ())]
@@ -124,7 +124,7 @@ class MediaResolver:
         official = chosen["preprocess"] == "official"
         for name in ("crf", "blur"):
             if chosen[name] is not None and not official:
-                self.problems.append((field, f"{name}: only preprocess: official compresses and blurs; set that, too"))
+                self.problems.append((field, f"{name}: applies only to preprocess: official; set that, too"))
         crf, blur = chosen["crf"], chosen["blur"]
         return {
             "fit": chosen["fit"] or "crop",
@@ -134,7 +134,7 @@ class MediaResolver:
         }
 
     def _preparation_of_ltx2(self, field: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """diffusers compresses a picture as the version was trained; there is no other way to prepare it."""
+        """The same for LTX-2: diffusers compresses an image as the version was trained; there is no other choice."""
         for name in ("preprocess", "blur"):
             if chosen[name] not in (None, "diffusers"):
                 self.problems.append((field, f"{name}: is only for LTX-Video; leave it out"))
@@ -182,7 +182,8 @@ class MediaResolver:
             )
 
     def _check_pipeline(self, asked: list[tuple[str, ConditionRow]], row: Mapping[str, Any]) -> None:
-        """Versions of LTXPipeline begin with an image, and that is all; LTX-2 begins as no video."""
+        """Note media that the checkpoint's pipeline cannot use: those before LTXConditionPipeline take a first frame
+        only, and LTX-2 has no video to video."""
         if self._checkpoint.generation:
             if row.get("video"):
                 self.problems.append(("video", "LTX-2 has no video to video here; give the frames as conditions"))
@@ -204,8 +205,8 @@ class MediaResolver:
 
 
 def _measured(place: str, is_video: bool, limit: int) -> Picture:
-    """Opens and decodes the file. Raises ValueError that names it and the remedy."""
-    # Decoders are not needed for a batch without media.
+    """Facts about the file, after decoding it. Raises ValueError naming the file and the remedy."""
+    # Imported here, because a batch without media needs no decoders.
     from ltx_dist.media.images import open_image
     from ltx_dist.media.video_in import inspect_video
 

@@ -1,4 +1,4 @@
-"""Schema of a row's images, videos, second pass and LoRAs: its mappings, checked except for the files."""
+"""Schema of the mappings in a row, such as images, LoRAs and the second pass. Files are checked elsewhere."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ConditionRow(Preparation, _Part):
         if (self.image is None) == (self.video is None):
             raise ValueError("give either image or video")
         if self.image is not None and (self.start_frame or self.num_frames is not None):
-            raise ValueError("start_frame and num_frames are of a video; an image has one frame")
+            raise ValueError("start_frame and num_frames are for videos; an image has one frame")
         return self
 
 
@@ -88,7 +88,7 @@ class SegmentRow(_Part):
 
 
 class WindowsRow(_Part):
-    """The windows that a long clip is denoised in; defaults of diffusers' LTXI2VLongMultiPromptPipeline."""
+    """The windows that a long clip is denoised in, with the defaults of diffusers' LTXI2VLongMultiPromptPipeline."""
 
     temporal_tile_size: int = Field(default=80, ge=1, le=100_000)
     temporal_overlap: int = Field(default=24, ge=1, le=100_000)
@@ -97,7 +97,7 @@ class WindowsRow(_Part):
 
 
 def lora_rows(value: Any) -> Any:
-    """One path, or a list with paths in it, for mappings with a path."""
+    """A list of mappings, from one path, or from a list in which paths stand for mappings with only a path."""
     listed = [value] if isinstance(value, str) else value
     return [{"path": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else value
 

@@ -1,4 +1,4 @@
-"""Names of clips: which can be files everywhere, and the template of `output.name` that makes them."""
+"""Names of clips: which are valid file names everywhere, and the template `output.name` that makes them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ltx_dist.messages import Mistakes, show
 from ltx_dist.pipeline.request import RenderRequest
 
 MAX_PART_BYTES, MAX_BYTES = 200, 230
-"""Maximum bytes per part, and in all: file systems end at 255 bytes, Windows at 260 characters with the path of
-the output, and our own files have endings."""
+"""Maximum bytes per part, and in all: file systems allow 255 bytes, Windows 260 characters including the output's path,
+and both must leave room for our endings."""
 
 MAX_NAME = 100
 """Maximum characters of a name made from a row's name and its varied values."""
@@ -40,7 +40,7 @@ _WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com",
 
 
 def usable_name(name: str) -> str:
-    """The name in its composed Unicode form (NFC). Raises ValueError where it cannot be a file in every output folder.
+    """The name in composed Unicode form (NFC). Raises ValueError if it is not a valid file name in every output folder.
 
     `coast/storm` is the clip `storm` in a folder `coast`.
     """
@@ -70,7 +70,7 @@ def _check_part(part: str, name: str) -> None:
 
 
 def check_template(template: str) -> str:
-    """The template. Raises ValueError for an unknown field, and for text that can be part of no name."""
+    """The template. Raises ValueError for an unknown field, or for text that no name may contain."""
     whole = ""
     for literal, field, _ in _parts(template):
         if field is not None and field not in FIELDS and not field.startswith("meta."):
@@ -81,14 +81,14 @@ def check_template(template: str) -> str:
 
 
 Notes = dict[str, dict[str, Any]]
-"""Notes for the sidecars of single clips, by name; `meta` is what the prompt file has beyond the settings."""
+"""Notes for the sidecars of single clips, by clip name; `meta` has the row's values that are not settings."""
 
 
 def renamed(requests: Sequence[RenderRequest], notes: Notes, template: str) -> tuple[list[RenderRequest], Notes]:
     """The same requests with the names from the template.
 
-    What a file name may not have becomes `-`. Raises ValueError with a line for every request whose name is taken,
-    not usable, or lacks a value.
+    Characters that file names may not contain become `-`. Raises ValueError with one line per request whose name is
+    taken, not usable, or lacks a value.
     """
     names: dict[str, str] = {}
     taken: dict[str, tuple[int, str]] = {}
@@ -133,7 +133,7 @@ def _filled(template: str, values: Mapping[str, Any], meta: Mapping[str, Any]) -
             raise ValueError(f"{{{field}:{form}}}: {show(value)} cannot be written in this format") from None
         kept = text if field == "name" else slug(text)
         if not kept:
-            raise ValueError(f"{{{field}}}: nothing of {show(value)} can be in a file name; use {{index}}")
+            raise ValueError(f"{{{field}}}: no character of {show(value)} may be in a file name; use {{index}}")
         name += kept
     return name
 
@@ -155,9 +155,9 @@ def _parts(template: str) -> Iterator[tuple[str, str | None, str]]:
 
 
 def default_name(position: int, prompt: str) -> str:
-    """`001-a-red-circle`: the position counted from 1 and what is plain ASCII of the prompt's first words.
+    """`001-a-red-circle`: the position, counted from 1, and the ASCII characters of the prompt's first words.
 
-    Words of a prompt without any ASCII stay in their own script.
+    If the prompt has no ASCII letters, its words stay in their own script.
     """
     ascii_only = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
     plain = re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[:40].rstrip("-")

@@ -24,7 +24,7 @@ _OF_SEVERAL: Mapping[str, tuple[str, ...]] = {
     "loras": ("lora", "lora_path", "activated_loras", "lora_paths", "adapters"),
     "meta": ("metadata",),
 }  # fmt: skip
-"""Names without a single equivalent among the settings, or for fields that only rows have."""
+"""Other programs' names that stand for several of our settings, or for fields that only rows have."""
 
 _OURS = {name: it.other_names for name, it in declared(RenderRequest).items()} | _OF_SEVERAL
 _OF_OTHERS = {name: ours for ours, names in _OURS.items() for name in names}
@@ -48,9 +48,9 @@ def is_other_name(key: str) -> bool:
 
 
 def meant(key: str, known: Iterable[str]) -> str | None:
-    """The known keys that another program's key stands for, with how to convert its value; None if there are none.
+    """The known keys that another program's key stands for, with how to convert its value, as text; None if none are.
 
-    `known` may be dotted (`defaults.width`): then so is the answer.
+    known: may be dotted (`defaults.width`), in which case the result is dotted, too.
     """
     other = _normalised(key.rpartition(".")[2])
     ours = _OF_OTHERS.get(other)

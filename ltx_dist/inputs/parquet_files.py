@@ -1,4 +1,4 @@
-"""Prompts as parquet: columns as in CSV, of which only those that are needed are read. `line` is the row, from 1."""
+"""Prompts as parquet: columns as in CSV; only those needed are read. `line` is the row's number, from 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ltx_dist.inputs.rows import MAX_ROWS, Item, Problem
 from ltx_dist.strict_files import mistaken_for
 
 MAX_COLUMN_BYTES = 1 << 30
-"""Maximum bytes of the columns that are read, uncompressed: eight times what the longest prompts take."""
+"""Maximum bytes of the columns that are read, uncompressed: eight times as much as the longest prompts take."""
 
 
 _TEXTS = ("string", "large_string")
@@ -39,7 +39,7 @@ def read_parquet(source: str, columns: Columns, content: bytes | None = None) ->
             schema: Any = parquet.read_schema(file)
             texts = [column.name for column in schema if str(column.type) in _TEXTS]
             file.seek(0)
-            # A text that repeats is stored once: read as it is stored, it takes no more memory than on disk.
+            # A repeated text is stored once; read as a dictionary, it also takes memory only once.
             table: Any = parquet.ParquetFile(file, read_dictionary=texts)
             header = list[str](table.schema_arrow.names)
             problems = columns.header_problems(header)
@@ -70,7 +70,7 @@ def _check_size(metadata: Any, wanted: Sequence[str]) -> None:
 
 
 def _check_repeated(table: Any) -> None:
-    """Raises ValueError if the rows would take too much memory: a text of 1 MB that 100,000 rows share is stored once,
+    """Raise ValueError if the rows would take too much memory: a text of 1 MB that 100,000 rows share is stored once,
     but takes 100 GB as rows."""
     import pyarrow.compute as compute
 
@@ -84,7 +84,7 @@ def _check_repeated(table: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Dates and exact decimals, which JSON lacks, as text."""
+    """The value; as text if it is a date or an exact decimal, which JSON lacks."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     return str(value) if isinstance(value, Decimal) else value

@@ -16,7 +16,7 @@ _SCHEDULES = ({"timesteps"}, {"num_inference_steps", "denoise_strength"})
 
 
 def overlaid_schedule(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a second pass, overridden by others: timesteps replace steps and a strength, and the reverse."""
+    """Settings of a second pass, `above` merged over `below`: timesteps replace steps and strength, and the reverse."""
     hidden = {
         key
         for of, instead in (_SCHEDULES, _SCHEDULES[::-1])
@@ -55,8 +55,8 @@ def has_two_passes(
 
 
 def _can_refine(checkpoint: Checkpoint) -> bool:
-    """Whether diffusers can begin with latents of this checkpoint. For LTX-Video only LTXConditionPipeline can, which
-    fails where the noise scheduler shifts by the size, and renders noise where it draws some in every step."""
+    """Whether diffusers can start from latents with this checkpoint. For LTX-Video only LTXConditionPipeline can; it
+    fails if the noise scheduler shifts by the size, and renders noise if the scheduler draws noise in every step."""
     if checkpoint.pipeline_class == TAKES_TIMESTEPS or checkpoint.generation:
         return True
     config = noise_scheduler_config(checkpoint)

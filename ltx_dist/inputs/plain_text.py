@@ -30,7 +30,7 @@ _FOREIGN_LINES: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
     "is a row of a table": (re.compile(r"\|.*\|$"), _ROWS),
 }  # fmt: skip
-"""Kinds of lines by their beginnings, each with its remedy."""
+"""Kinds of lines that are no prompts: what such a line is, the pattern at its beginning, and the remedy."""
 
 _FLAG = re.compile(r"\s--([A-Za-z][\w-]*)(?=[\s=]|$)")
 _SHORT_FLAGS = frozenset({"ar", "no", "stylize", "chaos", "niji", "neg", "n", "s", "d", "g", "l"})
@@ -49,7 +49,7 @@ EXPANDABLE = ("a choice", "a wildcard")
 
 
 def unexpanded(prompt: str) -> tuple[str, str] | None:
-    """The first part of a prompt that other programs would replace, and what they call it; None if there is none."""
+    """The first part of a prompt that other programs would replace, and their term for it; None if there is none."""
     found = [(match.start(), match[0], kind) for pattern, kind in _UNEXPANDED if (match := pattern.search(prompt))]
     return min(found)[1:] if found else None
 
@@ -68,7 +68,7 @@ def json_kind(text: str) -> str | None:
 
 
 def foreign_lines(lines: Sequence[Line]) -> list[tuple[int, str]]:
-    """For each kind of line that is no prompt the number of the first, and what it is with what to do about it.
+    """For each kind of line that is not a prompt, the number of the first such line and a message with the remedy.
 
     If the whole file has another format, only that is reported.
     """

@@ -1,4 +1,4 @@
-"""Defaults of a model version: what a row leaves out, its preset fills in."""
+"""Defaults of a model version, used for settings that neither row nor config sets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from ltx_dist.inputs.clip_settings import BatchSettings
 
 TAKES_TIMESTEPS = "LTXConditionPipeline"
-"""LTXPipeline of diffusers 0.42 raises on `timesteps`, because it passes sigmas of its own beside them."""
+"""LTXPipeline of diffusers 0.42 raises on `timesteps`, because it passes its own sigmas along with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TwoPasses:
-    """How a version is published with a latent upscaler: settings of its first pass that replace the preset's, the
-    settings of its second, where they are from, and what of the source's settings is not done here."""
+    """How a version is published with a latent upscaler: settings of its first pass that replace the preset's, settings
+    of its second pass, where they are from, and which of the source's settings are not supported here."""
 
     first: Mapping[str, Any]
     second: Mapping[str, Any]
@@ -28,9 +28,9 @@ class TwoPasses:
 class Preset:
     """Defaults of one version: `settings` by the names that rows have for them.
 
-    source: where the values are from. note: what of the source's settings is not done here. two_passes: None where the
-    version is published with one. Pipeline class and noise scheduler are those of checkpoints/versions.py, or what a
-    diffusers folder itself says.
+    source: where the values are from. note: which of the source's settings are not supported here. two_passes: None if
+    the version is published with one pass. The pipeline class and noise scheduler are not part of a preset: they come
+    from checkpoints/versions.py, or from a diffusers folder itself.
     """
 
     version: str

@@ -15,7 +15,7 @@ def profiles() -> dict[str, Path]:
 
 
 def profile_path(name: str) -> Path:
-    """Raises ValueError naming the profiles that there are."""
+    """The path of a profile. Raises ValueError naming the profiles if there is none with this name."""
     known = profiles()
     if name not in known:
         raise ValueError(f"--profile {name}: no such profile{did_you_mean(name, known)}")

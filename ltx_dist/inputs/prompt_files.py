@@ -29,7 +29,7 @@ Prompts = str | Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """label: how to name the file in messages. folder: a path or URL that the paths in it are relative to."""
+    """A prompt file as read. label: its name in messages. folder: path or URL that paths in it are relative to."""
 
     label: str
     folder: Path | str
@@ -42,10 +42,10 @@ _Reader = Callable[[str], Iterator[Found]]
 
 
 def read_prompt_file(source: Prompts, reading: PromptsConfig, content: bytes | None = None) -> PromptFile:
-    """The rows of a source, by the fields that their columns or keys hold, and the lines that are none.
+    """The rows of a source, with their values by field, and errors for the lines that are not rows.
 
-    content: that of the path, URL or standard input, if it has been read already. Raises ValueError for a file that
-    cannot be read at all, has no rows or too many.
+    content: of the path, URL or standard input, if it has been read already. Raises ValueError for a file that cannot
+    be read at all, or has no rows or too many.
     """
     columns = Columns(reading.columns, frozenset(reading.keep_columns))
     if isinstance(source, str):
@@ -111,7 +111,7 @@ def _arranged(items: list[Item], columns: Columns) -> tuple[list[Item], list[Pro
 
 
 def _read_txt(text: str) -> Iterator[Found]:
-    # Not splitlines(): it also splits at characters that are part of a prompt, and the line numbers would be off.
+    # Not splitlines(): it also splits at characters that may be part of a prompt, so line numbers would be wrong.
     stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
     prompts = [(number, line) for number, line in stripped if line and not line.startswith("#")]
     if foreign := foreign_lines(prompts):

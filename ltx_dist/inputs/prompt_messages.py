@@ -1,4 +1,4 @@
-"""Errors and warnings about a whole prompt file: those that would repeat themselves are reported once."""
+"""Errors and warnings about a whole prompt file, where those that would repeat are reported once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def known_keys_once(messages: list[str]) -> list[str]:
 
 
 def one_checkpoint_once(messages: list[str]) -> list[str]:
-    """The messages, with one for all rows that name a model of their own."""
+    """The messages, with a single one for all rows that name their own model."""
     first, *more = [message for message in messages if message.endswith(ONE_CHECKPOINT)] or [""]
     if not more:
         return messages
@@ -37,7 +37,7 @@ def unexpanded_parts(requests: list[tuple[Item, RenderRequest]]) -> Iterator[Dou
     found = {
         item.line: (item, *part, field)
         for item, request in requests
-        for field in ("negative_prompt", "prompt")  # the prompt's, where both have some
+        for field in ("negative_prompt", "prompt")  # if both have some, the prompt's comes last and is shown
         if (part := unexpanded(getattr(request, field)))
     }
     if found:

@@ -39,7 +39,7 @@ ONE_CHECKPOINT = (
 class Row(RowSettings):
     """A row, completed from config and preset. Sizes are checked against the checkpoint given as context.
 
-    Settings come from the tables of pipeline/. Here are the fields that a request has in other words.
+    Settings come from the tables of pipeline/. Declared here are fields that a request expresses differently.
     """
 
     prompt: str = Field(description=RowSettings.model_fields["prompt"].description)
@@ -94,7 +94,7 @@ class Row(RowSettings):
     @field_validator("height", "width")
     @classmethod
     def _multiple_of_the_ratio(cls, value: int, info: ValidationInfo[Checkpoint]) -> int:
-        # diffusers' pipelines ask for multiples of 32 whatever the VAE; the latents for multiples of its ratio.
+        # diffusers' pipelines require multiples of 32 whatever the VAE; the latents require multiples of its ratio.
         side = math.lcm(32, info.context.spatial_compression_ratio)
         below = value - value % side
         if below != value:
@@ -209,7 +209,7 @@ def max_tokens(checkpoint: Checkpoint) -> int:
 
 
 def check_row(given: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, str]]:
-    """The valid values, converted for their fields, and the error of each other value, by key."""
+    """The valid values, converted to their fields' types, and the errors of the other values, both by key."""
     try:
         checked = Row.model_validate(given, context=checkpoint)
         row = {name: getattr(checked, name) for name in checked.model_fields_set}

@@ -47,7 +47,7 @@ def read_bytes(source: str) -> bytes:
 
 
 def open_binary(source: str) -> AbstractContextManager[BinaryIO]:
-    """A file or URL, open for reading; it can seek. Raises errors of many classes for a URL."""
+    """A file or URL, open for reading and seekable. For a URL it raises errors of many classes."""
     if not is_url(source):
         return Path(source).open("rb")
     import fsspec

@@ -39,8 +39,8 @@ def read_prompts(
 ) -> list[RenderRequest]:
     """The requests of a prompt file (.txt, .csv, .tsv, .jsonl, .json, .yaml, .yml, .parquet), in its order.
 
-    source: a path or URL, `-` for standard input, or texts and mappings, which are rows 1, 2, ... The rest is as in
-    `requests_of`. Raises ValueError for a file that cannot be read, and for errors in rows.
+    source: a path or URL, `-` for standard input, or texts and mappings, which are rows 1, 2, ... The other parameters
+    are those of `requests_of`. Raises ValueError for a file that cannot be read, and for errors in rows.
     """
     reading = reading or PromptsConfig()
     file = read_prompt_file(source, reading)
@@ -63,13 +63,12 @@ def requests_of(
 ) -> list[RenderRequest]:
     """The requests of a prompt file that has been read, in its order.
 
-    What may be other than it was meant is added to `warnings`. loras: `model.loras` of the config. Media and LoRAs are
-    opened and hashed; their paths are relative to the prompt file's folder. reading: the config's section `prompts`.
-    What sidecars say of single clips is added to `notes`, by name: the row's `meta`, and `variation`, which has the
-    name that the clips of a row share and the values of this one. images: a folder of first frames for the clips of the
-    same names.
+    reading: the config's section `prompts`. loras: the config's `model.loras`. Media and LoRAs are opened and hashed;
+    their paths are relative to the prompt file's folder. warnings: gets a line for each setting that may not be meant.
+    notes: gets each clip's notes for its sidecar, by name: the row's `meta`, and `variation`, with the name that the
+    clips of a row share and this clip's values. images: a folder of first frames, each for the clip of the same name.
 
-    A field's value is the row's, else that of `defaults`, else the preset's. Raises ValueError with a line for every
+    A field's value is the row's, or else that of `defaults`, or else the preset's. Raises ValueError with one line per
     error: `prompts.csv:7: height: 130 is not a multiple of 32; use 128 or 160`.
     """
     first_frames = ImagesFolder(images) if images is not None else None
@@ -127,9 +126,9 @@ class _Resolver:
         if not isinstance(content, dict):
             self._note(item, f"{show(content)} is neither a prompt nor a mapping with one{_quoted(content)}")
             return
-        # A key of half a surrogate pair could not even be printed.
+        # A key with half a surrogate pair could not even be printed.
         given = {str(key).encode(errors="backslashreplace").decode(): value for key, value in content.items()}
-        # A null says not set, as an empty cell does.
+        # A null means "not set", like an empty cell.
         given = {key: value for key, value in given.items() if value is not None or key not in Row.model_fields}
         try:
             given = with_segments_joined(given)
@@ -194,7 +193,7 @@ class _Resolver:
         """Give the row the `--images` file with its name."""
         found = self._images.take(row["name"]) if self._images else None
         if found and row.get("image"):
-            self._note(item, f"image: --images has {found.name} for this row, too; leave one of the two out")
+            self._note(item, f"image: --images also has {found.name} for this row; leave one of the two out")
         elif found:
             row["image"] = str(found)
 
@@ -222,7 +221,7 @@ class _Resolver:
         return None if self._parts.problems else parts
 
     def problems_of_all_rows(self) -> list[str]:
-        """Errors in config and preset values that rows relied on, each once rather than per row."""
+        """Errors in values of config and preset that rows rely on, each reported once and not for every row."""
         varied = [*self._wrong_axes, *(f"{printable(key)}: {message}" for key, message in self._wrong_values)]
         of_defaults, of_preset = [f"{self._named('vary')}: {problem}" for problem in varied], []
         for key in Row.model_fields:

@@ -56,7 +56,7 @@ class PromptsConfig(BaseModel):
     @field_validator("expand", mode="before")
     @classmethod
     def _off_all_or_a_number(cls, value: object) -> object:
-        if value is False:  # as YAML 1.1 reads `off`
+        if value is False:  # YAML 1.1 reads `off` as false
             return "off"
         if value not in ("off", "all") and (type(value) is not int or value < 1):
             raise ValueError(f"{show(value)} is not off, all, or a whole number of at least 1")

@@ -25,7 +25,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One field of a row, or one key of the config. Texts are Markdown. default: of a key; None of a field."""
+    """One field of a row, or one key of the config. Texts are Markdown. default: a key's; None for a field."""
 
     name: str
     meaning: str

@@ -22,11 +22,11 @@ from ltx_dist.media.checks import high_frame_rate_warning, refined_aspect_warnin
 from ltx_dist.pipeline.conditions import SecondPass
 
 _ASKING = (*MEDIA_FIELDS, *WINDOW_FIELDS, "recipe", "second_pass", "loras")
-"""Fields that a row has for these parts, and a request does not have."""
+"""Fields of a row that ask for these parts; a request does not have them."""
 
 
 class PartsResolver:
-    """Resolves the parts of one row after the other. problems, as (field, message), and warnings are the last row's."""
+    """Resolves the parts of one row after another. problems, as (field, message), and warnings: the last row's."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class PartsResolver:
         defaults: Mapping[str, Any],
         loras: Sequence[LoraRow],
     ) -> None:
-        """folder: of the prompt file, to which paths are relative. loras: `model.loras` of the config."""
+        """folder: the prompt file's; paths are relative to it. loras: the config's `model.loras`."""
         self.problems: list[tuple[str, str]] = []
         self.warnings: list[str] = []
         self._checkpoint, self._preset, self._defaults = checkpoint, preset, defaults
@@ -44,10 +44,10 @@ class PartsResolver:
         self._loras, self._model_loras = LoraResolver(folder, checkpoint, loras), loras
 
     def resolve(self, row: dict[str, Any], given: Mapping[str, Any], two_passes: bool) -> dict[str, Any]:
-        """The parts, by field of the request; without those that `problems` is about.
+        """The parts, by field of the request; those with an error in `problems` are missing.
 
-        row: values that are right by themselves; it loses those that ask for parts, and those without effect. given:
-        the row as it was written.
+        row: values that are valid by themselves; fields that ask for parts, or have no effect, are removed from it.
+        given: the row as it was written.
         """
         asked = {key: row.pop(key, None) for key in _ASKING}
         media = row | asked
@@ -69,7 +69,7 @@ class PartsResolver:
     def _add_second_pass(
         self, parts: dict[str, Any], asked: Mapping[str, Any], media: Mapping[str, Any]
     ) -> list[LoraRow]:
-        """Returns the LoRAs of the second pass alone."""
+        """Add the second pass. Returns the LoRAs that only this pass uses."""
         try:
             of_row: dict[str, Any] = asked["second_pass"].model_dump() if asked["second_pass"] else {}
             of_preset = self._preset.two_passes.second if self._preset.two_passes else {}
@@ -89,7 +89,7 @@ class PartsResolver:
             self.problems.append((field, message))
 
     def _add_loras(self, parts: dict[str, Any], asked: Mapping[str, Any]) -> bool:
-        """Whether they are right. Paths of the config are relative to the working directory."""
+        """Add the LoRAs. Returns whether all are valid. Paths in the config are relative to the working directory."""
         of_config = asked["loras"] is None
         try:
             parts["loras"] = self._loras.resolve(

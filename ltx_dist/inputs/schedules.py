@@ -18,7 +18,8 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 
 
 def falling_numbers(value: object) -> tuple[float, ...] | None:
-    """A schedule as a list, or as text in a CSV cell; None if it is none. Sigmas of 0 to 1 may end in 0."""
+    """The numbers of a schedule, given as a list or as text in a CSV cell; None if it is not a schedule. Sigmas of 0 to
+    1 may end in 0."""
     parts: list[Any] = value.strip("[] ").replace(",", " ").split() if isinstance(value, str) else _as_list(value)
     try:
         numbers = tuple(float(part) for part in parts if not isinstance(part, bool))

@@ -11,10 +11,10 @@ from ltx_dist.pipeline.settings import declared
 from ltx_dist.pipeline.sound import SoundSecondPass, SoundSettings, latent_index
 
 MAX_SECONDS = 20
-"""Longer clips end blurred or faded; diffusers' pipelines have the same bound where they choose the length."""
+"""Longer clips end blurred or faded; diffusers' pipelines use the same limit when they choose the length themselves."""
 
 FRAMES_OVER = 4
-"""A clip of MAX_SECONDS at 24 frames a second has 481 frames, which is 8k + 1 and a little more than it."""
+"""Tolerance: a clip of MAX_SECONDS at 24 frames per second has 481 frames (8k + 1), which last slightly longer."""
 
 _PAIRS = (
     ("audio_guidance_scale", "guidance_scale"), ("audio_guidance_rescale", "guidance_rescale"),
@@ -24,7 +24,7 @@ _PAIRS = (
 
 
 def sound_settings(asked: Mapping[str, Any], row: Mapping[str, Any]) -> SoundSettings:
-    """Settings of the first pass. The sound takes what it lacks from the video, as in diffusers."""
+    """Sound settings of the first pass. Those that are not set are taken from the video's, as in diffusers."""
     of_video = dict(row) | {key: asked.get(key) for key in ("stg_scale", "modality_scale")}
     of_sound = {ours: of_video[its] if asked.get(ours) is None else asked[ours] for ours, its in _PAIRS}
     chosen = {key: value for key, value in (dict(asked) | of_sound).items() if value is not None}
@@ -42,7 +42,7 @@ def _problems(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Chec
         if asked.get(ours) == 0 and of_video[its] > 0:
             yield (
                 ours,
-                f"diffusers takes 0 for `as {its}`, which is {of_video[its]:g}; set {its} to 0, too, or {ours} above 0",
+                f"diffusers reads 0 as {its}, which is {of_video[its]:g}; set {its} to 0, too, or {ours} above 0",
             )
     if max(asked["stg_scale"], asked.get("audio_stg_scale") or 0) > 0:
         blocks = asked.get("spatio_temporal_guidance_blocks")
@@ -77,7 +77,7 @@ def sound_warnings(asked: Mapping[str, Any], row: Mapping[str, Any], checkpoint:
 
 
 def sound_second_pass(settings: Mapping[str, Any], row: Mapping[str, Any], checkpoint: Checkpoint) -> SoundSecondPass:
-    """Raises ValueError for settings that LTX-2's second pass lacks, and for a size whose half is not valid."""
+    """The second pass. Raises ValueError for settings that LTX-2's does not have, or a size whose half is invalid."""
     known = (*declared(SoundSecondPass), "loras")
     others = [key for key, value in settings.items() if value is not None and key not in known]
     if others:

@@ -1,4 +1,4 @@
-"""A row that varies -> one variant per clip: its settings, what its name ends in, and which values it has."""
+"""A row that varies -> one variant per clip: its settings, the end of its name, and the values that it varies."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Variant:
     """One clip of a row.
 
     content: the row with the values in place. suffix: `-seed3-guidance_scale5`; empty for a row that does not vary.
-    values: what varies, as sidecars record it. of_batch: the fields that vary in all rows. template: the prompt as the
-    row has it, where it stands for several.
+    values: the varied values by field, as in sidecars. of_batch: the fields that vary in all rows. template: the prompt
+    as written in the row, if it stands for several.
     """
 
     content: dict[str, Any]
@@ -39,9 +39,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How all rows vary unless they set it themselves.
+    """How all rows vary, unless a row says otherwise.
 
-    sample: how many of the prompts that a prompt stands for are rendered; None renders all.
+    sample: how many of the prompts that a prompt expands to are rendered; None renders all.
     """
 
     axes: Mapping[str, Axis]
@@ -52,7 +52,8 @@ class Variation:
     def of(self, row: dict[str, Any], default_seed: int) -> tuple[list[Variant], list[str]]:
         """The variants of a row, and the errors in how it varies. default_seed: for a row without a seed.
 
-        A field that varies in all rows does so in those that set it, too; a row's own `vary` replaces that of a field.
+        A field that varies in all rows also varies in rows that set it; for the fields it names, a row's own `vary`
+        replaces the batch's.
         """
         own, problems = read_axes(row["vary"]) if isinstance(row.get("vary"), dict) else ({}, [])
         problems = [f"vary: {problem}" for problem in problems]
@@ -83,7 +84,7 @@ class Variation:
         return self.expander.expand(prompt, self.sample, seed)
 
     def _seeds(self, row: Mapping[str, Any], own: Mapping[str, Axis], seed: int) -> Axis | None:
-        """The seeds of `num_videos_per_prompt`, of the row or else of the batch, unless the row's `vary` has some."""
+        """The seeds of `num_videos_per_prompt`, the row's or else the batch's; None if the row's `vary` has seeds."""
         number = row.get("num_videos_per_prompt", None if "seed" in own else self.num_videos_per_prompt)
         if type(number) is not int or not 1 <= number <= MAX_ROWS:
             return None  # an invalid one is reported where all fields are checked
@@ -93,7 +94,7 @@ class Variation:
 def variation_of(defaults: DefaultsConfig, reading: PromptsConfig, folder: Path | str) -> tuple[Variation, list[str]]:
     """How the config varies all rows, and the errors in `defaults.vary`.
 
-    folder: the prompt file's; lists are looked for there unless it is a URL.
+    folder: the prompt file's; wildcards' lists are searched for there, unless it is a URL.
     """
     axes, problems = read_axes(defaults.vary or {})
     if "seed" in axes and defaults.num_videos_per_prompt is not None:
@@ -126,7 +127,7 @@ def _variants(
 
 
 def _numbered(picks: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The picks by the part of the prompt that they replaced; one that is there twice gets a number."""
+    """The picks by the part of the prompt that they replaced; parts that occur twice are numbered."""
     found: dict[str, str] = {}
     for part, text in picks:
         name, number = part, 1
@@ -143,9 +144,9 @@ def _product(sizes: Iterable[int]) -> str:
 
 
 def summary(names: Sequence[str], notes: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """`12 prompts x 5 values of seed = 60 clips`, from the notes of clips; None where nothing varies.
+    """`12 prompts x 5 values of seed = 60 clips`, from the notes of clips; None if nothing varies.
 
-    Where the rows vary in different ways there is no product: `12 prompts in variations = 44 clips`.
+    If rows vary in different ways, there is no product: `12 prompts in variations = 44 clips`.
     """
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for name in names:

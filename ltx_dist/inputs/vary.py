@@ -31,7 +31,7 @@ MAX_LABEL = 24
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One of the values of an axis. label: of `A-Z a-z 0-9 . _ -`; it depends on the value alone."""
+    """One of the values of an axis. label: made of `A-Z a-z 0-9 . _ -`; it depends only on the value."""
 
     label: str
     value: Any
@@ -46,7 +46,7 @@ class Axis:
 
 
 def read_axes(vary: Mapping[Any, Any]) -> tuple[dict[str, Axis], list[str]]:
-    """The axes of a mapping from fields to values, by field, and the errors of the others."""
+    """The valid axes of a mapping from fields to values, by field, and the errors of the invalid ones."""
     axes: dict[str, Axis] = {}
     problems: list[str] = []
     for key, given in vary.items():
@@ -62,8 +62,8 @@ def read_axes(vary: Mapping[Any, Any]) -> tuple[dict[str, Axis], list[str]]:
 
 
 def assignments(texts: Iterable[str], form: str) -> dict[str, str]:
-    """`{"seed": "0-4"}` of `seed=0-4`. Raises ValueError, naming the form, for a text without `=` and for a name
-    that is given twice."""
+    """`{"seed": "0-4"}` from `seed=0-4`. Raises ValueError, quoting `form`, for a text without `=` and for a name that
+    is given twice."""
     found: dict[str, str] = {}
     for text in texts:
         field, equals, values = text.partition("=")
@@ -77,7 +77,7 @@ def assignments(texts: Iterable[str], form: str) -> dict[str, str]:
 
 
 def with_vary(config: RenderConfig, vary: Mapping[str, Any], origin: str) -> RenderConfig:
-    """The config whose clips all vary in these fields, too. origin: where they were given, for errors."""
+    """The config with these fields varied in all clips, too. origin: where they were given, for error messages."""
     # `remember` must not change the defaults that all configs share.
     defaults = config.defaults.model_copy(update={"vary": {**(config.defaults.vary or {}), **vary}}, deep=True)
     defaults.remember({"defaults.vary": origin})
@@ -98,7 +98,7 @@ def label_of(value: object) -> str:
 
 
 def _label_of_text(text: str) -> str:
-    """Its letters and digits. Where that leaves something out but punctuation, six digits of a digest follow."""
+    """The text's letters and digits; if more than punctuation is left out, six digits of a digest are appended."""
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     slug = _slug(ascii_only)
     if slug and len(slug) <= MAX_LABEL and ascii_only == text:
@@ -147,7 +147,7 @@ def _from_text(field: str, text: str) -> Any:
         if first > last:
             raise ValueError(f"{part.strip()} is empty; write {last}-{first}")
         if last - first >= MAX_ROWS:
-            raise ValueError(f"{part.strip()} are {last - first + 1} values; at most {MAX_ROWS} clips are allowed")
+            raise ValueError(f"{part.strip()} is {last - first + 1} values; at most {MAX_ROWS} clips are allowed")
         found += range(first, last + 1)
     return found
 

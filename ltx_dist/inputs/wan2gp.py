@@ -1,4 +1,4 @@
-"""Settings files of Wan2GP -> rows. What such a file has beyond the fields of a row is left out, with a warning."""
+"""Settings files of Wan2GP -> rows. Settings that rows do not have are left out, with a warning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_THE_PROGRAM = ("model_type", "model_filename", "settings_version", "type", "
 
 
 def from_wan2gp(found: Iterator[Found]) -> Iterator[Found]:
-    """The entries of a JSON file, of which settings of Wan2GP become rows."""
+    """The entries of a JSON file, with Wan2GP's settings converted to rows."""
     for entry in found:
         if isinstance(entry, Item) and isinstance(entry.content, dict) and all(key in entry.content for key in _MARKS):
             yield from _row(entry.line, entry.content)
@@ -32,7 +32,7 @@ def _row(line: int, settings: Mapping[str, Any]) -> Iterator[Found]:
     row |= {ours: settings[theirs] for theirs, ours in _RENAMED.items() if theirs in settings}
     if row.get("num_videos_per_prompt") == 1:
         del row["num_videos_per_prompt"]
-    if settings.get("seed") != -1:  # which draws one
+    if settings.get("seed") != -1:  # -1 means a random seed
         row["seed"] = settings.get("seed")
     if isinstance(row.get("image"), list) and len(row["image"]) == 1:
         row["image"] = row["image"][0]
@@ -56,7 +56,7 @@ def _row(line: int, settings: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _left_out(settings: Mapping[str, Any]) -> list[str]:
-    """Settings that seem to be on and that no field of a row stands for. Wan2GP also saves those that are off."""
+    """Settings that seem to be on and that rows do not have. Wan2GP also saves settings that are off."""
     used = {*_SAME, *_RENAMED, *_MARKS, *_OF_THE_PROGRAM, "seed", "image_end", "force_fps"}
     return [
         key

@@ -16,8 +16,8 @@ SEPARATOR = "|"
 FIELDS = ("segments", "windows")
 
 SMALLEST_OVERLAP = 3
-"""Latent frames. With 1 or 2, diffusers' LTXI2VLongMultiPromptPipeline removes none of the overlap, and the clip comes
-out longer than was asked for."""
+"""In latent frames. With 1 or 2, diffusers' LTXI2VLongMultiPromptPipeline does not remove the overlap, and the clip is
+longer than requested."""
 
 
 def asks_for_windows(given: Mapping[str, Any]) -> bool:
@@ -25,8 +25,8 @@ def asks_for_windows(given: Mapping[str, Any]) -> bool:
 
 
 def with_segments_joined(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with the prompt and number of frames that its segments add up to; as it is where they are not segments,
-    which is found later. Raises ValueError for what is given twice."""
+    """The row with the prompt and number of frames that its segments add up to. Raises ValueError for what is given
+    twice. Invalid segments are left for a later check, and the row is returned unchanged."""
     segments = given.get("segments")
     if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
         return dict(given)
@@ -47,9 +47,10 @@ def with_segments_joined(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def windows_of(row: Mapping[str, Any], asked: Mapping[str, Any], checkpoint: Checkpoint) -> Windows | None:
-    """None for a row of one window. row: its fields, right by themselves; asked: those about media and passes.
+    """The windows of a long clip; None for a row with one window.
 
-    Raises ValueError that begins with the field for what a long clip cannot have, or windows cannot be.
+    row: its fields, valid by themselves; asked: those about media and passes. Raises ValueError, beginning with the
+    field, for settings that a long clip cannot have, and for impossible windows.
     """
     segments: Sequence[SegmentRow] | None = asked["segments"]
     settings: WindowsRow | None = asked["windows"]
@@ -64,7 +65,7 @@ def windows_of(row: Mapping[str, Any], asked: Mapping[str, Any], checkpoint: Che
     if overlap < SMALLEST_OVERLAP * ratio:
         raise ValueError(
             f"windows: temporal_overlap: {overlap} is too small; with less than {SMALLEST_OVERLAP * ratio} diffusers' "
-            "pipeline makes clips longer than they are to be"
+            "pipeline makes clips longer than requested"
         )
     if overlap >= tile:
         raise ValueError(f"windows: temporal_overlap: {overlap} must be smaller than temporal_tile_size, {tile}")
@@ -95,8 +96,8 @@ def _check_row(row: Mapping[str, Any], asked: Mapping[str, Any], checkpoint: Che
 def _prompts(
     prompt: str, segments: Sequence[SegmentRow] | None, places: Sequence[tuple[int, int]], ratio: int
 ) -> tuple[str, ...]:
-    """One for each window: that of the segment in which the middle of the frames lies that the window adds; without
-    lengths the windows take the prompts one after the other, and the last prompt is that of all windows left."""
+    """One prompt per window: that of the segment which contains the middle of the frames that the window adds. If
+    segments have no lengths, windows take the prompts in order, and the last prompt is used for all windows left."""
     prompts = [part.strip() for part in prompt.split(SEPARATOR)]
     if segments is not None:
         for index, segment in enumerate(segments):
@@ -125,5 +126,5 @@ def _prompts(
 
 
 def in_order(prompts: Sequence[str], num_windows: int) -> list[str]:
-    """The prompt of each window, where windows take them one after the other and the last is that of all left."""
+    """The prompt of each window: windows take the prompts in order, and the last is used for all windows left."""
     return [prompts[min(index, len(prompts) - 1)] for index in range(num_windows)]

@@ -18,7 +18,7 @@ _TEXTS = ("prompt", "negative_prompt")
 
 
 def read_yaml(text: str) -> Iterator[Found]:
-    """The items of the list. JSON with tabs, which YAML forbids, is read as JSON."""
+    """The items of the list. A JSON text with tabs, which YAML forbids, is read as JSON."""
     if "\t" in text and text.lstrip()[:1] in ("[", "{"):
         found = list(read_json_list(text))
         if not any(isinstance(entry, Problem) for entry in found):

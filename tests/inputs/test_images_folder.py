@@ -58,7 +58,7 @@ def test_rows_and_files_alone_are_reported(images: Path, checkpoint: Checkpoint)
 
 
 def test_a_row_with_an_image_of_its_own_is_refused(images: Path, checkpoint: Checkpoint):
-    with pytest.raises(ValueError, match=r":1: image: --images has lamp.png for this row, too; leave one of the two"):
+    with pytest.raises(ValueError, match=r":1: image: --images also has lamp.png for this row; leave one of the two"):
         read(images, checkpoint, {"prompt": "p", "name": "lamp", "image": "frames/lamp.png"})
 
 
@@ -76,7 +76,7 @@ def test_folders_that_cannot_be_paired_are_refused(images: Path, checkpoint: Che
     with pytest.raises(ValueError, match="empty: no images in it; their names must end in .png"):
         read(tmp_path / "empty", checkpoint, row)
     PIL.Image.new("RGB", (8, 8)).save(images / "lamp.bmp")
-    with pytest.raises(ValueError, match=r"lamp.bmp and lamp.png are for one clip; remove one of them"):
+    with pytest.raises(ValueError, match=r"lamp.bmp and lamp.png are for the same clip; remove one of them"):
         read(images, checkpoint, row)
 
 

@@ -158,9 +158,9 @@ WRONG = [
     ({"conditions": [{"video": "short.mp4"}]}, "conditions: [0].video: {folder}/short.mp4: 5 frames are not a"),
     (
         {"conditions": [{"video": "long.mp4", "num_frames": 17, "frame_index": 13}]},
-        "conditions: [0]: frame_index: 13 is not a multiple of 8, as a video's must be; use 8 or 16",
+        "conditions: [0]: frame_index: 13 is not a multiple of 8, which a video needs; use 8 or 16",
     ),
-    ({"image": "a.png", "crf": 20}, "image: crf: only preprocess: official compresses and blurs; set that, too"),
+    ({"image": "a.png", "crf": 20}, "image: crf: applies only to preprocess: official; set that, too"),
     ({"video": "long.mp4"}, "video: needs denoise_strength below 1"),
     ({"video": "long.mp4", "denoise_strength": 1.0}, "video: needs denoise_strength below 1"),
     ({"denoise_strength": 0.5}, "denoise_strength: applies only to a clip with video; give video, too"),

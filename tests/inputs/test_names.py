@@ -75,7 +75,7 @@ def test_a_wrong_template_is_an_error_of_the_config(template: str, why: str):
         ("{meta.group}", r"\{meta\.group\} is not set; set it in the row, or leave it out of the template"),
         ("{decode_noise_scale}", r"\{decode_noise_scale\} is not set"),
         ("{prompt}" * 12, r"is 216 bytes long; at most 200 are allowed"),
-        ("{negative_prompt}", r"nothing of '\.\.' can be in a file name; use \{index\}"),
+        ("{negative_prompt}", r"no character of '\.\.' may be in a file name; use \{index\}"),
         ("{meta.device}/{name}", r"'nul/002-dawn' cannot be a file on Windows; choose another"),
     ],
 )

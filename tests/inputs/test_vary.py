@@ -71,7 +71,7 @@ def test_labels_depend_on_the_value_alone() -> None:
         ("prompt", ["a", "b"], "cannot be varied; write one row per value"),
         ("seed", [], "no values; write at least one"),
         ("seed", "5-2", "5-2 is empty; write 2-5"),
-        ("seed", "0-9999999999", "0-9999999999 are 10000000000 values; at most 100000 clips are allowed"),
+        ("seed", "0-9999999999", "0-9999999999 is 10000000000 values; at most 100000 clips are allowed"),
         ("seed", [1, 2, 1], "1 is given twice"),
         ("guidance_scale", [3, 3.0], "3.0 is given twice"),
         (
