@@ -15,7 +15,7 @@ from ltx_dist.store.files import INTERNAL, HeldFolder, flat, opened_folder, remo
 ENDING = ".safetensors"
 
 ABANDONED_SECONDS = 3600.0
-"""Seconds after which a file in a scratch folder must have been left by a killed run."""
+"""Seconds after which a file in a scratch folder is taken to have been left by a killed run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ def artifact_path(folder: Path, name: str) -> Path:
 
 
 def list_artifacts(folder: Path, held: HeldFolder | None = None) -> list[Artifact]:
-    """The regular files of a folder, none where there is no folder; links and whatever else lies there are left alone.
+    """The regular files of a folder, none if there is no folder; links and anything else in it are left alone.
 
-    Raises OSError where a link or a file is in the folder's place.
+    Raises OSError if there is a link or a file in place of the folder.
     """
     found: list[Artifact] = []
     try:
@@ -56,7 +56,7 @@ def list_artifacts(folder: Path, held: HeldFolder | None = None) -> list[Artifac
 
 
 def drop_artifacts(folder: Path, names: Collection[str], held: HeldFolder | None = None) -> None:
-    """Remove these. Raises OSError as `list_artifacts` does."""
+    """Remove the outputs with these names. Raises OSError as `list_artifacts` does."""
     for artifact in list_artifacts(folder, held):
         if artifact.name in names:
             remove_file(artifact_path(folder, artifact.name), held)

@@ -18,15 +18,14 @@ from ltx_dist.store.tensor_file import holds, pack, read, read_facts
 class ArtifactStore:
     """A folder of safetensors files, one per name, each with one output and the key of what it was made from.
 
-    Files are read back only under the same key, so a changed prompt or checkpoint never meets an old output. To stay
-    within `limit_bytes`, the files that were used least recently go first, and never those of `names` or those that
-    this run has used; what still has no room is not written, and `num_refused` counts it.
+    Files are read back only under the same key, so a changed prompt or checkpoint never uses an old output. To stay
+    within `limit_bytes`, the least recently used files are removed, but never those of `names` or those that this run
+    has used. An output that still does not fit is not written; `num_refused` counts these.
 
-    scratch: where files are written first, a folder in the same file system. names: of what this run may need.
-    held: the output folder that it all lies in.
-    is_shared: other runs use the folder at the same time, so their files may go at any moment: what is found is read
-    whole once, because much hangs on the answer, and is marked as used; and sizes are counted again before any is
-    removed.
+    scratch: a folder in the same file system, where files are written first. names: of outputs that this run may need.
+    held: the output folder that contains all of this.
+    is_shared: other runs use the folder at the same time, so files may disappear at any moment. Therefore `holds` reads
+    a file completely once and marks it as used, and sizes are counted again before any file is removed.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ArtifactStore:
         self._own = set(names)
         self._is_shared = is_shared
         self._checked: set[tuple[str, str]] = set()
-        self._bad: set[tuple[str, str]] = set()  # until they are written again
+        self._bad: set[tuple[str, str]] = set()  # damaged outputs, until they are written again
         self._files: dict[str, Artifact] | None = None
         self._is_ready = False
         self.num_refused = 0
@@ -50,7 +49,7 @@ class ArtifactStore:
             make_folder(folder, held)
 
     def keep(self, name: str, key: str, output: StageOutput, facts: Mapping[str, str] | None = None) -> None:
-        """Write an output durably. May raise OSError. facts: free text that is stored with it."""
+        """Write an output durably. May raise OSError. facts: texts by name that are stored with it."""
         tensors, texts = to_tensors(output)
         data = pack(key, tensors, {**(facts or {}), **texts})
         self._prepare()
@@ -65,7 +64,7 @@ class ArtifactStore:
         self._checked.add((name, key))
 
     def holds(self, name: str, key: str) -> bool:
-        """Whether there is an output of this key. Only in a shared folder it is read whole."""
+        """Whether there is an output with this name and key. It is read completely only in a shared folder."""
         if not self._is_shared:
             return holds(self._path(name), key)
         if (name, key) in self._checked:
@@ -74,8 +73,8 @@ class ArtifactStore:
             return False
         self._own.add(name)
         self._checked.add((name, key))
-        with suppress(OSError):  # of another user, or gone since
-            os.utime(self._path(name))  # used now: other runs remove older ones first
+        with suppress(OSError):  # owned by another user, or removed since
+            os.utime(self._path(name))  # mark it as used now: other runs remove older files first
         return True
 
     def load(self, name: str, key: str) -> StageOutput | None:
@@ -84,13 +83,13 @@ class ArtifactStore:
             return found
         self._checked.discard((name, key))
         if self._is_shared:
-            self._bad.add((name, key))  # read-only, it could not be removed
+            self._bad.add((name, key))  # because a read-only file cannot be removed
         else:
             self.drop(name)
         return None
 
     def _read(self, name: str, key: str) -> StageOutput | None:
-        """None for a file that is missing, of another key, damaged, or not one of our outputs."""
+        """The output; None for a file that is missing, has another key, is damaged, or is not one of our outputs."""
         with suppress(ValueError, KeyError, TypeError):
             if (found := read(self._path(name), key)) is not None:
                 return from_tensors(*found)
@@ -102,7 +101,7 @@ class ArtifactStore:
         self._known.pop(name, None)
 
     def _prepare(self) -> None:
-        """Make a cache's folders before the first write: one that is only read needs none."""
+        """Create the folders before the first write; a cache that is only read needs none."""
         if self._is_shared and not self._is_ready:
             make_folder(self._folder)
             make_folder(self._scratch)
@@ -110,7 +109,7 @@ class ArtifactStore:
         self._is_ready = True
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Remove files until this many more bytes fit."""
+        """Remove files until this many more bytes fit. Returns whether they do."""
         if self._used + num_bytes > self._limit:
             if self._is_shared:
                 self._files = None
@@ -137,7 +136,7 @@ class ArtifactStore:
 
 
 def saved_requests(folder: Path) -> dict[Path, str]:
-    """The files of a folder that are whole and tell of what request they are: JSON, not checked."""
+    """The complete files of a folder that hold the request they were made for, with that request as unchecked JSON."""
     paths = sorted(artifact_path(folder, artifact.name) for artifact in list_artifacts(folder))
     facts = {path: read_facts(path) or {} for path in paths}
     return {path: told["request"] for path, told in facts.items() if "request" in told}

@@ -10,13 +10,13 @@ from ltx_dist.pipeline.payloads import StageOutput
 from ltx_dist.store.output_errors import output_errors
 
 MAX_WAITING = 16
-"""Maximum number of outputs in memory that wait for a slow disk; a stop has to write them all."""
+"""Maximum number of outputs that wait in memory for a slow disk; a stopping run has to write them all."""
 
 
 class BackgroundWriter:
     """A thread that runs its tasks in order until one fails.
 
-    What that was is raised at the next call and by `close`: OutputError for the disk.
+    The failed task's error is raised by the next call and by `close`; an error of the disk as OutputError.
     """
 
     def __init__(self, name: str) -> None:
@@ -25,7 +25,7 @@ class BackgroundWriter:
         self._error: Exception | None = None
 
     def keep(self, fetch: Callable[[], StageOutput], write: Callable[[StageOutput], None]) -> None:
-        """Fetch an output and write it. At most MAX_WAITING wait for the disk; with more, this one is not kept."""
+        """Queue an output to be fetched and written. If MAX_WAITING already wait for the disk, it is not kept."""
         if not self._room.acquire(blocking=False):
             return
 
@@ -33,7 +33,7 @@ class BackgroundWriter:
             try:
                 output = fetch()
             except Exception:
-                return  # gone with the node it was on, which the batch's own loop sees, too
+                return  # lost with its node, which the batch loop notices as well
             finally:
                 self._room.release()
             write(output)

@@ -1,4 +1,4 @@
-"""Names of the clips in an output folder, `storm` or, in a subfolder, `coast/storm`, and the paths of their files."""
+"""Names of the clips in an output folder (`storm`, or `coast/storm` in a subfolder), and the paths of their files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ENDINGS = (".mp4", ".json")
 
 
 def clip_names(folder: Path) -> list[str]:
-    """Every name with an mp4 or a sidecar, 2 before 10.
+    """The name of every clip with an mp4 or a sidecar, sorted with 2 before 10.
 
-    Links to folders, hidden folders, and folders in it that are the output of other runs are not entered.
+    Links to folders, hidden folders, and subfolders that are outputs of other runs are skipped.
     """
     names: set[str] = set()
     for place, folders, files in os.walk(folder):

@@ -21,7 +21,7 @@ def clip_bytes(request: RenderRequest, output: Mp4Settings) -> float:
 
 
 def latents_bytes(request: RenderRequest, channels: int, spatial_ratio: int, temporal_ratio: int) -> int:
-    """Bytes of a clip's latents in the spool, without some kilobytes of metadata."""
+    """Bytes of a clip's latents in the spool, not counting a few kilobytes of metadata."""
     frames = (request.num_frames - 1) // temporal_ratio + 1
     return FLOAT32 * channels * frames * (request.height // spatial_ratio) * (request.width // spatial_ratio)
 
@@ -38,6 +38,7 @@ def shortage(folder: Path, mp4s: float, spool: float) -> str | None:
 
 
 def spool_peak(sizes: Sequence[int], at_a_time: int, keeps_all: bool, limit: float) -> float:
-    """Bytes of latents on disk at most: of all clips, or of the largest that are between denoising and publishing."""
+    """Maximum bytes of latents on disk at a time: of all clips if they are kept, otherwise of the `at_a_time` largest,
+    which may be between denoising and publishing together."""
     largest = sorted(sizes, reverse=True)[: None if keeps_all else at_a_time]
     return min(float(sum(largest)), limit)

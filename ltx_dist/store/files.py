@@ -1,4 +1,4 @@
-"""Writes files so that no reader, and no crash, ever sees half of one, and so that no link leads it elsewhere."""
+"""Writes files atomically, so that neither a reader nor a crash leaves half of one, and never through foreign links."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 
 @dataclass(frozen=True, slots=True)
 class HeldFolder:
-    """An output folder that this run has locked, with its identity in the file system, wherever its path leads."""
+    """An output folder that this run has locked, known by its identity in the file system and not only by its path."""
 
     path: Path
     device: int
@@ -45,18 +45,18 @@ class HeldFolder:
         return cls(path, status.st_dev, status.st_ino)
 
     def check(self, descriptor: int) -> None:
-        """Raises OSError (ESTALE) if `descriptor` is of another folder: ours was renamed, and one took its place."""
+        """Raise OSError (ESTALE) if `descriptor` is another folder's: ours was renamed, and another took its place."""
         if HeldFolder.of(self.path, descriptor) != self:
             reason = "not the folder that this run began in, which was renamed or replaced"
             raise OSError(errno.ESTALE, reason, str(self.path))
 
 
 def write_atomically(path: Path, data: bytes, scratch: Path | None = None, held: HeldFolder | None = None) -> None:
-    """Put `data` at `path`: the old content or the new one, whatever happens, and durable on return.
+    """Write `data` to `path` durably. Whatever happens, `path` has either the old content or the new one.
 
-    `scratch` is where it is written first: a folder in the same file system, `path`'s own if not given.
-    `held`: the output folder that `path` must lie in, by its identity; not checked if not given.
-    Raises OSError naming `path` (disk full, no permission), with `path` as it was and `scratch` empty.
+    scratch: the folder where it is written first, in the same file system; `path`'s own if not given.
+    held: the output folder that `path` must be in, checked by its identity; not checked if not given.
+    Raises OSError naming `path` (disk full, no permission); `path` is then unchanged and `scratch` empty.
     """
     with _written(path, data, scratch, held) as (name, source, target):
         os.replace(name, path.name, src_dir_fd=source, dst_dir_fd=target)
@@ -66,10 +66,11 @@ def write_atomically(path: Path, data: bytes, scratch: Path | None = None, held:
 def write_once(
     path: Path, data: bytes, scratch: Path, stays: Callable[[], bool], held: HeldFolder | None = None
 ) -> bool:
-    """As `write_atomically`, but of several that write at the same time exactly one takes a free name.
+    """Like `write_atomically`, but if several processes write to a free name, exactly one succeeds. Returns whether
+    `data` was written.
 
-    stays: asked when the name is taken, also between the look and the write; True keeps what is there, and the
-    answer is then False. Where the file system has no hard links, this is a look and then a rename.
+    stays: called if the name is taken, even between check and write; if it returns True, the existing file is kept.
+    On a file system without hard links, check and write are two separate steps.
     """
     with _written(path, data, scratch, held) as (name, source, target):
         try:
@@ -92,9 +93,9 @@ def make_folder(path: Path, held: HeldFolder | None = None) -> None:
 def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) -> int:
     """A descriptor of a folder. Calls relative to it stay inside, even if part of its path is replaced by a link.
 
-    From the output folder on the path is ours: no link is followed there. What comes before it the user chose.
-    `held`: the output folder; it is compared once it is open, so that no rename comes between. Without it ours begins
-    at `.ltx-dist`.
+    No link is followed in the part of the path that is ours: from the output folder on. Links before that are the
+    user's choice. held: the output folder, compared after opening, so that a rename in between is noticed; if not
+    given, our part begins at `.ltx-dist`.
     """
     parts = path.parts
     if held is not None and path.is_relative_to(held.path):
@@ -120,7 +121,7 @@ def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) 
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
         except OSError as error:
             reason = error.strerror
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):  # POSIX leaves open which of the two
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):  # which of the two depends on the system
                 reason = "a link or a file in the place of one of our folders; remove it"
             raise OSError(error.errno, reason, str(Path(*parts[:depth]))) from None
         finally:
@@ -130,7 +131,7 @@ def open_folder(path: Path, make: bool = False, held: HeldFolder | None = None) 
 
 
 def clear_folder(path: Path, held: HeldFolder | None = None) -> None:
-    """Remove the files in a folder, and nothing that a link there leads to. Folders in it stay."""
+    """Remove the files and links in a folder, but never the target of a link. Subfolders stay."""
     with opened_folder(path, held) as folder:
         for entry in os.listdir(folder):
             if not stat.S_ISDIR(os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode):
@@ -160,7 +161,7 @@ def opened_folder(path: Path, held: HeldFolder | None = None) -> Iterator[int]:
 
 
 def flat(name: str) -> str:
-    """A clip's name as that of one file, where ours lie side by side: `coast%2Fstorm`. No clip's name has a %."""
+    """A clip's name as a single file name, for our flat folders: `coast%2Fstorm`. No clip's name has a %."""
     return name.replace("/", "%2F")
 
 
@@ -170,18 +171,18 @@ def unflat(file_name: str) -> str:
 
 
 def to_json(content: Any) -> bytes:
-    """A value as we write JSON files: UTF-8, sorted keys, two spaces. A NaN would be a bug."""
+    """The bytes of a JSON file as we write all of them: UTF-8, sorted keys, two spaces. Raises ValueError for NaN."""
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 @contextmanager
 def _written(path: Path, data: bytes, scratch: Path | None, held: HeldFolder | None) -> Iterator[tuple[str, int, int]]:
-    """`data` in a file of its own, durable: its name, the folder it is in, and the folder of `path`.
+    """Write `data` durably to a temporary file. Yields its name, and descriptors of its folder and of `path`'s folder.
 
-    An OSError from in here is one about `path`. The file is removed at the end, unless it was renamed.
+    OSErrors raised inside name `path`. The file is removed at the end, unless it was renamed.
     """
-    # Not tempfile: its files are readable by their owner alone, and the name would keep that mode. 48 characters of
-    # the name are enough to recognise it by, and keep the longest legal name legal.
+    # Not tempfile: its files are readable only by their owner, and would stay so after the rename. 48 characters of
+    # the name are enough to recognise it, and keep the longest legal name legal.
     name = f"{path.name[:48]}.{os.getpid()}.{secrets.token_hex(4)}"
     opened: list[int] = []
     try:

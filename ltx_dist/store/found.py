@@ -1,7 +1,7 @@
 """Opens files of an output folder, which may have come from anywhere, so their kind and size are checked first.
 
-A FIFO would keep its reader waiting forever, a device has no end, and a sparse file of a terabyte costs nobody
-anything but the one who reads it.
+A FIFO would keep its reader waiting forever, a device has no end, and a sparse file of a terabyte is free to make but
+not to read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCK_BYTES = 1 << 16
 """Small, as most files are: allocating a megabyte for each takes longer than reading it."""
 
 MAX_SIDECAR_BYTES = 4 << 20
-"""Prompts are of at most 8 KiB, and an error of a clip is some lines."""
+"""Maximum bytes of a sidecar: a prompt has at most 8 KiB, and a clip's error a few lines."""
 
 MAX_RUN_BYTES = 1 << 30
 """`run.json` has four events of 250 bytes for each of at most 100,000 clips."""
@@ -37,22 +37,22 @@ ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class ForeignFileError(ValueError):
-    """Something else is in the place of one of our files: a folder, a pipe, a device, or a file that is too large."""
+    """Something else is in place of one of our files: a folder, a pipe, a device, or a file that is too large."""
 
 
 @contextmanager
 def open_found(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
     """A regular file of at most `max_bytes`, open for reading; a link to one is followed.
 
-    Raises FileNotFoundError if there is none, or only a broken link; ForeignFileError.
+    Raises FileNotFoundError if there is none, or only a broken link; ForeignFileError if it is something else.
     """
     try:
-        # Neither waits for a writer nor takes a terminal.
+        # The flags prevent waiting for a FIFO's writer, and taking over a terminal.
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
         if error.errno in ABSENT:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device that is not there
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a missing device
             raise ForeignFileError(f"{path}: not a regular file; remove it") from None
         raise
     try:

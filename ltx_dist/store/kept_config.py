@@ -1,6 +1,6 @@
-"""`.ltx-dist/config.json`: the config of the last render into a folder, resolved, so that its clips can be made again.
+"""`.ltx-dist/config.json`: the resolved config of the last render into a folder, so that its clips can be made again.
 
-JSON is YAML, so the file is one that `-c` takes, too.
+JSON is valid YAML, so `-c` accepts the file, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from ltx_dist.store.files import INTERNAL, HeldFolder, to_json, write_atomically
 
 
 def write_settings(folder: Path, held: HeldFolder | None, config: RenderConfig, **resolved: str | None) -> None:
-    """`resolved`: what `auto`, a branch or a relative path stood for, by the names of `model`. May raise OSError."""
+    """Write the config. resolved: what `auto`, a branch or a relative path stood for, by key of `model`.
+
+    May raise OSError.
+    """
     document: dict[str, Any] = config.model_dump(mode="json")
     document["model"] |= resolved
     write_atomically(_path(folder), to_json(document), folder / INTERNAL / "tmp", held)

@@ -13,11 +13,11 @@ from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, ForeignFileError, open_found, read_found_json
 
 UNRECORDED = 2
-"""The version of the keys of clips that do not tell it."""
+"""The key version of clips that do not record one."""
 
 
 def outdated(folder: Path, names: Iterable[str]) -> int:
-    """Number of these clips that exist with keys of an earlier version, by their sidecars or else their seals."""
+    """Number of these clips that exist with keys of an earlier version, according to their sidecars, or else seals."""
     return sum(_is_outdated(_told(folder, name)) for name in names)
 
 

@@ -29,7 +29,7 @@ from ltx_dist.store.files import (
 from ltx_dist.store.found import read_found_json
 
 LOCK, LOCK_FILE = "lock", "lock-file"
-"""In `.ltx-dist`: what is locked, and what is there while a run is, where nothing can be locked."""
+"""Files in `.ltx-dist`: the one that is locked, and one that exists during a run if the file system has no locks."""
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 """Errors of file systems without locks: NFS without its lock daemon, Lustre without `flock`, some FUSE ones."""
@@ -45,10 +45,10 @@ def check_platform() -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[HeldFolder]:
-    """Hold `folder` for this run; gives its identity. The operating system releases it when the process ends.
+    """Lock `folder` for this run, and yield its identity. The operating system releases the lock when the process ends.
 
-    If a file system has no locks, a file replaces one; that of a process that has ended is taken over.
-    Raises ValueError naming the run that holds it, and on Windows; OSError when the folder cannot be written.
+    If a file system has no locks, a file replaces the lock; that of a process that has ended is taken over.
+    Raises ValueError naming the run that holds the folder, and on Windows; OSError if the folder cannot be written.
     """
     check_platform()
     make_folder(folder / INTERNAL)

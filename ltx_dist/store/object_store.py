@@ -1,9 +1,9 @@
 """Uploads the clips of an output that is a URL: they are published into a local staging folder first.
 
-The sidecar follows its mp4, so that a sidecar in the store always has its mp4, as in a folder. What has arrived is
-removed from the staging folder, except sidecars. A clip counts as present without reading its mp4 if that has the size
-and the ETag that the sidecar records. Where a store has no ETags, the mp4 must not be newer than the sidecar. In any
-other case the mp4 is read and hashed.
+The sidecar is uploaded after its mp4, so that a sidecar in the store always has its mp4, as in a folder. Uploaded files
+are removed from the staging folder, except sidecars. A clip counts as present, without reading its mp4, if the mp4 has
+the size and the ETag that the sidecar records. If a store has no ETags, the mp4 must not be newer than the sidecar.
+Otherwise the mp4 is read and hashed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUN_FILES = ("run.json", "metadata.jsonl", "trace.json", "index.html")
 
 
 class Mirror:
-    """An observer of the batch that uploads each clip that ended, in a separate thread.
+    """An observer of the batch that uploads each clip that has ended, in separate threads.
 
     Errors of a store have many classes; all become OutputError here. `folder` is locked by the caller.
     """
@@ -45,7 +45,7 @@ class Mirror:
         self._run_upload: Future[None] | None = None
 
     def pull(self) -> None:
-        """Learn what is there, and fetch sidecars, run.json and the table: what is there counts, not what is staged."""
+        """List the store, and fetch its sidecars, run.json and table, which replace what is staged."""
         with self._remote.errors():
             self._listing = self._remote.entries()
             wanted = [name for name in self._listing if _is_sidecar(name) or name in ("run.json", "metadata.jsonl")]
@@ -59,7 +59,7 @@ class Mirror:
                 write_mark(self._uploaded / flat(name))
 
     def holds(self, name: str, render_key: str, sidecar: Sidecar) -> bool:
-        """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
+        """Whether the clip in the store was made with exactly this `render_key`, and its mp4 matches its sidecar."""
         try:
             mp4, known = self._listing[f"{name}.mp4"], self._listing[f"{name}.json"]
             if (sidecar["status"], sidecar["render_key"]) != ("done", render_key):
@@ -88,23 +88,23 @@ class Mirror:
         self.upload(result.request.request_id)
 
     def upload(self, name: str) -> None:
-        """Start to send a published clip, or the sidecar of a failed one."""
+        """Begin to upload a published clip, or the sidecar of a failed one."""
         self._uploads[name] = self._pool.submit(self._send_clip, name)
 
     def upload_run(self) -> None:
-        """The run's own files, at once. Raises OutputError."""
+        """Upload the run's own files now. Raises OutputError."""
         with self._remote.errors():
             for name in RUN_FILES:
                 if (self._folder / name).exists():
                     self._send(name)
 
     def upload_run_soon(self) -> None:
-        """The same in a thread, unless the last time is still going on; errors are left to the next time."""
+        """The same in a thread, unless the last such upload is still running. Errors are left to the next upload."""
         if self._run_upload is None or self._run_upload.done():
             self._run_upload = self._pool.submit(self.upload_run)
 
     def fetch_clips(self, folder: Path, endings: tuple[str, ...]) -> None:
-        """Every sidecar, and every file of a clip with one of these endings, into `folder`. Raises OutputError."""
+        """Download every sidecar, and clips' files with these endings, into `folder`. Raises OutputError."""
         with self._remote.errors():
             wanted = [name for name in self._remote.entries() if _is_sidecar(name) or name.endswith(endings)]
             for name, content in zip(wanted, self._pool.map(self._remote.read, wanted), strict=True):
@@ -123,7 +123,7 @@ class Mirror:
             ) from error
 
     def close(self) -> None:
-        """Uploads that have not begun are left to the next run."""
+        """Stop uploading; clips whose upload has not begun are left to the next run."""
         self._pool.shutdown(cancel_futures=True)
 
     def _send_clip(self, name: str) -> None:
@@ -156,7 +156,7 @@ class Mirror:
 
 
 def is_uploaded(folder: Path, name: str) -> bool:
-    """Whether a staging folder's output has the file; False for every folder that stages for none."""
+    """Whether the file has been uploaded from this staging folder; False for any other folder."""
     return (folder / ".ltx-dist" / "uploaded" / flat(name)).exists()
 
 

@@ -1,7 +1,6 @@
-"""The files of a clip beside its mp4, that `output.also` asks for: what a sidecar records of them, and whether they
-are there.
+"""The files that `output.also` asks for beside a clip's mp4: what a sidecar records about them, and whether they exist.
 
-They are published before the mp4, which says in its seal which they are. So a clip that is published has all of them.
+They are published before the mp4, whose seal lists them, so a published clip has all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def sealed_also(facts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Digest and size of each such file, from the seal of an mp4."""
     try:
         return recorded_also({"also": parse_json(facts["also"])})
-    except (KeyError, ValueError):  # has none, or its seal is not ours
+    except (KeyError, ValueError):  # there are none, or the seal is not ours
         return {}
 
 

@@ -16,9 +16,10 @@ from ltx_dist.user_cache import user_cache
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """`folder`: where everything is written first. `mirror`: uploads it, if the output is a URL.
+    """The output of a run.
 
-    held: the folder as this run has locked it; None until it has.
+    folder: where everything is written first. mirror: uploads it if the output is a URL; otherwise None.
+    held: the folder as locked by this run; None until it is locked.
     """
 
     folder: Path
@@ -30,9 +31,8 @@ class Output:
 
 
 def open_output(output: str, name: str = "--output") -> Output:
-    """The output of this name, without creating anything yet. `~` is the user's home. name: the option's, for messages.
-
-    Raises ValueError for a URL of a kind that is not known or not installed, and for what can be no folder.
+    """The output at a path or URL; nothing is created yet. `~` is the user's home. name: the option's, for messages.
+    Raises ValueError for a URL whose protocol is unknown or not installed, and for a path that cannot be a folder.
     """
     if "://" not in output:
         return Output(_checked_folder(output, name))
@@ -68,7 +68,7 @@ def _has_clip(folder: Path) -> bool:
 
 
 def staging_folder(url: str) -> Path:
-    """One a URL, in the user's cache: `~/.cache/ltx_dist/staged/s3-bucket-clips-<digest>`. It may be deleted between
-    runs."""
+    """The folder for a URL in the user's cache: `~/.cache/ltx_dist/staged/s3-bucket-clips-<digest>`. It may be deleted
+    between runs."""
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", url)[:60].strip("-")
     return user_cache() / "staged" / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

@@ -12,7 +12,7 @@ NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class OutputError(Exception):
-    """The output folder cannot be written: full, read-only or gone. What was published stays.
+    """The output folder cannot be written: full, read-only or gone. Published clips are not affected.
 
     remedy: what the user can do about it.
     """
@@ -24,7 +24,8 @@ class OutputError(Exception):
 
 @contextmanager
 def output_errors() -> Iterator[None]:
-    """Tell these apart from every other OSError, a checkpoint that cannot be read or a lost connection."""
+    """Raise an OSError of the block as OutputError, to tell it from others such as an unreadable checkpoint or a lost
+    connection."""
     try:
         yield
     except OSError as error:

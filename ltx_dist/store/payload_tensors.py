@@ -1,4 +1,4 @@
-"""Outputs of stages as named tensors and texts, which a safetensors file holds, and back."""
+"""Converts outputs of stages to named tensors and texts, as a safetensors file holds them, and back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ltx_dist.pipeline.payloads import (
 KINDS = {
     kind.__name__: kind for kind in (Conditioning, ConnectedText, ConditionLatents, EncodedMedia, Latents, SoundLatents)
 }
-"""Outputs that can be saved. Frames and mp4s never are: the first are too large, the second are published."""
+"""Outputs that can be saved. Frames and mp4s are not: frames are too large, and mp4s are published anyway."""
 
 OUTPUT = "output"
-"""The text that names the kind, and for each field its value, where `{"tensors": null}` stands for a tensor of the
-field's name and `{"tensors": N}` for N of them."""
+"""Name of the text that holds, as JSON, the kind of output and the value of each field: `{"tensors": null}` stands for
+a tensor named like the field, `{"tensors": N}` for N of them."""
 
 
 def to_tensors(output: StageOutput) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -47,7 +47,7 @@ def to_tensors(output: StageOutput) -> tuple[dict[str, torch.Tensor], dict[str, 
 
 
 def from_tensors(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> StageOutput:
-    """The output. Raises ValueError, KeyError or TypeError for what `to_tensors` did not make."""
+    """The output that `to_tensors` converted. Raises ValueError, KeyError or TypeError for anything else."""
     told = json.loads(facts[OUTPUT])
     kind, values, used = KINDS[told["kind"]], dict[str, Any](), set[str]()
     for field in fields(kind):
@@ -64,5 +64,5 @@ def from_tensors(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) 
             case value:
                 values[field.name] = value
     if used != tensors.keys():
-        raise ValueError(f"tensors that are no field of {told['kind']}: {sorted(tensors.keys() - used)}")
+        raise ValueError(f"tensors that are not fields of {told['kind']}: {sorted(tensors.keys() - used)}")
     return kind(**values)

@@ -1,8 +1,8 @@
 """Publishes clips into the output folder: first `NAME.webp` (the poster) and the files of `output.also`, then
 `NAME.mp4`, and last `NAME.json` (the sidecar).
 
-The mp4, with the render key in its seal, is the truth of a clip: a sidecar that is lost, or older than its mp4, is
-written again from it. One Publisher writes to a folder at a time; workers never do.
+The mp4, with the render key in its seal, is authoritative: a sidecar that is lost, or older than its mp4, is rebuilt
+from it. Only one Publisher at a time writes to a folder; workers never do.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from ltx_dist.store.sidecar import OF_ROW, Sidecar, as_read, of_row, read_sideca
 
 
 class Publisher:
-    """The one writer of an output folder.
+    """The one writer of an output folder. It creates the folder, and removes what a crash left in `.ltx-dist/tmp`.
 
-    checkpoint: what the sidecars say of it, as JSON: its name and digests. notes: what else they say of single clips.
-    posters: whether clips get one.
-    held: `folder` as this run has locked it; nothing is published into another that took its place.
-    has_written: whether this run has written a sidecar.
-    Makes the folder, and clears what a crash left in `.ltx-dist/tmp`. Every method may raise OSError.
+    checkpoint: the checkpoint's name and digests, as JSON for the sidecars. notes: further content of sidecars, by clip
+    name. posters: whether clips get one. held: `folder` as locked by this run; nothing is published into another folder
+    that takes its place. has_written: whether this run has written a sidecar.
+    Every method may raise OSError.
     """
 
     def __init__(
@@ -62,10 +61,10 @@ class Publisher:
         clear_folder(self._scratch, held)
 
     def publish(self, result: RenderResult, render_key: str) -> bool:
-        """Make `result` visible and durable: the mp4 and its sidecar, or for a failed one the sidecar alone.
+        """Make `result` visible and durable: the mp4 and its sidecar, or only the sidecar of a failed clip.
 
-        False when the clip is there already: the first of two attempts wins, and this one, late, leaves no trace.
-        Raises ValueError, with nothing written, if the mp4 is not the requested video.
+        Returns False if the clip has already been published: the first of two attempts wins, and the later one changes
+        nothing. Raises ValueError, with nothing written, if the mp4 is not the requested video.
         """
         request, video = result.request, result.video
         assert (result.status == "done") == (video is not None), result.status
@@ -73,7 +72,7 @@ class Publisher:
         if self.is_published(request, render_key):
             return False
         if video is None and request.request_id in self._again:
-            return True  # the clip that is there stays, and with it the record of how it was made
+            return True  # the existing clip stays, and so does its sidecar
         if video is not None:
             _check(request, video)
             self._make_folder(request)
@@ -87,7 +86,7 @@ class Publisher:
                 stays=lambda: is_first and self._seal(request, render_key) is not None,
                 held=self._held,
             ):
-                self.is_published(request, render_key)  # of another driver, which may not have written its sidecar
+                self.is_published(request, render_key)  # another driver's clip, whose sidecar may be missing yet
                 return False
         else:
             self._make_folder(request)
@@ -96,19 +95,19 @@ class Publisher:
         return True
 
     def _make_folder(self, request: RenderRequest) -> None:
-        """The one that the clip's name asks for."""
+        """Create the subfolder that the clip's name asks for."""
         if "/" in request.request_id:
             make_folder(self._mp4(request).parent, self._held)
 
     def _put_poster(self, request: RenderRequest, poster: bytes | None) -> None:
-        """Before the mp4, so that none of an earlier clip outlives it."""
+        """Write or remove the poster; called before the mp4 is written, so that no earlier clip's poster stays."""
         if self._posters and poster is not None:
             write_atomically(self._poster(request), poster, self._scratch, self._held)
         else:
             remove_file(self._poster(request), self._held)
 
     def _put_others(self, request: RenderRequest, video: EncodedVideo) -> None:
-        """Likewise; what the clip that is there has, and this one has not, is removed."""
+        """Write the files beside the mp4, and remove those of the existing clip that this one does not have."""
         for ending in recorded_also(read_sidecar(self._json(request))):
             if ending not in video.also:
                 remove_file(self._path(request, ending), self._held)
@@ -116,7 +115,7 @@ class Publisher:
             write_atomically(self._path(request, ending), file.content, self._scratch, self._held)
 
     def check_names(self, requests: Sequence[RenderRequest], also: Sequence[str] = ()) -> None:
-        """Raises OSError for what is in the way of a clip's files or of its folder, before anything is rendered.
+        """Raise OSError if something is in the way of a clip's files or folder, before anything is rendered.
 
         also: endings of the files beside the mp4.
         """
@@ -132,7 +131,7 @@ class Publisher:
                 raise FileExistsError(errno.EEXIST, "the output folder of another run", str(path))
 
     def make_again(self, request: RenderRequest) -> None:
-        """Ignore the existing clip, even if its key is right: the next one published replaces it."""
+        """Have the next clip published for this request replace the existing one, even if that has the right key."""
         self._again.add(request.request_id)
 
     def recorded(self, request: RenderRequest) -> Sidecar:
@@ -140,10 +139,10 @@ class Publisher:
         return read_sidecar(self._json(request))
 
     def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar | None = None) -> str | None:
-        """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked.
+        """The render key in the existing clip's sidecar, or else in its seal. It is not checked against the mp4.
 
-        None as well where the sidecar tells another request: then no key of this one is its. planned: the key that it
-        most likely has, of which the request need not be compared.
+        None if there is no key, or if the sidecar has another request, whose key cannot be this one's.
+        planned: the expected key; if the sidecar has it, its request need not be compared.
         """
         recorded = self.recorded(request) if recorded is None else recorded
         if isinstance(key := recorded.get("render_key"), str):
@@ -155,9 +154,9 @@ class Publisher:
             return None
 
     def has_other_pixels(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
-        """Whether, by its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
+        """Whether, according to its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
 
-        Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
+        Older sidecars do not have `changes_pixels`; with these, any fallback counts.
         """
         recorded = self.recorded(request) if recorded is None else recorded
         stages = recorded.get("stages")
@@ -166,10 +165,10 @@ class Publisher:
         return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
 
     def is_published(self, request: RenderRequest, render_key: str, recorded: Sidecar | None = None) -> bool:
-        """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
+        """Whether the clip was made with exactly this `render_key`, and its mp4 is the one that was published.
 
-        If so, its sidecar says what is known of its row now. Without a sidecar of this key the mp4's seal decides; if
-        it is intact, the sidecar is written again.
+        If so, the notes in its sidecar are updated. Without a sidecar with this key, the mp4's seal decides; if it is
+        intact, the sidecar is rebuilt.
         """
         if request.request_id in self._again:
             return False
@@ -184,11 +183,11 @@ class Publisher:
         return True
 
     def update_notes(self, request: RenderRequest) -> bool:
-        """Write into the sidecar of a kept clip what is known of its row now; False if it says so already."""
+        """Update the notes in the sidecar of a kept clip. Returns False if they are up to date."""
         return self._note(request, self.recorded(request))
 
     def _note(self, request: RenderRequest, recorded: Sidecar) -> bool:
-        """The same for a sidecar that was read; it must still be what the file holds."""
+        """The same for a sidecar that has been read; `recorded` must still be the file's content."""
         noted = self._notes.get(request.request_id, {})
         if not recorded or of_row(recorded) == as_read(of_row(noted)):
             return False
@@ -197,7 +196,8 @@ class Publisher:
         return True
 
     def _seal(self, request: RenderRequest, render_key: str) -> dict[str, Any] | None:
-        """The facts in the mp4's seal, if it is intact and of this key; of others, only the end is read."""
+        """The facts in the mp4's seal if it is intact and has this key, else None. With another key, only the end of
+        the mp4 is read."""
         try:
             with open_found(self._mp4(request)) as file:
                 if claimed(file).get("render_key") != render_key:
@@ -229,7 +229,7 @@ class Publisher:
 
 def _is_recorded(clip: Path, recorded: Sidecar, render_key: str) -> bool:
     if (recorded.get("status"), recorded.get("render_key")) != ("done", render_key):
-        return False  # before the mp4 is read: a batch of other settings need not be hashed
+        return False  # before reading the mp4: clips with other settings need not be hashed
     if not are_there(recorded_also(recorded), clip):
         return False
     try:

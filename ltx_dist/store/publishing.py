@@ -11,17 +11,17 @@ from ltx_dist.pipeline.work import RenderResult
 from ltx_dist.store.output_errors import OutputError
 
 MAX_WAITING = 4
-"""Maximum number of finished clips in memory that wait for a slow disk; a stop has to write them all."""
+"""Maximum number of finished clips that wait in memory for a slow disk; a stopping run has to write them all."""
 
 PATIENCE = 600.0
-"""Seconds without a published clip after which the output counts as lost: a network file system may just hang."""
+"""Seconds of writing one clip after which the output counts as lost, because a network file system may hang forever."""
 
 
 class PublishingThread:
     """Passes results to `publish`, one after another, in order.
 
-    After the first error nothing more is published; the next `put`, or the end of the `with`, raises it. Whatever way
-    the `with` is left, what was put before is published first.
+    After the first error nothing more is published; the next `put`, or the end of the `with`, raises it. However the
+    `with` block ends, everything put before is published first.
     """
 
     def __init__(self, publish: Callable[[RenderResult], None], patience: float = PATIENCE) -> None:

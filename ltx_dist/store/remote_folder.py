@@ -22,14 +22,14 @@ RETRYING = Retrying(
     retry=retry_if_not_exception_type((PermissionError, FileNotFoundError)),
     reraise=True,
 )
-"""Half a minute of trouble passes; wrong credentials and a bucket that is not there do not."""
+"""Retries last half a minute, which covers passing trouble; wrong credentials or a missing bucket do not pass."""
 
 WHEN = ("LastModified", "mtime", "updated", "last_modified", "created")
-"""The names under which stores give the time of a file's last change: S3, local and GCS, GCS, Azure, memory."""
+"""Keys under which stores report the time of a file's last change: S3, local and GCS, GCS, Azure, memory."""
 
 ETAGS = ("md5Hash", "ETag", "etag")
-"""The names under which stores give a digest of a file's content: GCS, S3, Azure. It is compared only with itself: in
-some stores it is the MD5, in others it may change while the content does not."""
+"""Keys under which stores report a digest of a file's content: GCS, S3, Azure. It is compared only with an earlier one
+of the same store: in some stores it is the MD5, in others it may change although the content does not."""
 
 Entry = Mapping[str, Any]
 """A store's description of a file: its `size` in bytes, and what `written_at` and `etag_of` look up."""
@@ -45,14 +45,14 @@ class RemoteFolder:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Whatever a store raises inside becomes an OutputError that names the URL."""
+        """Turn whatever a store raises in the block into an OutputError that names the URL."""
         try:
             yield
         except Exception as error:
             raise OutputError(f"{self.url}: {said(error)}") from error
 
     def entries(self) -> dict[str, Entry]:
-        """Files by name, those of folders too, but not those of other outputs in them; none if nothing is there yet."""
+        """Files by name, including those in subfolders, except outputs of other runs; empty if nothing is there yet."""
         self._file_system.invalidate_cache()
         try:
             entries = self._retrying.copy()(self._file_system.find, self._root, detail=True)
@@ -89,7 +89,7 @@ class RemoteFolder:
 
 
 def written_at(entry: Entry) -> Any:
-    """A time that can be compared with that of another file of the same store; None where the store gives none."""
+    """The time of the last change, comparable only within one store; None if the store reports none."""
     return next((entry[key] for key in WHEN if entry.get(key) is not None), None)
 
 

@@ -22,16 +22,16 @@ OF_ROW = ("meta", "variation")
 """The sidecar's notes on the clip's row. None of them changes the clip."""
 
 Sidecar = Mapping[str, Any]
-"""The content of `NAME.json`; empty where there is no such file, or it is not one of ours."""
+"""The content of `NAME.json`; empty if there is no such file, or it is not ours."""
 
 
 def of_row(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a sidecar that is about the row."""
+    """The notes on the clip's row, without the rest of the sidecar."""
     return {key: notes[key] for key in OF_ROW if key in notes}
 
 
 def read_sidecar(sidecar: Path) -> dict[str, Any]:
-    """The sidecar's content; empty for a foreign or damaged one."""
+    """The sidecar's content; empty if it is missing, damaged or not ours."""
     try:
         recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
     except (FileNotFoundError, ValueError):
@@ -42,7 +42,7 @@ def read_sidecar(sidecar: Path) -> dict[str, Any]:
 def as_read(content: dict[str, Any]) -> dict[str, Any]:
     """The content as it would be read back from a file: tuples become lists.
 
-    It is encoded without line breaks and sorting, ten times as fast, because a rerun calls this for every clip.
+    It is encoded without line breaks and sorting, which is ten times as fast: a rerun calls this for every clip.
     """
     return json.loads(json.dumps(content, allow_nan=False))
 
@@ -56,7 +56,7 @@ def sidecar_of(result: RenderResult, render_key: str, checkpoint: Mapping[str, A
         "key_version": KEY_VERSION,
         "checkpoint": checkpoint,
         "versions": _versions(),
-        "stages": {str(c.assignment.stage): _stage(c) for c in result.completions},  # of a retried stage the last
+        "stages": {str(c.assignment.stage): _stage(c) for c in result.completions},  # the last run of a retried stage
     }
     if (video := result.video) is None:
         return sidecar | {"error": result.error}
@@ -68,12 +68,12 @@ def sidecar_of(result: RenderResult, render_key: str, checkpoint: Mapping[str, A
 
 
 def sidecar_of_seal(request: RenderRequest, facts: dict[str, Any], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The part that the mp4 and the key can restore: workers, times and versions are lost."""
+    """The sidecar as far as the mp4's seal and the request can restore it; workers, times and versions are lost."""
     return {
         "status": "done",
         "request": asdict(request),
         "render_key": facts["render_key"],
-        "key_version": KEY_VERSION,  # as the key is one of ours
+        "key_version": KEY_VERSION,  # because the key equals one that this version made
         "checkpoint": checkpoint,
         "versions": {},
         "stages": {},
@@ -107,7 +107,7 @@ def _stage(completion: Completion) -> dict[str, Any]:
 
 
 def _latents_sha256(result: RenderResult) -> str | None:
-    """The last successful denoising: its latents are the ones that were decoded."""
+    """The digest from the last successful denoising, whose latents were decoded."""
     digests = [
         c.report.latents_sha256[c.assignment.request_ids.index(result.request.request_id)]
         for c in result.completions
@@ -118,5 +118,5 @@ def _latents_sha256(result: RenderResult) -> str | None:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Versions of what makes the pixels, read from the packages' metadata without an import."""
+    """Versions of the packages that the pixels depend on, read from their metadata without importing them."""
     return {"ltx_dist": __version__} | {name: version(name) for name in ("torch", "diffusers", "transformers", "av")}

@@ -17,31 +17,31 @@ from ltx_dist.store.found import MAX_TENSOR_FILE_BYTES, open_found, parse_json, 
 LENGTH = struct.Struct("<Q")
 
 MAX_HEADER_BYTES = 1 << 20
-"""Ours have a handful of tensors, and a request."""
+"""Maximum bytes of a header: ours have a handful of tensors, and a request."""
 
 Tensors = Mapping[str, torch.Tensor]
 
 
 def pack(key: str, tensors: Tensors, facts: Mapping[str, str] | None = None) -> bytes:
-    """The content of a file. `facts` are free text that comes back with the tensors."""
+    """The bytes of a file. facts: texts by name that are read back with the tensors."""
     whole: dict[str, torch.Tensor] = {}
     storages = set[int]()
     for name, tensor in tensors.items():
         whole[name] = tensor.contiguous()
         storage = whole[name].untyped_storage().data_ptr()
-        if storage in storages:  # a picture that a clip begins and ends with; safetensors refuses to write one twice
+        if storage in storages:  # e.g. a clip's first and last image are the same; safetensors refuses shared memory
             whole[name] = whole[name].clone()
         storages.add(storage)
     return save(whole, {**(facts or {}), "key": key, "sha256": _sha256(whole)})
 
 
 def holds(path: Path, key: str) -> bool:
-    """Whether the file is complete and of this key. Reads its header only, so that a flipped bit stays unseen."""
+    """Whether the file is complete and has this key. Only the header is read, so a flipped bit goes unnoticed."""
     return (read_facts(path) or {}).get("key") == key
 
 
 def read_facts(path: Path) -> dict[str, str] | None:
-    """The free text of a file and its key; None where there is no file, or one that is cut short."""
+    """The texts of a file, including its key; None if there is no file, or if it is truncated."""
     try:
         with open_found(path, MAX_TENSOR_FILE_BYTES) as file:
             return _facts(file)
@@ -50,7 +50,7 @@ def read_facts(path: Path) -> dict[str, str] | None:
 
 
 def read(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """The tensors, on the CPU, and the facts; None if the file is missing, of another key, or damaged."""
+    """The tensors, on the CPU, and the facts; None if the file is missing, has another key, or is damaged."""
     try:
         with open_found(path, MAX_TENSOR_FILE_BYTES) as file:
             facts = _facts(file)
@@ -65,7 +65,7 @@ def read(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]
 
 
 def _facts(file: BinaryIO) -> dict[str, str]:
-    """The header's free text. Raises ValueError for a file that is not as long as its header says, or has none.
+    """The header's texts. Raises ValueError if the file is not as long as its header says, or has no header.
 
     Format: the header's length in 8 bytes, little-endian; the header, JSON; the tensors, at the offsets it gives.
     https://huggingface.co/docs/safetensors/index#format
@@ -92,6 +92,6 @@ def _sha256(tensors: Tensors) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}\n".encode())
-        # Flat first: a side of length 1 may have any stride, contiguous or not, and `view` asks for 1 in the last.
+        # Flattened first: a dimension of length 1 may have any stride, but `view` requires stride 1 in the last one.
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
