@@ -1,4 +1,4 @@
-"""States in one sentence what limited a batch, from measurements."""
+"""Says in one sentence what limited a batch, from measurements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SATURATED = 0.9
 def advice(record: Mapping[str, Any], recipe: Recipe) -> str:
     """One sentence about what limited the batch, from measurements; empty if there are none yet."""
     hosts = {stage: [w["worker_id"] for w in record["workers"] if stage in w["stages"]] for stage in recipe.on_device}
-    # Host stages run beside the devices' work: they bound nothing that another device could shorten.
+    # Host stages are left out: they run beside the devices' work, and another device would not make them faster.
     completions = [c for c in recorded_completions(dict(record)) if not went_wrong(c) and hosts.get(c.assignment.stage)]
     total = record["makespan_seconds"]
     if not completions or total <= 0:
@@ -47,7 +47,7 @@ def advice(record: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def _sums(completions: list[Completion]) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of work by clip, with its part of shared passes, and by stage."""
+    """Seconds of work by clip, including its share of shared passes, and by stage."""
     by_clip: dict[str, float] = {}
     by_stage: dict[str, float] = {}
     for completion in completions:

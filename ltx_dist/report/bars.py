@@ -13,8 +13,9 @@ from ltx_dist.pipeline.work import Completion
 class Bar(NamedTuple):
     """One completion on a lane: a JSON list, which `timeline.js` reads by position.
 
-    stage: its position in the recipe. start: in seconds from the first work. seconds: of work; load: of loading before
-    it. shade: 0 or 1, alternating. clips: positions among the clips that began. error: empty if all went well.
+    stage: its position in the recipe. start: in seconds from the first work. seconds: of work; load: seconds of loading
+    before it. shade: 0 or 1, alternating. clips: positions in the list of clips that `lanes_of` returns. error: empty
+    if it succeeded.
     """
 
     stage: int
@@ -27,7 +28,7 @@ class Bar(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """A worker, or one of its host stages, and what it did, by start."""
+    """A worker, or one of its host stages, with its bars in the order of their starts."""
 
     name: str
     busy: str
@@ -54,7 +55,8 @@ def lanes_of(
 
 
 def _bars(lane: Sequence[Completion], origin: float, order: Mapping[str, int], recipe: Recipe) -> list[Bar]:
-    """Alternate two shades from clip to clip within a lane: over all clips, every second lane would have only one."""
+    """The bars of a lane, in shades that alternate from clip to clip within the lane: alternating over all clips would
+    leave some lanes with only one shade."""
     firsts = dict.fromkeys(c.assignment.request_ids[0] for c in lane)
     shades = {name: position % 2 for position, name in enumerate(firsts)}
     return [

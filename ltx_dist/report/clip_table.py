@@ -12,19 +12,19 @@ from ltx_dist.report.finished_clips import FinishedClip
 Row = dict[str, Any]
 
 RENAMED = {"video": "start_video"}
-"""Hugging Face's `videofolder` calls the clip itself `video`, so what a clip starts from needs another name."""
+"""Column names that differ from settings: Hugging Face's `videofolder` uses `video` for the clip itself."""
 
 DIGESTS = ("render_key", "latents_sha256", "frames_sha256", "audio_sha256", "mp4_sha256", "mp4_bytes", "sampling_rate")
 
 AS_JSON = ("versions", "settings", "variation", "also")
-"""Parts of a sidecar that are a column of JSON each."""
+"""Parts of a sidecar that become one column of JSON each."""
 
 
 def clip_table(clips: Iterable[FinishedClip]) -> list[Row]:
     """One row per clip, all with the same columns, in the same order.
 
-    Values are texts, numbers, booleans or None; lists and mappings are JSON. A column whose values are of several
-    kinds is all text, and one without any value is left out: tools that read a table ask for one kind per column.
+    Values are texts, numbers, booleans or None; lists and mappings become JSON. Tools that read tables need one type
+    per column, so a column with values of several types is all text, and a column without values is left out.
     """
     return _uniform([_row(clip) for clip in clips])
 
@@ -46,13 +46,14 @@ def _row(clip: FinishedClip) -> Row:
 
 
 def _column(key: str) -> str:
-    """`videofolder` opens as videos whatever it finds in a column that ends in `_file_name`."""
+    """The column's name. `videofolder` opens the values of a column that ends in `_file_name` as videos, so such names
+    are changed."""
     return f"{key.removesuffix('_file_name')}_filename" if key.endswith("_file_name") else key
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # from a foreign sidecar: JSON has no such number
+        return None  # only in a foreign sidecar, because JSON has no such number
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
     return value
@@ -81,5 +82,5 @@ def _is_number(value: Any) -> bool:
 
 
 def with_paths(rows: Sequence[Row], clips: Sequence[FinishedClip]) -> list[Row]:
-    """The same with the absolute path or URL of each mp4, for a table that lies elsewhere."""
+    """The same rows with the absolute path or URL of each mp4, for a table outside the output folder."""
     return [{"path": clip.location} | row for row, clip in zip(rows, clips, strict=True)]

@@ -1,6 +1,6 @@
 """The clips of a folder, read from its files: what the page shows of each, and the row that renders it again.
 
-Sidecars may come from elsewhere: one that is not as ours are is a clip with a reason, never an error.
+Sidecars may come from elsewhere: one that is not ours gives a clip of status `unknown` with a reason, never an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ltx_dist.store.object_store import is_uploaded
 from ltx_dist.store.other_files import recorded_also
 
 DIGESTS = ("frames_sha256", "audio_sha256", "mp4_sha256")
-"""The digests of what one sees and hears; the sidecar has the others."""
+"""The digests that the page shows, of what one sees and hears; the others are in the sidecar."""
 
 Picture = tuple[str, str, bool]
 """What a clip was made from: a label, the file's URL relative to the page, and whether it is a video."""
@@ -37,8 +37,8 @@ class Clip:
     row: every setting but the name as a prompt file has it, by field, as JSON texts: numbers keep all their digits.
     settings: of the config, by dotted key, and what the prompt file says in `meta`, as JSON texts; options: those of
     the config for a command line.
-    stages: worker and seconds of work by stage. notes: what else to know of it, one line each.
-    sampling_rate: of its sound; 0 without.
+    stages: worker and seconds of work by stage. notes: further lines to show about the clip.
+    sampling_rate: of its sound, in Hz; 0 without sound.
     """
 
     name: str
@@ -112,7 +112,7 @@ def _worker_and_seconds(report: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _pictures(request: Mapping[str, Any], folder: Path) -> tuple[Picture, ...]:
-    """Images and videos that the clip was made from, as far as they are files that still exist."""
+    """The images and videos that the clip was made from; only files that still exist."""
     asked = [(f"frame {one['frame_index']}", one) for one in request.get("conditions", ())]
     asked += [(name, request[name]) for name in ("video", "reference") if request.get(name)]
     found: list[Picture] = []

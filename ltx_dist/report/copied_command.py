@@ -18,7 +18,7 @@ from ltx_dist.pipeline.sound import SoundSecondPass
 _UNASKED: dict[str, Any] = {
     field.name: json.loads(json.dumps(field.default)) for field in fields(RenderRequest) if field.default is not MISSING
 }
-"""Settings of a request that does not have them; some of them a row cannot have."""
+"""Defaults of a request's optional settings, which mean "not used"; some of them are not valid in a row."""
 
 _FIELDS = frozenset(Row.model_fields)
 
@@ -29,15 +29,15 @@ _SECOND_PASS = [key for key in declared(SecondPass) if key not in _SCHEDULE]
 def copied_command(request: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The command that renders the clip again, for a POSIX shell: its row, piped to a `render` of the same settings.
 
-    settings: what the config must say, by dotted key. printf and not echo, which in some shells reads the backslashes
-    of JSON. `commandOf` in data.js puts the same together from the parts.
+    settings: config values to set, by dotted key. It uses printf because echo interprets JSON's backslashes in some
+    shells. `commandOf` in data.js builds the same command.
     """
     row = json.dumps(row_of(request, settings))
     return f"printf '%s\\n' {shlex.quote(row)} | ltx-dist render - -o again{options_of(settings)}"
 
 
 def row_of(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of a request as a row of a prompt file. A setting of null is one not given."""
+    """Every setting of a request as a row of a prompt file. Settings that are null are left out."""
     asked = _in_words_of_a_row(request, settings)
     given = {key: value for key, value in asked.items() if value is not None and key != "request_id"}
     return {"name": request["request_id"]} | {
@@ -46,7 +46,7 @@ def row_of(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
 
 
 def options_of(settings: Mapping[str, Any]) -> str:
-    """The settings as `--set` options, each after a space; the packaged model needs none."""
+    """The settings as `--set` options, each preceded by a space; the packaged model needs none."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
     return "".join(
         f" --set {shlex.quote(f'{key}={text}')}"
@@ -56,7 +56,7 @@ def options_of(settings: Mapping[str, Any]) -> str:
 
 
 def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A request in the form of a row: media and LoRAs by their paths, the settings of sound side by side."""
+    """A request in the form of a row: media and LoRAs by path, and sound settings as fields of the row itself."""
     row = dict(request)
     sound, second, conditions = row.pop("sound", None), row.pop("second_pass", None), row.pop("conditions", None)
     video, reference, loras = (row.pop(key, None) for key in ("video", "reference", "loras"))
@@ -114,7 +114,8 @@ def _preparation(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _second_pass(second: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes are rounded down when a row is read, so the factor is a hundredth of a pixel above the first pass's."""
+    """The second pass as a row has it. Sizes are rounded down when a row is read, so the downscale factor is chosen a
+    hundredth of a pixel above the first pass's size."""
     row = {key: second[key] for key in _SECOND_PASS}
     row["downscale_factor"] = min(
         1.0, max((second[f"first_{side}"] + 0.01) / request[side] for side in ("height", "width"))

@@ -72,8 +72,8 @@ class Events:
 class EventLog:
     """Appends to `path`, each line at once, so that a rerun continues the same file. A pipe works, too.
 
-    Raises ValueError when it cannot be opened. One that can no longer be written, because its disk is full or whoever
-    read the pipe has left, is no reason to end a batch: it continues without the log, with a warning.
+    Raises ValueError if it cannot be opened. If it can no longer be written, because the disk is full or the pipe's
+    reader is gone, the batch continues without the log, with a warning.
     """
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:

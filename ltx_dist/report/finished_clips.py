@@ -16,9 +16,9 @@ from ltx_dist.store.object_store import is_uploaded
 
 @dataclass(frozen=True, slots=True)
 class FinishedClip:
-    """A clip whose mp4 is there.
+    """A clip whose mp4 exists.
 
-    folder: of the output. location: the mp4's absolute path or URL, for others. sidecar: the JSON of `NAME.json`.
+    folder: the output's. location: the mp4's absolute path or URL, for other programs. sidecar: `NAME.json` as read.
     """
 
     name: str
@@ -32,7 +32,7 @@ class FinishedClip:
 
     @property
     def mp4(self) -> Path:
-        """The path at which it lies, or lay until it was uploaded."""
+        """The path of the mp4, which no longer exists if it has been uploaded."""
         return self.file(".mp4")
 
     def file(self, ending: str) -> Path:
@@ -49,9 +49,8 @@ class LeftOut:
 
 
 def finished_clips(folder: Path, url: str | None = None) -> tuple[list[FinishedClip], list[LeftOut]]:
-    """Both kinds, sorted by name. Only an mp4's size is checked here; `ltx-dist verify` reads it.
-
-    url: of the output that `folder` stages for, or was fetched from.
+    """The finished and the unfinished clips, sorted by name. Only the mp4s' sizes are checked; `ltx-dist verify` reads
+    them. url: the output's, if `folder` is its staging folder or was downloaded from it.
     """
     root = url or str(folder.absolute())
     finished: list[FinishedClip] = []

@@ -1,6 +1,6 @@
 """The line of facts at the head of the page: how many clips, of which model, on which devices, how fast.
 
-A folder may have clips of several commands, but the record is that of the last run alone.
+A folder may have clips of several commands, but the record is only about the last run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ltx_dist.report.tally import rate_text
 
 
 def headline(record: Mapping[str, Any] | None, clips: Sequence[Clip], makespan_seconds: float) -> list[str]:
-    """The facts in order; those of a run need its record."""
+    """The facts in order; those about a run only if there is a record."""
     if record is None:
         return [count(len(clips), "clip"), *_model(None, clips)]
     others = _clips_of_others(record, clips)
@@ -43,7 +43,7 @@ def num_failed(record: Mapping[str, Any], clips: Sequence[Clip]) -> int:
 
 
 def _clips_of_others(record: Mapping[str, Any], clips: Sequence[Clip]) -> list[Clip]:
-    """The clips that the last run was not about; none where its record does not name its own."""
+    """The clips that were not part of the last run; empty if its record does not name the run's clips."""
     of_run = set(record.get("requests", ()))
     return [clip for clip in clips if clip.name not in of_run] if of_run else []
 
@@ -53,7 +53,7 @@ def _done_of(done: int, number: int) -> str:
 
 
 def _model(record: Mapping[str, Any] | None, clips: Sequence[Clip]) -> list[str]:
-    """Checkpoint, version and precision, as far as all clips agree."""
+    """Checkpoint, version and precision; each only if it is the same for all clips."""
     recorded = (record or {}).get("checkpoint")
     name = recorded.get("name") if isinstance(recorded, Mapping) else None
     settings = [clip.settings for clip in clips if clip.settings]
@@ -79,7 +79,7 @@ def _devices(workers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _device(worker: Mapping[str, Any]) -> str:
-    """Its model; of records of before models were written, only its kind."""
+    """The worker's device model; in older records, which lack it, only the kind of device."""
     if worker["device"] == "cpu":
         return "CPU"
     name = worker.get("device_name", "cpu")

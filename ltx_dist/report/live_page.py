@@ -12,10 +12,10 @@ from ltx_dist.report.trace import write_trace
 from ltx_dist.store.output import Output
 
 PAGE_EVERY = 10.0
-"""Seconds between two refreshes, at least."""
+"""Minimum seconds between two refreshes."""
 
 PAGE_SHARE = 0.05
-"""Share of the driver's time that refreshes may take: in a batch of thousands of clips they are rarer."""
+"""Maximum share of the driver's time that refreshes may take; with thousands of clips they become rarer."""
 
 
 class LivePage:

@@ -1,6 +1,6 @@
 """The terminal view: the batch, its queues and one row per worker, redrawn a few times per second.
 
-Finished clips scroll by above. Every line fits the terminal's width, whatever that is at the moment.
+Finished clips scroll by above. Every line fits the terminal's current width.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ AskQueues = Callable[[], Mapping[str, int]]
 """Returns how many clips wait for each stage; must not block."""
 
 WIDE, NARROW = 110, 64
-"""Cells from which the names of components fit, and below which bars, components and memory do not."""
+"""Terminal widths in cells: from WIDE on, the names of components fit; below NARROW, bars, components and memory do
+not."""
 
 
 KEPT_LINES = 200
-"""Finished clips that are written again when the terminal is resized: what the tallest screen shows."""
+"""Number of finished clips that are printed again when the terminal is resized: as many as the tallest screen shows."""
 
 
 class LiveView:
-    """Both questions are asked at each redraw, in the thread that draws: the batch's own loop may be busy rendering."""
+    """The view. At each redraw, worker_states and queue_lengths are called in the drawing thread, because the batch
+    loop may be busy rendering."""
 
     def __init__(self, tally: Tally, console: Console, worker_states: AskWorkers, queue_lengths: AskQueues) -> None:
         self._tally, self._console = tally, console
@@ -52,27 +54,27 @@ class LiveView:
         self._tally.stage_ended(completion)
 
     def clip_ended(self, result: RenderResult) -> None:
-        # A long name must not push the outcome off the line: 60 cells hold all the rest of it.
+        # A long name must not push the outcome off the line; everything but the name fits in 60 cells.
         line = self._tally.add(result, longest_name=max(16, self._console.width - 60))
         style = "" if result.status == "done" else "red"
         self._lines.append(Text(line, style, no_wrap=True, overflow="ellipsis"))
-        self._console.print(Group(self._lines[-1]))  # bare, print would forget not to wrap it
+        self._console.print(Group(self._lines[-1]))  # in a Group, because print would wrap a bare Text
 
     def close(self) -> None:
         self._live.stop()
         self._console.print(Text(self._tally.summary(), "bold"))
 
     def view(self) -> RenderableType:
-        # The batch first: a screen with fewer lines than workers cuts at the bottom.
+        # The batch comes first, because a screen with fewer lines than workers cuts off the bottom.
         recipe = self._tally.recipe
         queues = _queue_row(self._queue_lengths(), recipe)
         return Group(_batch_row(self._tally), queues, _Workers(tuple(self._worker_states()), recipe))
 
 
 class _ResizedLive(Live):
-    """Clears the screen when the terminal's width changes: what was drawn for another width would stay in pieces.
+    """A Live that clears the screen when the terminal's width changes, because parts of the old drawing would stay.
 
-    Terminals differ in what they do with lines that no longer fit, so counting them is of no use.
+    Terminals wrap lines that no longer fit in different ways, so the old lines cannot be counted and erased.
     """
 
     def __init__(self, lines: Collection[Text], console: Console, **options: Any) -> None:
@@ -134,7 +136,7 @@ def _worker_table(states: Sequence[WorkerState], recipe: Recipe, width: int) -> 
 
 
 def _worker_cells(state: WorkerState, recipe: Recipe, width: int) -> list[RenderableType]:
-    known = state.components or state.memory_bytes is not None  # nothing is, until its models are loaded
+    known = state.components or state.memory_bytes is not None  # neither is set until the models are loaded
     idle = Text("waits" if known else "starts", "dim")
     stage = idle if state.stage is None else Text(recipe[state.stage].label.verb)
     cells: list[RenderableType] = [Text(clean(state.worker_id), "cyan"), stage, Text(clean(_clips(state)))]
@@ -154,7 +156,7 @@ def _clips(state: WorkerState) -> str:
 
 
 def _components(components: Sequence[str], recipe: Recipe, width: int) -> str:
-    """By name where there is room, else the timeline's letter of each stage that could run: `E . V`."""
+    """The components by name if they fit; otherwise the timeline's letter of each stage that could run: `E . V`."""
     if width >= WIDE:
         return " ".join(components)
     stages = [recipe[name] for name in recipe.on_device]

@@ -20,8 +20,8 @@ METADATA = "metadata.jsonl"
 def write_metadata(folder: Path, held: HeldFolder | None = None) -> str | None:
     """Write the rows of all finished clips. May raise OSError.
 
-    Rows of clips whose mp4 is there but whose sidecar was lost stay as they are. Returns why nothing was written
-    where a file of that name is not ours, else None.
+    Rows of clips with an mp4 whose sidecar was lost stay as they are. Returns None, or the reason why nothing was
+    written if there is a file with this name that is not ours.
     """
     path, scratch = folder / METADATA, folder / INTERNAL / "tmp"
     earlier = _read_rows(path)

@@ -15,13 +15,13 @@ from ltx_dist.report.run_record import RunProgress
 class Watcher(Protocol):
     """Called in the batch loop (stages) and in the publishing thread (clips), one call at a time.
 
-    So neither may take long.
+    Neither method may take long, because rendering or publishing waits for it.
     """
 
     def stage_ended(self, completion: Completion) -> None: ...
 
     def clip_ended(self, result: RenderResult) -> None:
-        """The clip is published, or has failed and is given up."""
+        """Called when the clip is published, or when it has failed for good."""
         ...
 
 
@@ -29,9 +29,8 @@ class Follower(Watcher, Protocol):
     """A watcher that also sees the start and end of the batch."""
 
     def batch(self, run: RunProgress, warn: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Entered before anything is rendered, when `run` knows which clips are there; left when the run has ended.
-
-        warn: shows a warning to users.
+        """A context that is entered before anything is rendered, when `run` knows which clips exist already, and left
+        when the run has ended. warn: shows a warning to users.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""`index.html`: the clips of a folder, playing, and what each worker did when; from run.json and sidecars alone.
+"""`index.html`: plays the clips of a folder and shows what each worker did when; made from run.json and sidecars alone.
 
-One file that asks for nothing but the clips beside it: style and script are inline, allowed by their hashes; the clips
-are JSON in it, of which the script builds only the cards in view. Whatever the files hold is text on the page, never
+It is one file that loads only the clips beside it: style and script are inline, allowed by their hashes. The clips'
+data is inline JSON, from which the script builds only the cards in view. Content of files is shown as text, never as
 markup.
 """
 
@@ -37,12 +37,12 @@ SCRIPTS = (
     "data.js", "marks.js", "choice.js", "player.js", "cards.js", "dialog.js", "sweep.js", "timeline_drawing.js",
     "timeline.js", "refresh.js", "page.js",
 )  # fmt: skip
-"""In the order in which they are joined: each uses only code before it, except in event handlers."""
+"""The scripts in the order in which they are joined: each uses only code before it, except in event handlers."""
 
 PLAIN_COLOUR = re.compile(r"#[0-9a-f]{6}|light-dark\(#[0-9a-f]{6}, #[0-9a-f]{6}\)")
 
 STATES = {None: "running", 0: "done", 1: "ended by an error", 3: "finished, some failed", 75: "stopped, resumable"}
-"""By exit code, for people; None is also what a killed run leaves behind."""
+"""The state to show, by exit code; a killed run also leaves None."""
 
 LOSSES = {
     "work": ("working", "in stages that succeeded"),
@@ -118,7 +118,8 @@ def _legend(lanes: Sequence[Lane], recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _colours(recipe: Recipe) -> str:
-    """CSS rules with the colour of each stage. A record may come from elsewhere: what is no plain colour is dropped."""
+    """CSS rules with the colour of each stage. Values that are not plain colours are left out, because a record may
+    come from elsewhere."""
     return "".join(
         f".stage{number} {{ color: {stage.label.colour}; }}\n"
         for number, stage in enumerate(recipe)
@@ -129,7 +130,7 @@ def _colours(recipe: Recipe) -> str:
 def _shares(losses: Mapping[str, float], total: float) -> list[tuple[str, str, str, float, float]]:
     """The parts of the makespan, largest first: name, words, meaning, share, and start as a share.
 
-    Parts below a hundredth are left out: they could not be seen.
+    Parts below 1 % are left out, because they would not be visible.
     """
     found: list[tuple[str, str, str, float, float]] = []
     begin = 0.0

@@ -1,6 +1,6 @@
 """The clips of the page as JSON: small, because a batch may have ten thousand of them, and read by `data.js`.
 
-What all clips share is written once. Texts are as the files have them; `data.js` cleans what it shows.
+Values that all clips share are written once. Texts are unchanged from the files; `data.js` cleans what it shows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _clip_data(
 
 
 def _shared(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The entries that all of them share, with equal values."""
+    """The entries that are equal in all parts."""
     first, *others = parts or [{}]
     shared = dict(first)
     for part in others:

@@ -13,10 +13,11 @@ from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.report.tally import Clock, Tally
 
 SUMMARY_EVERY = 30.0
-"""Seconds between two lines of the batch: a log of a day stays readable, and silence means trouble."""
+"""Seconds between two lines about the batch: rare enough for a log of a day, and often enough that silence means
+trouble."""
 
 LOADING_AFTER = 5.0
-"""Seconds without any work after which a line says why: reading T5 from a network's disk takes minutes."""
+"""Seconds without any work after which a line says why: reading T5 from network storage takes minutes."""
 
 
 class PlainView:

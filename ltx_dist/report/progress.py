@@ -51,7 +51,7 @@ def queues_of(requests: Iterable[RenderRequest], recipe: Recipe, queue_lengths: 
 
 @contextmanager
 def ticking(call: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call every `seconds`, in a thread of its own, until the block ends; no call runs on after that."""
+    """Call `call` every `seconds` in a separate thread until the block ends, which waits for a running call."""
     ended = threading.Event()
 
     def tick() -> None:

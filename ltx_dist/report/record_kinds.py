@@ -1,6 +1,6 @@
 """Checks that a run record is one of ours: every part that a view reads exists, has the right type, and is finite.
 
-`run.json` may have been edited, or come from elsewhere; views read it as it is once it has passed here.
+`run.json` may have been edited, or come from elsewhere; views rely on a record that has passed this check.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MAX_SECONDS = 1e10
 
 
 def check_kinds(record: Any) -> None:
-    """Raises ValueError, KeyError, TypeError or AttributeError where a part is missing or of another kind."""
+    """Raise ValueError, KeyError, TypeError or AttributeError if a part is missing or has another type."""
     for stage in _list(record.get("stages", [])):
         _stage(stage)
     workers = [_worker(worker) for worker in _list(record["workers"])]

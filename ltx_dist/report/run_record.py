@@ -21,7 +21,7 @@ from ltx_dist.store.found import MAX_RUN_BYTES, ForeignFileError, read_found_jso
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Clips of a batch. `skipped` were there already and are part of `done`; `remaining` have no result yet."""
+    """Numbers of clips. `skipped` existed before the run and are part of `done`; `remaining` have no result yet."""
 
     submitted: int
     done: int
@@ -38,8 +38,8 @@ class Counts:
 class RunProgress:
     """The results of a batch so far; written as `run.json` however the run ends.
 
-    names: the clips, in the order of the batch; unfinished: those without a result. checkpoint: what sidecars tell of
-    it, too.
+    names: of the clips, in the order of the batch; unfinished: those without a result. checkpoint: its name and
+    digests, as in sidecars.
     """
 
     placement: Placement
@@ -86,14 +86,16 @@ def build_run_record(
     exit_code: int | None,
     costs: Costs | None = None,
 ) -> dict[str, Any]:
-    """The content of `run.json`. `completions` are all of this run, of failed and unfinished clips too.
+    """The content of `run.json`.
+
+    completions: all of this run, including those of failed and unfinished clips. costs: how workers of different kinds
+    compare. exit_code: None during the run, so it stays None if the run is killed.
 
     Times count from the run's start, when its workers begin to load. startup_seconds: until the first work.
-    makespan_seconds: from there to the end of the last. lower_bound_seconds: what no order of the same work could
-    beat, see `measured_bound`; lower_bound_by: the stage or the clip that says so; makespan_over_bound: the distance.
-    losses: where the makespan went, see `Losses`. busy_share: of the makespan, by worker. events: one a completion, by
-    start; shared_with: the other clips of its pass. costs tell how workers of several kinds compare.
-    exit_code is None during the run, and stays None if the run was killed.
+    makespan_seconds: from then to the end of the last work. lower_bound_seconds: what no order of the same work could
+    beat, see `measured_bound`; lower_bound_by: the stage or the clip that sets it; makespan_over_bound: their ratio.
+    losses: where the makespan went, see `Losses`. busy_share: of the makespan, by worker. events: one per completion,
+    by start; shared_with: the other clips of its pass.
     """
     workers, recipe = placement.workers, placement.recipe
     shares, total = busy_shares(completions, recipe), makespan(completions)
@@ -120,7 +122,7 @@ def build_run_record(
 
 
 def write_run_record(folder: Path, record: dict[str, Any], held: HeldFolder | None = None) -> None:
-    """Put `record` at `run.json`, atomically. `folder` is a Publisher's. May raise OSError."""
+    """Write `record` to `run.json`, atomically. folder: a Publisher's. May raise OSError."""
     write_atomically(folder / "run.json", to_json(record), folder / ".ltx-dist" / "tmp", held)
 
 
@@ -181,7 +183,7 @@ def recorded_completions(record: dict[str, Any]) -> list[Completion]:
 
 
 def recorded_recipe(record: Mapping[str, Any]) -> Recipe:
-    """The stages of a run, as far as views need them. Records of before stages were written have LTX-Video's."""
+    """The stages of a run, as far as views need them. Older records, which do not name them, have LTX-Video's."""
     if "stages" not in record:
         return RECIPE
     stages = [

@@ -16,9 +16,9 @@ Clock = Callable[[], float]
 
 
 class Tally:
-    """Counts and pace of a batch; the words of both views.
+    """Counts and pace of a batch, and the texts of both views.
 
-    planned_ends: when the plan has each clip of this run end, see `Pace`.
+    planned_ends: when each clip of this run is planned to end, see `Pace`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Tally:
         return self.done + self.failed
 
     def stage_ended(self, completion: Completion) -> None:
-        """Note when work began: the time to load models before it is not part of the pace."""
+        """Note when work began, because loading models before it is not part of the pace."""
         if self._began is None:
             self._began = max(self._started, self._clock() - completion.report.seconds)
 
@@ -63,7 +63,7 @@ class Tally:
         return self._clock() - self._started
 
     def eta(self) -> float | None:
-        """Seconds still to go; None before the first clip of this run ended."""
+        """Estimated seconds left; None until the first clip of this run has ended."""
         began = self._work_began()
         return self._pace.eta(self.ended - self.already_done, self._last_ended - began, self._clock() - began)
 
@@ -107,7 +107,7 @@ class Tally:
 def _seconds_by_stage(result: RenderResult, recipe: Recipe) -> str:
     """`2.4 s  encode 0.02 denoise 1.9 of 4 decode 0.4`: work and loading, without the time spent waiting for a worker.
 
-    Of a pass that several clips shared all of its time, and how many they were.
+    For a pass that several clips shared, all of its time and the number of clips.
     """
     last = {c.assignment.stage: c for c in result.completions}
     total = sum(c.report.seconds + c.report.load_seconds for c in result.completions)

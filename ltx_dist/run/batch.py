@@ -42,9 +42,9 @@ from ltx_dist.scheduling.batching import most_together
 class Batch:
     """Requests, and the checkpoint and settings they are for.
 
-    decoded_again: set when kept latents are decoded again: the names of all clips there were, in their order. Those
-    that are not among `requests` have no latents left, and stay as they are. warnings: what may be other than it was
-    meant, for people. notes: what else sidecars say of clips, by name: `meta` and `variation`.
+    decoded_again: if kept latents are decoded again, the names of all clips of the earlier run, in order. Those that
+    are not among `requests` have no latents left, and stay as they are. warnings: lines about settings that may not be
+    meant. notes: further content of sidecars, by clip name: `meta` and `variation`.
     """
 
     config: RenderConfig
@@ -114,7 +114,7 @@ class Batch:
         return found
 
     def costs(self, precision: str) -> PredictedCosts:
-        """Predicted for all requests."""
+        """The predicted costs of all requests."""
         return predicted_costs(self.family, self.checkpoint, precision, self.requests, self.storage(precision))
 
     def precision(self, inventory: Inventory) -> str:
@@ -122,12 +122,13 @@ class Batch:
         return chosen_precision(self.config, inventory)
 
     def warned_of(self, inventory: Inventory) -> Batch:
-        """The same with a warning that names the GPUs that it does not use, if there are any."""
+        """The same batch, with a warning that names the GPUs it does not use, if there are any."""
         line = unused_gpus(self.config, inventory)
         return self if line is None else replace(self, warnings=(*self.warnings, line))
 
     def storage(self, precision: str) -> Storage:
-        """The VAE's precision if it differs from the model's: one that is equal gives the same clips as none.
+        """How components are stored. The VAE's precision is only set if it differs from the model's, because an equal
+        one gives the same clips as none.
 
         `auto` with float16 is float32: nobody has shown that the VAE's values fit into float16. (LTX-2's VAE always
         has the model's precision.)
@@ -196,7 +197,7 @@ def open_batch(
     """Read and check everything that a run needs. Raises ValueError with all errors.
 
     prompts: as in `read_prompts`. fetch: `fetch_headers` for a batch that is only planned, so that a model on the hub
-    is not downloaded. images: a folder with the first frames of the clips of the same names.
+    is not downloaded. images: a folder of first frames, each for the clip of the same name.
     """
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler, fetch)
     if checkpoint.generation:
@@ -207,7 +208,7 @@ def open_batch(
             "which would depend on the other clips of a pass; use 1"
         )
     if checkpoint.pipeline_class == TAKES_TIMESTEPS and noise_scheduler_config(checkpoint).get("stochastic_sampling"):
-        # diffusers 0.42 gives it the prediction with the sign of the other kind of step.
+        # diffusers 0.42 passes the prediction with the wrong sign for this kind of step.
         raise ValueError(
             f"model.checkpoint: {checkpoint.name}: with stochastic_sampling LTXConditionPipeline renders noise; set it "
             "to false in scheduler/scheduler_config.json, or name LTXPipeline in model_index.json"
@@ -227,7 +228,7 @@ def open_batch(
 
 
 def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
-    """Raises ValueError for a model setting that LTX-2's loader would ignore."""
+    """Raise ValueError for a model setting that LTX-2's loader would ignore."""
     if model.text_encoder_quantization != "none":
         raise ValueError(
             "model.text_encoder_quantization: Gemma is loaded in the model's precision only, and streamed where it "
@@ -240,7 +241,7 @@ def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
 
 
 def _is_cast(checkpoint: Checkpoint, component: str, precision: str) -> bool:
-    """Whether most of a component is loaded in another dtype than it is stored in, so that it is copied, not mapped."""
+    """Whether most of a component is loaded in another dtype than its file's, so that it is copied and not mapped."""
     stored, elements = checkpoint.weights.get(component), checkpoint.num_parameters.get(component)
     if stored is None or elements is None:
         return False

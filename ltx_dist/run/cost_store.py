@@ -18,7 +18,7 @@ from ltx_dist.store.files import write_atomically
 from ltx_dist.user_cache import user_cache
 
 MAX_CORRECTION = 1e4
-"""A correction beyond this factor, either way, cannot be a measurement: the file was damaged."""
+"""A correction by more than this factor, up or down, cannot be a measurement: the file must be damaged."""
 
 
 def predicted_costs(
@@ -28,7 +28,7 @@ def predicted_costs(
     requests: Iterable[RenderRequest],
     storage: Storage = PLAIN,
 ) -> PredictedCosts:
-    """Costs of these requests, corrected by earlier runs of such a model on such devices."""
+    """Costs of these requests, corrected by earlier runs of the same kind of model on the same kinds of devices."""
     configs = component_configs(family, checkpoint)
     ratios = checkpoint.spatial_compression_ratio, checkpoint.temporal_compression_ratio
     known: dict[RenderRequest, Work] = {}
@@ -39,7 +39,7 @@ def predicted_costs(
             known[shape] = family.stage_work(configs, ratios, request)
         works[request.request_id] = known[shape]
     weights = family.weight_bytes(configs, checkpoint.num_loaded(), precision, storage)
-    # Quantised layers hold more than tensors that could be copied between host and device: they are read again.
+    # Quantised layers hold more than tensors that could be copied between host and device, so they are read again.
     quantised = {name: checkpoint.weights[name] for name in weights if storage.is_quantised(name)}
     return PredictedCosts(
         family.recipe,

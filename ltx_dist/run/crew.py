@@ -12,7 +12,7 @@ from ltx_dist.worker.spec import WorkerSpec
 
 
 class Crew:
-    """`placement` has every worker of the run so far, including lost ones."""
+    """The workers of a run. placement: has every worker so far, including lost ones."""
 
     def __init__(self, placed: PlacedBatch, note: Callable[[str], None] = lambda line: None) -> None:
         """note: takes a warning about a GPU that joined and cannot be used, once per model of GPU."""
@@ -24,7 +24,7 @@ class Crew:
 
     @property
     def known_nodes(self) -> frozenset[str]:
-        """Ray's nodes that the placement was made of, and those whose GPUs were taken."""
+        """The Ray nodes in the placement, and those whose GPUs have been added since."""
         return self._placed.inventory.node_ids
 
     def specs(self) -> list[WorkerSpec]:

@@ -34,8 +34,8 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     """The clips of a folder's last run that have kept latents, with their original settings except `overrides`.
 
     The folder has the settings of that run only, so a warning names clips of earlier commands, which stay as they are.
-    Raises ValueError for an override of anything that decides the latents, for a file that is not as `Resumption`
-    writes them, and when not one clip has any.
+    Raises ValueError for an override of a setting that the latents depend on, for a file that `Resumption` did not
+    write, and if no clip has latents.
     """
     for override in overrides:
         if not override.startswith(MAY_CHANGE):
@@ -82,13 +82,13 @@ def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[st
 
 
 def _latents_key(making: Making, request: RenderRequest) -> str:
-    """The key of the latents that are decoded: of the last stage whose output is kept until a clip is published."""
+    """The key of the latents that are decoded: of the last stage whose output is kept until the clip is published."""
     keys = stage_keys(making, request)
     return [key for stage, key in keys.items() if making.recipe[stage].keeps == "spool"][-1]
 
 
 def _of_earlier(names: Sequence[str], spooled: Iterable[str]) -> tuple[str, ...]:
-    """A warning that names the clips with latents that the last run did not ask for, if there are any."""
+    """A warning that names the clips with latents that were not part of the last run; empty if there are none."""
     others = sorted(set(spooled).difference(names))
     if not others:
         return ()

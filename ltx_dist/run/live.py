@@ -41,7 +41,7 @@ def render_requests(
 ) -> None:
     """Render and publish `requests` in the order with the shortest makespan; `run` records each as it ends.
 
-    Raises what ends a run early: see `run.render_batch`.
+    Raises the errors that end a run early; see `run.render_batch`.
     """
     placed, crew = session.placed, Crew(session.placed, session.note)
     with _closing(resumption, session), _executor(crew, session) as executor:
@@ -93,12 +93,12 @@ def render_requests(
                 with PublishingThread(publish) as publishing:
                     for result in loop.render([by_id[name] for name in ordered.request_ids]):
                         publishing.put(result)
-            finally:  # a stopped run has measurements, too
+            finally:  # save the measurements of a stopped run, too
                 keep_corrections(costs, placed.batch.family, placed.batch.checkpoint, placed.precision, placed.storage)
 
 
 def _publish(publisher: Publisher, result: RenderResult, key: str) -> RenderResult:
-    """The result after publishing: a wrong video fails its clip, not the batch."""
+    """The result after publishing; `failed` if the video was refused, which fails the clip but not the batch."""
     with output_errors():
         try:
             publisher.publish(result, key)
@@ -136,7 +136,7 @@ def _executor(crew: Crew, session: Session) -> Iterator[Executor]:
 
 @contextmanager
 def _closing(resumption: Resumption, session: Session) -> Iterator[None]:
-    """At the end, wait for what is still to be written, and report what could not be."""
+    """At the end of the block, wait for outputs that are still to be saved, and report those that could not be."""
     try:
         yield
     finally:

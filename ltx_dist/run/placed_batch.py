@@ -24,10 +24,10 @@ from ltx_dist.user_cache import from_home
 
 @dataclass(frozen=True, slots=True)
 class PlacedBatch:
-    """A batch on the devices that were found. `digest` is the checkpoint's, by component.
+    """A batch on the devices that were found.
 
-    keys: of each request's stages. made_on: of each device stage the models and threads of the devices that run it, in
-    a placement of all stages.
+    digest: the checkpoint's, by component. keys: of each request's stages. made_on: for each device stage, the models
+    and threads of the devices that run it if all stages are placed.
     """
 
     batch: Batch
@@ -43,10 +43,10 @@ class PlacedBatch:
         return self.batch.storage(self.precision)
 
     def hosting(self, todo: Todo) -> PlacedBatch:
-        """The same with workers for only these stages of its requests, if the devices can hold that.
+        """The same batch with workers for only these stages of its requests, if such a placement fits.
 
-        Pinned, a device may get another stage; on unequal devices the old one may be all that fits. Another layout
-        may be the fastest; its tiles, which change the pixels, may be others, and then this placement stays.
+        In the pinned layout a device may then get another stage, which may not fit on unequal devices. Another layout
+        may be the fastest, but if its tiles differ, which would change the pixels, this placement stays.
         """
         try:
             placement = self.batch.placement(self.inventory, todo)
@@ -55,7 +55,7 @@ class PlacedBatch:
         return replace(self, placement=placement) if placement.tiling == self.placement.tiling else self
 
     def checkpoint_record(self) -> dict[str, Any]:
-        """The checkpoint for sidecars and `run.json`: its name, with the commit for one on the hub."""
+        """The checkpoint for sidecars and `run.json`: its name, with the commit if it is on the hub."""
         checkpoint = self.batch.checkpoint
         record: dict[str, Any] = {"name": checkpoint.name, "sha256": self.digest}
         others = {"text_encoder": checkpoint.text_encoder, "upscaler": checkpoint.upscaler}
@@ -73,7 +73,8 @@ class PlacedBatch:
         }
 
     def sidecar_notes(self) -> dict[str, dict[str, Any]]:
-        """What a clip's sidecar holds besides its request: settings to repeat it, its row's meta, texts cut off."""
+        """What each clip's sidecar holds besides its request, by name: settings to repeat it, its row's meta, and texts
+        that were cut off."""
         settings, requests = self.settings_to_repeat(), self.batch.requests
         of_rows = self.batch.notes
         notes: dict[str, dict[str, Any]] = {
@@ -84,10 +85,9 @@ class PlacedBatch:
         return notes
 
     def settings_to_repeat(self) -> dict[str, Any]:
-        """By dotted key, the config values that are needed to render clips of this run again, besides their requests.
+        """The config values that are needed to render clips of this run again, besides their requests, by dotted key.
 
-        What `auto` stood for is resolved, as pixels depend on it; other settings that are at their defaults are left
-        out.
+        `auto` is resolved if pixels depend on it; other settings at their defaults are left out.
         """
         config, defaults = self.batch.config.model_dump(mode="json"), RenderConfig().model_dump(mode="json")
         settings = {
@@ -104,10 +104,10 @@ class PlacedBatch:
         )
 
     def key_to_keep(self, request: RenderRequest, found: str | None) -> str:
-        """The key that a published clip must have to be kept. found: the key that it says it was made by, if any.
+        """The key that a published clip must have to be kept. found: the key recorded with the clip, if any.
 
-        With `auto`, tiles are chosen for the whole batch and the devices. A clip that was made in other tiles, on
-        another machine or before a larger clip was added, is as good, so then its own key is returned.
+        With `auto`, tiles depend on the whole batch and the devices. A clip that was made in other tiles, on another
+        machine or before a larger clip was added, is as good, so its own key is returned.
         """
         planned, batch = self.keys.render_key(request), self.batch
         if found is None or found == planned:
@@ -118,9 +118,10 @@ class PlacedBatch:
         return found if found in self.keys.in_tilings(request, tilings) else planned
 
     def cache_keys(self, request: RenderRequest) -> dict[str, str]:
-        """By stage, the key that an output in the shared cache must have been made with.
+        """The keys of outputs in the shared cache, by stage.
 
-        Devices and libraries change the low bits, and a clip must not depend on whether its prompt was in a cache.
+        They include devices and libraries, which change the low bits: a clip must not depend on whether its prompt was
+        in the cache.
         """
         keys, versions = self.keys.of(request), _library_versions()
         return {
@@ -131,7 +132,8 @@ class PlacedBatch:
 
 
 def place_batch(batch: Batch, inventory: Inventory) -> PlacedBatch:
-    """Reads the whole checkpoint once, for its digests. Raises ValueError as `Batch.placement` does."""
+    """The batch with its best placement. Reads the whole checkpoint once for its digests, unless they are cached.
+    Raises ValueError as `Batch.placement` does."""
     placement, precision = batch.placement(inventory), batch.precision(inventory)
     digest = checkpoint_digest(batch.checkpoint)
     keys = BatchKeys(batch.making(digest, precision), placement.tiling)
@@ -151,7 +153,7 @@ def _device(worker: Worker) -> str:
 def _tilings_of(
     shape: RenderRequest, tile_size: TileLength, tile_frames: TileLength, ratios: tuple[int, int]
 ) -> tuple[DecodeTiling, ...]:
-    """Cached, because there are hundreds, equal for all clips of a shape."""
+    """All tilings that may be chosen for a shape. Cached, because there are hundreds, the same for all its clips."""
     return tuple(candidate_tilings(tile_size, tile_frames, (shape,), ratios))
 
 

@@ -25,11 +25,11 @@ KeysOf = Callable[[RenderRequest], Mapping[str, str]]
 
 
 class Resumption:
-    """Known outputs of each request, and saving of new ones.
+    """Finds the saved outputs of each request, and saves new ones.
 
-    Spool: of the stages that the recipe keeps there, each clip's latest output is saved under the clip's name until it
+    Spool: for the stages that the recipe keeps there, each clip's latest output is saved under the clip's name until it
     is published, or, with keep_latents, permanently, so that it can be decoded again with other settings.
-    Cache: every output of the stages that the recipe keeps there is saved under its key, for all requests and later
+    Cache: for the stages that the recipe keeps there, every output is saved under its key, for all requests and later
     batches. cache: None for no cache.
     cache_keys: of the stages kept in the cache; unlike other keys they include the devices and libraries that made the
     outputs, so that no clip depends on whether its prompt was in a cache.
@@ -49,7 +49,7 @@ class Resumption:
         self._cache, self._cache_keys = cache, cache_keys or keys
         self._cache_problem: str | None = None
         self._spool_writer = BackgroundWriter("spool")
-        # Separate, so that a burst of prompts does not take the latents' place in the queue.
+        # Two writers, so that a burst of prompts does not fill the queue of the latents.
         self._cache_writer = BackgroundWriter("cache")
 
     def made(self, request: RenderRequest) -> frozenset[str]:
@@ -61,15 +61,14 @@ class Resumption:
         return {r.request_id: self._recipe.needed(self._recipe.of(r), self.made(r)) for r in requests}
 
     def load(self, request: RenderRequest, stage: str) -> StageOutput | None:
-        """The output of a stage that `made` found; None if it has disappeared since or is damaged.
-
-        `made` then does not find it any more.
+        """The output of a stage that `made` found; None if it has disappeared since or is damaged, in which case `made`
+        no longer finds it.
         """
         store, name, key = self._place(request, stage)
         return None if store is None else store.load(name, key)
 
     def keep(self, request: RenderRequest, stage: str, fetch: Callable[[], StageOutput]) -> None:
-        """Save the output of a request's stage, if it is of use later, without waiting."""
+        """Save the output of a request's stage in the background, if it is of use later."""
         store, name, key = self._place(request, stage)
         if store is None:
             return
@@ -85,7 +84,8 @@ class Resumption:
             self._spool_writer.do(lambda: self._spool.drop(request.request_id))
 
     def close(self) -> list[str]:
-        """Wait for the disk; what could not be kept, in words. Raises OutputError when the spool cannot be written."""
+        """Wait for the disk, and return lines about outputs that could not be kept. Raises OutputError if the spool
+        cannot be written."""
         self._cache_writer.close()
         self._spool_writer.close()
         notes = []
@@ -113,7 +113,7 @@ class Resumption:
                 return None, "", ""
 
     def _keep_in_cache(self, cache: ArtifactStore, name: str, key: str, output: StageOutput) -> None:
-        """Stop writing to a folder that cannot be written; this fails no clip."""
+        """Save an output in the cache. If that fails, stop writing to it; no clip fails because of this."""
         if self._cache_problem is None and not cache.holds(name, key):
             try:
                 cache.keep(name, key, output)

@@ -56,11 +56,11 @@ def render_batch(
     """Render the clips that the output does not have yet. Returns the record of the run, which `run.json` holds if
     there was something to render.
 
-    console: a quiet one to print nothing. uses_session: a Ray session that this process has joined is used, and left as
-    it is. Raises ValueError for what can still be wrong with the input now: an address,
-    a device, a layout, or a folder that another run is writing to; OutputError when the output cannot be written;
-    WorkerStartError and SystemicError when no clip can be rendered with this setup; WorkersLostError when no worker is
-    left, and KeyboardInterrupt when it was stopped: both can be resumed by the same call.
+    console: a quiet one to print nothing. uses_session: whether to use a Ray session that this process has joined, and
+    leave it open. Raises ValueError for errors in the input that only show now: an address, a device, a layout, or a
+    folder that another run is writing to; OutputError if the output cannot be written; WorkerStartError and
+    SystemicError if no clip can be rendered with this setup; WorkersLostError if no worker is left, and
+    KeyboardInterrupt if the run was stopped: after these two, the same call resumes.
     """
     check_platform()
     with ExitStack() as held:
@@ -136,7 +136,7 @@ def _finish(
     resumption: Resumption | None,
     run: RunProgress,
 ) -> None:
-    """Render what remains. However it ends, `run` and `run.json` record it; until then they have no end."""
+    """Render the remaining requests. However this ends, `run` and `run.json` record it with its exit code."""
     session.stop.last_words = partial(_tell_stopped, run, session.out)
     try:
         with output_errors():
@@ -213,7 +213,7 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
     if placed.batch.config.recovery.keep_latents:
         write_atomically(kept, b"", held=out.held)
     elif not kept.exists():
-        # A run that was killed after it had published a clip, and before it had removed its latents, left them.
+        # Remove latents left by a run that was killed between publishing a clip and removing its latents.
         published = {request.request_id for request in placed.batch.requests} - {r.request_id for r in remaining}
         drop_artifacts(spool_folder(out.folder), published, out.held)
     if not remaining:

@@ -23,9 +23,10 @@ MAX_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Made once the input is checked and the output folder is locked. console: a quiet one where nothing is printed.
+    """What one run needs, created once the input is checked and the output folder is locked.
 
-    environment: variables for the processes of a cluster that this run has not started.
+    console: a quiet one if nothing is to be printed. environment: variables for the processes of a cluster that this
+    run has not started.
     """
 
     placed: PlacedBatch
@@ -68,7 +69,7 @@ class Session:
         batch, recovery = self.placed.batch, self.placed.batch.config.recovery
         channels = batch.checkpoint.latent_channels
         ratios = batch.checkpoint.spatial_compression_ratio, batch.checkpoint.temporal_compression_ratio
-        # What goes to a URL is staged for moments; what is decoded again has its latents on disk already.
+        # Clips for a URL are staged only for moments; clips decoded again have their latents on disk already.
         output = batch.mp4_settings
         mp4s = 0.0 if self.out.mirror else sum(clip_bytes(request, output) for request in remaining)
         latents = [] if batch.decoded_again else [latents_bytes(request, channels, *ratios) for request in remaining]
@@ -80,5 +81,5 @@ class Session:
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """One line, however long: a log is read by programs, too."""
+    """Print a line without wrapping it, because programs read logs, too."""
     console.print(Text(clean_lines(line), style), soft_wrap=True)

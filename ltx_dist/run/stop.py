@@ -1,4 +1,4 @@
-"""How a run ends: stopped from outside, by a signal or a program, and its exit code, which `run.json` has, too."""
+"""How a run is stopped from outside, by a signal or a program, and its exit code, which `run.json` also has."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EXIT_STOPPED = 75
 class Stop:
     """Whether the run was asked to stop, and whether its time to finish clips is over.
 
-    Asked to stop, a run begins nothing new and publishes the clips whose frames are there. When its time is over, it
-    ends what is still running; a stage in this process ends first.
+    After a request to stop, a run begins nothing new and publishes the clips whose frames are decoded. When its time is
+    over, it ends what is still running, except for a stage in this process, which it waits for.
 
-    interrupts: whether KeyboardInterrupt may be raised in the run when its time is over. Not with Ray: an exception in
-    the midst of its C++ may abort the process, so the loop of the batch looks at `is_over`. last_words: to be called in
+    interrupts: whether KeyboardInterrupt may be raised in the run when its time is over. Not with Ray, where an
+    exception inside its C++ code may abort the process; there, the batch loop checks `is_over`. last_words: called in
     another thread before the process is ended by force. on_end: called when the run begins to end. leave: called in any
-    thread, with a line, when the run cannot go on; by default it ends the run alone, for the reason `why`.
+    thread, with a line, when the run cannot continue; by default it ends only the run, for the reason `why`.
     """
 
     def __init__(self) -> None:

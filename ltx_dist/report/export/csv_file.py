@@ -1,4 +1,4 @@
-"""`csv`: the table of clips with the path of each, for spreadsheets and everything else."""
+"""`csv`: the table of clips with the path of each mp4, for spreadsheets and other programs."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from ltx_dist.store.files import NO_HARD_LINKS
 
 
 def check_destination(place: Path, endings: tuple[str, ...], source: Path) -> None:
-    """Raises ValueError where `place` is taken, has another ending than the format's, or is a folder in `source`.
+    """Raise ValueError if `place` exists, lacks the format's ending, or is inside the folder `source`.
 
-    An empty folder may be there.
+    An existing empty folder is allowed.
     """
     if endings and place.suffix.casefold() not in endings:
         raise ValueError(f"-o {place}: this format writes a file; end its name in {' or '.join(endings)}")
@@ -29,9 +29,10 @@ def check_destination(place: Path, endings: tuple[str, ...], source: Path) -> No
 
 @contextmanager
 def written_whole(place: Path) -> Iterator[Path]:
-    """A path beside `place` to write to: at the end of the block it becomes `place`; after an error it is removed.
+    """Yield a path beside `place` to write to. At the end of the block it is renamed to `place`; after an error it is
+    removed.
 
-    A process that is killed leaves `.NAME.PID.partial...`. Raises OSError, for a `place` that was taken meanwhile too.
+    A process that is killed leaves `.NAME.PID.partial...`. Raises OSError, also if `place` was created meanwhile.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.parent / f".{place.name[:48]}.{os.getpid()}.partial{secrets.token_hex(4)}{place.suffix}"
@@ -49,7 +50,7 @@ def written_whole(place: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """`source` under another name: a hard link where both are on one file system that has them, else a copy.
+    """Make `target` a hard link to `source` if the file system allows it, otherwise a copy.
 
     A clip that is rendered again later gets a new file, so the exported one stays as it is.
     """

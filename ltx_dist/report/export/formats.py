@@ -20,8 +20,8 @@ not installed.
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """module: has the writer, `write`. endings: of the file that it writes; empty for a folder. opens: endings of the
-    clips' files that it reads besides the sidecars; from a bucket, they are fetched first."""
+    """A format. module: has the writer, `write`. endings: of the file that it writes; empty for a folder.
+    opens: endings of the clips' files that it reads besides the sidecars; from a bucket, they are downloaded first."""
 
     module: str
     endings: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """`frames`: a folder per clip with each frame as a PNG, `00000.png` and so on.
 
-They are read from a lossless file beside the mp4 if there is one, and are then the very frames that the VAE made;
+If there is a lossless file beside the mp4, they are read from it and are exactly the frames that the VAE made;
 otherwise the mp4 is decoded to RGB.
 """
 

@@ -42,7 +42,7 @@ The licence of the model applies; add the one of this data set as `license:` abo
 """
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
-"""As https://huggingface.co/docs/hub/datasets-cards has them."""
+"""Size categories as in https://huggingface.co/docs/hub/datasets-cards."""
 
 
 def write(clips: Sequence[FinishedClip], place: Path) -> None:

@@ -11,7 +11,8 @@ from ltx_dist.media.mp4 import read_frames
 
 
 def middle_frame(mp4: Path, num_frames: int) -> np.ndarray:
-    """uint8 RGB of shape (height, width, 3). Raises ValueError for an mp4 that cannot be read, or is shorter."""
+    """The middle frame, uint8 RGB, (height, width, 3). Raises ValueError if the mp4 cannot be read, or has too few
+    frames."""
     frame = next(islice(read_frames(mp4), num_frames // 2, None), None)
     if frame is None:
         raise ValueError(f"the mp4 has fewer frames than {num_frames}")

@@ -16,7 +16,7 @@ CELL, MIN_CELL = 320, 64
 """Width of a clip's picture in pixels; it shrinks to MIN_CELL where there are many."""
 
 MAX_SIDE = 16_000
-"""Pixels: JPEG and WebP end at 65,535 and 16,383, and viewers before that."""
+"""Maximum width and height in pixels: JPEG allows 65,535 and WebP 16,383, and viewers fail before that."""
 
 FONT_SIZE, LINE, GAP = 14, 18, 8
 LINES = 3
@@ -46,7 +46,7 @@ def write(clips: Sequence[FinishedClip], place: Path) -> None:
 
 
 def _picture(clip: FinishedClip, cell: int) -> Image.Image:
-    """No larger than the clip itself."""
+    """The clip's middle frame, scaled down to the cell but never up."""
     try:
         picture = Image.fromarray(middle_frame(clip.mp4, int(clip.request.get("num_frames", 1))))
     except ValueError as error:

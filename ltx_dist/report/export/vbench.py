@@ -1,6 +1,6 @@
-"""`vbench`: clips under the names that VBench looks for, `PROMPT-INDEX.mp4`, with an index per prompt from 0 on.
+"""`vbench`: clips under the names that VBench looks for, `PROMPT-INDEX.mp4`, with the index counted per prompt from 0.
 
-https://github.com/Vchitect/VBench#video-sampling asks for five of each prompt.
+https://github.com/Vchitect/VBench#video-sampling asks for five clips of each prompt.
 """
 
 from __future__ import annotations

@@ -13,11 +13,13 @@ from ltx_dist.report.clip_table import clip_table
 from ltx_dist.report.finished_clips import FinishedClip
 
 SHARD_BYTES = 10**9
-"""As webdataset's own writer: large enough to be read in one go, small enough that many workers have one each."""
+"""Shard size as in webdataset's own writer: large enough to read sequentially, small enough to give each of many
+workers a shard."""
 
 
 def write(clips: Sequence[FinishedClip], place: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Equal clips give equal shards: `shard-000000.tar` and so on, each of at most `shard_bytes`, or of one clip."""
+    """Write `shard-000000.tar` and so on, each at most `shard_bytes`, or one clip, large. Equal clips give equal
+    shards."""
     place.mkdir()
     keys = _keys(clips)
     shards, used, shard = 0, shard_bytes, None
@@ -41,7 +43,8 @@ def write(clips: Sequence[FinishedClip], place: Path, shard_bytes: int = SHARD_B
 
 
 def _keys(clips: Sequence[FinishedClip]) -> list[str]:
-    """The clips' names; a sample's ends at the first dot of its last part, so dots become underscores.
+    """The keys of the samples: the clips' names with dots replaced by underscores, because webdataset ends a key at the
+    first dot after the last slash.
 
     Raises ValueError if that makes two names equal.
     """
