@@ -33,9 +33,9 @@ MAX_SHOWN_BYTES = 20 << 20
 class Clip:
     """One clip, finished or failed.
 
-    request: every setting as resolved. status: `unknown` if the mp4 or its sidecar is missing, or the sidecar is
-    damaged. path: of the mp4, a URL if the output is one; None if there is no mp4. error: why the clip is not `done`.
-    seconds: of work, by stage, without loading and waiting. digests: sha256 by name, as in the sidecar. also: paths of
+    request: every setting as resolved. status: `done`, `failed`, or `unknown` if the mp4 or its sidecar is missing, or
+    the sidecar is damaged. path: of the mp4, a URL if the output is one; None if there is no mp4. error: why the clip
+    is not `done`. seconds: of work, by stage, without loading and waiting. digests: as in the sidecar. also: paths of
     the files beside the mp4 that `output.also` asked for, by ending, such as `.mov`.
     """
 

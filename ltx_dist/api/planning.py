@@ -20,9 +20,9 @@ from ltx_dist.run.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The prediction for one layout. seconds: from first start to last end; bound: what no order could beat.
+    """The prediction for one layout. seconds: from first start to last end. bound: lower bound of `seconds`.
 
-    workers: their stages, by worker. busy: the share of `seconds` that each spends working.
+    workers: the stages of each worker, by its name. busy: the share of `seconds` that each worker is busy, likewise.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The clips of a run as they are published: kept for whoever iterates over the run, now or later."""
+"""Keeps the clips of a run as they are published, for whoever iterates over the run, now or later."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Progress:
 class PublishedClips:
     """Follows a batch: keeps its clips and wakes the loops that wait for the next one.
 
-    Clips that were there are known by name until somebody wants to see them: there may be a hundred thousand.
+    Of clips that existed before the run, only the name is kept, and the sidecar is read when the clip is asked for:
+    there may be a hundred thousand.
     """
 
     def __init__(self, out: Output) -> None:
@@ -95,7 +96,7 @@ class PublishedClips:
 
 
 def _failed(result: RenderResult) -> Clip:
-    """A failed clip, made from its result: where the clip of an earlier run stays, the sidecar is about that one."""
+    """A failed clip, made from its result: if an earlier run's clip stays, the sidecar is about that one."""
     request = json.loads(to_json(asdict(result.request)))
     seconds = {completion.assignment.stage: completion.report.seconds for completion in result.completions}
     return Clip(result.request.request_id, request, "failed", error=result.error, seconds=seconds)

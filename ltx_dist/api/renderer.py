@@ -33,10 +33,9 @@ Rows = list[dict[str, Any]]
 class Renderer:
     """Renders the rows of each batch that it is called with, all stages on one device of this process.
 
-    Its columns that have the names of a prompt row's fields are the settings; `keep_columns` are those that only pass
-    through. A row without a seed gets `defaults.seed` plus its position in its batch. The model is loaded by the first
-    batch and stays; a batch that needs other decode tiles or LoRAs loads it again. `placement.host_slots` is 2 unless
-    the config sets it.
+    Columns with the names of a prompt row's fields are settings; `keep_columns` are only passed through. A row without
+    a seed gets `defaults.seed` plus its position in its batch. The model is loaded by the first batch and kept; a batch
+    that needs other decode tiles or LoRAs loads it again. `placement.host_slots` is 2 unless the config sets it.
 
         dataset.map_batches(Renderer, fn_constructor_kwargs={"model": MODEL}, num_gpus=1, batch_size=4, concurrency=8)
 
@@ -59,8 +58,8 @@ class Renderer:
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """The columns of the batch, and three more: `mp4` (bytes), `frames_sha256` and `error`, None where unset.
 
-        A wrong row, and one whose clip fails, has an `error`. Raises InputError for an unknown column,
-        SystemicError when all clips fail in the same way, and WorkerStartError when the model cannot be loaded.
+        An invalid row, or one whose clip fails, has an `error`. Raises InputError for an unknown column,
+        SystemicError if all clips fail in the same way, and WorkerStartError if the model cannot be loaded.
         """
         self._check_columns(batch)
         columns = {name: list(values) for name, values in batch.items()}
@@ -139,7 +138,7 @@ class Renderer:
 
 
 def _with_host_slots(config: RenderConfig) -> RenderConfig:
-    """The config with a number of host slots. They would be predicted for each batch, and other slots need another
-    worker, which loads the model again."""
+    """The config with a fixed number of host slots. Otherwise they would be predicted for each batch, and a different
+    number needs a new worker, which loads the model again."""
     slots = config.placement.host_slots or HOST_SLOTS
     return config.model_copy(update={"placement": config.placement.model_copy(update={"host_slots": slots})})

@@ -30,8 +30,8 @@ from ltx_dist.run.stop import EXIT_STOPPED, Stop
 from ltx_dist.store.output import Output, open_output
 
 ONE_AT_A_TIME = threading.Lock()
-"""Held by the run that renders in this process; others wait for it. Some decoders draw noise from torch's one global
-generator, and a cluster that a run has started ends with it."""
+"""Held by the run that renders in this process; others wait for it. Some decoders draw noise from torch's global
+generator, and a run that has started a Ray cluster also shuts it down."""
 
 
 def render(
@@ -53,8 +53,8 @@ def render(
     config: the path of a YAML file, a mapping or a RenderConfig.
     vary: values of fields that every prompt is rendered with, such as `{"seed": range(5)}` or `{"guidance_scale": [1,
         3, 5]}`; with several fields, every combination is rendered.
-    executor: `local` is this process, `ray` actors, `auto` Ray for a cluster or several workers.
-    address: of a Ray cluster to join; a program that has called `ray.init()` gets its own session used.
+    executor: `local` uses this process, `ray` uses actors, `auto` uses Ray for a cluster or several workers.
+    address: of a Ray cluster to join; if the program has called `ray.init()`, its session is used.
     progress: `auto` shows it in a terminal or notebook, True always prints it.
     on_event: called in threads of the run with each event of `--json-events`; an exception that it raises ends the run.
 
@@ -124,11 +124,11 @@ class Run:
         self._stop.ask(self._batch.config.recovery.grace_seconds if seconds is None else seconds)
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the end of the run. Its clips, in the order of the prompts; without those that a stop left out.
+        """Wait for the end of the run, and return its clips in the order of the prompts.
 
-        A clip that failed is one of them. Raises TimeoutError, InputError, OutputError when the output cannot be
-        written, WorkerStartError or SystemicError when no clip can be rendered with this setup, and WorkersLostError
-        when no worker is left.
+        Failed clips are included; those that a stop left out are not. timeout: in seconds; None waits forever. Raises
+        TimeoutError, InputError, OutputError if the output cannot be written, WorkerStartError or SystemicError if no
+        clip can be rendered with this setup, and WorkersLostError if no worker is left.
         """
         with self._interruptible():
             self._thread.join(timeout)
@@ -190,7 +190,7 @@ class Run:
 
 @contextmanager
 def _turn(stop: Stop) -> Iterator[None]:
-    """Wait until no other run of this process renders. Raises KeyboardInterrupt when stopped before."""
+    """Wait until no other run of this process renders. Raises KeyboardInterrupt if this run is stopped before."""
     while not ONE_AT_A_TIME.acquire(timeout=0.2):
         if stop.is_asked:
             raise KeyboardInterrupt

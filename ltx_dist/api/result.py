@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Result(Sequence[Clip]):
     """The clips of a run that ended, done and failed, in the order of the prompts.
 
-    remaining: names of clips that a stop left out. exit_code: what `ltx-dist render` would have exited with.
+    remaining: names of clips that a stop left out. exit_code: the one with which `ltx-dist render` would have exited.
     warnings: about settings that may not be meant, and about clips that ran out of memory.
     """
 

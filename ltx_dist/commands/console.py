@@ -1,4 +1,4 @@
-"""Standard output and error that accept every character, and that survive a closed reader."""
+"""Makes standard output and error accept every character, and survive a reader that closes the pipe."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PIPE_WIDTH = 10_000
 
 
 def lasting_console() -> Console:
-    """Standard output until it is closed (`| head`) or full; after that, what is printed is dropped.
+    """Standard output until it is closed (`| head`) or its disk is full; after that, what is printed is dropped.
 
-    `run.json` and the page have it all, so a batch need not stop because nobody reads its lines.
+    `run.json` and the page have all of it, so a batch need not stop because nobody reads its lines.
     """
     from rich.console import Console
 
@@ -87,7 +87,7 @@ class LastingFile:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Send everything to /dev/null: what the file buffers would fail again at every write and at exit."""
+        """Send everything to /dev/null, because the file's buffer would fail again at every write and at exit."""
         if not isinstance(error, BrokenPipeError):
             self.lost = error
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -94,7 +94,8 @@ def print_timeline(folder: Path) -> None:
 
 
 def _overlap(completions: Sequence[Completion], recipe: Recipe) -> str:
-    """How many runs of other stages overlapped with a main stage on another worker; empty if that was impossible."""
+    """A line with how many runs of other stages overlapped with a main stage on another worker; empty if that was
+    impossible."""
     from ltx_dist.pipeline.timeline import overlaps
 
     ran = [stage for stage in recipe.on_device if any(c.assignment.stage == stage for c in completions)]

@@ -30,7 +30,7 @@ MAX_KINDS_SHOWN = 4
 """Maximum number of lines about how often clips run the transformer."""
 
 MAX_DEVICES_SHOWN = 8
-"""Busy shares in the table. For more devices it shows the smallest and the largest."""
+"""Maximum number of busy shares in the table. For more devices, it shows the smallest and the largest."""
 
 
 def print_plan(plan: Plan, console: Console) -> None:

@@ -1,8 +1,8 @@
 """Stops a run on SIGTERM, Ctrl-C, or when the terminal closes.
 
-The first signal asks: nothing new is begun, and clips whose frames are there are published. When the grace is over, or
-at a second signal, KeyboardInterrupt ends what is still running; one more ends the process on the spot. What was not
-published by then is not lost either: the next run resumes with it.
+After the first signal nothing new is begun, and clips whose frames are decoded are published. When the grace period is
+over, or at a second signal, KeyboardInterrupt ends what is still running; a third signal ends the process at once.
+Clips that were not published by then are not lost: the next run resumes them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Signals:
 
 @contextmanager
 def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
-    """Handle signals until the end of the block. grace_seconds: from the first signal to the end of the process.
+    """Handle signals until the end of the block. grace_seconds: from the first signal to the process's end, at most.
 
     Handlers of other libraries must not be set after this: `ray.init` sets one, see `ray_cluster.connect`.
     """
@@ -110,8 +110,8 @@ def stop_on_signals(grace_seconds: float) -> Iterator[Stop]:
 def _watched(signals: _Signals, seconds: float) -> Iterator[None]:
     """End the process this many seconds after the first signal, whatever the main thread is doing.
 
-    Handlers run in that thread, and wait for the end of a call into C: `ray.init` has some of seconds. What arrived is
-    written to a pipe at once, and read by a thread.
+    Signal handlers run in the main thread, only after a call into C returns; in `ray.init` some take seconds. But a
+    signal's number is written to a pipe at once, and a thread reads it.
     """
     timer = threading.Timer(seconds, signals.leave)
     timer.daemon = True
