@@ -1,4 +1,4 @@
-"""The rival: what a user of diffusers writes, one pipeline in one process, mp4 included.
+"""The baseline: what a user of diffusers would write, one pipeline in one process, including the mp4.
 
     python benchmarks/bare_diffusers.py PROMPTS OUT [--threads N] [--part I/N]
 

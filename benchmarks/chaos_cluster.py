@@ -1,4 +1,4 @@
-"""Kill parts of the Ray cluster under a run, and hold up its driver: 75 with a hint, or the run continues.
+"""Kill parts of the Ray cluster during a run, or stop its driver: it exits with 75 and a hint, or continues.
 
     python benchmarks/chaos_cluster.py [own-head own-node head node other-node stopped]
 
@@ -151,7 +151,7 @@ def other_nodes(bench: Bench) -> str:
 
 
 def stopped_driver(bench: Bench) -> str:
-    """The driver stands still (SIGSTOP) for 100 s while a step takes 7 s; no worker is called hung when it resumes."""
+    """The driver is stopped (SIGSTOP) for 100 s while a step takes 7 s; when it continues, no worker counts as hung."""
     still, step = LEAST_SECONDS + 40, 7.0
 
     def act(driver: int) -> None:

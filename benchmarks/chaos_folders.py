@@ -37,7 +37,7 @@ from ltx_dist.report.export.formats import FORMATS
 
 NUM_CLIPS = 12
 PATIENCE = 120.0
-"""Seconds after which a command is called hung; each takes about one on a quiet machine."""
+"""Seconds after which a command counts as hung; each takes about one second on an idle machine."""
 
 MOST_MEMORY = 4 << 30
 
@@ -208,7 +208,7 @@ def shuffled(words: list[list[str]], rng: random.Random) -> list[list[str]]:
 
 
 def spoil(out: Path, outside: Path, rng: random.Random) -> tuple[str, str]:
-    """Put one hostile thing into the folder: its kind, and where."""
+    """Put one hostile entry into the folder. Returns its kind and its path."""
     places = sorted(path for path in out.rglob("*") if not path.is_symlink())
     records = [path for path in places if path.suffix in (".json", ".jsonl") and path.is_file()]
     choice = rng.randrange(10)

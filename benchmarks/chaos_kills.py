@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def is_over(child: int, within: float) -> bool:
-    """Whether a child ends within so many seconds; its exit code is left to be asked for."""
+    """Whether a child ends within so many seconds; its exit code can still be collected."""
     descriptor = os.pidfd_open(child)
     try:
         return bool(select.select([descriptor], [], [], within)[0])

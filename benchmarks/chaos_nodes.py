@@ -1,4 +1,4 @@
-"""Three nodes with a GPU each that is not there, two ended without grace while clips are under way, one added.
+"""Three nodes with a pretended GPU each, two of them killed while clips are being rendered, and one added.
 
     python benchmarks/chaos_nodes.py
 

@@ -1,4 +1,4 @@
-"""Kill workers, nodes and drivers under Ray, on tiny real models on this machine, and compare with a run in peace.
+"""Kill workers, nodes and drivers under Ray, with tiny real models on this machine; compare with an undisturbed run.
 
     python benchmarks/chaos_ray.py [kills poison bad-worker roles node driver hang]
 
@@ -164,7 +164,7 @@ def node(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
             bench.cluster.remove_node(bench.gpu_node, allow_graceful=False)
 
         command, codes = bench.command(out, num_clips, num_steps, *PINNED), []
-        for _ in range(NODE_TRIES):  # Ray may put but one worker on the node, and its work be over in a moment
+        for _ in range(NODE_TRIES):  # Ray may put only one worker on the node, which may finish almost at once
             shutil.rmtree(out, ignore_errors=True)
             codes.append(bench.render(out, command, saboteur)[0])
             if lost:

@@ -48,7 +48,7 @@ def read_clip(path: Path) -> np.ndarray:
 
 
 def background_color(clip: np.ndarray) -> np.ndarray:
-    """The most usual colour along the border of the frames."""
+    """The most frequent colour along the border of the frames."""
     edges = (clip[:, 0], clip[:, -1], clip[:, :, 0], clip[:, :, -1])
     return np.median(np.concatenate([edge.reshape(-1, 3) for edge in edges]), axis=0)
 

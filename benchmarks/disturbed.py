@@ -41,7 +41,7 @@ Saboteur = Callable[["Run"], None]
 
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 180.0
-"""Seconds to wait for a moment that must come: a worker that loads, a first clip."""
+"""Maximum seconds to wait for something that must happen: a worker that loads, a first clip."""
 
 
 class FollowedExecutor(ray_executor.RayExecutor):
@@ -74,7 +74,7 @@ class Run:
         return executor
 
     def until(self, is_so: Callable[[], Any]) -> Any:
-        """Waits until `is_so` returns something and returns that. Raises Over if the command has ended before."""
+        """Wait until `is_so` returns something, and return it. Raises Over if the command ends before."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self.is_over.is_set():
@@ -129,7 +129,7 @@ class Run:
 
 
 class Over(Exception):
-    """The command ended before the moment came."""
+    """The command ended before what was waited for happened."""
 
 
 def is_publishing(out: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell, in the minutes that one is there: independent probes, the most telling first.
+"""Measures what only a GPU can show, when one is available for minutes: independent probes, the most important first.
 
     python benchmarks/gpu.py [--command 1|2|3] [--only NAME]... [--scale full|tiny] [--budget-s 540] [--out gpu.jsonl]
     python benchmarks/gpu.py --table gpu.jsonl
@@ -81,7 +81,7 @@ def run_all(probes: Sequence[Probe], scale: str, budget: float, out: Path, fork:
 
 
 def run_one(probe: Probe, scale: str, limit: float, out: Path, fork: bool = False) -> dict[str, Any]:
-    """How it ended: done, failed with the last line that it wrote, or out of time; it and its children are gone."""
+    """How the probe ended: done, failed with its last line of output, or out of time. No process of it is left."""
     started = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         if fork:

@@ -1,4 +1,4 @@
-"""What our path costs over a bare diffusers loop on one device, in one process and one run.
+"""The overhead of our path over a bare diffusers loop on one device, in one process and one run.
 
     python benchmarks/overhead.py [--clips 16] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""Which processes a proof has started, directly or not, and which of them are still there."""
+"""Finds the processes that a proof has started, directly or indirectly, and which of them are still running."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def titled(words: str, pid: int) -> Born:
 
 
 def survivors(processes: Born, seconds: float) -> int:
-    """How many are still there after so many seconds; looks until none is."""
+    """The number of processes still running after this many seconds; returns early once there are none."""
     deadline = time.monotonic() + seconds
     while left := sum(_is_alive(pid, born) for pid, born in processes.items()):
         if time.monotonic() > deadline:

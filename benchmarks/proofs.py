@@ -9,7 +9,7 @@ from typing import Any
 
 
 def run_proofs(proofs: Mapping[str, Callable[..., str]], *arguments: Any) -> None:
-    """Each prints what it saw; the first that does not hold raises, and ends them."""
+    """Run the proofs. Each prints what it saw; the first that fails raises, and no more are run."""
     names = sys.argv[1:] or list(proofs)
     if unknown := set(names) - set(proofs):
         sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(proofs)}")

@@ -1,4 +1,4 @@
-"""Builds the wheel and uses it as somebody does who has no checkout: exits with 1 and the reason if that fails.
+"""Builds the wheel and uses it without a checkout, as users do: exits with 1 and the reason if that fails.
 
 .venv/bin/python tools/check_wheel.py [--keep WHEEL_FOLDER]
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def build(source: Path, target: Path) -> Path:
-    """The wheel of a copy, so that no build folder is left here and no untracked file gets in."""
+    """The wheel, built from a copy of the checkout: no build folder stays here, and no untracked file gets in."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,

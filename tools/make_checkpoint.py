@@ -126,7 +126,7 @@ def sized_config(name: str, scale: Scale) -> dict[str, Any]:
 
 
 def sized_tokenizer(vocab_size: int) -> Any:
-    """One that knows ASCII, by its letters, and so many tokens that it belongs to a T5 of `vocab_size` embeddings."""
+    """A tokenizer with one token per ASCII character, and unused tokens up to the size of a T5 of `vocab_size`."""
     bytes_alone = transformers.ByT5Tokenizer()
     if len(bytes_alone) == vocab_size:
         return bytes_alone
@@ -163,7 +163,7 @@ def write_single_file(path: Path, version: str, models: dict[str, dict[str, Any]
 
 
 def shapes_of(config: dict[str, Any]) -> Shapes:
-    """What the real class stores, built on the meta device, where it costs nothing."""
+    """The shapes of the tensors that the real class stores, built on the meta device, which takes no memory."""
     with torch.device("meta"):
         if "model_type" in config:
             model: Any = transformers.T5EncoderModel(transformers.T5Config(**config))

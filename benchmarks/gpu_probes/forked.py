@@ -33,7 +33,7 @@ def import_libraries() -> None:
 
 
 def run_forked(probe: Probe, scale: str, limit: float, out: Path, said: IO[str]) -> int | None:
-    """The probe's exit code, or None where it was out of time and is gone. What it prints is in `said`."""
+    """The probe's exit code; None if it ran out of time and was killed. What it prints goes into `said`."""
     child = os.fork()
     if not child:
         _in_child(probe, scale, out, said)

@@ -64,7 +64,7 @@ def wait(scale: Scale) -> None:
 
 
 def emptied(scale: Scale) -> None:
-    """Nothing of the case before is left, and the counters start again."""
+    """Free what the previous case left on the device, and reset the counters."""
     gc.collect()
     if scale.is_cuda:
         torch.cuda.empty_cache()

@@ -6,7 +6,7 @@ import random
 
 from .clips import Scene
 
-# Any text is at most this many tokens (bytes and an end mark) when it reaches the model.
+# Maximum number of tokens (bytes and an end mark) of a text that reaches the model.
 MAX_SEQUENCE_LENGTH = 128
 
 BENCHMARK_TEMPLATE = "a {color} {shape} moving {direction} on a {background} background"

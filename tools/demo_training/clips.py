@@ -144,5 +144,5 @@ def first_frame(scene: Scene, rng: random.Random) -> np.ndarray:
 
 
 def draw_batch(scenes: list[Scene], rng: random.Random, num_frames: int = NUM_FRAMES) -> torch.Tensor:
-    """One clip a scene, (batch, 3, num_frames, HEIGHT, WIDTH) in [-1, 1]."""
+    """One clip per scene, (batch, 3, num_frames, HEIGHT, WIDTH) in [-1, 1]."""
     return torch.stack([draw_clip(scene, rng, num_frames) for scene in scenes])

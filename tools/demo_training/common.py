@@ -11,7 +11,7 @@ from torch import nn
 
 
 def pick_device(name: str) -> torch.device:
-    """The named device, or for "auto" a GPU where there is one."""
+    """The named device; for "auto", a GPU if there is one, otherwise the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -46,7 +46,7 @@ class Average:
         self.values = [p.detach().clone() for p in module.parameters()]
 
     def update(self, module: nn.Module) -> None:
-        """Move toward the module's present values."""
+        """Move the average towards the module's current values."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10))
         with torch.no_grad():
@@ -85,7 +85,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, that of earlier runs included."""
+        """Training time so far in seconds, including earlier runs."""
         return self._seconds_before + time.monotonic() - self._start
 
     def begin(self) -> None:
@@ -110,7 +110,7 @@ class Trainer:
         return self.step % every == 0 or self.step == self.steps
 
     def save(self) -> None:
-        """Write a checkpoint whole or not at all."""
+        """Write a checkpoint atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         state = {

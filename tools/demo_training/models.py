@@ -88,7 +88,7 @@ def build_transformer() -> LTXVideoTransformer3DModel:
 
 
 def build_upsampler() -> LTXLatentUpsamplerModel:
-    """Twice the height and width of latents, each frame by itself: little else fits into the package's 12 MB."""
+    """A latent upsampler that doubles height and width frame by frame: more would not fit into the package's 12 MB."""
     return LTXLatentUpsamplerModel(in_channels=LATENT_CHANNELS, mid_channels=64, num_blocks_per_stage=0, dims=2)
 
 
@@ -136,7 +136,7 @@ def export_pipeline(
     temporary = output.with_name(output.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     for part in (vae, text_encoder, transformer, upsampler):
-        # The plain method: that of diffusers warns about float16 here, where it is meant.
+        # torch's own method, because diffusers' warns about float16, which is intended here.
         torch.nn.Module.to(part, torch.float16)
     pipeline = LTXPipeline(
         scheduler=scheduler,

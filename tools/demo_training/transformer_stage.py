@@ -32,7 +32,7 @@ SHIFT = 4.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is seen at a time, and how fast it is learned.
+    """Batch sizes and learning rates.
 
     images: clips of a batch whose first frame is given, as the pipelines for images give it: its tokens carry no
     noise, and their timestep is 0. pool: encoded clips that batches are drawn from.
@@ -184,7 +184,7 @@ def train_transformer(
     seed: int,
     trained: LTXVideoTransformer3DModel | None = None,
 ) -> LTXVideoTransformer3DModel:
-    """The transformer, averaged over its last steps; continues from `work`, else from `trained`, else from nothing."""
+    """The transformer, averaged over its last steps; continues from `work`, else from `trained`, else from scratch."""
     torch.manual_seed(seed)
     plan = FURTHER if trained else FROM_NOTHING
     transformer: Any = trained or build_transformer()

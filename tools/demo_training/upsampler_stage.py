@@ -63,7 +63,7 @@ def _error(upsampler: torch.nn.Module, pairs: Pairs, spread: torch.Tensor) -> to
 def train_upsampler(
     work: Path, steps: int, vae: AutoencoderKLLTXVideo, seed: int, trained: LTXLatentUpsamplerModel | None = None
 ) -> LTXLatentUpsamplerModel:
-    """The upsampler, averaged over its last steps; continues from `work`, else from `trained`, else from nothing."""
+    """The upsampler, averaged over its last steps; continues from `work`, else from `trained`, else from scratch."""
     torch.manual_seed(seed)
     upsampler: Any = trained or build_upsampler()
     upsampler.to(vae.device)
