@@ -38,10 +38,10 @@ class Denoise:
     ) -> list[Latents]:
         """Latents of each request on the CPU.
 
-        All requests share one batch: they differ in prompts and seeds, but in no other input of the transformer. Each
-        has its own CPU generator, so the noise depends neither on the device nor on other clips. The results of a batch
-        differ in the low bits from those of single requests, because kernels choose their block sizes by the shape. A
-        request with media or windows is never batched.
+        All requests share the forward passes; they differ in prompts and seeds, but no other input of the transformer.
+        Each has its own CPU generator, so the noise depends neither on the device nor on other clips. Results of shared
+        passes differ in the low bits from those of single requests, because kernels choose their block sizes by the
+        shape. A request with media or windows never shares a pass.
         """
         request, texts = requests[0], [given["encode_text"] for given in inputs]
         generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
@@ -60,7 +60,7 @@ class Denoise:
             denoised = self._denoising.run(requests, settings, texts, generators, context.on_step, vae, latents)
         return [
             Latents(
-                # A copy, because a view would keep the whole batch in memory and be sent with all of it.
+                # A copy, because a view would keep the latents of all requests in memory, and be sent with them.
                 latents=one.clone(memory_format=torch.contiguous_format),
                 generator_state=generator.get_state(),
                 embeds_dtype=str(text.prompt_embeds.dtype).removeprefix("torch."),

@@ -43,7 +43,7 @@ class EncodeText:
     def run(
         self, requests: Sequence[RenderRequest], inputs: Sequence[Mapping[str, Any]], context: StageContext
     ) -> list[Conditioning]:
-        """Embeddings of each request on the CPU. Their prompts, padded to one length, are encoded as one batch.
+        """Embeddings of each request on the CPU. Their prompts, padded to one length, are encoded in one pass.
 
         The negative prompt, as in diffusers, and each prompt of a long clip are encoded separately and cached.
         """
