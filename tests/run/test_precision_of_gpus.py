@@ -6,13 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ltx_dist.api.planning import plan_of
+from ltx_dist.cluster.given_address import GivenAddress
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.run import run
 from ltx_dist.run.batch import Batch, open_batch
 from ltx_dist.run.crew import Crew
 from ltx_dist.run.placed_batch import place_batch
+from ltx_dist.run.session import Session
+from ltx_dist.run.stop import Stop
+from ltx_dist.store.output import Output
 
 
 def test_a_vae_beside_float16_is_in_float32_unless_it_is_asked_for(tmp_path: Path) -> None:
@@ -72,6 +78,27 @@ def test_old_gpus_beside_a_newer_one_are_left_out_with_a_warning(tmp_path: Path)
         placed = place_batch(batch_of(tmp_path, setting, "placement.layout=replicated"), inventory)
         assert placed.batch.warnings == ()
         assert sum(worker.device == "cuda" for worker in placed.placement.workers) == used
+
+
+@pytest.mark.parametrize(
+    ("settings", "used", "precision"),
+    [((), ADA, "bfloat16"), (("model.precision=float32",), TURING, "float32")],
+)
+def test_executor_local_uses_the_first_gpu_that_a_plan_would_use(
+    settings: tuple[str, ...], used: DeviceInfo, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of all may be too old for bfloat16."""
+    gpus = TURING, replace(ADA, index=1)
+    sessions: list[Session] = []
+    monkeypatch.setattr(run, "local_inventory", lambda device: Inventory(gpus, 4))
+    monkeypatch.setattr(run, "_run", sessions.append)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    batch, out = batch_of(tmp_path, *settings), Output(tmp_path / "out")
+    run.render_batch(batch, out, "local", GivenAddress(None, ""), Stop(), Console(quiet=True))
+    placed = sessions[0].placed
+    assert [worker.device_name for worker in placed.placement.workers] == [used.name]
+    assert [worker.device_index for worker in placed.placement.workers] == [0 if used is TURING else 1]
+    assert placed.precision == precision
 
 
 @pytest.mark.parametrize("setting", ["model.precision=bfloat16", "placement.devices=2"])
