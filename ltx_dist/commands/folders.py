@@ -125,7 +125,10 @@ def fetched(out: Output, endings: tuple[str, ...]) -> Iterator[Path]:
 
 @contextmanager
 def opened_output(folder: str) -> Iterator[Output]:
-    """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder."""
+    """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder.
+
+    Raises ValueError for a URL without an output.
+    """
     from ltx_dist.store.lock import folder_lock
     from ltx_dist.store.output import open_output
     from ltx_dist.store.output_errors import OutputError, output_errors
@@ -137,7 +140,7 @@ def opened_output(folder: str) -> Iterator[Output]:
                 yield out
             else:
                 with folder_lock(out.folder):
-                    out.mirror.pull()
+                    out.mirror.pull_output()
                     yield out
     except OutputError as error:
         tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)

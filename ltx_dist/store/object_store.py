@@ -58,6 +58,15 @@ class Mirror:
             if name.endswith((".mp4", ".webp", *ALSO_ENDINGS)):
                 write_mark(self._uploaded / flat(name))
 
+    def pull_output(self) -> None:
+        """The same where an output must be. Raises ValueError if there is neither a run's record nor a clip."""
+        self.pull()
+        there = self._listing
+        if not any(name == "run.json" or (_is_sidecar(name) and f"{name[:-5]}.mp4" in there) for name in there):
+            raise ValueError(
+                f"{self.url}: not an output of ltx-dist; check the URL; `ltx-dist render ... -o {self.url}` makes one"
+            )
+
     def holds(self, name: str, render_key: str, sidecar: Sidecar) -> bool:
         """Whether the clip over there was made by exactly this `render_key` and its mp4 is the one of its sidecar."""
         try:
