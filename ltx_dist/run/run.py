@@ -126,7 +126,9 @@ def _keep_record(session: Session, publisher: Publisher, run: RunProgress) -> No
         out.mirror.finish()
     if publisher.has_written:
         with output_errors():
-            write_clips(out)
+            problem = write_clips(out)
+        if problem is not None:
+            session.note(f"warning: {problem}")
     run.exit_code = _exit_code(session, run)
 
 
