@@ -201,7 +201,7 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
     if out.mirror is None:
         return publisher.is_published(request, key, recorded)
     if out.mirror.holds(request.request_id, key, recorded):
-        if publisher.update_notes(request):
+        if publisher.update_notes(request, recorded):
             out.mirror.upload(request.request_id)
         return True
     if staged := publisher.is_published(request, key, recorded):  # left by a run that ended before uploading it

@@ -175,7 +175,7 @@ class Publisher:
             return False
         recorded = self.recorded(request) if recorded is None else recorded
         if _is_recorded(self._path(request), recorded, render_key):
-            self._note(request, recorded)
+            self.update_notes(request, recorded)
             return True
         facts = self._seal(request, render_key)
         if facts is None or not are_there(sealed_also(facts), self._path(request)):
@@ -183,12 +183,11 @@ class Publisher:
         self._record(request, sidecar_of_seal(request, facts, self._checkpoint))
         return True
 
-    def update_notes(self, request: RenderRequest) -> bool:
-        """Write into the sidecar of a kept clip what is known of its row now; False if it says so already."""
-        return self._note(request, self.recorded(request))
+    def update_notes(self, request: RenderRequest, recorded: Sidecar) -> bool:
+        """Write into the sidecar of a kept clip what is known of its row now; False if it says so already.
 
-    def _note(self, request: RenderRequest, recorded: Sidecar) -> bool:
-        """The same for a sidecar that was read; it must still be what the file holds."""
+        recorded: what the sidecar still holds.
+        """
         noted = self._notes.get(request.request_id, {})
         if not recorded or of_row(recorded) == as_read(of_row(noted)):
             return False
