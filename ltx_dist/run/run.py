@@ -34,6 +34,7 @@ from ltx_dist.store.lock import check_platform, folder_lock
 from ltx_dist.store.output import Output
 from ltx_dist.store.output_errors import OutputError, output_errors
 from ltx_dist.store.publisher import Publisher
+from ltx_dist.store.sidecar import has_other_pixels
 
 if TYPE_CHECKING:
     from ltx_dist.run.resumption import Resumption
@@ -193,7 +194,7 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
 
 def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
     recorded = publisher.recorded(request)
-    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request, recorded):
+    if placed.batch.config.recovery.exact and has_other_pixels(recorded):
         publisher.make_again(request)
         return False
     planned = placed.keys.render_key(request)

@@ -136,16 +136,15 @@ class Publisher:
         self._again.add(request.request_id)
 
     def recorded(self, request: RenderRequest) -> Sidecar:
-        """The clip's sidecar, for the methods below, which read it themselves if it is not given."""
+        """The clip's sidecar, for the methods below."""
         return read_sidecar(self._json(request))
 
-    def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar | None = None) -> str | None:
+    def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar) -> str | None:
         """The render key that the clip which is there says it was made by: its sidecar, else its seal. Not checked.
 
         None as well where the sidecar tells another request: then no key of this one is its. planned: the key that it
         most likely has, of which the request need not be compared.
         """
-        recorded = self.recorded(request) if recorded is None else recorded
         if isinstance(key := recorded.get("render_key"), str):
             return key if key == planned or recorded.get("request") == as_read(asdict(request)) else None
         try:
@@ -154,22 +153,11 @@ class Publisher:
         except (FileNotFoundError, ForeignFileError):
             return None
 
-    def has_other_pixels(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
-        """Whether, by its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
-
-        Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
-        """
-        recorded = self.recorded(request) if recorded is None else recorded
-        stages = recorded.get("stages")
-        reports = stages.values() if isinstance(stages, dict) else ()
-        found = [report for report in reports if isinstance(report, dict)]
-        return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
-
     def is_published(self, request: RenderRequest, render_key: str, recorded: Sidecar | None = None) -> bool:
         """Whether the clip was made by exactly this `render_key` and its mp4 is the one that was published.
 
         If so, its sidecar says what is known of its row now. Without a sidecar of this key the mp4's seal decides; if
-        it is intact, the sidecar is written again.
+        it is intact, the sidecar is written again. recorded: the sidecar, which is read if not given.
         """
         if request.request_id in self._again:
             return False
