@@ -97,7 +97,7 @@ def _prompts(
 ) -> tuple[str, ...]:
     """One for each window: that of the segment in which the middle of the frames lies that the window adds; without
     lengths the windows take the prompts one after the other, and the last prompt is that of all windows left."""
-    prompts = [part.strip() for part in prompt.split(SEPARATOR)]
+    prompts = parts_of(prompt)
     if segments is not None:
         for index, segment in enumerate(segments):
             if SEPARATOR in segment.prompt:
@@ -122,6 +122,11 @@ def _prompts(
             "make it longer, or the windows shorter"
         )
     return tuple(prompts[index] for index in shown)
+
+
+def parts_of(prompt: str) -> list[str]:
+    """The prompts that one prompt separates for windows."""
+    return [part.strip() for part in prompt.split(SEPARATOR)]
 
 
 def in_order(prompts: Sequence[str], num_windows: int) -> list[str]:
