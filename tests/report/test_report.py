@@ -169,11 +169,18 @@ def test_what_a_clip_was_made_from_is_shown_while_it_is_there(tmp_path: Path) ->
     folder = make_folder(tmp_path / "out", ["a"])
     (tmp_path / "a lamp.png").write_bytes(b"a picture")
     sidecar = json.loads((folder / "a.json").read_text())
-    places = [str(tmp_path / "a lamp.png"), str(tmp_path / "gone.png"), "https://example.com/c.png"]
+    places = [
+        str(tmp_path / "a lamp.png"),
+        str(tmp_path / "gone.png"),
+        "https://example.com/c.png",
+        "demo://first_frame.png",
+    ]
     sidecar["request"]["conditions"] = [asdict(Condition(place, "", frame_index=8)) for place in places]
     (folder / "a.json").write_text(json.dumps(sidecar))
     (clip,) = read_clips(folder, RECIPE)
-    assert clip.pictures == (("frame 8: a lamp.png", "../a%20lamp.png", False),)
+    own, of_demo = clip.pictures
+    assert own == ("frame 8: a lamp.png", "../a%20lamp.png", False)
+    assert of_demo[0] == "frame 8: first_frame.png" and of_demo[1].endswith("ltx_dist/demo/first_frame.png")
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
