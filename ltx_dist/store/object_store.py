@@ -32,7 +32,7 @@ RUN_FILES = ("run.json", "metadata.jsonl", "trace.json", "index.html")
 class Mirror:
     """An observer of the batch that uploads each clip that ended, in a separate thread.
 
-    Errors of a store have many classes; all become OutputError here. `folder` is locked by the caller.
+    Its methods raise OutputError for whatever goes wrong at the store. `folder` is locked by the caller.
     """
 
     def __init__(self, url: str, folder: Path, retrying: Retrying = RETRYING) -> None:

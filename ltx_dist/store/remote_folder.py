@@ -36,7 +36,8 @@ Entry = Mapping[str, Any]
 
 
 class RemoteFolder:
-    """The files below a URL. Its methods raise the errors of its store, which have many classes; see `errors`."""
+    """The files below a URL. Stores raise errors of many classes: a method that does not turn them into OutputError
+    itself is called inside `errors`."""
 
     def __init__(self, url: str, retrying: Retrying = RETRYING) -> None:
         self.url = url
@@ -97,7 +98,7 @@ def etag_of(entry: Entry) -> str | None:
     return next((str(entry[key]) for key in ETAGS if entry.get(key)), None)
 
 
-def said(error: BaseException | None) -> str:
+def said(error: BaseException) -> str:
     """The class of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 
