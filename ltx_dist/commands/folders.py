@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import bad_input
-from ltx_dist.messages import clean, count, tell
+from ltx_dist.messages import clean, count, listed, tell
 from ltx_dist.run.stop import EXIT_OUTPUT, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def _overlap(completions: Sequence[Completion], recipe: Recipe) -> str:
     found = (overlap.other for overlap in overlaps(completions, recipe))
     beside = {id(other) for other in found if other.assignment.stage in others}
     runs = count(sum(c.assignment.stage in others for c in completions), "run")
-    return f"{len(beside)} of {runs} of {' and '.join(others)} overlapped with {' or '.join(main)} on another worker"
+    of_others, with_main = listed(others, "and"), listed(main, "or")
+    return f"{len(beside)} of {runs} of {of_others} overlapped with {with_main} on another worker"
 
 
 @contextmanager
