@@ -12,6 +12,7 @@ from typing import Literal
 import psutil
 
 from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
+from ltx_dist.messages import first_line
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
 FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "compute_cap", "name")
@@ -129,8 +130,8 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
     # Warnings may stand beside the rows, each of which begins with the GPU's index.
     found = [_described(_row(fields, line)) for line in answer.stdout.splitlines() if line[:1].isdigit()]
     if not found and answer.returncode not in NO_GPU_CODES:
-        first_line = (answer.stdout + answer.stderr).strip().partition("\n")[0]
-        raise ValueError(f"nvidia-smi failed: {first_line}; reload or reinstall the driver, or {WITHOUT_GPUS}")
+        said = first_line(answer.stdout + answer.stderr)
+        raise ValueError(f"nvidia-smi failed: {said}; reload or reinstall the driver, or {WITHOUT_GPUS}")
     return found
 
 
