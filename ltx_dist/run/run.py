@@ -13,11 +13,11 @@ from rich.console import Console
 from ltx_dist.cluster.cluster_head import check_head
 from ltx_dist.cluster.given_address import GivenAddress, given_by, is_joined
 from ltx_dist.engine.workers import WorkersLostError
-from ltx_dist.environment import OURS
+from ltx_dist.environment import CUDA_VISIBLE_DEVICES, OURS, changed
 from ltx_dist.media.file_formats import ALSO
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
-from ltx_dist.placement.local_devices import check_order, local_inventory
+from ltx_dist.placement.local_devices import check_order, local_inventory, visible_devices
 from ltx_dist.report.live_page import write_clips, write_run
 from ltx_dist.report.observers import Follower
 from ltx_dist.report.run_record import RunProgress, records_work
@@ -80,8 +80,11 @@ def render_batch(
             out = out.locked(held.enter_context(folder_lock(out.folder)))
         if uses_ray:
             stop.interrupts = False
-            environment = OURS if given.address is not None or in_session else None
-            inventory = held.enter_context(_cluster(given, stop, in_session))
+            environment, visible = OURS if given.address is not None or in_session else None, None
+            if environment is None and (used := usable(batch.config, found).gpus) != found.gpus:
+                # Ray chooses among the GPUs that it sees, so that each would count as the oldest of them.
+                batch, visible = batch.warned_of(found), visible_devices(used)
+            inventory = held.enter_context(_cluster(given, stop, in_session, visible))
         elif wishes.device != "cpu":
             check_order(found)
         return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, followers, environment))
@@ -228,8 +231,11 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 
 @contextmanager
-def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inventory]:
-    """The cluster's inventory. A cluster that this process has joined before is left as it is."""
+def _cluster(given: GivenAddress, stop: Stop, was_joined: bool, visible: str | None) -> Iterator[Inventory]:
+    """The cluster's inventory. A cluster that this process has joined before is left as it is.
+
+    visible: CUDA_VISIBLE_DEVICES for a cluster that is started here, if it is to differ from this process's.
+    """
     with given_by(given.source) if given.address is not None else nullcontext():
         if not was_joined and given.address is not None and given.address != "auto":
             check_head(given.address)  # before Ray is imported: it may have to use a token
@@ -237,7 +243,8 @@ def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inve
         # directory, which torch asks for when it is imported.
         from ltx_dist.cluster import ray_cluster, ray_executor  # noqa: F401
 
-        inventory = ray_cluster.joined(given.address) if was_joined else ray_cluster.connect(given.address)
+        with changed({} if visible is None else {CUDA_VISIBLE_DEVICES: visible}):
+            inventory = ray_cluster.joined(given.address) if was_joined else ray_cluster.connect(given.address)
     if was_joined:
         yield inventory
         return
