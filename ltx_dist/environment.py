@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 CUDA_DEVICE_ORDER = "CUDA_DEVICE_ORDER"
+CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OURS = {
     # Read by OpenMP when torch loads it. Waiting OpenMP threads spin by default; where another process wants the core,
@@ -30,10 +31,20 @@ def set_ours() -> None:
 @contextmanager
 def added(variables: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that are unset, for processes that are started in the block."""
-    new = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(new)
+    with changed({name: value for name, value in variables.items() if name not in os.environ}):
+        yield
+
+
+@contextmanager
+def changed(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set the variables, whether they are set or not, for processes that are started in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in new:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

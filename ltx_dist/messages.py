@@ -40,6 +40,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def listed(words: Sequence[str], conjunction: str) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
 def size(num_bytes: float) -> str:
     """`12.3 GB`, `4.5 MB`."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
@@ -54,9 +60,12 @@ def duration(seconds: float, below_a_minute: str = ".0f") -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type; some servers' errors continue with a web page."""
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:300]
+def first_line(said: BaseException | str) -> str:
+    """The first line of a text, or of an error's message, else its type. An error's has at most 300 characters, because
+    some servers answer with a web page."""
+    if isinstance(said, str):
+        return said.strip().partition("\n")[0]
+    return (first_line(str(said)) or type(said).__name__)[:300]
 
 
 def clean(text: str) -> str:

@@ -13,6 +13,7 @@ import PIL.Image
 import ltx_dist.demo
 from ltx_dist.demo import PROMPTS
 from ltx_dist.media.mp4 import encode_video, read_video
+from ltx_dist.media.sources import open_media
 from ltx_dist.pipeline.storage import Mp4Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,8 +78,8 @@ def test_the_demo_starts_from_an_image_and_renders_in_two_passes(tmp_path: Path)
     rows = [json.loads(line) for line in PROMPTS.read_text("utf-8").splitlines()]
     chosen = [row | {"seed": position} for position, row in enumerate(rows) if len(row) > 1]
     from_image, of_two_passes = chosen
-    image = PROMPTS.parent / from_image["image"]
-    named = [from_image | {"name": "image", "image": str(image)}, of_two_passes | {"name": "two"}]
+    image = open_media(from_image["image"]).path
+    named = [from_image | {"name": "image"}, of_two_passes | {"name": "two"}]
     options = ["--executor", "local", "--set", "placement.threads=1", "--set", "model.upscaler=demo"]
     clips = demo_prompts.render(named, tmp_path, options)
     assert clips["image"].shape == (25, 128, 128, 3) and clips["two"].shape == (25, 256, 256, 3)

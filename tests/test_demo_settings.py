@@ -27,4 +27,4 @@ def test_another_model_renders_all_rows_of_one_pass(tmp_path: Path):
     config = with_packaged_upscaler(demo_config([f"model.checkpoint={tmp_path / 'model'}"]))
     requests = open_batch(demo_prompts(config), config).requests
     assert len(requests) == 9 and all(request.second_pass is None for request in requests)
-    assert [one.conditions[0].place for one in requests if one.conditions] == [str(PROMPTS.parent / "first_frame.png")]
+    assert [one.conditions[0].place for one in requests if one.conditions] == ["demo://first_frame.png"]

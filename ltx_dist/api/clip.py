@@ -72,14 +72,14 @@ class Clip:
 def clips(folder: str | PathLike[str]) -> list[Clip]:
     """All clips of a run's output, a folder or a URL, sorted by name.
 
-    Raises InputError if there is no such folder, OutputError if it cannot be read.
+    Raises InputError if there is no such folder or a URL has no output, OutputError if it cannot be read.
     """
     with input_errors(), output_errors(), ExitStack() as held:
         out = open_output(fspath(folder), "folder")
         if out.mirror:
             held.enter_context(closing(out.mirror))
             held.enter_context(folder_lock(out.folder))
-            out.mirror.pull()
+            out.mirror.pull_output()
         if not out.folder.is_dir():
             raise ValueError(f"folder: {out.folder}: no such folder")
         return [read_clip(out, name) for name in clip_names(out.folder)]

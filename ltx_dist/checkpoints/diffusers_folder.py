@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
+from ltx_dist.checkpoints.config_checks import read_checked_config
 from ltx_dist.checkpoints.ltx2_folder import PIPELINE_CLASSES as LTX2_CLASSES
 from ltx_dist.checkpoints.ltx2_folder import open_ltx2_folder
 from ltx_dist.checkpoints.places import refuse_places_around
@@ -18,8 +19,7 @@ from ltx_dist.checkpoints.text_encoder_folder import (
     open_text_encoder,
     width_problem,
 )
-from ltx_dist.checkpoints.tokenizer_folder import refuse_code
-from ltx_dist.checkpoints.weight_files import attempt, count_parameters, measure_weights, refuse_quantized
+from ltx_dist.checkpoints.weight_files import attempt, count_parameters, measure_weights
 from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTXPipeline", "LTXConditionPipeline")
@@ -149,9 +149,7 @@ def _read_index(index: Path, text_encoder: Path | None) -> str:
 def _read_config(path: Path, part: str) -> dict[str, Any]:
     """A component's config. Raises ValueError for one of another class, that names code, or of quantized weights."""
     file = path / part / _CONFIG_FILES[part]
-    config, (_, class_name) = read_json(file), COMPONENT_CLASSES[part]
-    refuse_code(file, config)
-    refuse_quantized(file, config)
+    config, (_, class_name) = read_checked_config(file), COMPONENT_CLASSES[part]
     if config.get("_class_name", class_name) != class_name:
         raise ValueError(
             f"{file}: _class_name: {config['_class_name']!r} is not supported; only {class_name} is loaded"

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
-from ltx_dist.checkpoints.tokenizer_folder import refuse_code
-from ltx_dist.checkpoints.weight_files import attempt, measure_weights, read_header, refuse_quantized, weight_files
+from ltx_dist.checkpoints.config_checks import read_checked_config, refuse_code
+from ltx_dist.checkpoints.weight_files import attempt, measure_weights, read_header, weight_files
 from ltx_dist.strict_files import read_json
 
 PIPELINE_CLASSES = ("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline")
@@ -97,12 +97,10 @@ def generation_of(transformer: Mapping[str, Any]) -> str:
 def _read_config(path: Path, part: str) -> dict[str, Any]:
     """A component's config. Raises ValueError for one of another class, that names code, or of quantized weights."""
     file = path / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
-    config, classes = read_json(file), COMPONENT_CLASSES[part]
-    refuse_code(file, config)
+    config, classes = read_checked_config(file), COMPONENT_CLASSES[part]
     named = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if named not in classes:
         raise ValueError(f"{file}: {named!r} is not supported; only {' or '.join(classes)} is loaded")
-    refuse_quantized(file, config)
     return config
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltx_dist.checkpoints.tokenizer_folder import SPIECE, TOKENIZER_JSON, refuse_code, require_tokenizer
-from ltx_dist.checkpoints.weight_files import GGUF, attempt, measure_weights, refuse_quantized, what_lies_in
-from ltx_dist.strict_files import read_json
+from ltx_dist.checkpoints.config_checks import read_checked_config
+from ltx_dist.checkpoints.tokenizer_folder import SPIECE, TOKENIZER_JSON, require_tokenizer
+from ltx_dist.checkpoints.weight_files import GGUF, attempt, measure_weights, what_lies_in
 
 TOKENIZER_FILES = ("tokenizer_config.json", TOKENIZER_JSON, SPIECE)
 
@@ -109,9 +109,7 @@ def width_problem(t5: dict[str, Any], caption_channels: object) -> str | None:
 def _read_t5_config(path: Path) -> dict[str, Any]:
     if not path.exists() and path.parent.is_dir():
         raise ValueError(f"{path}: missing; {what_lies_in(path.parent)}")
-    config = read_json(path)
-    refuse_code(path, config)
-    refuse_quantized(path, config)
+    config = read_checked_config(path)
     if config.get("model_type", MODEL_TYPE) != MODEL_TYPE:
         raise ValueError(f"{path}: model_type: {config['model_type']!r} is not {MODEL_TYPE!r}; give a T5 encoder")
     return config

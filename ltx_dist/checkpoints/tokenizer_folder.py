@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ltx_dist.checkpoints.config_checks import refuse_code
 from ltx_dist.strict_files import mistaken_for, read_json
 
 PADDING_ROWS = 128
@@ -91,19 +92,6 @@ def require_size(tokens: int, vocab_size: int, label: str) -> None:
             f"{label}: a vocabulary of {tokens} tokens, where the text encoder has {vocab_size}; "
             "give the tokenizer that belongs to it"
         )
-
-
-def refuse_code(path: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError for a config that names Python code, of the checkpoint or of the hub, to be run with it."""
-    if "auto_map" in config:
-        raise ValueError(
-            f"{path}: auto_map names Python code of the checkpoint, which is never run; give one that needs none"
-        )
-    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
-        if "/" in str(config.get(key, "")):
-            raise ValueError(
-                f"{path}: {key}: {config[key]!r} names compiled code on the hub, which is never run; remove the key"
-            )
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:

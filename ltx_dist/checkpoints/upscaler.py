@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint, Fetch, InFile, Source
+from ltx_dist.checkpoints.config_checks import read_checked_config
 from ltx_dist.checkpoints.hub import fetch_snapshot, is_hub_name
-from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, refuse_quantized, weight_files
-from ltx_dist.strict_files import read_json
+from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, weight_files
 
 COMPONENT = "latent_upsampler"
 
@@ -55,8 +55,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
     """Arguments of LTXLatentUpsamplerModel. The class's own defaults are those of no published file."""
     if isinstance(source, InFile):
         return dict(source.changes)
-    config = read_json(source / "config.json")
-    refuse_quantized(source / "config.json", config)
+    config = read_checked_config(source / "config.json")
     return {field: config[field] for field in FIELDS if field in config}
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -52,17 +52,6 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")
 
 _SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant)$")
 """Names of ComfyUI's scaled fp8, and of what other tools write for it."""
-
-
-def refuse_quantized(file: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError where `config`, read from `file`, says that the weights beside it are stored quantized."""
-    if quantized := config.get("quantization_config"):
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
-        raise ValueError(
-            f"{file}: stored in fewer bits ({method or 'quantization_config'}), which is not read; download the "
-            "original weights in bfloat16 instead: what does not fit is streamed, and model.transformer_storage=float8 "
-            "or, for LTX-Video only, model.text_encoder_quantization=int8 takes half the memory"
-        )
 
 
 def weights_name(component: str) -> str:

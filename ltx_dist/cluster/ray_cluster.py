@@ -102,7 +102,8 @@ def _inventory() -> Inventory:
 def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[DeviceInfo]:
     """Whole GPUs of these entries of `ray.nodes()` that nobody uses now.
 
-    Which of a node's GPUs a worker gets is Ray's choice: on a node with several kinds each is taken for the smallest.
+    Which of a node's GPUs a worker gets is Ray's choice: on a node with several kinds each counts as one with the
+    memory of the smallest and the compute capability of the oldest.
     """
     free = available_resources_per_node()
     counts = {node["NodeID"]: int(free.get(node["NodeID"], {}).get("GPU", 0)) for node in nodes}
@@ -113,8 +114,8 @@ def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[DeviceInfo]:
 
 
 def _gpu_of_each_node(node_ids: Sequence[str]) -> dict[str, DeviceInfo]:
-    """The smallest GPU of each node, as the node reports it; with unknown memory if it cannot tell."""
-    ask = ray.remote(num_cpus=0, max_retries=0)(_smallest_gpu)
+    """What each GPU of a node can be relied on for, as the node reports it; of unknown memory if it cannot tell."""
+    ask = ray.remote(num_cpus=0, max_retries=0)(weakest_gpu)
     answers = {
         node_id: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
         for node_id in node_ids
@@ -129,10 +130,16 @@ def _gpu_of_each_node(node_ids: Sequence[str]) -> dict[str, DeviceInfo]:
     return found
 
 
-def _smallest_gpu() -> DeviceInfo | None:
+def weakest_gpu() -> DeviceInfo | None:
+    """The smallest of this node's GPUs, with the compute capability of the oldest; None without GPUs."""
     if not os.environ.get("CUDA_VISIBLE_DEVICES"):  # Ray hides all GPUs from a task that asked for none
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    return min(local_inventory().gpus, key=lambda gpu: gpu.memory_bytes or 0, default=None)
+    gpus = local_inventory().gpus
+    if not gpus:
+        return None
+    smallest = min(gpus, key=lambda gpu: gpu.memory_bytes or 0)
+    capabilities = [gpu.compute_capability for gpu in gpus if gpu.compute_capability is not None]
+    return replace(smallest, compute_capability=min(capabilities, default=None))
 
 
 def disconnect() -> None:

@@ -176,7 +176,7 @@ def why_no_exit_code(job: JobDetails) -> str | None:
         return None
     message = (job.message or "").strip()
     errors = [line.strip() for line in message.splitlines() if line.strip().startswith("ERROR: ")]
-    reason = errors[0].removeprefix("ERROR: ") if errors else message.partition("\n")[0]
+    reason = errors[0].removeprefix("ERROR: ") if errors else first_line(message)
     # Ray names the driver's node just before it starts the command there.
     how = "did not begin" if job.driver_node_id is None else "ended without an exit code"
     return f"{how}: {reason}"

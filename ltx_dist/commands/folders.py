@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.commands.shared import bad_input
-from ltx_dist.messages import clean, count, tell
+from ltx_dist.messages import clean, count, listed, tell
 from ltx_dist.run.stop import EXIT_OUTPUT, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def _overlap(completions: Sequence[Completion], recipe: Recipe) -> str:
     found = (overlap.other for overlap in overlaps(completions, recipe))
     beside = {id(other) for other in found if other.assignment.stage in others}
     runs = count(sum(c.assignment.stage in others for c in completions), "run")
-    return f"{len(beside)} of {runs} of {' and '.join(others)} overlapped with {' or '.join(main)} on another worker"
+    of_others, with_main = listed(others, "and"), listed(main, "or")
+    return f"{len(beside)} of {runs} of {of_others} overlapped with {with_main} on another worker"
 
 
 @contextmanager
@@ -126,7 +127,10 @@ def fetched(out: Output, endings: tuple[str, ...]) -> Iterator[Path]:
 
 @contextmanager
 def opened_output(folder: str) -> Iterator[Output]:
-    """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder."""
+    """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder.
+
+    Raises ValueError for a URL without an output.
+    """
     from ltx_dist.store.lock import folder_lock
     from ltx_dist.store.output import open_output
     from ltx_dist.store.output_errors import OutputError, output_errors
@@ -138,7 +142,7 @@ def opened_output(folder: str) -> Iterator[Output]:
                 yield out
             else:
                 with folder_lock(out.folder):
-                    out.mirror.pull()
+                    out.mirror.pull_output()
                     yield out
     except OutputError as error:
         tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)

@@ -1,6 +1,7 @@
 """The packaged small model and its prompts: the whole path, offline, on any machine.
 
-Eight of the clips are from text, one is from an image, and one is of two passes.
+Eight of the clips are from text, one is from an image, and one is of two passes. The place of the image,
+`demo://first_frame.png`, is the package on whichever machine opens it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,4 @@ def demo_prompts(config: RenderConfig) -> str | list[dict[str, Any]]:
     if config.model.checkpoint == "demo":
         return str(PROMPTS)
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
-        if "image" in row:
-            row["image"] = str(PROMPTS.parent / row["image"])
     return [row for row in rows if "second_pass" not in row]

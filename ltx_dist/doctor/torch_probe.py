@@ -7,6 +7,7 @@ import json
 import psutil
 import torch
 
+from ltx_dist.messages import first_line
 from ltx_dist.weights.self_check import check_convolution
 
 LOCK_PIECE, LOCK_ENOUGH = 256 << 20, 8 << 30
@@ -30,7 +31,7 @@ def convolution(device: torch.device) -> dict[str, object]:
     try:
         check = check_convolution(device)
     except RuntimeError as error:
-        return {"error": str(error).splitlines()[0]}
+        return {"error": first_line(error)}
     return {"figures": check.figures, "warning": check.warning, "is_wrong": check.is_wrong}
 
 

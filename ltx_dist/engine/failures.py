@@ -29,6 +29,7 @@ from collections import Counter, defaultdict
 from collections.abc import Set
 from dataclasses import dataclass, field
 
+from ltx_dist.messages import first_line
 from ltx_dist.pipeline.work import Assignment, Completion, Failure
 
 MAX_ATTEMPTS = 3
@@ -206,5 +207,4 @@ def _signature(completion: Completion) -> str:
     """A text that is equal for failures of one cause: how the worker died, or the error's text without numbers."""
     if completion.failure is not Failure.ERROR:
         return f"{completion.assignment.stage}: {completion.failure}"
-    first_line = (completion.error or "").partition("\n")[0]
-    return f"{completion.assignment.stage}: {re.sub(r'[0-9]+', '#', first_line)}"
+    return f"{completion.assignment.stage}: {re.sub(r'[0-9]+', '#', first_line(completion.error or ''))}"

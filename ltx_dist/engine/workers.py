@@ -8,6 +8,7 @@ from dataclasses import replace
 from ltx_dist.engine.deadlines import Deadlines, Standstill
 from ltx_dist.engine.executor import Executor, Joined, Left
 from ltx_dist.engine.failures import FailurePolicy
+from ltx_dist.messages import first_line
 from ltx_dist.pipeline.work import Completion, Failure
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.scheduling.scheduler import Scheduler
@@ -112,4 +113,4 @@ class Workers:
             what = "is being restarted"
         else:
             what = "is lost; the other workers continue"
-        self._notice(f"worker {left.worker_id} {what}: {left.reason.splitlines()[0]}")
+        self._notice(f"worker {left.worker_id} {what}: {first_line(left.reason)}")

@@ -28,19 +28,24 @@ def overlaid_schedule(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
 
 
 def has_two_passes(
-    recipe: str | None, settings: Mapping[str, Any] | None, preset: Preset, checkpoint: Checkpoint
+    recipe: str | None,
+    settings: Mapping[str, Any] | None,
+    preset: Preset,
+    checkpoint: Checkpoint,
+    is_refinable: bool,
 ) -> bool:
     """Whether a clip is made in two passes.
 
     recipe, settings: `recipe` and `second_pass` of the row or the config. If neither is given and there is an upscaler,
-    the clip is made as its version was published. Raises ValueError if two passes are asked for and not possible.
+    the clip is made as its version was published. is_refinable: what `can_refine` says of the checkpoint. Raises
+    ValueError if two passes are asked for and not possible.
     """
     has_upscaler = "latent_upsampler" in checkpoint.sources
     wanted = recipe == "two_passes" or (recipe is None and bool(settings))
     if wanted and not has_upscaler:
         where = "complete latent_upsampler/ of the checkpoint" if checkpoint.generation else "set model.upscaler"
         raise ValueError(f"two passes need a latent upscaler between them; {where}")
-    if wanted and not _can_refine(checkpoint):
+    if wanted and not is_refinable:
         raise ValueError(
             f"{checkpoint.pipeline_class}, which this checkpoint is rendered with, cannot start from latents; use a "
             "checkpoint of 0.9.5 or newer"
@@ -50,13 +55,16 @@ def has_two_passes(
             f"{preset.version} was not published with two passes; set second_pass: timesteps, or num_inference_steps "
             "and denoise_strength (for LTX-2: sigmas)"
         )
-    as_published = recipe is None and has_upscaler and preset.two_passes is not None
-    return wanted or (as_published and _can_refine(checkpoint))
+    as_published = recipe is None and preset.two_passes is not None
+    return wanted or (as_published and is_refinable)
 
 
-def _can_refine(checkpoint: Checkpoint) -> bool:
-    """Whether diffusers can start from latents with this checkpoint. For LTX-Video only LTXConditionPipeline can; it
-    fails if the noise scheduler shifts by the size, and renders noise if the scheduler draws noise in every step."""
+def can_refine(checkpoint: Checkpoint) -> bool:
+    """Whether there is a latent upscaler, and diffusers can start from its latents. For LTX-Video only
+    LTXConditionPipeline can; it fails if the noise scheduler shifts by the size, and renders noise if the scheduler
+    draws noise in every step. Reads the noise scheduler's config."""
+    if "latent_upsampler" not in checkpoint.sources:
+        return False
     if checkpoint.pipeline_class == TAKES_TIMESTEPS or checkpoint.generation:
         return True
     config = noise_scheduler_config(checkpoint)

@@ -11,7 +11,7 @@ from ltx_dist.inputs.config import DefaultsConfig
 from ltx_dist.inputs.images_folder import ImagesFolder
 from ltx_dist.inputs.media_rows import LoraRow
 from ltx_dist.inputs.names import MAX_NAME, MAX_PART_BYTES, default_name
-from ltx_dist.inputs.passes import has_two_passes
+from ltx_dist.inputs.passes import can_refine, has_two_passes
 from ltx_dist.inputs.preset import Preset
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_messages import known_keys_once, one_checkpoint_once, unexpanded_parts
@@ -109,6 +109,7 @@ class _Resolver:
         self.doubts: list[Doubt] = []
         self._images = images
         self._checkpoint, self._preset, self._seed = checkpoint, preset, defaults.seed
+        self._is_refinable = can_refine(checkpoint)
         self._named = defaults.named
         self._variation, self._wrong_axes = variation_of(defaults, reading, folder)
         self._wrong_values: dict[tuple[str, str], None] = {}
@@ -206,7 +207,7 @@ class _Resolver:
         try:
             if asks_for_windows(given) and recipe is None and not given.get("second_pass"):
                 recipe, settings = "one_pass", None
-            return has_two_passes(recipe, settings, self._preset, self._checkpoint)
+            return has_two_passes(recipe, settings, self._preset, self._checkpoint, self._is_refinable)
         except ValueError as error:
             self._note(item, f"{'second_pass' if given.get('second_pass') else 'recipe'}: {error}")
             return None

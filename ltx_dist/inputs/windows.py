@@ -98,7 +98,7 @@ def _prompts(
 ) -> tuple[str, ...]:
     """One prompt per window: that of the segment which contains the middle of the frames that the window adds. If
     segments have no lengths, windows take the prompts in order, and the last prompt is used for all windows left."""
-    prompts = [part.strip() for part in prompt.split(SEPARATOR)]
+    prompts = parts_of(prompt)
     if segments is not None:
         for index, segment in enumerate(segments):
             if SEPARATOR in segment.prompt:
@@ -123,6 +123,11 @@ def _prompts(
             "make it longer, or the windows shorter"
         )
     return tuple(prompts[index] for index in shown)
+
+
+def parts_of(prompt: str) -> list[str]:
+    """The prompts that one prompt separates for windows."""
+    return [part.strip() for part in prompt.split(SEPARATOR)]
 
 
 def in_order(prompts: Sequence[str], num_windows: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Opens the images and videos that rows name: files on this machine, or URLs that fsspec reads."""
+"""Opens the images and videos that rows name: files on this machine, the demo's own, or URLs that fsspec reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ltx_dist.messages import first_line
@@ -17,6 +17,11 @@ from ltx_dist.user_cache import user_cache
 MAX_BYTES = 16 << 30
 """Largest file: an hour of 4K video at 36 Mbit/s. A file from a URL is kept on this machine's disk."""
 
+DEMO = "demo://"
+"""Begins the places of the demo's own files, which each machine has where the package is installed."""
+
+_DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+
 _CHUNK = 1 << 20
 
 
@@ -24,8 +29,8 @@ _CHUNK = 1 << 20
 class MediaFile:
     """A file whose content is known.
 
-    place: its absolute path, or the URL as given: where any machine finds it. sha256: hex digest of its bytes.
-    path: where it lies on this machine.
+    place: its absolute path, or the URL or `demo://NAME` as given: where any machine finds it. sha256: hex digest of
+    its bytes. path: where it lies on this machine.
     """
 
     place: str
@@ -34,7 +39,8 @@ class MediaFile:
 
 
 def resolve_place(given: str, folder: Path | str) -> str:
-    """The URL, or the absolute path: `given` is relative to `folder` unless it is absolute or begins with `~`.
+    """The URL or `demo://NAME` as it is, or the absolute path: `given` is relative to `folder` unless it is absolute or
+    begins with `~`.
 
     folder: a path, or a URL if the prompts come from one. Raises ValueError if no file can have this name.
     """
@@ -51,15 +57,22 @@ def resolve_place(given: str, folder: Path | str) -> str:
     return os.path.abspath(folder / path)
 
 
+def path_here(place: str) -> Path | None:
+    """The path on this machine of a place that is no URL; None for a URL."""
+    if place.startswith(DEMO):
+        return _DEMO_FOLDER / PurePosixPath(place).name
+    return None if "://" in place else Path(place)
+
+
 def open_media(place: str, sha256: str | None = None) -> MediaFile:
-    """The file at an absolute path or URL, with its digest; what comes from a URL is copied to the user's cache once.
+    """The file at a place, with its digest; what comes from a URL is copied to the user's cache once.
 
     sha256: the digest it must have, if it was opened before. Raises ValueError, naming the place and the remedy, for a
     file that is missing, not regular, empty, too large, changed since then, or on a store that cannot be read.
     """
-    if "://" not in place:
-        path = Path(place) if sha256 is None else _on_this_machine(Path(place))
-        found = MediaFile(place, _digest_of_file(path), path)
+    path = path_here(place)
+    if path is not None:
+        found = MediaFile(place, _digest_of_file(path, place), path)
     else:
         kept = user_cache() / "media" / (sha256 or "")
         found = MediaFile(place, sha256, kept) if sha256 and kept.is_file() else _download(place)
@@ -68,28 +81,21 @@ def open_media(place: str, sha256: str | None = None) -> MediaFile:
     return found
 
 
-def _on_this_machine(path: Path) -> Path:
-    """The same path; for a file of the demo, which another machine may have elsewhere, the one in this package."""
-    if path.parts[-3:-1] == ("ltx_dist", "demo") and not path.exists():
-        return Path(__file__).parents[1] / "demo" / path.name
-    return path
-
-
-def _digest_of_file(path: Path) -> str:
+def _digest_of_file(path: Path, place: str) -> str:
     try:
         kind = path.stat()
         if not stat.S_ISREG(kind.st_mode):
-            raise ValueError(f"{path}: {_kind(kind.st_mode)}, not a file; name an image or a video")
+            raise ValueError(f"{place}: {_kind(kind.st_mode)}, not a file; name an image or a video")
         if kind.st_size == 0:
-            raise ValueError(f"{path}: empty; write it again")
+            raise ValueError(f"{place}: empty; write it again")
         if kind.st_size > MAX_BYTES:
-            raise ValueError(f"{path}: larger than {MAX_BYTES >> 30} GiB; cut out the part that is needed")
+            raise ValueError(f"{place}: larger than {MAX_BYTES >> 30} GiB; cut out the part that is needed")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path}: no such file; paths are relative to the prompt file's folder") from None
+        raise ValueError(f"{place}: no such file; paths are relative to the prompt file's folder") from None
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ValueError(f"{place}: cannot be read: {error.strerror}") from None
 
 
 def _kind(mode: int) -> str:

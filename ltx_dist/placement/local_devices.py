@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from ltx_dist.environment import CUDA_DEVICE_ORDER, OURS
+from ltx_dist.environment import CUDA_DEVICE_ORDER, CUDA_VISIBLE_DEVICES, OURS
+from ltx_dist.messages import first_line
 from ltx_dist.pipeline.worker import DeviceWish
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
@@ -108,12 +110,18 @@ def check_order(inventory: Inventory) -> None:
         )
 
 
+def visible_devices(gpus: Sequence[DeviceInfo]) -> str:
+    """The value of CUDA_VISIBLE_DEVICES that hides all but these of the GPUs in `local_inventory`."""
+    given = os.environ.get(CUDA_VISIBLE_DEVICES)
+    return ",".join(str(gpu.index) if given is None else given.split(",")[gpu.index].strip() for gpu in gpus)
+
+
 def _query_gpus() -> list[tuple[str, DeviceInfo]]:
     """UUID and description of every GPU of this machine; none where there is no NVIDIA driver.
 
     Raises ValueError for a driver that hangs or fails: without GPUs the batch would take days on the CPU.
     """
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDES_ALL:
+    if os.environ.get(CUDA_VISIBLE_DEVICES) in HIDES_ALL:
         return []
     try:
         fields, answer = FIELDS, _ask(FIELDS)
@@ -129,8 +137,8 @@ def _query_gpus() -> list[tuple[str, DeviceInfo]]:
     # Warnings may stand beside the rows, each of which begins with the GPU's index.
     found = [_described(_row(fields, line)) for line in answer.stdout.splitlines() if line[:1].isdigit()]
     if not found and answer.returncode not in NO_GPU_CODES:
-        first_line = (answer.stdout + answer.stderr).strip().partition("\n")[0]
-        raise ValueError(f"nvidia-smi failed: {first_line}; reload or reinstall the driver, or {WITHOUT_GPUS}")
+        said = first_line(answer.stdout + answer.stderr)
+        raise ValueError(f"nvidia-smi failed: {said}; reload or reinstall the driver, or {WITHOUT_GPUS}")
     return found
 
 
@@ -170,7 +178,7 @@ def _described(row: dict[str, str]) -> tuple[str, DeviceInfo]:
 
 def _visible(gpus: list[tuple[str, DeviceInfo]]) -> list[DeviceInfo]:
     """The GPUs in torch's order: that of `CUDA_VISIBLE_DEVICES`, which ends at the first invalid entry."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(CUDA_VISIBLE_DEVICES)
     names = [str(gpu.index) for _, gpu in gpus] if visible is None else [name.strip() for name in visible.split(",")]
     devices: list[DeviceInfo] = []
     for name in names:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ltx_dist.media.sources import path_here
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.report.copied_command import options_of, row_of
 from ltx_dist.store.clip_names import clip_names, with_ending
@@ -117,8 +118,8 @@ def _pictures(request: Mapping[str, Any], folder: Path) -> tuple[Picture, ...]:
     asked += [(name, request[name]) for name in ("video", "reference") if request.get(name)]
     found: list[Picture] = []
     for name, one in asked:
-        place = Path(one["place"])
-        if place.is_absolute() and place.is_file():
-            url = quote(os.fsencode(os.path.relpath(place, folder.resolve())))
-            found.append((f"{name}: {place.name}", url, bool(one["is_video"])))
+        path = path_here(one["place"])
+        if path is not None and path.is_absolute() and path.is_file():
+            url = quote(os.fsencode(os.path.relpath(path, folder.resolve())))
+            found.append((f"{name}: {path.name}", url, bool(one["is_video"])))
     return tuple(found)

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from ltx_dist.inputs.prompt_row import Row
-from ltx_dist.inputs.windows import SEPARATOR, in_order
+from ltx_dist.inputs.windows import in_order, parts_of
 from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.settings import declared
@@ -77,8 +77,7 @@ def _in_words_of_a_row(request: Mapping[str, Any], settings: Mapping[str, Any]) 
         row |= {"reference": reference["place"]} | _preparation(reference)
     if windows := row.pop("windows", None):
         row["windows"] = {key: value for key, value in windows.items() if key != "prompts"}
-        prompts = [part.strip() for part in row["prompt"].split(SEPARATOR)]
-        if list(windows["prompts"]) != in_order(prompts, len(windows["prompts"])):
+        if list(windows["prompts"]) != in_order(parts_of(row["prompt"]), len(windows["prompts"])):
             row["segments"] = [{"prompt": prompt} for prompt in windows["prompts"]]
             del row["prompt"]
     if loras or settings.get("model.loras"):

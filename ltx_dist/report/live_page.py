@@ -44,12 +44,16 @@ def write_run(run: RunProgress, out: Output) -> None:
         out.mirror.upload_run()
 
 
-def write_clips(out: Output) -> None:
-    """Write the table of clips and the page again after sidecars have changed; `run.json` stays. Raises likewise."""
-    write_metadata(out.folder, out.held)
+def write_clips(out: Output) -> str | None:
+    """Write the table of clips and the page again after sidecars have changed; `run.json` stays. Raises likewise.
+
+    Returns why there is no table, as `write_metadata` does.
+    """
+    problem = write_metadata(out.folder, out.held)
     write_report(out.folder, out.held)
     if out.mirror:
         out.mirror.upload_run()
+    return problem
 
 
 def _write(run: RunProgress, out: Output) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ltx_dist.messages import clean, duration
+from ltx_dist.messages import clean, duration, first_line
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.work import Completion, RenderResult
 from ltx_dist.planning.pace import Pace
@@ -53,7 +53,9 @@ class Tally:
         self.done += result.status == "done"
         self.failed += result.status == "failed"
         counter = f"[{self.ended:>{len(str(self.total))}}/{self.total}]"
-        outcome = _seconds_by_stage(result, self.recipe) if result.status == "done" else _first_line(result.error or "")
+        outcome = (
+            _seconds_by_stage(result, self.recipe) if result.status == "done" else clean(first_line(result.error or ""))
+        )
         name = _shortened(clean(result.request.request_id), longest_name)
         self._name_width = max(self._name_width, len(name))
         name = name.ljust(min(self._name_width, longest_name))
@@ -140,10 +142,6 @@ def _number(seconds: float) -> str:
 def precise_duration(seconds: float) -> str:
     """Like `duration`, with decimals of a second where they matter."""
     return duration(seconds) if seconds >= 59.95 else f"{seconds:.{1 if seconds >= 9.995 else 2}f} s"
-
-
-def _first_line(error: str) -> str:
-    return clean((error.strip().splitlines() or [""])[0])
 
 
 def _shortened(text: str, longest: int) -> str:

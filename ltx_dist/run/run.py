@@ -13,17 +13,18 @@ from rich.console import Console
 from ltx_dist.cluster.cluster_head import check_head
 from ltx_dist.cluster.given_address import GivenAddress, given_by, is_joined
 from ltx_dist.engine.workers import WorkersLostError
-from ltx_dist.environment import OURS
+from ltx_dist.environment import CUDA_VISIBLE_DEVICES, OURS, changed
 from ltx_dist.media.file_formats import ALSO
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.placement.inventory import Inventory
-from ltx_dist.placement.local_devices import check_order, local_inventory
+from ltx_dist.placement.local_devices import check_order, local_inventory, visible_devices
 from ltx_dist.report.live_page import write_clips, write_run
 from ltx_dist.report.observers import Follower
 from ltx_dist.report.run_record import RunProgress, records_work
 from ltx_dist.run.batch import Batch
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.placed_batch import PlacedBatch, place_batch
+from ltx_dist.run.precision import usable
 from ltx_dist.run.session import Session
 from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED, Stop
 from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder
@@ -33,6 +34,7 @@ from ltx_dist.store.lock import check_platform, folder_lock
 from ltx_dist.store.output import Output
 from ltx_dist.store.output_errors import OutputError, output_errors
 from ltx_dist.store.publisher import Publisher
+from ltx_dist.store.sidecar import has_other_pixels
 
 if TYPE_CHECKING:
     from ltx_dist.run.resumption import Resumption
@@ -71,15 +73,18 @@ def render_batch(
                 raise ValueError(
                     f"placement.devices: executor local uses one GPU, not {wishes.devices}; leave either out"
                 )
-            inventory = replace(inventory, gpus=inventory.gpus[:1])
+            inventory = replace(inventory, gpus=usable(batch.config, inventory).gpus[:1])
         in_session = uses_session and is_joined()
         uses_ray = _uses_ray(batch, kind, given.address is not None or in_session, inventory)
         with output_errors():
             out = out.locked(held.enter_context(folder_lock(out.folder)))
         if uses_ray:
             stop.interrupts = False
-            environment = OURS if given.address is not None or in_session else None
-            inventory = held.enter_context(_cluster(given, stop, in_session))
+            environment, visible = OURS if given.address is not None or in_session else None, None
+            if environment is None and (used := usable(batch.config, found).gpus) != found.gpus:
+                # Ray chooses among the GPUs that it sees, so that each would count as the oldest of them.
+                batch, visible = batch.warned_of(found), visible_devices(used)
+            inventory = held.enter_context(_cluster(given, stop, in_session, visible))
         elif wishes.device != "cpu":
             check_order(found)
         return _run(Session(place_batch(batch, inventory), out, uses_ray, console, stop, followers, environment))
@@ -125,7 +130,9 @@ def _keep_record(session: Session, publisher: Publisher, run: RunProgress) -> No
         out.mirror.finish()
     if publisher.has_written:
         with output_errors():
-            write_clips(out)
+            problem = write_clips(out)
+        if problem is not None:
+            session.note(f"warning: {problem}")
     run.exit_code = _exit_code(session, run)
 
 
@@ -190,7 +197,7 @@ def _unpublished(placed: PlacedBatch, publisher: Publisher, out: Output) -> list
 
 def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher, out: Output) -> bool:
     recorded = publisher.recorded(request)
-    if placed.batch.config.recovery.exact and publisher.has_other_pixels(request, recorded):
+    if placed.batch.config.recovery.exact and has_other_pixels(recorded):
         publisher.make_again(request)
         return False
     planned = placed.keys.render_key(request)
@@ -198,7 +205,7 @@ def _is_there(request: RenderRequest, placed: PlacedBatch, publisher: Publisher,
     if out.mirror is None:
         return publisher.is_published(request, key, recorded)
     if out.mirror.holds(request.request_id, key, recorded):
-        if publisher.update_notes(request):
+        if publisher.update_notes(request, recorded):
             out.mirror.upload(request.request_id)
         return True
     if staged := publisher.is_published(request, key, recorded):  # left by a run that ended before uploading it
@@ -224,8 +231,11 @@ def _open_resumption(session: Session, remaining: list[RenderRequest]) -> Resump
 
 
 @contextmanager
-def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inventory]:
-    """The cluster's inventory. A cluster that this process has joined before is left as it is."""
+def _cluster(given: GivenAddress, stop: Stop, was_joined: bool, visible: str | None) -> Iterator[Inventory]:
+    """The cluster's inventory. A cluster that this process has joined before is left as it is.
+
+    visible: CUDA_VISIBLE_DEVICES for a cluster that is started here, if it is to differ from this process's.
+    """
     with given_by(given.source) if given.address is not None else nullcontext():
         if not was_joined and given.address is not None and given.address != "auto":
             check_head(given.address)  # before Ray is imported: it may have to use a token
@@ -233,7 +243,8 @@ def _cluster(given: GivenAddress, stop: Stop, was_joined: bool) -> Iterator[Inve
         # directory, which torch asks for when it is imported.
         from ltx_dist.cluster import ray_cluster, ray_executor  # noqa: F401
 
-        inventory = ray_cluster.joined(given.address) if was_joined else ray_cluster.connect(given.address)
+        with changed({} if visible is None else {CUDA_VISIBLE_DEVICES: visible}):
+            inventory = ray_cluster.joined(given.address) if was_joined else ray_cluster.connect(given.address)
     if was_joined:
         yield inventory
         return

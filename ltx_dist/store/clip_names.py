@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ltx_dist.store.files import INTERNAL
@@ -16,11 +17,15 @@ ENDINGS = (".mp4", ".json")
 
 
 def clip_names(folder: Path) -> list[str]:
-    """The name of every clip with an mp4 or a sidecar, sorted with 2 before 10.
+    """The name of every clip with an mp4 or a sidecar, sorted with 2 before 10; see `found_names`."""
+    return sorted(found_names(folder), key=_natural)
+
+
+def found_names(folder: Path) -> Iterator[str]:
+    """The name of every clip with an mp4 or a sidecar, once, folder by folder as the file system lists them.
 
     Links to folders, hidden folders, and subfolders that are outputs of other runs are skipped.
     """
-    names: set[str] = set()
     for place, folders, files in os.walk(folder):
         inside = Path(place).relative_to(folder).as_posix()
         if inside != "." and (INTERNAL in folders or "run.json" in files):
@@ -28,8 +33,7 @@ def clip_names(folder: Path) -> list[str]:
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         stems = {stem for stem, ending in map(os.path.splitext, files) if ending in ENDINGS} - RESERVED_NAMES
-        names |= {stem if inside == "." else f"{inside}/{stem}" for stem in stems}
-    return sorted(names, key=_natural)
+        yield from (stem if inside == "." else f"{inside}/{stem}" for stem in stems)
 
 
 def with_ending(clip: Path, ending: str) -> Path:

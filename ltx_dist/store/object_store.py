@@ -32,7 +32,7 @@ RUN_FILES = ("run.json", "metadata.jsonl", "trace.json", "index.html")
 class Mirror:
     """An observer of the batch that uploads each clip that has ended, in separate threads.
 
-    Errors of a store have many classes; all become OutputError here. `folder` is locked by the caller.
+    Its methods raise OutputError for whatever goes wrong at the store. `folder` is locked by the caller.
     """
 
     def __init__(self, url: str, folder: Path, retrying: Retrying = RETRYING) -> None:
@@ -57,6 +57,15 @@ class Mirror:
         for name in self._listing:
             if name.endswith((".mp4", ".webp", *ALSO_ENDINGS)):
                 write_mark(self._uploaded / flat(name))
+
+    def pull_output(self) -> None:
+        """The same where an output must be. Raises ValueError if there is neither a run's record nor a clip."""
+        self.pull()
+        there = self._listing
+        if not any(name == "run.json" or (_is_sidecar(name) and f"{name[:-5]}.mp4" in there) for name in there):
+            raise ValueError(
+                f"{self.url}: not an output of ltx-dist; check the URL; `ltx-dist render ... -o {self.url}` makes one"
+            )
 
     def holds(self, name: str, render_key: str, sidecar: Sidecar) -> bool:
         """Whether the clip in the store was made with exactly this `render_key`, and its mp4 matches its sidecar."""

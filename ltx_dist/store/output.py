@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltx_dist.messages import printable, show
-from ltx_dist.store.clip_names import ENDINGS, clip_names, with_ending
+from ltx_dist.store.clip_names import ENDINGS, found_names, with_ending
 from ltx_dist.store.files import INTERNAL, HeldFolder
 from ltx_dist.store.object_store import Mirror
 from ltx_dist.user_cache import user_cache
@@ -63,7 +63,7 @@ def require_output(folder: Path) -> None:
 
 def _has_clip(folder: Path) -> bool:
     """Whether there is an mp4 with its sidecar."""
-    clips = (folder / name for name in clip_names(folder))
+    clips = (folder / name for name in found_names(folder))
     return any(all(with_ending(clip, ending).is_file() for ending in ENDINGS) for clip in clips)
 
 

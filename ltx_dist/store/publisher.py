@@ -135,16 +135,15 @@ class Publisher:
         self._again.add(request.request_id)
 
     def recorded(self, request: RenderRequest) -> Sidecar:
-        """The clip's sidecar, for the methods below, which read it themselves if it is not given."""
+        """The clip's sidecar, for the methods below."""
         return read_sidecar(self._json(request))
 
-    def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar | None = None) -> str | None:
+    def key_of(self, request: RenderRequest, planned: str, recorded: Sidecar) -> str | None:
         """The render key in the existing clip's sidecar, or else in its seal. It is not checked against the mp4.
 
         None if there is no key, or if the sidecar has another request, whose key cannot be this one's.
         planned: the expected key; if the sidecar has it, its request need not be compared.
         """
-        recorded = self.recorded(request) if recorded is None else recorded
         if isinstance(key := recorded.get("render_key"), str):
             return key if key == planned or recorded.get("request") == as_read(asdict(request)) else None
         try:
@@ -153,28 +152,17 @@ class Publisher:
         except (FileNotFoundError, ForeignFileError):
             return None
 
-    def has_other_pixels(self, request: RenderRequest, recorded: Sidecar | None = None) -> bool:
-        """Whether, according to its sidecar, the clip ran out of memory and was made in a way that changed its pixels.
-
-        Older sidecars do not have `changes_pixels`; with these, any fallback counts.
-        """
-        recorded = self.recorded(request) if recorded is None else recorded
-        stages = recorded.get("stages")
-        reports = stages.values() if isinstance(stages, dict) else ()
-        found = [report for report in reports if isinstance(report, dict)]
-        return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
-
     def is_published(self, request: RenderRequest, render_key: str, recorded: Sidecar | None = None) -> bool:
         """Whether the clip was made with exactly this `render_key`, and its mp4 is the one that was published.
 
         If so, the notes in its sidecar are updated. Without a sidecar with this key, the mp4's seal decides; if it is
-        intact, the sidecar is rebuilt.
+        intact, the sidecar is rebuilt. recorded: the sidecar, which is read if not given.
         """
         if request.request_id in self._again:
             return False
         recorded = self.recorded(request) if recorded is None else recorded
         if _is_recorded(self._path(request), recorded, render_key):
-            self._note(request, recorded)
+            self.update_notes(request, recorded)
             return True
         facts = self._seal(request, render_key)
         if facts is None or not are_there(sealed_also(facts), self._path(request)):
@@ -182,12 +170,11 @@ class Publisher:
         self._record(request, sidecar_of_seal(request, facts, self._checkpoint))
         return True
 
-    def update_notes(self, request: RenderRequest) -> bool:
-        """Update the notes in the sidecar of a kept clip. Returns False if they are up to date."""
-        return self._note(request, self.recorded(request))
+    def update_notes(self, request: RenderRequest, recorded: Sidecar) -> bool:
+        """Update the notes in the sidecar of a kept clip. Returns False if they are up to date.
 
-    def _note(self, request: RenderRequest, recorded: Sidecar) -> bool:
-        """The same for a sidecar that has been read; `recorded` must still be the file's content."""
+        recorded: the sidecar's content, which must still be that of the file.
+        """
         noted = self._notes.get(request.request_id, {})
         if not recorded or of_row(recorded) == as_read(of_row(noted)):
             return False

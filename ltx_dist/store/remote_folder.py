@@ -11,6 +11,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from ltx_dist.messages import first_line
 from ltx_dist.store.output_errors import OutputError
 
 REQUIREMENTS = {"s3": "s3fs>=2025.3", "gs": "gcsfs>=2025.3", "gcs": "gcsfs>=2025.3"}
@@ -36,7 +37,8 @@ Entry = Mapping[str, Any]
 
 
 class RemoteFolder:
-    """The files below a URL. Its methods raise the errors of its store, which have many classes; see `errors`."""
+    """The files below a URL. Stores raise errors of many classes: a method that does not turn them into OutputError
+    itself is called inside `errors`."""
 
     def __init__(self, url: str, retrying: Retrying = RETRYING) -> None:
         self.url = url
@@ -97,9 +99,9 @@ def etag_of(entry: Entry) -> str | None:
     return next((str(entry[key]) for key in ETAGS if entry.get(key)), None)
 
 
-def said(error: BaseException | None) -> str:
+def said(error: BaseException) -> str:
     """The class of an error and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    return f"{type(error).__name__}: {first_line(str(error))}".rstrip(": ")
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -39,6 +39,17 @@ def read_sidecar(sidecar: Path) -> dict[str, Any]:
     return recorded if isinstance(recorded, dict) else {}
 
 
+def has_other_pixels(recorded: Sidecar) -> bool:
+    """Whether the clip ran out of memory and was made in a way that changed its pixels.
+
+    Sidecars without `changes_pixels` are from before it was recorded: any fallback may have changed them.
+    """
+    stages = recorded.get("stages")
+    reports = stages.values() if isinstance(stages, dict) else ()
+    found = [report for report in reports if isinstance(report, dict)]
+    return any(report.get("changes_pixels", "after_no_memory" in report) for report in found)
+
+
 def as_read(content: dict[str, Any]) -> dict[str, Any]:
     """The content as it would be read back from a file: tuples become lists.
 

@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.messages import first_line
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.fitting import CUDA_CONTEXT
 from ltx_dist.weights.self_check import check_convolution
@@ -40,7 +41,7 @@ def notices_of_start(device: torch.device, worker: Worker) -> list[str]:
     try:
         check = check_convolution(device)
     except RuntimeError as error:  # the device is too full for the check; stages have fallbacks for that
-        return [*lines, f"3D convolutions could not be checked: {str(error).splitlines()[0]}"]
+        return [*lines, f"3D convolutions could not be checked: {first_line(error)}"]
     if check.is_wrong:
         raise WorkerStartError(f"worker {worker.worker_id}: {check.warning}")
     return lines if check.warning is None else [*lines, check.warning]

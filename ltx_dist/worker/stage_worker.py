@@ -12,6 +12,7 @@ import torch
 
 from ltx_dist.checkpoints.checkpoint import on_this_machine
 from ltx_dist.engine.executor import WorkerStartError
+from ltx_dist.messages import first_line
 from ltx_dist.models.family import StageContext
 from ltx_dist.pipeline.payloads import DecodedClip, Latents, StageOutput
 from ltx_dist.pipeline.recipe import StageSpec
@@ -81,7 +82,7 @@ class StageWorker:
             # Try again with the weights on the host: those loaded so far leave the device.
             self._components.take_turns("the device cannot hold all components")
             if (error := self._load_at_start()) is not None:
-                raise WorkerStartError(f"worker {spec.worker.worker_id}: {_describe(error).splitlines()[0]}")
+                raise WorkerStartError(f"worker {spec.worker.worker_id}: {first_line(_describe(error))}")
 
     def _load_at_start(self) -> RuntimeError | None:
         """The out-of-memory error, without the frames that hold memory; None if everything is loaded.
@@ -252,8 +253,7 @@ def _latents_sha256(output: StageOutput) -> str:
 
 def _start_failure(spec: WorkerSpec, component: str, error: Exception) -> str:
     """The message for a component that could not be loaded: its name, and the first line of the error."""
-    first_line = _describe(error).splitlines()[0]
-    return f"worker {spec.worker.worker_id}: {component} of {spec.checkpoint.name}: {first_line}"
+    return f"worker {spec.worker.worker_id}: {component} of {spec.checkpoint.name}: {first_line(_describe(error))}"
 
 
 def _describe(error: Exception) -> str:

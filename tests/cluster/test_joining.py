@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 
 from ltx_dist.cluster import ray_cluster
 from ltx_dist.cluster.ray_cluster import why_not
+from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.user_cache import from_home, user_cache
 
 SMALL = [word for one in ("device=cpu", "threads=1") for word in ("--set", f"placement.{one}")]
@@ -66,6 +68,22 @@ def test_a_head_without_gpus_and_cpus_does_not_limit_the_hosts_that_render(monke
     nodes[:] = [node("d", CPU=16, memory=64e9), small]
     found = ray_cluster.joined("auto")
     assert (found.num_cpus, found.host_memory_bytes) == (8, 32 * 10**9), "without GPUs every node renders"
+
+
+def test_a_node_with_an_old_gpu_and_a_small_one_counts_as_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray may give either to a worker. A batch in bfloat16 that fits the large one would fail on the other."""
+    old = DeviceInfo("NVIDIA Quadro RTX 6000", 24 * 10**9, compute_capability=(7, 5))
+    small = DeviceInfo("NVIDIA A2000", 12 * 10**9, index=1, compute_capability=(8, 6))
+    unknown = DeviceInfo("MIG slice", 40 * 10**9, index=2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for gpus, expected in (
+        ((old, small, unknown), replace(small, compute_capability=(7, 5))),
+        ((small, unknown), small),
+        ((unknown,), unknown),
+        ((), None),
+    ):
+        monkeypatch.setattr(ray_cluster, "local_inventory", lambda gpus=gpus: Inventory(gpus, 4))
+        assert ray_cluster.weakest_gpu() == expected
 
 
 @pytest.mark.fault(28)

@@ -94,7 +94,9 @@ def test_a_file_of_the_demo_is_found_in_this_machine_s_package(tmp_path: Path):
     """A worker on another machine may have the package at another path than the driver."""
     here = Path(sources.__file__).parents[1] / "demo" / "first_frame.png"
     sha256 = hashlib.sha256(here.read_bytes()).hexdigest()
+    place = resolve_place("demo://first_frame.png", tmp_path)
+    assert open_media(place) == open_media(place, sha256) == sources.MediaFile(place, sha256, here)
+    assert refused(place, "ab" * 32).startswith("changed since it was first read")
+    assert "no such file" in refused("demo://none.png") and "no such file" in refused("demo://../cli.py")
     elsewhere = str(tmp_path / "ltx_dist" / "demo" / "first_frame.png")
-    assert open_media(elsewhere, sha256).path == here
-    assert refused(elsewhere, "ab" * 32).startswith("changed since it was first read")
-    assert "no such file" in refused(elsewhere) and "no such file" in refused(str(tmp_path / "first_frame.png"), sha256)
+    assert "no such file" in refused(elsewhere, sha256), "a path means that path alone"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ltx_dist.placement import local_devices
-from ltx_dist.placement.local_devices import MIG_SLICE, local_inventory
+from ltx_dist.placement.local_devices import MIG_SLICE, local_inventory, visible_devices
 
 TWO = """0, GPU-aaaa, 24564, [N/A], 8.9, NVIDIA GeForce RTX 4090
 1, GPU-bbbb, 81559, Disabled, 9.0, NVIDIA H100 80GB HBM3"""
@@ -57,6 +57,18 @@ def test_those_that_are_visible_count(
     lists(driver, TWO)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.name for gpu in local_inventory().gpus] == names
+
+
+@pytest.mark.parametrize("given", [None, "1,0", "GPU-bb, GPU-aa"])
+def test_some_of_those_that_are_visible_can_be_hidden(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    lists(driver, TWO)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    gpus = local_inventory().gpus
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible_devices(gpus[1:]))
+    assert [gpu.name for gpu in local_inventory().gpus] == [gpu.name for gpu in gpus[1:]] != []
 
 
 def test_of_a_gpu_that_is_cut_into_slices_the_memory_is_unknown(driver: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import RECIPE, STAGES, D, E, V
+from builders import RECIPE, STAGES, WHOLE_RECIPE, D, E, V
 from small_batch import run
 
 from ltx_dist.media.mp4 import encode_video
@@ -169,11 +169,18 @@ def test_what_a_clip_was_made_from_is_shown_while_it_is_there(tmp_path: Path) ->
     folder = make_folder(tmp_path / "out", ["a"])
     (tmp_path / "a lamp.png").write_bytes(b"a picture")
     sidecar = json.loads((folder / "a.json").read_text())
-    places = [str(tmp_path / "a lamp.png"), str(tmp_path / "gone.png"), "https://example.com/c.png"]
+    places = [
+        str(tmp_path / "a lamp.png"),
+        str(tmp_path / "gone.png"),
+        "https://example.com/c.png",
+        "demo://first_frame.png",
+    ]
     sidecar["request"]["conditions"] = [asdict(Condition(place, "", frame_index=8)) for place in places]
     (folder / "a.json").write_text(json.dumps(sidecar))
     (clip,) = read_clips(folder, RECIPE)
-    assert clip.pictures == (("frame 8: a lamp.png", "../a%20lamp.png", False),)
+    own, of_demo = clip.pictures
+    assert own == ("frame 8: a lamp.png", "../a%20lamp.png", False)
+    assert of_demo[0] == "frame 8: first_frame.png" and of_demo[1].endswith("ltx_dist/demo/first_frame.png")
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
@@ -306,3 +313,16 @@ def test_where_the_time_went(tmp_path: Path) -> None:
 def test_the_timeline_says_which_stages_overlapped(tmp_path: Path) -> None:
     shown = run("timeline", make_folder(tmp_path, ["a", "b"])).output
     assert "\n1 of 4 runs of encode_text and decode overlapped with denoise on another worker\n" in shown
+
+
+def test_the_timeline_lists_the_stages_of_runs_with_images(tmp_path: Path) -> None:
+    clip = [
+        _completion("a", "encode_text", "gpu-0", 0.0, 0.1), _completion("a", "encode_image", "gpu-0", 0.1, 0.1),
+        _completion("a", "denoise", "gpu-1", 0.2, 1.0), _completion("b", "encode_text", "gpu-0", 0.3, 0.1),
+        _completion("a", "refine", "gpu-1", 1.2, 1.0), _completion("a", "decode", "gpu-0", 2.2, 0.3),
+    ]  # fmt: skip
+    workers = Worker("gpu-0", (E, "encode_image", V), "cuda"), Worker("gpu-1", (D, "refine"), "cuda", device_index=1)
+    placement = Placement(WHOLE_RECIPE, "pinned", workers, dict.fromkeys(WHOLE_RECIPE.on_device, 2))
+    (tmp_path / "run.json").write_text(json.dumps(build_run_record(Counts(2, 1, 0, 1), placement, clip, 75)))
+    expected = "1 of 4 runs of encode_text, encode_image and decode overlapped with denoise or refine on another worker"
+    assert f"\n{expected}\n" in run("timeline", tmp_path).output

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ltx_dist.api.planning import plan_of
+from ltx_dist.cluster import head_watch, ray_cluster
+from ltx_dist.cluster.given_address import GivenAddress
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
+from ltx_dist.run import run
 from ltx_dist.run.batch import Batch, open_batch
 from ltx_dist.run.crew import Crew
 from ltx_dist.run.placed_batch import place_batch
+from ltx_dist.run.session import Session
+from ltx_dist.run.stop import Stop
+from ltx_dist.store.output import Output
 
 
 def batch_of(tmp_path: Path, *settings: str) -> Batch:
@@ -66,6 +75,59 @@ def test_old_gpus_beside_a_newer_one_are_left_out_with_a_warning(tmp_path: Path)
         placed = place_batch(batch_of(tmp_path, setting, "placement.layout=replicated"), inventory)
         assert placed.batch.warnings == ()
         assert sum(worker.device == "cuda" for worker in placed.placement.workers) == used
+
+
+@pytest.mark.parametrize(
+    ("settings", "used", "precision"),
+    [((), ADA, "bfloat16"), (("model.precision=float32",), TURING, "float32")],
+)
+def test_executor_local_uses_the_first_gpu_that_a_plan_would_use(
+    settings: tuple[str, ...], used: DeviceInfo, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of all may be too old for bfloat16."""
+    gpus = TURING, replace(ADA, index=1)
+    sessions: list[Session] = []
+    monkeypatch.setattr(run, "local_inventory", lambda device: Inventory(gpus, 4))
+    monkeypatch.setattr(run, "_run", sessions.append)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    batch, out = batch_of(tmp_path, *settings), Output(tmp_path / "out")
+    run.render_batch(batch, out, "local", GivenAddress(None, ""), Stop(), Console(quiet=True))
+    placed = sessions[0].placed
+    assert [worker.device_name for worker in placed.placement.workers] == [used.name]
+    assert [worker.device_index for worker in placed.placement.workers] == [0 if used is TURING else 1]
+    assert placed.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("settings", "visible", "num_warnings"), [((), "1,2", 1), (("model.precision=float32",), None, 0)]
+)
+def test_a_cluster_of_this_machine_does_not_see_the_gpus_that_a_plan_leaves_out(
+    settings: tuple[str, ...],
+    visible: str | None,
+    num_warnings: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray could give them to a worker, so that all would count as old ones, and the batch would be in float32."""
+    gpus = TURING, replace(ADA, index=1), replace(ADA, index=2)
+    sessions: list[Session] = []
+    seen: list[str | None] = []
+
+    def connect(address: str | None) -> Inventory:
+        seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return Inventory(gpus if visible is None else gpus[1:], 4)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(run, "local_inventory", lambda device: Inventory(gpus, 4))
+    monkeypatch.setattr(run, "_run", sessions.append)
+    monkeypatch.setattr(ray_cluster, "connect", connect)
+    monkeypatch.setattr(head_watch, "HeadWatch", lambda leave, is_ours: nullcontext())
+    batch, out = batch_of(tmp_path, *settings), Output(tmp_path / "out")
+    run.render_batch(batch, out, "ray", GivenAddress(None, ""), Stop(), Console(quiet=True))
+    assert seen == [visible] and "CUDA_VISIBLE_DEVICES" not in os.environ
+    warnings = sessions[0].placed.batch.warnings
+    assert len(warnings) == num_warnings
+    assert all(warning.startswith("not used, because bfloat16 is slow on them: NVIDIA T4;") for warning in warnings)
 
 
 @pytest.mark.parametrize("setting", ["model.precision=bfloat16", "placement.devices=2"])

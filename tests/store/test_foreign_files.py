@@ -226,10 +226,10 @@ def test_a_clip_that_is_no_mp4_opens_no_other_file_and_no_port(
     is_over = threading.Event()
 
     def is_opened() -> bool:
-        while not is_over.wait(0.1):
-            if PORT in SOCKETS.read_text():
-                return True
-        return False
+        while PORT not in SOCKETS.read_text():
+            if is_over.wait(0.1):
+                return False
+        return True
 
     with ThreadPoolExecutor() as pool:
         opened = pool.submit(is_opened)

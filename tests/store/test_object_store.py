@@ -13,6 +13,7 @@ import tiny
 from tenacity import Retrying, stop_after_attempt, wait_none
 from typer.testing import CliRunner, Result
 
+import ltx_dist
 from ltx_dist.cli import app
 from ltx_dist.store.object_store import Mirror
 from ltx_dist.store.output import open_output, staging_folder
@@ -213,6 +214,31 @@ def staged_clip(folder: Path) -> Path:
     (folder / "a.mp4").write_bytes(b"mp4")
     (folder / "a.json").write_text("{}")
     return folder
+
+
+@pytest.mark.parametrize("command", ["report", "verify", "timeline", "export csv"])
+def test_a_mistyped_url_is_bad_input_and_gets_no_page(command: str, memory: str, tmp_path: Path) -> None:
+    store, root = fsspec.core.url_to_fs(memory)
+    store.pipe_file(f"{root}/holiday.mp4", b"not ours")
+    destination = ["-o", str(tmp_path / "table.csv")] if command == "export csv" else []
+    result = CliRunner().invoke(app, [*command.split(), memory, *destination])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and f"{memory}: not an output of ltx-dist; check the URL" in said, said
+    assert names(memory) == ["holiday.mp4"]
+    with pytest.raises(ltx_dist.InputError, match="not an output of ltx-dist"):
+        ltx_dist.clips(memory)
+
+
+@pytest.mark.parametrize("kept", [("a.mp4", "a.json"), ("run.json",)])
+def test_copied_clips_and_a_run_that_has_finished_none_are_outputs(
+    kept: tuple[str, ...], memory: str, tmp_path: Path
+) -> None:
+    store, root = fsspec.core.url_to_fs(memory)
+    for name in kept:
+        store.pipe_file(f"{root}/{name}", b"{}")
+    mirror = Mirror(memory, tmp_path / "staging")
+    mirror.pull_output()
+    mirror.close()
 
 
 @pytest.mark.parametrize("url", ["nothing://x/y", "s4://bucket"])

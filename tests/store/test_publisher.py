@@ -297,10 +297,11 @@ def test_the_sidecar_of_a_kept_clip_learns_what_is_known_of_its_row(tmp_path: Pa
     varied = {"variation": {"of": "x", "values": {"seed": 7}}}
     publisher = Publisher(tmp_path, CHECKPOINT, notes={name: {"settings": {"a": 2}, **varied}})
     assert not publisher.is_published(REQUEST, "key-2") and json.loads(sidecar.read_text()) == before
-    assert publisher.is_published(REQUEST, "key-1") and not publisher.update_notes(REQUEST), "known by now"
+    assert publisher.is_published(REQUEST, "key-1")
+    assert not publisher.update_notes(REQUEST, publisher.recorded(REQUEST)), "known by now"
     after = json.loads(sidecar.read_text())
     assert after == {key: value for key, value in before.items() if key != "meta"} | varied
     sidecar.write_text(json.dumps(before))
-    assert publisher.update_notes(REQUEST) and json.loads(sidecar.read_text()) == after
+    assert publisher.update_notes(REQUEST, publisher.recorded(REQUEST)) and json.loads(sidecar.read_text()) == after
     sidecar.unlink()
-    assert not publisher.update_notes(REQUEST) and not sidecar.exists()
+    assert not publisher.update_notes(REQUEST, publisher.recorded(REQUEST)) and not sidecar.exists()
