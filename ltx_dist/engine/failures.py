@@ -3,7 +3,7 @@
 | what happened | charged | the clip | the worker |
 |---|---|---|---|
 | ERROR: the stage raised | yes | is retried once on another worker, if there is one or will be; else fails | stays |
-| CRASH, HANG while it ran | yes | is retried on another worker; the third try runs alone, on a fresh one | replaced |
+| CRASH, HANG while it ran | yes | is retried on another worker; later tries run alone, on fresh ones | replaced |
 | QUEUED: its worker died before it began | no | resumes at its stage | replaced |
 | NODE_LOST, or preempted | no | resumes at its stage | gone; a node that joins brings new ones |
 | INPUT_LOST with a node | no | resumes after its last output on disk, else at the first stage | stays |
