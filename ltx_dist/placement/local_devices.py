@@ -15,7 +15,7 @@ from ltx_dist.pipeline.worker import DeviceWish
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
 FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "compute_cap", "name")
-"""What nvidia-smi is asked of each GPU. The name comes last, because it may contain a comma."""
+"""Fields to query from nvidia-smi for each GPU. The name comes last, because it may contain a comma."""
 
 CAPABILITY = "compute_cap"
 """The field that old drivers do not know."""
@@ -88,8 +88,8 @@ def _read(path: Path) -> str:
 def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:
     """For planning: if there are fewer GPUs than requested, the requested number with the requested memory.
 
-    What a machine that is not here, or not bought yet, would do; its host's memory is unknown. The same inventory where
-    nothing has to be made up.
+    So a machine that is elsewhere, or not bought yet, can be planned for; its host memory is unknown. Otherwise the
+    inventory is returned as it is.
     """
     if device != "cuda" or len(inventory.gpus) >= (devices or 1):
         return inventory
@@ -169,7 +169,7 @@ def _described(row: dict[str, str]) -> tuple[str, DeviceInfo]:
 
 
 def _visible(gpus: list[tuple[str, DeviceInfo]]) -> list[DeviceInfo]:
-    """The GPUs in torch's order: that of `CUDA_VISIBLE_DEVICES`, which ends at the first invalid entry."""
+    """The GPUs in torch's order, that of `CUDA_VISIBLE_DEVICES`; they end at its first invalid entry."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(gpu.index) for _, gpu in gpus] if visible is None else [name.strip() for name in visible.split(",")]
     devices: list[DeviceInfo] = []
