@@ -21,7 +21,7 @@ from ltx_dist.pipeline.conditions import Lora
 from ltx_dist.user_cache import from_home
 
 Fetch = Callable[[str, Sequence[str], str], Snapshot]
-"""`fetch_snapshot`, or what stands for it: a hub name, patterns of files, and the field to name in errors."""
+"""`fetch_snapshot` or a substitute. Its arguments: a hub name, patterns of files, and the field to name in errors."""
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -30,7 +30,8 @@ DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 class InFile:
     """A component whose weights are in a file with LTX-Video's original key names, among other components'.
 
-    config_name: the packaged config it is of; changes: what its tensors' shapes say differently.
+    config_name: the packaged config that it is built from. changes: values that replace the config's, as its tensors'
+    shapes require.
     """
 
     file: Path
@@ -48,15 +49,15 @@ PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 class Checkpoint:
     """A complete model: a folder in diffusers layout, or an official file with a text encoder.
 
-    name: as asked for. Compression ratios: pixels (frames) a latent pixel (frame), by diffusers' own rule.
+    name: as asked for. Compression ratios: pixels (frames) per latent pixel (frame), by diffusers' own rule.
     weights: bytes of the tensors of text_encoder, transformer and vae as stored; num_parameters: their elements.
     decoder_inject_noise: whether any block of the VAE's decoder adds noise (LTX-Video 0.9.1 does).
     num_encoder_parameters: those of the VAE's encoder. num_layers: the transformer's blocks.
     distilled: None where nothing in the checkpoint says.
     sources: components that are not in a folder of their name under `path`.
-    generation: which of LTX-2's it is, by its flags; empty for LTX-Video.
-    text_encoder, upscaler: where these were asked from, if not from the checkpoint; with the commit, as `name`.
-    loras: all that the batch's clips have, each once; loaded with the transformer, all inactive.
+    generation: `2.0`, `2.3` or `2.5` of LTX-2, by the config's flags; empty for LTX-Video.
+    text_encoder, upscaler: names of those given separately; like `name`, with the commit if they are on the hub.
+    loras: all LoRAs of the batch's clips, each once; loaded with the transformer, but inactive.
     """
 
     name: str
@@ -133,9 +134,9 @@ def open_checkpoint(
 
 
 def on_this_machine(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint on this machine: one from the hub is in each machine's own cache, and is downloaded to it.
+    """The same checkpoint with this machine's paths: one from the hub is downloaded to this machine's cache if need be.
 
-    Raises ValueError where it is not here and not on the hub.
+    Raises ValueError if it is neither on this machine nor on the hub.
     """
     asked = checkpoint.name, checkpoint.text_encoder, checkpoint.upscaler
     parts = dict.fromkeys((*PARTS, *checkpoint.weights))
@@ -175,7 +176,8 @@ def _open(name: str, path: Path, encoder: Path | None, fetch: Fetch) -> Checkpoi
             return open_folder(snapshot.name, snapshot.path, encoder)
         except ValueError as error:
             raise ValueError(
-                f"{error}\n  Of {snapshot.name} only safetensors are downloaded: other formats can run code when opened"
+                f"{error}\n  From {snapshot.name} only safetensors are downloaded: other formats can run code when "
+                "opened"
             ) from None
     raise ValueError(f"model.checkpoint: {name}: {what_is_wrong(name, path)}")
 
@@ -185,9 +187,9 @@ def _is_on_hub(name: str, path: Path) -> bool:
 
 
 def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
-    """The name with its commit, once all but the weights is here and is of a model that can be rendered from.
+    """The name with its commit, after downloading everything but the weights and checking that the model is supported.
 
-    So gigabytes of an unsupported model are never downloaded. Raises ValueError as the folder's own checks do.
+    So the gigabytes of an unsupported model are never downloaded. Raises ValueError as the folder's own checks do.
     """
     from ltx_dist.checkpoints.diffusers_folder import require_supported_model
     from ltx_dist.checkpoints.text_encoder_folder import require_t5
@@ -199,8 +201,8 @@ def _fetch_checked(name: str, files: Sequence[str], field: str) -> str:
         require_supported_model(snapshot.path)
     else:
         raise ValueError(
-            f"{field}: {snapshot.name}: holds no model_index.json, so no model in folders; download one of its files "
-            "with `hf download`, and give the path"
+            f"{field}: {snapshot.name}: has no model_index.json, so it is not in diffusers layout; download one of its "
+            "files with `hf download`, and give that file's path"
         )
     return snapshot.name
 

@@ -1,4 +1,4 @@
-"""The config of one component of a checkpoint, complete: what an old config.json leaves out is what was built then."""
+"""The complete config of a component: what an old config.json leaves out has the value of the first version."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ltx_dist.strict_files import read_json
 HALVES = {"vae_encoder": "vae"}
 
 DEFAULTS = {"text_encoder": "text_encoder", "transformer": "transformer-2b", "vae": "vae-0.9.0"}
-"""The first version's configs have the values that diffusers' and transformers' classes take for what is missing."""
+"""Packaged configs of the first version, by component: the defaults of diffusers' and transformers' classes."""
 
 
 def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
-    """The config of any component; either half of a VAE has that of both; empty for a missing latent upsampler.
+    """The config of any component; for either half of a VAE, that of the whole; empty for a missing latent upsampler.
 
     Configs of LTX-2, which is newer than its classes' defaults, leave nothing out.
     """
@@ -32,7 +32,7 @@ def component_config(checkpoint: Checkpoint, component: str) -> dict[str, Any]:
 
 
 def noise_scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The config as far as it is stored."""
+    """The noise scheduler's config, without what the checkpoint leaves to the class's defaults."""
     source = checkpoint.source("scheduler")
     if isinstance(source, InFile):
         return read_config(source.config_name) | source.changes

@@ -38,7 +38,10 @@ _CONFIG_FILES = {"transformer": "config.json", "vae": "config.json", "scheduler"
 
 
 def open_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
-    """Raises ValueError with a line for each missing or unusable part."""
+    """The checkpoint in the folder `path`, with the text encoder of another folder if one is given.
+
+    Raises ValueError with a line for each missing or unusable part.
+    """
     if require_supported_model(path) in LTX2_CLASSES:
         return open_ltx2_folder(name, path, text_encoder)
     of_encoder: list[str] = []
@@ -120,8 +123,8 @@ def read_pipeline_class(index: Path) -> str:
 def require_supported_model(path: Path) -> str | None:
     """The pipeline that the folder's model_index.json names; None if it cannot be read.
 
-    Raises ValueError in one line for a folder that is another model's, or only near a model: what else may be missing
-    of it is no help then.
+    Raises ValueError in one line for a folder of another model, or next to a model: a list of what else is missing
+    would be no help.
     """
     index = path / "model_index.json"
     if not index.exists():

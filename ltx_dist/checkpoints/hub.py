@@ -25,7 +25,7 @@ T5_FILES = (
     "config.json", "model*.safetensors", "model*.safetensors.index.json",
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "spiece.model",
 )  # fmt: skip
-"""Files to download from a repository that is a model with these folders, or T5 itself."""
+"""Files to download for a text encoder, from a repository with a whole model or with T5 alone."""
 
 CHECKPOINT_FILES = (
     "model_index.json", "scheduler/*.json", *TEXT_ENCODER_FILES,
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 class NotCachedError(ValueError):
-    """The hub was not reached, or is not to be used."""
+    """The files are not in the cache, and the hub was not reached or must not be used."""
 
 
 def is_hub_name(name: str) -> bool:
@@ -54,9 +54,10 @@ def is_hub_name(name: str) -> bool:
 
 
 def fetch_snapshot(name: str, files: Sequence[str], field: str) -> Snapshot:
-    """The files of a hub name that match, downloaded unless the cache has them. Without network, the cache's.
+    """The files of a hub repository that match the patterns `files`, downloaded unless the cache has them.
 
-    A branch, or none, is resolved to its commit here, once. Raises ValueError that names the field.
+    Without network, the cached files are used. A branch, or the default one, is resolved to a commit here, once. Raises
+    ValueError naming the field.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -1,7 +1,7 @@
 """Looks at a model on the hub without downloading its weights: enough for `plan`, which loads none.
 
-Only the header of each safetensors file is downloaded. A file with that header and a hole for the tensors stands
-for it, so everything that reads a folder's shapes reads this one too.
+Only the header of each safetensors file is downloaded. A sparse file with that header stands in for it, so everything
+that reads shapes from a folder can read this one, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ltx_dist.user_cache import user_cache
 
 
 def fetch_headers(name: str, files: Sequence[str], field: str) -> Snapshot:
-    """The files of a hub name that match, those of weights by their headers alone unless the hub's cache has them all.
+    """The files of a hub repository that match; weight files have only headers, unless the hub's cache has them all.
 
-    Nothing can be rendered from its folder. Where the hub is not reached, the cache's files, as of `fetch_snapshot`.
-    Raises ValueError that names the field.
+    Nothing can be rendered from a folder of headers. If the hub is not reached, the cached files are used, as in
+    `fetch_snapshot`. Raises ValueError naming the field.
     """
     small = fetch_snapshot(name, [file for file in files if not file.endswith(".safetensors")], field)
     weights = _weights(small.name, files)
-    if all((small.path / file).exists() for file in weights) or os.name == "nt":  # where a hole takes its space
+    if all((small.path / file).exists() for file in weights) or os.name == "nt":  # no sparse files by default
         return fetch_snapshot(small.name, files, field)
     folder = user_cache() / "headers" / small.name.replace("/", "--")
     try:
@@ -35,7 +35,7 @@ def fetch_headers(name: str, files: Sequence[str], field: str) -> Snapshot:
                 _make_room(folder / path.relative_to(small.path))
                 shutil.copyfile(path, folder / path.relative_to(small.path))
         for file in weights:
-            _write_with_a_hole(_header(small.name, file, field), folder / file)
+            _write_sparse(_header(small.name, file, field), folder / file)
     except OSError as error:
         raise ValueError(f"{field}: {name}: headers cannot be kept in {folder}: {error}; free space there") from None
     return Snapshot(small.name, folder)
@@ -48,13 +48,13 @@ def _weights(name: str, files: Sequence[str]) -> list[str]:
     repository, _, commit = name.partition("@")
     try:
         listed = HfApi().list_repo_files(repository, revision=commit)
-    except Exception:  # noqa: BLE001 (whatever it is, the cache is asked next, and says what it lacks)
+    except Exception:  # noqa: BLE001 (whatever it is, the cache is tried next, and its error says what is missing)
         return []
     return [file for file in listed if file.endswith(".safetensors") and any(fnmatch(file, one) for one in files)]
 
 
 def _header(name: str, file: str, field: str) -> dict[str, object]:
-    """The beginning of a safetensors file, by range requests."""
+    """The header of a safetensors file, read by range requests."""
     from huggingface_hub import HfApi
 
     repository, _, commit = name.partition("@")
@@ -71,7 +71,7 @@ def _header(name: str, file: str, field: str) -> dict[str, object]:
     return ({"__metadata__": found.metadata} if found.metadata else {}) | tensors
 
 
-def _write_with_a_hole(header: dict[str, object], target: Path) -> None:
+def _write_sparse(header: dict[str, object], target: Path) -> None:
     text = json.dumps(header).encode()
     ends = [info["data_offsets"][1] for key, info in header.items() if key != "__metadata__"]  # type: ignore[index]
     _make_room(target)

@@ -21,13 +21,13 @@ from ltx_dist.media.sources import open_media
 from ltx_dist.pipeline.request import RenderRequest
 
 Linears = Mapping[str, tuple[int, int]]
-"""The linear layers of a model by diffusers' names: how many numbers go out, and how many in. Names are those of the
-transformer; those of LTX-2's connectors begin with `connectors.`."""
+"""(out_features, in_features) of a model's linear layers, by diffusers' names: those of the transformer without a
+prefix, those of LTX-2's connectors with the prefix `connectors.`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraLayer:
-    """The tensors, by their keys in the file, for one linear layer. alpha: the layer's, where it is not the rank."""
+    """The LoRA of one linear layer. a, b: keys of its tensors in the file. alpha: None if it equals the rank."""
 
     a: str
     b: str
@@ -77,8 +77,8 @@ def _linear_layers(checkpoint: Checkpoint, component: str) -> dict[str, tuple[in
 def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFile:
     """The LoRA for a model with these linear layers. label: what to call the file in messages, if not its path.
 
-    Raises ValueError that names the first key that has no use and why: not a LoRA, one of a kind that is not supported,
-    or for another model.
+    Raises ValueError naming the first key that cannot be used, and why: not a LoRA, an unsupported kind, or for another
+    model.
     """
     label = label or str(path)
     if path.suffix != ".safetensors":
@@ -106,15 +106,15 @@ def read_lora(path: Path, linears: Linears, label: str | None = None) -> LoraFil
 
 
 def is_in_context(place: str) -> bool:
-    """Whether a LoRA is for use with a reference video, by its name, or its repository's in the hub's cache: nothing
-    inside the files of Lightricks' IC-LoRAs tells."""
+    """Whether a LoRA needs a reference video, judging by the name of its file or, in the hub's cache, of its
+    repository: nothing inside the files of Lightricks' IC-LoRAs says so."""
     path = Path(place)
     names = [path.name, *(part for part in path.parts if part.startswith("models--"))]
     return any(re.search(r"ic[-_]?lora", name, re.IGNORECASE) for name in names)
 
 
 def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Checkpoint:
-    """The checkpoint with every LoRA that any of the requests has, each once, and their parameters: as
+    """The checkpoint with every LoRA of the requests, each once. Their numbers of parameters are added under
     `COMPONENT.loras`."""
     loras = {lora.sha256: replace(lora, weight=1.0) for request in requests for lora in request.all_loras}
     if not loras:
@@ -130,7 +130,7 @@ def with_loras(checkpoint: Checkpoint, requests: Iterable[RenderRequest]) -> Che
 
 
 def read_loras(checkpoint: Checkpoint) -> dict[str, LoraFile]:
-    """The files of all its LoRAs, by their sha256. Raises ValueError if one is missing or has changed."""
+    """The files of all the checkpoint's LoRAs, by their sha256. Raises ValueError if one is missing or has changed."""
     linears = linear_layers(checkpoint) if checkpoint.loras else {}
     return {
         lora.sha256: read_lora(open_media(lora.place, lora.sha256).path, linears, lora.place)
@@ -139,7 +139,7 @@ def read_loras(checkpoint: Checkpoint) -> dict[str, LoraFile]:
 
 
 def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linears: Linears, label: str) -> None:
-    """All layers are the transformer's, whole, of its sizes, and of numbers that can be added to its weights."""
+    """Raise ValueError unless the model has every layer, in this size, and each is complete and in floating point."""
     for layer, parts in found.items():
         key = min(parts.values())
         if layer not in linears:
@@ -150,11 +150,11 @@ def _check_layers(header: Header, found: Mapping[str, Mapping[str, str]], linear
         a, b = (header.tensors[parts[part]].shape for part in ("a", "b"))
         out, into = linears[layer]
         if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != (out, into):
-            sizes = f"{_shape(b)} and {_shape(a)} for a layer of {out}x{into}"
+            sizes = f"{_shape(b)} and {_shape(a)} do not fit a layer of {out}x{into}"
             reason = seems_for(header.tensors, {name: shape.shape for name, shape in header.tensors.items()})
             raise ValueError(f"{label}: {key}: {sizes}{reason}")
         if not a[0]:
-            raise ValueError(f"{label}: {parts['a']}: of rank 0; train or export it again")
+            raise ValueError(f"{label}: {parts['a']}: has rank 0; train or export it again")
         for one in (parts["a"], parts["b"]):
             if not header.tensors[one].dtype.startswith(("F", "BF")):
                 raise ValueError(
@@ -181,7 +181,7 @@ def _scalar(path: Path, key: str) -> float:
 
 
 def _peft_metadata(header: Header, label: str) -> Mapping[str, Any]:
-    """The adapter's settings that diffusers stores: alpha, where it is not the rank; empty without."""
+    """The adapter's settings that diffusers stores: alpha, if it is not the rank; empty if there are none."""
     try:
         settings = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
     except (ValueError, RecursionError):

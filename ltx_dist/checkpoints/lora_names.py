@@ -1,6 +1,6 @@
-"""What the names of a LoRA's tensors mean, as the trainers of all kinds write them.
+"""Interprets the names of a LoRA's tensors, as the various trainers write them.
 
-Names of layers become diffusers' own: of the transformer as they are, of LTX-2's connectors behind `connectors.`.
+Names of layers are translated to diffusers' own; those of LTX-2's connectors get the prefix `connectors.`.
 """
 
 from __future__ import annotations

@@ -27,12 +27,13 @@ _PARTS = {
 
 
 def other_form_of_ltx2(keys: Collection[str]) -> str | None:
-    """What a file is and what to give instead, by tensors' names without the transformer's prefix; None for others."""
+    """What a file is and what to give instead, by tensors' names without the transformer's prefix; None if it is not
+    LTX-2's."""
     if "audio_patchify_proj.weight" in keys:
         generation = _generation(keys)
         return (
-            f"a single file of LTX-{generation}, of which diffusers does not read all parts; give the model in "
-            f"folders, {FOLDERS[generation]} on the hub, or convert the file with "
+            f"a single file of LTX-{generation}, which diffusers can read only in part; give the model in diffusers "
+            f"layout, {FOLDERS[generation]} on the hub, or convert the file with "
             "scripts/convert_ltx2_to_diffusers.py of github.com/huggingface/diffusers"
         )
     for part, names in _PARTS.items():

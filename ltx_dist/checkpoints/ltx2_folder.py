@@ -1,6 +1,6 @@
 """Opens a folder of LTX-2.0, 2.3 or 2.5 in diffusers layout by its JSON files and safetensors headers.
 
-The versions have the same classes and differ in flags of their configs, which tell them apart; no name counts.
+The versions share their classes, and are told apart by flags in their configs, not by names.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AUDIO_DOWNSAMPLING = 4
 
 
 def open_ltx2_folder(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
-    """Raises ValueError with a line for each missing or unusable part."""
+    """The checkpoint in the folder `path`. Raises ValueError with a line for each missing or unusable part."""
     if text_encoder is not None:
         raise ValueError(
             f"model.text_encoder: {text_encoder}: an LTX-2 checkpoint has its own Gemma in text_encoder/, which the "
@@ -116,8 +116,9 @@ def _require_tokenizer(folder: Path) -> None:
 def _loaded_elements(path: Path, sizes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
     """Number of parameters that are loaded, for components that are only loaded in part.
 
-    Of Gemma the language model, of the sound's VAE the decoder; the video's VAE by halves, so it stays whole here.
-    `NAME.block` is one of the blocks in which a component can be streamed.
+    These are Gemma's language model and the decoder of the sound's VAE. The video's VAE is loaded by halves: its
+    encoder is counted here, the whole elsewhere. `NAME.block` is one of the blocks in which a component can be
+    streamed.
     """
     return {
         "text_encoder.block": _block(path, "text_encoder", BLOCKS["text_encoder"]),
@@ -133,8 +134,8 @@ BLOCKS = {"text_encoder": r"language_model\.(?:model\.)?layers\.(\d+)\.", "trans
 
 
 def _block(path: Path, part: str, pattern: str) -> int:
-    """Elements of a block. Of unequal ones (of Gemma 4 some are larger) the mean of all but the two largest:
-    a streamed component has two on the device, and takes its size less this for each of the others.
+    """Number of elements of a block. If blocks differ (some of Gemma 4's are larger), the mean of all but the two
+    largest, so that a plan for streaming has room for these two.
     """
     sizes: dict[str, int] = {}
     for file in weight_files(path / part, part):

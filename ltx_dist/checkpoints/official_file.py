@@ -24,11 +24,14 @@ TRANSFORMER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "vae."
 STATISTICS = "vae.per_channel_statistics."
 KEPT_STATISTICS = ("mean-of-means", "std-of-means")
-"""The only two keys that diffusers takes over."""
+"""The only two of these keys that diffusers reads."""
 
 
 def open_official_file(name: str, path: Path, text_encoder: Path | None) -> Checkpoint:
-    """Raises ValueError for a file that is not LTX-Video's, and without a text encoder, which no such file has."""
+    """The checkpoint in the file `path`, with T5 from the folder `text_encoder`.
+
+    Raises ValueError for a file that is not LTX-Video's, and if there is no text encoder, which no such file holds.
+    """
     try:
         header = read_header(path)
     except ValueError as error:
@@ -93,9 +96,7 @@ def _other_model(keys: set[str]) -> str | None:
     if any(key.startswith("encoder.block.") for key in keys):
         return "T5, the text encoder; it goes into model.text_encoder, as a folder"
     if any(key.startswith("transformer_blocks.") for key in keys):
-        return (
-            "a transformer by diffusers' names, a part of a model in folders; give the folder that holds transformer/"
-        )
+        return "a transformer under diffusers' names, a part of a model in folders; give the folder above transformer/"
     return "not an official LTX-Video file: no patchify_proj.weight of its transformer"
 
 
@@ -143,7 +144,7 @@ def _sources(
 
 
 def _require_whole(path: Path, architecture: Architecture, shapes: Mapping[str, Shapes]) -> None:
-    """Raises ValueError for a file that lacks tensors of the model that its other tensors are of."""
+    """Raises ValueError if the file lacks tensors of its architecture."""
     missing = missing_tensors("transformer", shapes["transformer"]) + missing_tensors(architecture.vae, shapes["vae"])
     if missing:
         raise ValueError(
@@ -174,10 +175,10 @@ def _elements(tensors: dict[str, TensorInfo]) -> int:
 
 
 def missing_tensors(part: str, names: Collection[str]) -> list[str]:
-    """Names that a file lacks, of those that tools/make_official_names.py has read off diffusers' classes.
+    """Tensors that a file lacks, by name, among those that tools/make_official_names.py read from diffusers' classes.
 
-    part: `transformer`, whose names have no prefix here, or the config of the VAE. A list of equal members has as many
-    as the file has of it.
+    part: `transformer`, whose names have no prefix here, or the config of the VAE. Of a repeated block, as many are
+    expected as the file has.
     """
     given = set(names)
     return [

@@ -35,7 +35,7 @@ def transformer_sizes(shapes: Shapes, num_attention_heads: int | None = None) ->
     heads = num_attention_heads or OFFICIAL_HEADS
     width, in_channels = shapes["patchify_proj.weight"]
     if width % heads:
-        raise ValueError(f"a transformer {width} wide has no {heads} attention heads")
+        raise ValueError(f"a transformer of width {width} cannot have {heads} attention heads")
     return {
         "in_channels": in_channels,
         "out_channels": shapes["proj_out.weight"][0],

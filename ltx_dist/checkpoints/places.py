@@ -20,9 +20,7 @@ def what_is_wrong(name: str, path: Path) -> str:
     if path.is_file():
         return "not a .safetensors file; other formats can run code when opened. Give a .safetensors file or a folder"
     if found := _IN_REPOSITORY.fullmatch(name):
-        return (
-            f"no such file; {_download(found['repository'], found['file'])} if it is one of the hub, or check the path"
-        )
+        return f"no such file; {_download(found['repository'], found['file'])} if it is on the hub, or check the path"
     if path.suffix == ".safetensors":
         return "no such file; check the path"
     return (
@@ -56,7 +54,8 @@ def refuse_places_around(path: Path) -> None:
 
 
 def _of_url(name: str) -> str:
-    """The parts of a hub URL: /owner/name, then perhaps /blob/, /resolve/ or /tree/, a revision and a file."""
+    """What to give instead of a URL. On the hub it is /owner/name, then perhaps /blob/, /resolve/ or /tree/, a revision
+    and a file."""
     url = urlsplit(name if "://" in name else f"https://{name}")
     # Split first: the slashes of a revision are written as %2F.
     parts = [unquote(part) for part in url.path.strip("/").split("/")]

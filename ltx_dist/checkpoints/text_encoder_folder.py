@@ -15,7 +15,8 @@ TOKENIZER_FILES = ("tokenizer_config.json", TOKENIZER_JSON, SPIECE)
 MODEL_TYPE = "t5"
 
 HUB_EXAMPLE = "Lightricks/LTX-Video"
-"""A repository whose text_encoder/ and tokenizer/ are T5 v1.1 XXL's; of a text encoder nothing else is downloaded."""
+"""A repository whose text_encoder/ and tokenizer/ are T5 v1.1 XXL's; for a text encoder, nothing else of it is
+downloaded."""
 
 
 def locate_text_encoder(path: Path) -> dict[str, Path]:
@@ -27,7 +28,7 @@ def locate_text_encoder(path: Path) -> dict[str, Path]:
         raise ValueError(f"model.text_encoder: {path}: {GGUF}")
     if path.is_file():
         raise ValueError(
-            f"model.text_encoder: {path}: is a file, and T5 is read with its config and tokenizer; make a folder of "
+            f"model.text_encoder: {path}: is a file, but T5 needs its config and tokenizer, too; make a folder of "
             "text_encoder/config.json, text_encoder/model.safetensors (the weights, by transformers' key names) and "
             f"tokenizer/spiece.model, or give the name of a repository that has them, such as {HUB_EXAMPLE}"
         )
@@ -70,14 +71,14 @@ def require_t5(path: Path) -> None:
 
 
 def examine_text_encoder(folders: dict[str, Path], problems: list[str]) -> TextEncoder:
-    """The same for these folders; errors are added to `problems`."""
+    """T5 and its tokenizer in these folders; errors are added to `problems`."""
     config = _examine_files(folders, problems)
     size = attempt(problems, (0, 0), lambda: measure_weights(folders["text_encoder"], "text_encoder"))
     return TextEncoder(folders, size, config)
 
 
 def _examine_files(folders: dict[str, Path], problems: list[str]) -> dict[str, Any]:
-    """T5's config, and the errors in it and in the tokenizer."""
+    """T5's config; errors in it and in the tokenizer are added to `problems`."""
     encoder, tokenizer = folders["text_encoder"], folders["tokenizer"]
     config = attempt(problems, {}, lambda: _read_t5_config(encoder / "config.json"))
     vocab_size = config.get("vocab_size")

@@ -12,12 +12,12 @@ TokenCounter = Callable[[str], int]
 
 
 def token_counter(checkpoint: Checkpoint) -> TokenCounter:
-    """Counts the tokens of a text with the one that ends it, as the class of transformers makes them.
+    """A function that counts a text's tokens, the end token included, as the tokenizer's class in transformers would.
 
     Special tokens that are spelled out in a text, such as </s>, count as the text they are.
 
     tokenizer.json is read in place of spiece.model where both are there, as transformers does. Raises ValueError for a
-    tokenizer of another class than those that are loaded.
+    tokenizer of an unsupported class.
     """
     folder = checkpoint.folder("tokenizer")
     if tokenizer_class_name(folder, folder.parent / "model_index.json") == "ByT5Tokenizer":

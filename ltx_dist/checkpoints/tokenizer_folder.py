@@ -1,7 +1,7 @@
 """Checks a tokenizer's files without transformers: which class reads them, and whether the vocabulary is complete.
 
 A T5 tokenizer without its vocabulary loads without an error: transformers makes one of some hundred tokens, in which
-every word is `<unk>`, so that all prompts give one clip.
+every word is `<unk>`, so that all prompts give the same clip.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _JSON_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens
 
 
 def tokenizer_class_name(folder: Path, model_index: Path) -> str:
-    """The class of transformers that a tokenizer is loaded with, by name.
+    """Name of the transformers class that a tokenizer is loaded with.
 
     It is what model_index.json names, else the tokenizer's own config, else T5's. Raises ValueError for any class that
     is not one of `CLASSES`.

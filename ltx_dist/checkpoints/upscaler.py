@@ -39,7 +39,7 @@ def with_upscaler(checkpoint: Checkpoint, name: str, fetch: Fetch = fetch_snapsh
         raise ValueError(f"model.upscaler: {name}: not a latent upscaler: no initial_conv and upsampler in its weights")
     if first.shape[1] != checkpoint.latent_channels:
         raise ValueError(
-            f"model.upscaler: {name}: is for latents of {first.shape[1]} channels, and the checkpoint's have "
+            f"model.upscaler: {name}: is for latents of {first.shape[1]} channels, but the checkpoint's have "
             f"{checkpoint.latent_channels}; give the one that was published with it"
         )
     return replace(
@@ -52,7 +52,7 @@ def with_upscaler(checkpoint: Checkpoint, name: str, fetch: Fetch = fetch_snapsh
 
 
 def upscaler_config(source: Source) -> dict[str, Any]:
-    """Arguments of LTXLatentUpsamplerModel. The class's own defaults are those of no published file."""
+    """Arguments of LTXLatentUpsamplerModel. The class's own defaults match no published file."""
     if isinstance(source, InFile):
         return dict(source.changes)
     config = read_checked_config(source / "config.json")
@@ -60,7 +60,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
 
 
 def _find(name: str, fetch: Fetch) -> tuple[str, Source]:
-    """Its name, with the commit for one on the hub, and its path."""
+    """The upscaler's name, with the commit if it is on the hub, and its place."""
     path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         return name, InFile(path, CONFIG_NAME, _told(path))

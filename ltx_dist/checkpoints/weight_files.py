@@ -142,7 +142,8 @@ class Header:
 
 
 def read_header(file: Path) -> Header:
-    """Reads no weights. Raises ValueError for a file that is cut short or none of this kind."""
+    """The header of a safetensors file; no weights are read. Raises ValueError for a truncated file or another
+    format."""
     if mistake := not_safetensors(file):
         raise ValueError(f"{file}: {mistake}")
     try:
@@ -166,7 +167,7 @@ def not_safetensors(file: Path) -> str | None:
             head = opened.read(64)
     except OSError as error:
         return f"cannot be read: {error.strerror}; check its permissions"
-    if head[8:9] == b"{":  # behind the 8 bytes of its length: the header that safetensors begin with
+    if head[8:9] == b"{":  # the JSON header of safetensors, after 8 bytes with its length
         return None
     if head.startswith(b"GGUF"):
         return GGUF

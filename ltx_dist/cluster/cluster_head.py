@@ -1,7 +1,7 @@
 """Checks a cluster's head before Ray connects: does it answer, and does it require a token?
 
-Ray itself would try for minutes where nothing listens, and for most of one, with a warning a second and no word of a
-token in the end, where the token is wrong.
+Ray itself would try for minutes where nothing listens. Where the token is wrong it would try for most of a minute, with
+a warning every second, and never mention the token.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_head(address: str) -> None:
 
 
 def _hint(address: str) -> str:
-    """A hint at what takes an address of another kind."""
+    """A hint for an address of another kind; empty for any other."""
     if address.startswith("ray://"):
         return "; ray:// is the port of Ray's client, which cannot monitor workers; give the head's own"
     if address.startswith(("http://", "https://")):
@@ -40,7 +40,8 @@ def _hint(address: str) -> str:
 
 
 def _lets_in(address: str, token: str | None) -> bool:
-    """Whether the head refuses a call because of its token. Ray reports everything else."""
+    """Whether the head accepts calls with this token, or without one. True on any other error, which Ray will
+    report."""
     import grpc  # comes with Ray
 
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)

@@ -1,7 +1,7 @@
 """Ends a run in time when its cluster is lost, before Ray ends the process.
 
 A driver that loses its head (GCS) or its machine's raylet is ended by Ray's C++, after 60 s or some 15 s, with exit
-code 1 and no word of how to resume. A thread that asks whether both still take connections comes before that.
+code 1 and no word of how to resume. A thread that checks whether both still accept connections acts before that.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from ray.exceptions import RayError
 LOOK_SECONDS = 0.25
 
 ANSWER_SECONDS = 0.2
-"""For a connection to be taken by the kernel, whatever the process behind it is doing."""
+"""Seconds for the kernel to accept a connection, whatever the process behind it is doing."""
 
 GONE_LOOKS = 2
-"""Refused connections in a row: neither a raylet nor the head of our own cluster comes back, and Ray's C++ may end
-the process within seconds."""
+"""Failed checks in a row that mean a loss: neither a raylet nor the head of our own cluster comes back, and Ray's C++
+may end the process within seconds."""
 
 HEAD_LOOKS = 100
-"""For a cluster that was joined: its head may be started again, for which Ray waits 60 s. These take 25 to 45 s."""
+"""The same for the head of a cluster that was joined: it may be restarted, and Ray waits 60 s for that. These take 25
+to 45 s."""
 
 
 class HeadWatch:
@@ -54,7 +55,7 @@ class HeadWatch:
             self._leave("the cluster is gone")
 
     def _watch(self) -> None:
-        """In looks rather than seconds: a driver that was stopped for a minute has looked once."""
+        """Count checks rather than seconds: a driver that was stopped for a minute has checked once."""
         head = raylet = 0
         while not self._over.wait(LOOK_SECONDS):
             head = 0 if self._head_answers() else head + 1

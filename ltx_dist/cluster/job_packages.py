@@ -45,8 +45,8 @@ class JobPackages:
 def read_packages(given: Sequence[str]) -> JobPackages:
     """The packages that these values of `--pip` stand for: requirements, requirements files (.txt) and wheels (.whl).
 
-    An absolute path or URL of a wheel is where the cluster finds it; another is relative to the working directory, as
-    for pip, and its wheel is sent. Raises ValueError with every mistake.
+    An absolute path or URL of a wheel is where the cluster finds it; a relative path is relative to the working
+    directory, as for pip, and that wheel is sent. Raises ValueError with every mistake.
     """
     lines: list[str] = []
     wheels: dict[str, bytes] = {}

@@ -33,16 +33,16 @@ class JobServer:
 def check_job_server(address: str, insecure: bool = False) -> JobServer:
     """Ask the server at `http(s)://HOST:PORT`, without a token, and let Ray's client use one if it must.
 
-    Raises ValueError, before anything of the batch is sent, for what is no such address, does not answer, would carry
-    the token over plain http to another machine (unless `insecure`), or lets anyone in from another machine.
+    Raises ValueError, before anything of the batch is sent, if the address has another form, does not answer, would
+    carry the token over plain http to another machine (unless `insecure`), or lets anyone in from another machine.
     """
     address = address.rstrip("/")
     try:
         url = urlsplit(address)
-        is_one = url.scheme in ("http", "https") and url.hostname and url.port != 0 and not (url.path or url.username)
+        is_valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and not (url.path or url.username)
     except ValueError:
-        is_one = False
-    if not is_one:
+        is_valid = False
+    if not is_valid:
         raise ValueError(f"{address!r} is not that of a job server, such as http://localhost:8265")
     is_local = _is_loopback(str(url.hostname))
     if url.scheme == "http" and not is_local and not insecure:

@@ -74,10 +74,10 @@ def joined(address: str | None) -> Inventory:
 def _handlers_stay() -> Iterator[None]:
     """Keep `ray.init` from setting its two handlers for SIGTERM.
 
-    One in Python before all else, with which a stop in the seconds that follow would exit with 15: it is not set at
-    all, because to put ours back is too late, and to block the signal would block it in the cluster's processes. One in
-    C++ (absl's for failures), of which Python does not know: it prints a stack, sets an alarm that aborts, and only
-    then calls ours, so ours is set again.
+    The first is set in Python at the very start: a stop in the next seconds would exit with 15. It is not set at all,
+    because restoring ours afterwards is too late, and blocking the signal would block it in the cluster's processes,
+    too. The second is set in C++ (absl's failure handler), unknown to Python: it prints a stack, sets an alarm that
+    aborts, and only then calls ours. So ours is set again afterwards.
     """
     original, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
     try:

@@ -31,11 +31,11 @@ DEAD = (RayActorError, OutOfMemoryError)
 """What a call to a dead actor raises. OutOfMemoryError (from Ray's memory monitor) is not a RayActorError."""
 
 STATE_SECONDS = 0.5
-"""Minimum seconds between two polls of the workers, and only if somebody wants to know: a person
-at a terminal can follow that; without one it is the look for hung workers, which comes less often."""
+"""Minimum seconds between two polls of the workers' states, made only on request: by the live view, at a rate that
+people can follow, or by the check for hung workers, which is rarer."""
 
 STATES_A_SECOND = 100
-"""Asked at most, of however many workers: one takes the driver half a millisecond, and it has a batch to run."""
+"""Maximum number of workers polled per second: each takes the driver half a millisecond, and it has a batch to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class RayExecutor:
         return time.monotonic() - self._epoch
 
     def _complete(self, report_ref: Any, call: _Call) -> Completion | None:
-        """None where the worker is lost: its assignments end when it is known what became of it."""
+        """The completion; None if the worker is lost: its assignments end when it is known what became of it."""
         finished = self._now()
         try:
             report: StageReport = ray.get(report_ref)
@@ -174,7 +174,7 @@ class RayExecutor:
         return Completion(call.assignment, started, finished, report, report.failure, video, submitted=call.submitted)
 
     def _end_orphans(self, left: Left) -> list[Completion]:
-        """All assignments of a lost worker, whether their calls have failed by now or not."""
+        """End all assignments of a lost worker, whether or not their calls have failed yet."""
         of_it = [(report, call) for report, call in self._calls.items() if call.assignment.worker_id == left.worker_id]
         for report, call in of_it:
             del self._calls[report]
@@ -194,7 +194,7 @@ class RayExecutor:
         ]
 
     def _ask_states(self) -> None:
-        """The last known state of each worker. Polls those that have answered, if wanted; never waits."""
+        """Read the states that have arrived, and if wanted poll the workers that have answered. Never waits."""
         calls = list(self._state_calls)
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
         for call in ready:

@@ -36,7 +36,7 @@ class LostContactError(Exception):
 
 
 def connect(server: JobServer) -> JobSubmissionClient:
-    """Raises ValueError, in one line, if the server rejects the token or does not answer."""
+    """A client of the job server. Raises ValueError, in one line, if it rejects the token or does not answer."""
     # Ray's client prefers the cluster of these variables to the address that it is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = server.address
     os.environ.pop("RAY_ADDRESS", None)
@@ -95,7 +95,7 @@ def list_jobs(client: JobSubmissionClient) -> list[JobDetails]:
 
 
 def find_job(client: JobSubmissionClient, submission_id: str) -> JobDetails:
-    """Raises ValueError if no job has this id, or if the server does not answer."""
+    """The job. Raises ValueError if none has this id, or if the server does not answer."""
     try:
         return client.get_job_info(submission_id)
     except (RequestException, ConnectionError) as error:

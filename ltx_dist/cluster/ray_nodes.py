@@ -27,7 +27,7 @@ class Nodes:
         self._asked: list[Future[list[DeviceInfo]]] = []
 
     def new_gpus(self) -> list[DeviceInfo]:
-        """Free GPUs of nodes that joined since the last call that told of them. Does not wait."""
+        """Free GPUs of nodes that joined; each is returned once. Does not wait."""
         if time.monotonic() >= self._next_look:
             self._look()
         done = [future for future in self._asked if future.done()]

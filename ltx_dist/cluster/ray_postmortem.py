@@ -20,10 +20,10 @@ GONE_SECONDS = 10.0
 """Seconds within which a killed process is gone, unless the kernel or the driver holds it."""
 
 KILL_AFTER_SECONDS = 2.0
-"""Seconds after which a process that Ray did not end gets SIGKILL: in a C call that never returns, or stopped."""
+"""Seconds after which a process that Ray did not end gets SIGKILL: it may hang in a C call, or be stopped."""
 
 TAIL_BYTES = 2000
-"""Finds in a log the last message of a CUDA assert or of an abort."""
+"""Bytes read from the end of a log: enough for the last message of a CUDA assert or of an abort."""
 
 
 @dataclass(frozen=True, slots=True)

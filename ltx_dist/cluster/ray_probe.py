@@ -17,7 +17,8 @@ from ltx_dist.messages import first_line
 
 
 def look_at(address: str | None) -> dict[str, Any]:
-    """Raises ValueError when there is an address and the cluster does not answer or does not let us in."""
+    """Ray's version, or facts about the cluster at the address. Raises ValueError if it does not answer or let us
+    in."""
     # Ray is imported late, because the checks may tell it to use a token, and only as far as is needed.
     if address is None:
         import ray

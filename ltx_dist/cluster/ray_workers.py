@@ -50,9 +50,9 @@ class _Buried:
 
 
 class RayWorkers:
-    """`actors` are those that may be given calls: their calls wait in Ray until the constructor is through.
+    """The actors of a run, by worker. `actors` may be called at once: Ray lets calls wait for the constructor to end.
 
-    environment: variables that their processes have and those of the cluster may not.
+    environment: variables for the actors' processes, which others of the cluster may not have.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class RayWorkers:
                 self._nodes.look_again(self._refused)
                 self._refused = set()
             for gpu in self._nodes.new_gpus():
-                # Those that are being examined may come back, and their devices are theirs.
+                # Workers that are being examined may come back, so they keep their devices.
                 if (spec := self._hire(gpu, len(self.actors) + len(self._buried))) is not None:
                     self._add(spec)
                 elif gpu.node_id is not None:
@@ -143,7 +143,7 @@ class RayWorkers:
 
     def end(self, worker_id: str, failure: Failure, reason: str) -> None:
         """Kill a worker, unless it is lost or ending already."""
-        if worker_id in self.expected:  # it works before its answer was read
+        if worker_id in self.expected:  # it may be up, with its answer not read yet
             self._early += self._started()
         if worker_id in self.actors and worker_id in self._homes:
             self._end(worker_id, failure, reason)
@@ -239,7 +239,7 @@ def start_failure(worker_id: str, error: RayError) -> str:
 
 
 def cause(error: RayError) -> str:
-    """One line: where it was, and Ray's reason, out of a message of many."""
+    """One line from Ray's message of many: where the actor was, and the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     where = [line for line in lines if line.startswith(("ip: ", "pid: "))]
     reason = next((line for line in lines if line.startswith("The actor is dead")), lines[-1] if lines else "")

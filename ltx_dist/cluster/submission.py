@@ -48,7 +48,7 @@ class Submission:
     """A checked batch, packed. files: what the job finds in its working folder, by path; no model and no clips.
 
     digest: of everything that identifies the batch: prompts, config, output, packages, and the files that are sent.
-    num_clips: its clips.
+    num_clips: number of clips.
     packages: lines of a requirements file, which Ray installs for the job on every node.
     checkpoint_is_here: False where only the cluster can tell whether the checkpoint is complete.
     """

@@ -18,7 +18,7 @@ def token_source() -> str | None:
 
 
 def use_token(address: str) -> str:
-    """Make Ray send the token, and return it. Ray must not be imported yet: it decides then.
+    """Make Ray send the token, and return it. Call it before Ray is imported, which is when Ray decides whether to.
 
     Raises ValueError when there is none, or its file cannot be read.
     """

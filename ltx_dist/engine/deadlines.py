@@ -17,14 +17,14 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.work import Assignment, Completion, WorkerState
 
 LONGEST_TURN_SECONDS = 5.0
-"""Longest time between two turns of the loop that is taken for normal. A turn waits half a second at most; the rest
-is for slow disks and a busy host."""
+"""Longest gap between two iterations of the loop that counts as normal. An iteration waits half a second at most; the
+rest allows for slow disks and a busy host."""
 
 
 class Standstill:
-    """Detects that this process stood still between two turns of a loop: SIGSTOP, Ctrl-Z, a debugger, a frozen VM.
+    """Detects that this process stood still between two iterations of a loop: SIGSTOP, Ctrl-Z, a debugger, a frozen VM.
 
-    Clocks and workers run on meanwhile, so deadlines that counted the gap would end healthy workers.
+    Clocks and workers keep running meanwhile, so deadlines that counted the gap would end healthy workers.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,27 +42,27 @@ LEAST_SECONDS = 60.0
 """Nothing counts as hung before this many seconds: a busy host, a slow link or a first kernel takes time."""
 
 FACTOR = 5.0
-"""Multiple of the median that a step or a stage may take."""
+"""A step or a stage may take this many times its median."""
 
 FIRST_SECONDS = 1800.0
 """Limit while no median is known: one step of the largest model on a CPU stays below it."""
 
 NEWS_SECONDS = 30.0
-"""Seconds after a standstill of the driver before anything counts as hung: workers' progress is still to be read."""
+"""Seconds after a standstill of the driver before anything counts as hung: it has yet to read the workers' progress."""
 
 KEPT = 31
-"""Number of latest times that a stage's median is taken over."""
+"""Number of most recent times over which a stage's median is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """The work of a pass: its clips, and the pixels times frames of the largest."""
+    """The work of a pass: its number of clips, and height x width x frames of the largest."""
 
     number: int
     size: float
 
     def most(self, seconds: float, other: _Load) -> float:
-        """Seconds this may take, given those of another load: attention grows with the square of a clip's size."""
+        """Seconds this may take, if `other` took `seconds`: attention grows with the square of a clip's size."""
         return seconds * max(1.0, self.size / other.size) ** 2 * max(1.0, self.number / other.number)
 
 
@@ -71,7 +71,8 @@ class _Watch:
     """The progress of one assignment.
 
     since: when it last made progress. begun: when it began. Both are None until its worker is up.
-    step: steps done. is_timed: False where the driver stood still since, so that the time of this step is unknown.
+    step: steps done. is_timed: False if the driver stood still since the last step, so that the time of this step is
+    unknown.
     """
 
     load: _Load
@@ -85,10 +86,11 @@ class _Watch:
 class Deadlines:
     """Follows assignments from the moment that their worker is up.
 
-    Loading a model is no hang: not in a worker that starts, and for FIRST_SECONDS not in one that reads weights between
-    stages. A stage with steps makes progress with each of them, any other when it ends. Larger clips than those seen,
-    and more clips in a pass, are allowed more time, see `_Load`. A device stage that holds up its process also stops
-    the host stages there, so for these only the time until that device stage last made progress counts.
+    Loading a model does not count as a hang: never in a worker that is starting, and for up to FIRST_SECONDS in one
+    that reads weights between stages. A stage with steps makes progress with each of them, any other when it ends.
+    Larger clips than those seen, and more clips in a pass, are allowed more time, see `_Load`. A device stage that
+    blocks its process also stops the host stages there, so a host stage is only charged the time until that device
+    stage last made progress.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -132,7 +134,7 @@ class Deadlines:
                 watch.since = now  # 9.5 GB of T5 from a slow disk take longer than any median of encoding allows
             if state.step <= watch.step:
                 continue
-            if watch.step and watch.is_timed:  # the first step has the swap of weights in it
+            if watch.step and watch.is_timed:  # the first step includes swapping the weights in
                 self._seen[state.stage].append(((now - watch.since) / (state.step - watch.step), watch.load))
             watch.step, watch.since, watch.is_timed = state.step, now, True
 
@@ -153,7 +155,7 @@ class Deadlines:
         return self._watched.keys()
 
     def overdue(self, now: float) -> list[tuple[Assignment, str]]:
-        """Assignments that made no progress for longer than allowed, each with a line about it."""
+        """Assignments that made no progress for longer than allowed, each with a one-line reason."""
         found: list[tuple[Assignment, str]] = []
         for assignment, watch in self._watched.items():
             allowed = self._allowed(assignment.stage, watch.load)
@@ -175,7 +177,7 @@ class Deadlines:
         return min((since for since in beside if since is not None), default=now)
 
     def _num_steps(self, assignment: Assignment, request: RenderRequest) -> int:
-        """The steps that the stage reports; 0 where it moves only when it ends."""
+        """Number of steps that the stage reports; 0 if it makes progress only by ending."""
         counted = self._recipe[assignment.stage].steps
         return attrgetter(counted)(request) if counted else 0
 

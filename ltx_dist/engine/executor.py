@@ -40,9 +40,9 @@ class Executor(Protocol):
     """Holds the outputs of stages by request and stage: conditioning and latents never pass through the caller."""
 
     def submit(self, assignment: Assignment, requests: Sequence[RenderRequest]) -> None:
-        """Start a stage of these requests, now or soon. The worker has nothing else in flight except mp4s.
+        """Start a stage of these requests, now or soon. The worker has nothing else in flight except host stages.
 
-        On a lost worker, which the caller may not know about yet, it ends as QUEUED.
+        If the worker is lost, which the caller may not know yet, the assignment ends as QUEUED.
         """
         ...
 
@@ -74,12 +74,14 @@ class Executor(Protocol):
         ...
 
     def fetcher(self, request_id: str, stage: str) -> Callable[[], StageOutput]:
-        """A call that brings the output of a stage that just ended to this process; good after `release`, in any
-        thread."""
+        """A callable that brings the output of a stage that just ended to this process, and returns it.
+
+        It stays valid after `release`, and any thread may call it.
+        """
         ...
 
     def restore(self, request_id: str, stage: str, output: StageOutput) -> None:
-        """Take the output of a stage from an earlier run."""
+        """Hold the output of a stage from an earlier run, as if the stage had run here."""
         ...
 
     def release(self, request_id: str) -> None:

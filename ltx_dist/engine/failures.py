@@ -2,19 +2,19 @@
 
 | what happened | charged | the clip | the worker |
 |---|---|---|---|
-| ERROR: the stage raised | yes | once more on another worker, if there is one or will be; else it has failed | stays |
-| CRASH, HANG while it ran | yes | another worker; from the third time on alone, on a fresh one | is replaced |
-| QUEUED: its worker died before it began | no | resumes at its stage | is replaced |
+| ERROR: the stage raised | yes | is retried once on another worker, if there is one or will be; else fails | stays |
+| CRASH, HANG while it ran | yes | is retried on another worker; later tries run alone, on fresh ones | replaced |
+| QUEUED: its worker died before it began | no | resumes at its stage | replaced |
 | NODE_LOST, or preempted | no | resumes at its stage | gone; a node that joins brings new ones |
 | INPUT_LOST with a node | no | resumes after its last output on disk, else at the first stage | stays |
-| ERROR of a pass that several shared | no | once more, in a pass of its own | stays |
-| CRASH, HANG of such a pass | each, once | another worker, in a pass of its own | is replaced |
+| ERROR of a pass that several shared | no | is retried in a pass of its own | stays |
+| CRASH, HANG of such a pass | each, once | is retried on another worker, in a pass of its own | replaced |
 
 The separate reruns of a shared pass show which clip was at fault; a clip that was in one is not shared again at that
 stage. The worker is charged one failure, not one for each clip.
 
 A clip is given up after MAX_ATTEMPTS crashes or hangs at a stage, or later where workers also crash under clips that
-succeed afterwards: see `_enough`. What is not charged is bounded, too: a clip is given up after MAX_LOSSES.
+succeed afterwards: see `_enough`. Failures that are not charged are bounded, too: a clip is given up after MAX_LOSSES.
 A worker on which MAX_STREAK different clips in a row failed at a stage is dropped if others can do its work; failures
 of a clip that failed on two workers count against neither. The run stops early when the first SYSTEMIC clips to end all
 failed alike. Running out of device memory is not a failure yet: the worker tries its fallbacks by itself, and raises
@@ -42,7 +42,8 @@ BY_CHANCE = 1e-3
 """A clip is blamed for its crashes if that many in a row have a lower probability than this for an innocent clip."""
 
 MAX_ERRORS = 2
-"""Workers on which a stage may raise: diffusers is deterministic, so a second opinion is worth only one try."""
+"""A clip fails when a stage has raised on this many workers: diffusers is deterministic, so one second try is
+enough."""
 
 MAX_LOSSES = 10
 """Maximum number of nodes and inputs that a clip may lose. This is not the clip's fault, but a batch must end."""
@@ -79,7 +80,7 @@ class _Record:
     """The failures so far of a clip that is not done yet.
 
     charged: crashes and hangs by stage. alone: by stage and worker, those in passes that no other clip shared.
-    raised_on: the worker of each time that a stage raised, by stage. losses: failures that were not charged.
+    raised_on: by stage, the worker of each time that it raised. losses: failures that were not charged.
     shares: whether it may share passes with other clips.
     """
 
@@ -164,7 +165,7 @@ class FailurePolicy:
             raise SystemicError(f"the first {SYSTEMIC} clips all failed in the same way: {first[0]}")
 
     def _again(self, record: _Record, stage: str, from_disk: bool = False) -> Verdict:
-        """A verdict to retry. What may be the last attempt is alone in a fresh process, on any device."""
+        """A verdict to retry. What may be the last attempt runs alone in a fresh process, on any device."""
         may_be_last = record.charged[stage] >= MAX_ATTEMPTS - 1
         avoid = frozenset[str]() if may_be_last else frozenset(record.failed_on)
         return Verdict(from_disk=from_disk, avoid=avoid, alone=may_be_last, shares=record.shares)
@@ -186,7 +187,7 @@ class FailurePolicy:
         return min(max(MAX_ATTEMPTS, math.ceil(math.log(BY_CHANCE) / math.log(share))), MOST_ATTEMPTS)
 
     def _blame(self, assignment: Assignment, was_elsewhere: bool) -> None:
-        if was_elsewhere:  # two workers: it is the clip, also where it was in a pass with others
+        if was_elsewhere:  # it failed on two workers: the clip is to blame, also for shared passes
             (request_id,) = assignment.request_ids
             for streak in self._streaks.values():
                 streak[:] = [failed for failed in streak if request_id not in failed]

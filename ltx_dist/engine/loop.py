@@ -37,12 +37,13 @@ class KeptOutputs(SavedOutputs, Protocol):
 class BatchLoop:
     """Drives a scheduler and an executor. `completions` is everything that ended so far, in order.
 
-    keys: of a request's stages, which are sent along with its assignments.
-    on_completion: told of each at once, in the loop itself, so it must not take long. on_notice: told in words of
-    workers that come and go. is_stopped, is_over: asked at every turn; then nothing new is begun, or all is ended.
-    bounds: of the queues, asked when a worker joins or changes; on_worker_change is called before with a worker that
-    holds its weights in another way than planned. reorder: better orders of what waits, asked when the present one
-    is out of date; see `better_orders`.
+    keys: returns the keys of a request's stages, which are sent along with its assignments.
+    on_completion: called with each at once, in the loop itself, so it must not take long. on_notice: called with a line
+    for people about each worker that comes or goes. is_stopped, is_over: called in every iteration; once the first is
+    True nothing new is begun, once the second is True the batch ends at once. bounds: returns the bounds of the queues;
+    called when a worker joins or changes. on_worker_change: called before that with a worker that no longer holds its
+    weights as planned. reorder: yields better orders of the waiting requests; called when the present one is out of
+    date; see `better_orders`.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class BatchLoop:
         """Yield exactly one result for each request, as it ends.
 
         Workers get their next work before a result is handed out, so what the caller does with it (writing the
-        file) does not keep the others waiting. Raises WorkerStartError when a worker does not come up,
+        file) does not keep the others waiting. Raises WorkerStartError when a worker does not start,
         WorkersLostError when all that could be done without the lost workers is done and requests are left,
-        SystemicError when the first requests all fail alike, and KeyboardInterrupt when it was stopped.
+        SystemicError when the first requests all fail alike, and KeyboardInterrupt when the batch was stopped.
         """
         self.begin(requests)
         while not self._scheduler.is_finished:
@@ -150,7 +151,7 @@ class BatchLoop:
         return {stage: self._scheduler.num_queued(stage) for stage in self._recipe.on_device}
 
     def _wind_up(self) -> None:
-        """Only what ends in a clip continues. Raises KeyboardInterrupt when there is nothing of that left."""
+        """Continue only with what ends in a clip. Raises KeyboardInterrupt when none of that is left."""
         for assignment in self._scheduler.begin_host_stages():
             self._start(assignment)
         if not any(map(self._ends_in_a_clip, self._deadlines.under_way())):

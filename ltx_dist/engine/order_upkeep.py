@@ -8,11 +8,15 @@ from ltx_dist.planning.simulator import OrderRevision, Reorder
 from ltx_dist.scheduling.scheduler import Order, Scheduler
 
 ORDER_SECONDS, ORDER_SHARE = 0.005, 0.1
-"""Seconds per piece of the search, and its share of all time: a worker that ends meanwhile waits for that piece."""
+"""Seconds per piece of the search, and the share of all time that the search may take: a worker that finishes meanwhile
+waits for the piece to end."""
 
 
 class OrderUpkeep:
-    """reorder: better orders of what waits, asked when the present one is out of date; None leaves the order alone."""
+    """Searches for a better order whenever the present one is out of date.
+
+    reorder: yields better orders of the waiting requests; None leaves the order alone.
+    """
 
     def __init__(self, scheduler: Scheduler, reorder: Reorder | None, clock: Callable[[], float]) -> None:
         self._scheduler, self._reorder, self._clock = scheduler, reorder, clock
@@ -21,14 +25,14 @@ class OrderUpkeep:
         self._next = 0.0
 
     def due(self, otherwise: float) -> float:
-        """Seconds until the next look; `otherwise` where none is under way."""
+        """Seconds until the next piece of the search; `otherwise` if no search is under way."""
         return self._next - self._clock() if self._orders else otherwise
 
     def stop(self) -> None:
         self._orders = None
 
     def look(self) -> None:
-        """Run a piece of the search, if it is due; the whole takes up to seconds."""
+        """Run one piece of the search, if it is due; a whole search can take seconds."""
         started = self._clock()
         if self._reorder is None or started < self._next:
             return

@@ -1,4 +1,4 @@
-"""Stage outputs: those that an executor holds for later stages, and those that exist, so which stages are left."""
+"""Keeps track of stage outputs: which an executor holds for later stages, and which stages still have to run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Outputs(Generic[T]):
-    """Each output, or a reference to it, by request and stage, until no later stage of the request reads it.
+    """Holds each output, or a reference to it, by request and stage, until no later stage of the request reads it.
 
-    The output of a device stage that host stages follow never leaves its worker, so it is not held; what the device
-    stage read is held until they have ended, as the clip goes back to it when one of them fails.
+    The output of a device stage that host stages follow never leaves its worker, so it is not held; the inputs of that
+    device stage are held until the host stages have ended, because the clip returns to it when one of them fails.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -40,7 +40,7 @@ class Outputs(Generic[T]):
         self._held.setdefault(request_id, {})[stage] = output
 
     def ended(self, stage: str, requests: Sequence[RenderRequest], outputs: Sequence[T]) -> None:
-        """Hold a stage's output, and free those that no later stage reads."""
+        """Hold the stage's outputs, one per request, and free those that no later stage reads."""
         is_held = self._recipe.hands_on(stage)
         for request, output in zip(requests, outputs, strict=True):
             if is_held:
@@ -78,9 +78,9 @@ class SavedOutputs(Protocol):
 
 
 class MadeOutputs:
-    """The outputs of open requests that the executor holds, and those that it can be given from disk.
+    """Tracks which outputs of open requests the executor holds, and which it can be given from disk.
 
-    saved: None where nothing is kept on disk.
+    saved: None if nothing is kept on disk.
     """
 
     def __init__(self, recipe: Recipe, executor: Executor, saved: SavedOutputs | None) -> None:
@@ -89,8 +89,8 @@ class MadeOutputs:
         self._on_disk: dict[str, set[str]] = {}
 
     def todo_from_disk(self, request: RenderRequest) -> tuple[str, ...]:
-        """The stages left to do of a request for which the executor holds nothing. What they read of outputs on disk is
-        loaded when a worker takes it."""
+        """The stages that a request has left when the executor holds none of its outputs. Outputs on disk are loaded
+        when a stage that reads them starts."""
         name, wanted = request.request_id, self._recipe.of(request)
         made = frozenset[str]() if self._saved is None else self._saved.made(request)
         todo = self._recipe.needed(wanted, made)
@@ -100,7 +100,8 @@ class MadeOutputs:
         return todo
 
     def todo(self, request: RenderRequest, from_disk: bool) -> tuple[str, ...]:
-        """The stages left to do. Where the node with a request's outputs is lost, only what is on disk counts."""
+        """The stages that a request has left. from_disk: the executor's outputs of it are lost, so only those on disk
+        count."""
         if from_disk:
             self._executor.release(request.request_id)
             return self.todo_from_disk(request)
@@ -131,7 +132,7 @@ class MadeOutputs:
         return True
 
     def release(self, request_id: str) -> None:
-        """The request has its terminal result."""
+        """Forget a request that has its terminal result."""
         self._executor.release(request_id)
         self._on_disk.pop(request_id, None)
         self._held.pop(request_id, None)

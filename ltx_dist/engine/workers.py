@@ -24,8 +24,9 @@ class WorkersLostError(RuntimeError):
 class Workers:
     """Keeps the scheduler, the deadlines and the executor in agreement about the workers.
 
-    notice: told in words of workers that come and go. bounds: of the queues, asked when a worker joins or changes;
-    on_change is called before with a worker that holds its weights in another way than planned.
+    notice: called with a line for people about each worker that comes or goes. bounds: returns the bounds of the
+    queues; called when a worker joins or changes. on_change: called before that with a worker that no longer holds its
+    weights as planned.
     """
 
     def __init__(
@@ -82,15 +83,16 @@ class Workers:
             self._executor.end_worker(assignment.worker_id, Failure.HANG, reason, assignment)
 
     def raise_if_none_is_left(self) -> None:
-        """Raises WorkersLostError where nothing runs, and no worker is there or on its way that could run anything."""
+        """Raise WorkersLostError if nothing is running, and no worker that is there or starting could run what is
+        left."""
         if self._scheduler.num_in_flight or self._executor.expected:
             return
         stage = self._scheduler.unhosted_stage
         assert stage is not None, "nothing in flight and requests are open: the scheduler stalled"
         if self._last_loss is None:
-            # No worker was made for it, because all that it makes was on disk when the run began.
+            # No worker was planned for it, because all of its outputs were on disk when the run began.
             raise WorkersLostError(
-                f"the saved input of a clip is missing or damaged, and no worker of this run can {stage}"
+                f"the saved input of a clip is missing or damaged, and no worker of this run can run {stage}"
             )
         raise WorkersLostError(f"no worker is left that can run {stage}; the last one: {self._last_loss}")
 

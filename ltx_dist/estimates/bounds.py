@@ -34,20 +34,20 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Fluid:
-    """The optimum of the linear program. prices: what a unit of each stage's work is worth in it, 0 where there is time
-    to spare. A worker gains most by the stage whose price times its rate is largest."""
+    """The optimum of the linear program. prices: the shadow price of a unit of each stage's work, 0 where there is time
+    to spare. A worker is most useful at the stage whose price times the worker's rate is largest."""
 
     seconds: float
     prices: tuple[float, ...]
 
 
 def rates(worker: Worker, stages: Sequence[str], costs: Costs) -> Rates:
-    """The worker's rates for these stages."""
+    """The worker's rates for these stages, in work per second; 0 for those that it does not host."""
     return tuple(costs.rate(worker, stage) if stage in worker.stages else 0.0 for stage in stages)
 
 
 def lower_bound(works: Sequence[Work], workers: Iterable[Worker], stages: Sequence[str], costs: Costs) -> Bound:
-    """Lower bound of the makespan. 0 for no clips; infinite if a stage with work has no worker."""
+    """Lower bound of the makespan: 0 s if there are no clips, infinite if a stage with work has no worker."""
     kinds = Counter(rates(worker, stages, costs) for worker in workers)
     if not works:
         return Bound(0.0, ALL_WORK)
@@ -66,7 +66,8 @@ def lower_bound(works: Sequence[Work], workers: Iterable[Worker], stages: Sequen
 
 
 def _stage_bound(position: int, shortest: Sequence[Work], kinds: Counter[Rates]) -> float:
-    """0 where the stage's workers differ: the smallest heads then say little, and the fluid counts their rates."""
+    """The stage's bound in seconds; 0 if its workers differ: heads then say little, and the fluid counts their
+    rates."""
     speeds = {kind[position] for kind in kinds if kind[position]}
     if len(speeds) != 1:
         return 0.0

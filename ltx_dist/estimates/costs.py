@@ -33,13 +33,13 @@ class StageRate:
 
 
 KEPT = 31
-"""Completions of a stage on a kind of device whose median corrects the prediction."""
+"""Number of latest completions of a stage on a kind of device whose median corrects the prediction."""
 
 DRIFT = 0.25
 """Replan when a correction has moved by more than this."""
 
 READ_GBS = 1.0
-"""Bytes per second from a file outside the page cache: an estimate, for a plain NVMe disk."""
+"""GB/s read from a file outside the page cache: an estimate, for a plain NVMe disk."""
 
 DeviceStage = tuple[str, str]
 """A kind of device and a stage."""
@@ -83,10 +83,10 @@ class PredictedCosts:
 
     work_of: operations of each device stage, by request. stage_rates: by stage. weight_bytes: by component.
     corrections: by kind of device and stage, how much slower than the table it is; those of earlier runs hold until
-        this run has seen the stage on such a device. A device of which nothing is known is taken to be off as the
-        others of this run are: the model's operations are wrong, not the device.
-    read_again: bytes on disk, by component, of weights of which no worker keeps a host copy: they are read for every
-        turn.
+    this run has seen the stage on such a device. A device without measurements gets the correction of this run's other
+    devices: most likely the estimated operations are wrong, not the device.
+    read_again: bytes on disk, by component, of weights that no worker keeps in host memory, so that they are read again
+        for every turn.
     """
 
     recipe: Recipe
@@ -160,7 +160,7 @@ class PredictedCosts:
 
 
 def device_kind(worker: Worker) -> str:
-    """The kind of a worker: workers of equal speed share the device's model, and the threads of a CPU."""
+    """The name that workers of equal speed share: the device's model, with the number of threads for a CPU."""
     return f"{worker.device_name} x{worker.threads or 1}" if worker.device == "cpu" else worker.device_name
 
 
@@ -170,5 +170,5 @@ def seconds(costs: Costs, request_id: str, stage: str, worker: Worker) -> float:
 
 
 def pass_seconds(costs: Costs, assignment: Assignment, worker: Worker) -> float:
-    """Predicted seconds of an assignment: what its requests take one by one. What a shared pass gains is measured."""
+    """Predicted seconds of an assignment, as if its requests ran one by one. What a shared pass gains is measured."""
     return sum(seconds(costs, request_id, assignment.stage, worker) for request_id in assignment.request_ids)

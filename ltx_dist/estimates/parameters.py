@@ -1,7 +1,8 @@
 """Parameters and bytes of each component of an LTX-Video, by formula from its config: no weights, no torch.
 
 The formulas follow the layers that diffusers 0.42 (transformer_ltx.py, autoencoder_kl_ltx.py) and transformers 5
-(modeling_t5.py) build from the same config; tests/test_memory.py compares them with those classes at full size.
+(modeling_t5.py) build from the same config; tests/estimates/test_memory.py compares them with those classes at full
+size.
 What a stage needs beside its weights is in working_sets.py.
 """
 
@@ -90,7 +91,7 @@ def vae_encoder_parameters(config: Config) -> int:
     """Parameters of the VAE's encoder, which rendering from text never runs."""
     channels: Sequence[int] = config["block_out_channels"]
     is_095 = config["down_block_types"][-1] == "LTXVideo095DownBlock3D"
-    # Of the first kind the last block keeps its channels; of 0.9.5's each block has a downsampler to the next number.
+    # In the first kind the last block keeps its channels; in 0.9.5's every block has a downsampler to the next number.
     path = list(channels) if is_095 else [*channels, channels[-1]]
     total = conv_parameters(config["in_channels"] * config["patch_size"] ** 2, path[0])
     for index, (inside, outside) in enumerate(pairwise(path)):
@@ -144,7 +145,8 @@ def _resnet(inside: int, outside: int, noisy: bool = False, timed: bool = False)
 
 
 def _downsampler(kind: str, inside: int, outside: int) -> int:
-    """By convolution the channels stay; else the pixels of a patch become channels, so fewer are computed."""
+    """Parameters of a downsampler. `conv` keeps the channels; the others turn pixels into channels, so they compute
+    fewer."""
     if kind == "conv":
         return conv_parameters(inside, inside)
     return conv_parameters(inside, outside // {"spatial": 4, "temporal": 2, "spatiotemporal": 8}[kind])

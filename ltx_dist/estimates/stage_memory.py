@@ -15,10 +15,10 @@ class StageMemory:
     """Activations of one stage.
 
     working_set: bytes for this many requests like this one in a pass, in these tiles, as counted on the real classes.
-    margin: by device, what it holds over that: the caching allocator's blocks, and workspaces of kernels.
-    elements: of its largest tensor, where that may be too large for a device's kernels to index.
-    remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: of requests,
-        those of which one needs the most bytes, whatever the tiles.
+    margin: by device, the factor by which more is held: blocks of the caching allocator, and workspaces of kernels.
+    elements: number of elements of its largest tensor, if that may be too large for a device's kernels to index.
+    remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: picks those
+    requests among which is the one that needs the most bytes, whatever the tiles.
     """
 
     working_set: Callable[[RenderRequest, DecodeTiling, int], int]
@@ -33,8 +33,8 @@ class StageMemory:
 class WeightBytes:
     """Bytes of a component's weights on the device.
 
-    block: of one of its num_blocks equal blocks, in which it can be streamed; 0 blocks where it cannot.
-    cast_layer: of its largest layer in the dtype that it computes in, where layers are cast to that one by one.
+    block: bytes of one of its num_blocks equal blocks, in which it can be streamed; num_blocks is 0 if it cannot.
+    cast_layer: bytes of its largest layer in the dtype that it computes in, if layers are cast to that one by one.
     """
 
     total: int

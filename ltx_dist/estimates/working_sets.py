@@ -58,8 +58,8 @@ def refine_bytes(
 
 
 def denoised_tokens(request: RenderRequest, size: tuple[int, int], ratios: tuple[int, int]) -> int:
-    """Latents that a pass over `size` (height and width) works on: the clip's, and those of conditions that do not
-    begin it, which are added to them: of an image one frame, of a video two, of a reference all."""
+    """Number of latent tokens that a pass over `size` (height and width in pixels) works on: the clip's, one latent
+    frame more for each image and two for each video that does not begin the clip, and as many again for a reference."""
     spatial, temporal = ratios
     extra = sum(2 if one.is_video else 1 for one in request.conditions if one.frame_index)
     frames = (request.num_frames - 1) // temporal + 1
@@ -87,9 +87,10 @@ def _step_bytes(
     ratios: tuple[int, int],
     element_bytes: int,
 ) -> int:
-    """In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6 of hidden states. In 32 bits it is
-    in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With conditions, a reference or windows
-    every token has a timestep of its own, and the modulation, which is one row otherwise, 13 more tensors.
+    """Bytes of activations in one step. In 16 bits the peak is in the rotary embedding: 5 tensors of its float32 and 6
+    of hidden states. In 32 bits it is in the feed-forward: 2 tensors four times as wide and 6 of hidden states. With
+    conditions, a reference or windows every token has a timestep of its own, and the modulation, which is one row
+    otherwise, 13 more tensors.
     """
     tokens = denoised_tokens(request, size, ratios)
     width = config["num_attention_heads"] * config["attention_head_dim"]
@@ -104,8 +105,8 @@ def _step_bytes(
 def encode_image_bytes(config: Config, request: RenderRequest, element_bytes: int) -> int:
     """Bytes of the VAE's encoder at the largest of the clip's media, and of its pixels.
 
-    The peak is in the first block's norm, at a quarter of the height and width: 2 tensors in the VAE's precision and 2
-    in float32 and the residual, or in float32 5 and a padded copy's frames.
+    The peak is in the first block's norm, at a quarter of the height and width: 2 tensors in the VAE's precision, 2 in
+    float32 and the residual; in float32, 5 tensors and the frames of a padded copy.
     """
     media = [*request.seen, *([request.video] if request.video else [])]
     frames = max((medium.num_frames for medium in media), default=0)
@@ -119,20 +120,20 @@ def encode_image_bytes(config: Config, request: RenderRequest, element_bytes: in
 def decode_bytes(config: Config, request: RenderRequest, element_bytes: int, tiling: DecodeTiling = UNTILED) -> int:
     """Bytes of the VAE's decoder at one tile, and of the decoded pixels that wait to be blended with it.
 
-    The peak is in the last block's norm, at full resolution: 2 tensors in the VAE's precision and 2 in float32, or in
-    float32 itself 4 and a padded copy's 2 frames; beside them the tensor that came from the block before.
+    The peak is in the last block's norm, at full resolution: 2 tensors in the VAE's precision and 2 in float32; in
+    float32, 4 tensors and the 2 frames of a padded copy. The tensor from the block before is there as well.
     """
     frames, height, width = tile_shape(request, tiling)
-    elements_a_frame = (
+    elements_per_frame = (
         config["decoder_block_out_channels"][0]
         // config["upsample_factor"][0]
         * (height // config["patch_size"])
         * (width // config["patch_size"])
     )
     if element_bytes == 2:
-        largest = frames * elements_a_frame * (2 * 2 + 2 * 4 + 0.25 * 2)
+        largest = frames * elements_per_frame * (2 * 2 + 2 * 4 + 0.25 * 2)
     else:
-        largest = ((4 + 0.25) * frames + 2) * elements_a_frame * 4
+        largest = ((4 + 0.25) * frames + 2) * elements_per_frame * 4
     if tiling == UNTILED:
         return int(largest)
     # In time the piece before waits until it is taken; in space the tiles before, to be blended.
@@ -157,7 +158,8 @@ def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, 
 
 
 def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
-    """Requests of which one needs the most bytes to decode, whatever the tiles: none other is as large in every way.
+    """The requests among which is the one that needs the most bytes to decode, whatever the tiles: no other is as large
+    in every way.
 
     `decode_bytes` never falls as frames, the longer or the shorter side grow. Such maxima in three dimensions are found
     by taking requests by falling frames and keeping those found so far as a staircase: rising longer sides, falling
@@ -193,17 +195,17 @@ def decoded_frames(frames: int, tile_frames: int | None, ratio: int) -> int:
 
 @cache
 def decoded_side(side: int, tile_size: int | None, ratio: int) -> int:
-    """The same of a latent height or width."""
+    """Latent rows or columns decoded in tiles, of this many in all; overlaps count as often as they are decoded."""
     return sum(_tile_lengths(side, tile_size and tile_size // ratio, TILE_OVERLAP_PIXELS // ratio, 0))
 
 
 def pads_by_reflection(vae: Mapping[str, Any]) -> bool:
-    """Whether a decoder of this config does, as LTX-2.0's: it cannot decode a tile that is one latent wide."""
+    """Whether a decoder with this config does, as LTX-2.0's does: it cannot decode a tile that is one latent wide."""
     return vae.get("decoder_spatial_padding_mode") == "reflect"
 
 
 def tile_stride(tile_size: int, side: int, ratio: int, reflects: bool) -> int:
-    """Pixels from one tile to the next along a side of this many latents. Raises ValueError if no stride suits.
+    """Stride of the tiles, in pixels, along a side of this many latents. Raises ValueError if no stride suits.
 
     A decoder that pads by reflection gets tiles that overlap by more where the last would be of one latent, which costs
     time, or else by one latent only. From 256 px on, this suits every side below 421 latents.

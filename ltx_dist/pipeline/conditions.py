@@ -15,10 +15,11 @@ TONE_MAP = setting("compression of highlights between the passes; 0 leaves them"
 class Condition:
     """An image, or frames of a video, that the clip shows from `frame_index` on; diffusers' LTXVideoCondition.
 
-    place: absolute path or URL; not part of any key, as `sha256`, of the file's bytes, is. frame_index: of the clip.
-    strength: 1 keeps the frames, less lets them change. start_frame and num_frames: which frames of a video, from 0; a
-    multiple of the VAE's temporal ratio plus 1; an image has one. fit: how a picture of another shape is brought to the
-    clip's. preprocess, crf and blur: see media/preprocess.py; 0 and False for `diffusers`, which has neither.
+    place: absolute path or URL; in no key, because `sha256`, the digest of the file's bytes, is. frame_index: the
+    clip's frame at which it begins. strength: 1 keeps the frames, lower values let them change. start_frame: first
+    frame taken from a video, counted from 0. num_frames: how many are taken: a multiple of the VAE's temporal ratio
+    plus 1; an image has one. fit: how a picture of another shape is brought to the clip's. preprocess, crf and blur:
+    see media/preprocess.py; 0 and False for `diffusers`, which has neither.
     """
 
     place: str
@@ -38,12 +39,13 @@ class Condition:
 class SecondPass:
     """Denoise at a smaller size, double it with the latent upsampler, and denoise a little more.
 
-    first_height, first_width: of the first pass; the second has twice that, and its frames are scaled to the request's
-    height and width. timesteps: that the second pass runs, falling from below 1000; or None, and of its
-    `num_inference_steps` the last `denoise_strength` run. adain_factor: how far the statistics of each channel are
-    brought back to the first pass's. tone_map_compression_ratio: 0 leaves highlights as they are; tone_map_at: before
-    the second pass as in diffusers, or before decoding as in Lightricks' pipeline, which is another operation on other
-    latents. Guidance and noise scale are the second pass's own.
+    first_height, first_width: pixels of the first pass; the second has twice as many each way, and its frames are
+    scaled to the request's height and width. timesteps: the second pass's schedule, decreasing from below 1000; None
+    runs the last `denoise_strength` (a share) of its `num_inference_steps`. adain_factor: how far the statistics of
+    each channel are brought back to the first pass's. tone_map_compression_ratio: 0 leaves highlights as they are.
+    tone_map_at: `upsample` compresses them before the second pass, as in diffusers; `decode` before decoding, as in
+    Lightricks' pipeline, which is a different operation on different latents. Guidance and noise scale are the second
+    pass's own.
     """
 
     first_height: int
@@ -73,7 +75,7 @@ class SecondPass:
 
     @property
     def num_steps(self) -> int:
-        """The steps that it runs."""
+        """Number of steps that it runs."""
         if self.timesteps is not None:
             return len(self.timesteps)
         return steps_of(self.num_inference_steps, self.denoise_strength)
@@ -81,7 +83,7 @@ class SecondPass:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Denoise a long clip in windows one after another, each of which overlaps the one before.
+    """Denoise a long clip in windows, one after another, each overlapping the one before.
 
     prompts: one for each window. Other names and meanings are those of diffusers' LTXI2VLongMultiPromptPipeline; sizes
     are in frames and multiples of the VAE's temporal ratio.
@@ -95,12 +97,12 @@ class Windows:
 
     @property
     def distinct_prompts(self) -> tuple[str, ...]:
-        """Each once, in the order of their first windows."""
+        """Each prompt once, in the order of its first window."""
         return tuple(dict.fromkeys(self.prompts))
 
 
 def window_places(num_frames: int, temporal_tile_size: int, temporal_overlap: int, ratio: int) -> list[tuple[int, int]]:
-    """First and past-the-last latent frame of each window, as diffusers has them. ratio: frames per latent frame."""
+    """First and past-the-last latent frame of each window, as diffusers places them. ratio: frames per latent frame."""
     length, tile, overlap = (num_frames - 1) // ratio + 1, temporal_tile_size // ratio, temporal_overlap // ratio
     places = [(0, min(tile, length))]
     while places[-1][1] < length:
@@ -111,7 +113,7 @@ def window_places(num_frames: int, temporal_tile_size: int, temporal_overlap: in
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Low-rank weights beside the transformer's. place: absolute path; sha256: of the file; weight: their factor."""
+    """Low-rank weights added to the transformer's. place: absolute path. sha256: of the file. weight: their factor."""
 
     place: str
     sha256: str

@@ -28,11 +28,11 @@ NO_KEYS: Mapping[str, str] = {}
 class Making:
     """What all requests of a batch are made with, besides their own settings.
 
-    part_of: the part of the checkpoint that a component's weights are in, where that has another name. digest: of each
-    part of the checkpoint, by name. ratios: pixels and frames per latent. precision: the dtype of the weights as
-    resolved, never `auto`. batch_size: how many clips may share a pass; above 1 it depends on the run which do, so
-    equal keys then mean outputs that are equal except for low bits.
-    Libraries and devices, whose low bits differ, are the caller's to record beside the key.
+    part_of: by component, the part of the checkpoint that holds its weights, if its name differs. digest: by part of
+    the checkpoint, its sha256. ratios: pixels and frames per latent. precision: the dtype of the weights as resolved,
+    never `auto`. batch_size: how many clips may share a pass; above 1, which clips do depends on the run, so equal keys
+    then mean outputs that are equal except for low bits. Libraries and devices also affect low bits; the caller records
+    them beside the key.
     """
 
     recipe: Recipe
@@ -51,7 +51,7 @@ def stage_keys(
 ) -> dict[str, str]:
     """The key of each stage that the request runs, in order: sha256 hex.
 
-    tiling: in which pieces this clip is decoded, as resolved. known: keys that need not be computed.
+    tiling: the pieces in which this clip is decoded, as resolved. known: keys that need not be computed.
     """
     keys: dict[str, str] = {}
     wanted = making.recipe.of(request)
@@ -77,7 +77,7 @@ def render_key(keys: Mapping[str, str]) -> str:
 class BatchKeys:
     """The keys of a batch's requests, each computed once.
 
-    tiling: in which pieces clips are decoded; those that are no larger than a piece are not cut.
+    tiling: the pieces in which clips are decoded; a clip no larger than a piece is not cut.
     """
 
     def __init__(self, making: Making, tiling: DecodeTiling) -> None:
@@ -85,7 +85,7 @@ class BatchKeys:
         self._keys: dict[str, Mapping[str, str]] = {}
 
     def of(self, request: RenderRequest) -> Mapping[str, str]:
-        """By stage, in order. A name stands for one request."""
+        """The request's keys by stage, in order; cached by `request_id`, which is unique in a batch."""
         keys = self._keys.get(request.request_id)
         if keys is None:
             keys = self._keys[request.request_id] = stage_keys(self._making, request, self._cut(request, self._tiling))
@@ -156,7 +156,7 @@ def _changed(storage: Storage) -> dict[str, str]:
 def _settings(stage: StageSpec, request: RenderRequest) -> dict[str, object]:
     """The request's settings that the stage reads; 25 and 25.0 frames per second are equal.
 
-    A field at its default is left out: requests had none of those once, and clips rendered then keep their keys.
+    A field at its default is left out, so that clips rendered before the field existed keep their keys.
     """
     found: dict[str, object] = {}
     for name in stage.settings:
@@ -172,8 +172,8 @@ FIELDS = {one.name: (str(one.type), one.default) for one in fields(RenderRequest
 
 
 def _plain(value: object, declared: str) -> object:
-    """As JSON has it: dataclasses without their `place`, as where media and LoRAs lie does not matter; numbers as
-    floats where floats are declared."""
+    """The value as JSON: dataclasses without their `place`, because where media and LoRAs lie does not matter; numbers
+    as floats where floats are declared."""
     if is_dataclass(value) and not isinstance(value, type):
         named = [one for one in fields(value) if one.name != "place"]
         return {one.name: _plain(getattr(value, one.name), str(one.type)) for one in named}

@@ -32,13 +32,13 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMedia:
-    """The output of the VAE's encoder: not a sample of its posteriors but their moments, as diffusers draws the sample
-    with the clip's generator in the middle of its other draws.
+    """The output of the VAE's encoder: not samples of its posteriors but their moments, because diffusers draws the
+    samples with the clip's generator in between its other draws.
 
-    seen: of each of the request's `seen`, in their order, at the first pass's size: (1, C + 1, F, H, W) in the VAE's
-        dtype, C means and the one log variance that the encoder gives all channels. refined: the same at the second
-        pass's size, or ().
-    video: of what the clip begins as, at the first pass's size; None without.
+    seen: the moments of each of the request's `seen`, in order, at the first pass's size: (1, C + 1, F, H, W) in the
+        VAE's dtype, C means and one log variance that all channels share. refined: the same at the second pass's size,
+        or ().
+    video: the moments of the video that the clip begins as, at the first pass's size; None if there is none.
     latents_mean, latents_std: (C,) in the VAE's dtype, by which diffusers normalises the samples.
     """
 
@@ -51,13 +51,13 @@ class EncodedMedia:
 
 @dataclass(frozen=True, slots=True)
 class ConnectedText:
-    """A prompt as the connectors leave it, S = max_sequence_length: 12.6 MB for each row of LTX-2.3.
+    """The output of the connectors; S = max_sequence_length. A row of LTX-2.3 has 12.6 MB.
 
     video: (rows, S, 4096); audio: (rows, S, 2048); mask: (rows, S) int64. One of each per distinct text. A pass with
     guidance takes the negative prompt and the prompt in two rows, made together as in diffusers: in bfloat16 the second
-    row is not what the prompt alone gives. One without guidance takes the prompt. LoRAs may change the connectors.
-    of_pass: which of them each denoising pass takes.
-    embeds_dtype: name of the text encoder's dtype, in which the transformer is fed.
+    row differs from that of the prompt alone. A pass without guidance takes one row, the prompt. LoRAs may change the
+    connectors. of_pass: for each denoising pass, the index of the text that it takes.
+    embeds_dtype: name of the text encoder's dtype, in which the transformer gets its embeddings.
     """
 
     video: tuple[torch.Tensor, ...]
@@ -69,10 +69,10 @@ class ConnectedText:
 
 @dataclass(frozen=True, slots=True)
 class ConditionLatents:
-    """Conditions as the VAE's encoder sees them: the means, not normalised, (1, C, f, H/32, W/32) in its dtype.
+    """Conditions as the VAE encodes them: the means, not normalised, (1, C, f, H/32, W/32) in its dtype.
 
-    first, second: of each condition for each pass. second is empty if there is no second pass, or if it starts from a
-    first frame that the first pass kept.
+    first, second: one tensor per condition, for the first and the second pass. second is empty if there is no second
+    pass, or if it starts from a first frame that the first pass kept.
     """
 
     first: tuple[torch.Tensor, ...]
@@ -100,7 +100,7 @@ class Latents:
 
 @dataclass(frozen=True, slots=True)
 class SoundLatents(Latents):
-    """The same for a model that makes sound, too.
+    """`Latents` of a model that also makes sound.
 
     audio_latents: (1, C, L, mel) float32, not normalised: diffusers' `output_type="latent"`.
     """
@@ -124,7 +124,8 @@ class Sound:
 class DecodedClip:
     """The output of a decoder, for the host of its own worker; it never leaves that process.
 
-    frames: (height, width, 3) uint8 RGB each, decoded as they are taken. latents_sha256: of the latents they are of.
+    frames: (height, width, 3) uint8 RGB each, decoded lazily. latents_sha256: digest of the latents that they come
+    from.
     """
 
     frames: Iterator[np.ndarray]
@@ -174,7 +175,7 @@ class OtherFile:
 class EncodedVideo:
     """The output of a clip's last stage: a finished mp4 and the digest of its frames.
 
-    frames_sha256 is over the uint8 RGB frames in T,H,W,3 order. sound: None for a clip of a model without.
+    frames_sha256 is over the uint8 RGB frames in T,H,W,3 order. sound: None if the model makes none.
     poster: a small WebP of the middle frame. also: the files that `output.also` asks for, by ending.
     """
 

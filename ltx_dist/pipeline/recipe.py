@@ -19,12 +19,12 @@ from typing import Literal
 class Component:
     """A network by diffusers' name, and the traits that decide what a worker may try with it.
 
-    blocks: dotted name of the list of its blocks, in the order in which they are called: it can be streamed through a
-        device one block after the other. Empty where it cannot.
+    blocks: dotted name of the list of blocks that it calls in order, so that it can be streamed through a device block
+        by block; empty if it cannot.
     has_tiles: its stage can work in smaller tiles.
     is_transformer: its linear layers can be kept in float8.
-    part: the part of the checkpoint that its weights are in, where that has another name.
-    has_config: the checkpoint holds a config.json of it, from which its cost is estimated.
+    part: the part of the checkpoint that holds its weights, if its name differs.
+    has_config: the checkpoint holds a config.json for it, from which its cost is estimated.
     """
 
     name: str
@@ -62,12 +62,12 @@ class StageSpec:
     keeps: what becomes of its output: `spool` keeps it until the clip is published, so that a rerun resumes after it;
         `cache` keeps it for later batches.
     shares_pass: several requests with equal settings may share one forward pass.
-    alone_with: the request's attribute with which it has a pass to itself all the same.
+    alone_with: the request's attribute that, where true, gives the request a pass to itself all the same.
     steps: the request's attribute that counts its denoising steps, each of which it reports; empty if it has none.
-    only_with: the request's attribute without which the stage is left out; empty if every request runs it.
-    replaces: the earlier stage whose output this one's takes the place of, for stages that name both as inputs: such a
-        stage reads the last of them that the request runs.
-    share: of a clip's time, roughly. Ranks what a device should host where nothing better is known.
+    only_with: the request's attribute that must be true for the stage to run; empty if every request runs it.
+    replaces: an earlier stage whose output this one's supersedes: a stage that names both as inputs reads this one's
+        where the request runs it.
+    share: rough share of a clip's time. Ranks the stages that a device should host where nothing better is known.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Recipe:
 
     @cached_property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """The device stages that share components, in the order of the first of each."""
+        """The device stages, grouped by shared components; groups are in the order of their first stages."""
         groups: list[list[str]] = []
         for name in self.on_device:
             of = set(self[name].components)
@@ -146,7 +146,7 @@ class Recipe:
 
     @cached_property
     def always(self) -> Recipe:
-        """The chain of the stages that every request runs, as far as they read one another."""
+        """The recipe of only those stages that every request runs, without inputs from the others."""
         kept = [stage for stage in self.stages if not stage.only_with]
         names = {stage.name for stage in kept}
         pruned = [replace(s, inputs=tuple(name for name in s.inputs if name in names)) for s in kept]
@@ -157,7 +157,8 @@ class Recipe:
         return tuple(s.name for s in self.stages if not s.only_with or attrgetter(s.only_with)(request))
 
     def feeding(self, name: str) -> tuple[str, ...]:
-        """The device stages that may directly precede this one: back to the last that every request runs."""
+        """The device stages that may directly precede this one: back to, and including, the last that every request
+        runs."""
         found: list[str] = []
         for earlier in reversed(self.on_device[: self.on_device.index(name)]):
             found.append(earlier)
@@ -166,7 +167,8 @@ class Recipe:
         return tuple(found)
 
     def hands_on(self, name: str) -> bool:
-        """Whether the stage's output may leave its worker: that of a device stage goes to the host stages after it."""
+        """Whether the stage's output may leave its worker; a device stage with host stages after it hands it to those
+        only."""
         return self[name].runs_on == "host" or not self.host_stages_after(name)
 
     def host_stages_after(self, name: str) -> tuple[str, ...]:

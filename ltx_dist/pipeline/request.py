@@ -19,14 +19,15 @@ class RenderRequest:
 
     `request_id` is also the file name without its ending. Sizes are pixels; `height` and `width` are multiples of
     the VAE's spatial compression and of 32; `num_frames` is k times its temporal compression plus 1. `timesteps` is a
-    schedule of its own, `num_inference_steps` long and falling from at most 1000; None leaves it to diffusers.
-    `video`: what the clip begins as, in place of noise alone; of its steps only the last `denoise_strength` run.
-    `reference`: a video as long as the clip that the transformer sees beside it, which IC-LoRAs are trained to follow.
-    `second_pass`: None renders in one pass at full size. `windows`: None denoises all frames at once; else `prompt` is
-    that of its windows, joined by ` | `. `loras`: in their order, which the low bits depend on.
-    `sound`: of LTX-2.x, whose clips have some.
+    custom schedule, `num_inference_steps` long and decreasing from at most 1000; None leaves it to diffusers.
+    `video`: the video that the clip begins as, in place of pure noise; only the last `denoise_strength` (a share) of
+    the steps runs. `reference`: a video as long as the clip that the transformer sees beside it, which IC-LoRAs are
+    trained to follow. `second_pass`: None renders in one pass at full size. `windows`: None denoises all frames at
+    once; else `prompt` is the prompts of its windows, joined by ` | `. `loras`: their order affects low bits. `sound`:
+    settings for LTX-2.x, which makes sound; None for other models.
 
-    A field with `metadata=setting(...)` is set in the same words by rows. The others are what rows resolve to.
+    A field with `metadata=setting(...)` is a key of prompt rows under the same name. The other fields are resolved from
+    rows.
     """
 
     request_id: str
@@ -157,8 +158,8 @@ class RenderRequest:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the negative prompt is encoded and used at all, in any pass (diffusers' own rule, which asks sound
-        and video)."""
+        """Whether the negative prompt is encoded and used at all, in any pass (diffusers' own rule, which considers
+        sound and video)."""
         guided = self.guidance_scale > 1.0 or (self.sound is not None and self.sound.audio_guidance_scale > 1.0)
         return guided or (isinstance(self.second_pass, SecondPass) and self.second_pass.guidance_scale > 1.0)
 
@@ -169,7 +170,7 @@ class RenderRequest:
 
     @property
     def num_steps(self) -> int:
-        """The steps that the first pass runs, in all windows of it."""
+        """Number of steps that the first pass runs, over all of its windows."""
         steps = steps_of(self.num_inference_steps, self.denoise_strength)
         return steps * (len(self.windows.prompts) if self.windows else 1)
 
@@ -180,7 +181,7 @@ class RenderRequest:
 
     @property
     def has_own_pass(self) -> bool:
-        """Whether it never shares a pass of the transformer: so with media or windows."""
+        """Whether it never shares a pass of the transformer, because it has media or windows."""
         return self.has_media or self.windows is not None
 
     @property
@@ -208,6 +209,6 @@ class RenderRequest:
 
     @property
     def decoded_size(self) -> tuple[int, int]:
-        """Height and width, in pixels, that the VAE decodes; the frames are scaled to `height` and `width` after."""
+        """Height and width, in pixels, that the VAE decodes; the frames are then scaled to `height` and `width`."""
         two = self.second_pass
         return (two.height, two.width) if two else (self.height, self.width)

@@ -13,9 +13,9 @@ from ltx_dist.pipeline.settings import setting
 class SoundSettings:
     """Settings of the first, or only, denoising pass. `audio_*` guide the sound as the others guide the video.
 
-    stg_scale: 0 turns spatio-temporal guidance off; it leaves out attention in spatio_temporal_guidance_blocks.
+    stg_scale: 0 turns off spatio-temporal guidance, which skips attention in spatio_temporal_guidance_blocks.
     modality_scale: 1 turns off the guidance by a prediction in which sound and video do not see each other. sigmas: a
-    schedule of its own, num_inference_steps long and falling from at most 1; None leaves it to the noise scheduler.
+    custom schedule, num_inference_steps long and decreasing from at most 1; None leaves it to the noise scheduler.
     """
 
     stg_scale: float = field(
@@ -50,10 +50,10 @@ class SoundSettings:
 class SoundSecondPass:
     """Denoise at half the height and width, double them with the latent upsampler, and denoise again without guidance.
 
-    first_height, first_width: pixels of the first pass. sigmas: of the second; its first one is also how much of the
-    start is noise. adain_factor: how far the statistics of each channel are brought back to the first pass's.
-    tone_map_compression_ratio: 0 leaves highlights as they are. audio: whose sound is decoded: diffusers' examples take
-    the second pass's. loras: used in this pass after those of the request.
+    first_height, first_width: pixels of the first pass. sigmas: schedule of the second; its first value is also the
+    share of noise that it starts from. adain_factor: how far the statistics of each channel are brought back to the
+    first pass's. tone_map_compression_ratio: 0 leaves highlights as they are. audio: the pass whose sound is decoded;
+    diffusers' examples take the second. loras: used in this pass after those of the request.
     """
 
     first_height: int
@@ -74,7 +74,7 @@ class SoundSecondPass:
 
     @property
     def num_steps(self) -> int:
-        """The steps that it runs."""
+        """Number of steps that it runs."""
         return len(self.sigmas)
 
 

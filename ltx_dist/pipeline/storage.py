@@ -10,8 +10,8 @@ from typing import Literal
 class DecodeTiling:
     """The tiles in which the VAE decodes a clip: at most this many pixels high and wide, and frames long.
 
-    None: not cut that way. Pieces overlap and are blended, so the pixels differ from those of another tiling: one is
-    resolved for a whole batch, whichever worker decodes.
+    None: not cut that way. Pieces overlap and are blended, so each tiling gives other pixels: a single one is resolved
+    for the whole batch, whichever worker decodes.
     """
 
     tile_size: int | None = None
@@ -20,7 +20,7 @@ class DecodeTiling:
     def of(self, height: int, width: int, num_frames: int, temporal_ratio: int) -> DecodeTiling:
         """The tiling that takes effect for a clip: one that is no larger than a tile is not cut.
 
-        temporal_ratio: frames a latent frame of the VAE.
+        temporal_ratio: frames per latent frame of the VAE.
         """
         latent_frames = (num_frames - 1) // temporal_ratio + 1
         cuts_space = self.tile_size is not None and max(height, width) > self.tile_size
@@ -40,8 +40,9 @@ TILE_OVERLAP_FRAMES = 8
 class Storage:
     """How weights are stored on the device if not in the model's precision; each option changes the pixels.
 
-    transformer: `float8` keeps linear layers in 8 bits, cast up as they are used. text_encoder: its linear layers.
-    vae: its own precision, in which it also computes; `same` where that is the model's. It does not decide the latents.
+    transformer: `float8` keeps linear layers in 8 bits, cast up as they are used. text_encoder: how its linear layers
+    are stored. vae: the VAE's own precision, in which it also computes; `same` is the model's. It does not affect the
+    latents.
     """
 
     transformer: Literal["same", "float8"] = "same"
@@ -53,7 +54,7 @@ class Storage:
         return getattr(self, component, None) in ("int8", "int4")
 
     def vae_precision(self, precision: str) -> str:
-        """The VAE's, where the model's is `precision`."""
+        """The VAE's precision, given the model's."""
         return precision if self.vae == "same" else self.vae
 
 
@@ -69,9 +70,10 @@ class Mp4Settings:
     """How frames become an mp4; each of these changes the file's bytes. Meanings: `output` in the config.
 
     crf: x264's constant rate factor, 0 to 51; 0 is lossless. threads: fixed, because their number changes the bytes.
-    audio: how the sound is stored, of a model that makes some. pad_audio: with silence, to the end of the video.
-    also: files that are made of the same frames, beside the mp4.
-    version: of how everything else about the file is made; raise it when equal frames and settings give other bytes.
+    audio: how the sound is stored, if the model makes any. pad_audio: whether silence extends it to the end of the
+    video.
+    also: other files to make from the same frames. version: of everything else that decides the bytes; raise it when
+    equal frames and settings give other bytes.
     """
 
     crf: int = 17

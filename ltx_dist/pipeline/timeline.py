@@ -52,7 +52,7 @@ def went_wrong(completion: Completion) -> bool:
 def first_start(completions: Iterable[Completion]) -> float:
     """Seconds from the run's start, when its workers begin to load, to the first work; 0 if there is none.
 
-    What was QUEUED on a worker that went was given out before that worker was up, as a rule: it never began.
+    Assignments that ended as QUEUED are left out: they never began, and most were given out before their worker was up.
     """
     return min((c.started for c in completions if c.failure is not Failure.QUEUED), default=0.0)
 
@@ -101,8 +101,8 @@ def gantt(
     """One row per worker, one letter per stage, time from left to right; below, the makespan and the busy shares.
 
     The picture begins with the first work. Clips are numbered in the order in which their work began; D4+2 is the
-    fourth with two others in its pass. A stage shorter than a cell takes a whole one, from the longer stage it lies
-    next to. `unit` is what the times are in.
+    fourth with two others in its pass. A stage shorter than a cell is drawn as a whole one, over the longer stage next
+    to it. unit: of the times.
     """
     by_lane = lanes(_from_zero(completions), recipe)
     host = [stage for stage in recipe if stage.runs_on == "host"]

@@ -15,8 +15,8 @@ from ltx_dist.pipeline.request import RenderRequest
 class Assignment:
     """One pass of a stage on one worker, for one request or for several equal ones that share it.
 
-    The unit the scheduler decides and an executor runs. keys: of each request, the keys of its stages; the batch loop
-    adds them, and they tell no two assignments apart.
+    The unit that the scheduler decides on and an executor runs. keys: for each request, the keys of its stages; the
+    batch loop adds them, and comparisons ignore them.
     """
 
     request_ids: tuple[str, ...]
@@ -39,10 +39,10 @@ class Assignment:
 class Failure(StrEnum):
     """How an assignment failed. `engine/failures.py` decides what follows.
 
-    ERROR: the stage raised, and the worker is fine. CRASH: its worker died, or its device raises at every
-    call since, while it ran. HANG: nothing moved for too long, so the worker was ended. QUEUED: its worker died before
-    it began. NODE_LOST: its worker went with its node, or was preempted. INPUT_LOST: what the stage needed, or made,
-    was on a lost node. All but ERROR and INPUT_LOST take the worker with them.
+    ERROR: the stage raised, and the worker is fine. CRASH: while it ran, its worker died or its device became unusable.
+    HANG: it made no progress for too long, so the worker was ended. QUEUED: its worker died before it began. NODE_LOST:
+    its worker went with its node, or was preempted. INPUT_LOST: what the stage needed, or made, was on a lost node. All
+    but ERROR and INPUT_LOST take the worker with them.
     """
 
     ERROR = "error"
@@ -57,10 +57,10 @@ class Failure(StrEnum):
 class StageReport:
     """A worker's report of an assignment; small, so it always travels to the driver.
 
-    seconds: in the stage itself, on the worker's monotonic clock; of all its requests together. load_seconds: weights
-        read or moved before it. latents_sha256: of each request, in their order, where the stage has latents.
-    peak_bytes: device memory that torch held at most during the stage; None where the device does not count (CPU).
-    made_on: the device and its libraries, which decide low-order bits.
+    seconds: spent in the stage itself, for all its requests together, on the worker's monotonic clock. load_seconds:
+        spent reading or moving weights before it. latents_sha256: digest of each request's latents, in order; empty if
+        the stage has none. peak_bytes: peak device memory of torch during the stage; None if the device does not count
+        it (CPU). made_on: the device and its libraries, which decide low-order bits.
     memory_refused: the device had too little memory for something in this stage, now or earlier in the worker's life.
         cuDNN may then have taken an algorithm that needs less, which it keeps: low-order bits may differ.
     fallback: what it took after the stage ran out of memory as planned (worker/oom_fallbacks.py); None if it did not.
@@ -85,7 +85,8 @@ class StageReport:
 
     @property
     def failure(self) -> Failure | None:
-        """How the stage ended, from its worker's report. Once its device is lost, the process is of no more use."""
+        """How the stage failed; None if it did not. A worker whose device is lost counts as crashed: it is of no more
+        use."""
         if self.device_lost:
             return Failure.CRASH
         return None if self.error is None else Failure.ERROR
@@ -96,7 +97,7 @@ class Completion:
     """An assignment that ended. Times are seconds since the batch started, on the driver's clock.
 
     `failure` is None if it ended well; else `error` says what happened. `video` is set by the last stage only.
-    submitted: when it was given to its worker; None where that is when it started.
+    submitted: when it was given to its worker; None if that is when it started.
     """
 
     assignment: Assignment
@@ -131,8 +132,8 @@ class RenderResult:
 class WorkerState:
     """The state of a worker, for views. `stage` is None while it waits.
 
-    request_ids: those that share what it does. step of num_steps: denoising steps done; 0 of 0 in the other stages.
-    is_loading: it reads or moves the stage's weights.
+    request_ids: the requests that share its current pass. step of num_steps: denoising steps done; 0 of 0 in the other
+    stages. is_loading: it reads or moves the stage's weights.
     components: those whose weights are on the device. memory_bytes: what the worker has allocated on its device; on a
     CPU the memory of its process; None if unknown.
     """

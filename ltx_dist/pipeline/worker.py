@@ -24,16 +24,16 @@ CPU = "cpu"
 class Worker:
     """One device and the device stages it may run.
 
-    device_name: its model, which tells its speed. node_id: the Ray node that it is on; None is any.
+    device_name: its model, which tells its speed. node_id: the Ray node that it is on; None for any.
     residency: how the weights of its stages share the device. streamed: components whose blocks pass through the device
         one by one. keeps_host_copy: weights that leave the device stay in the host's memory; where that is too small
         they are read again.
-    threads: CPU threads of the worker's torch; None leaves torch's own choice. num_gpus: what it asks of Ray.
-    batch_size: clips of equal shape that may share a pass of a stage that allows it.
+    threads: CPU threads of the worker's torch; None leaves torch's own choice. num_gpus: GPUs that it requests from
+    Ray. batch_size: clips of equal shape that may share a pass of a stage that allows it.
     host_slots: clips that may be in host stages, or in the device stage before them, at a time: their frames are in the
         host's memory.
-    tiling: the pieces in which it decodes. peak_bytes: the most that is predicted to be on the device. capacity: its
-        bytes, None where they are not known.
+    tiling: the pieces in which it decodes. peak_bytes: predicted peak of device memory. capacity: bytes of device
+        memory; None if unknown.
     """
 
     worker_id: str
@@ -60,7 +60,7 @@ class Worker:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """The workers of a batch, the recipe whose stages they run, and `max_queued`: how many clips may wait in front of
-    a device stage; none is given for the first."""
+    each device stage but the first, which has no bound."""
 
     recipe: Recipe
     layout: str

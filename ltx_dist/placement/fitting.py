@@ -32,7 +32,8 @@ MAX_ELEMENTS = 2**31 - 1
 `needs_64bit_indexing_no_split`)."""
 
 MAX_TILING_COST = 1.6
-"""Decode work over that of one piece up to which tiles are better than swapping weights for every wave."""
+"""Work of decoding in tiles, relative to one piece, up to which tiles are better than swapping weights for every
+wave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Models:
 class MemoryPlan:
     """How a device holds its stages. streamed: components whose blocks pass through it one by one.
 
-    peak_bytes: the most that is on the device at a time, with every margin; the reserve counts.
+    peak_bytes: peak on the device, including every margin and the reserve.
     """
 
     residency: Residency
@@ -86,8 +87,8 @@ class BatchDemand:
     """The demands of a batch on its devices.
 
     shapes: one request of each size in it. tilings: those allowed, cheapest first. batch_size: how many requests may
-    share a pass. together: how many of each of the shapes can; 1 where it is not given. Working sets are kept once
-    known, also by the same demand with fewer tilings: a batch can have as many shapes as clips.
+    share a pass. together: how many requests of each shape can; 1 where it is not given. Working sets are cached, and
+    copies with fewer tilings share the cache: a batch can have as many shapes as clips.
     """
 
     models: Models
@@ -110,7 +111,7 @@ class BatchDemand:
         return tuple(stage for stage in recipe.on_device if stage in run)
 
     def in_tiles(self, tiling: DecodeTiling) -> BatchDemand:
-        """The same with this one tiling."""
+        """The demand with this one tiling."""
         return replace(self, tilings=(tiling,))
 
     def weights(self, stages: Collection[str]) -> int:
@@ -141,8 +142,8 @@ class BatchDemand:
         """The first plan that fits in `capacity` bytes, in order of cost: resident, decoding in tiles, taking turns,
         streamed.
 
-        If the capacity is unknown, the requested residency is used, or turns. Requested by name, `streamed` streams
-        every component that can be; else those alone that do not fit whole.
+        If the capacity is unknown, the requested residency is used; for `auto`, resident on a CPU and time-sliced on a
+        GPU. If `streamed` is requested, every component that can be streamed is; else only those that do not fit whole.
         Raises ValueError saying what does not fit and what would.
         """
         allowed = _allowed(device, capacity, residency)
@@ -198,7 +199,7 @@ class BatchDemand:
         return MemoryPlan("streamed", tiling, DEVICE_RESERVE[device] + max(needs), tuple(sorted(streamed)))
 
     def _with_margin(self, device: Device, stage: str, tiling: DecodeTiling) -> int:
-        """Bytes beside the weights: a cast copy of a layer, and activations."""
+        """Bytes beside the weights: a cast copy of a layer, and activations with the device's margin."""
         models = self.models
         cast = max((models.cast_layer.get(component, 0) for component in models.components([stage])), default=0)
         memory = models.memory.get(stage)

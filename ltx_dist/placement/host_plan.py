@@ -13,7 +13,8 @@ PROCESS_BYTES = 1_500_000_000
 """Bytes of a process that renders on a GPU: torch, diffusers, transformers (0.6 GB), and the host's side of CUDA."""
 
 SMALLEST_SLAB = 256 << 20
-"""Page-locked memory is taken in powers of two, so that the end of the last slab is left over."""
+"""Bytes of the smallest slab of page-locked memory. Slabs are powers of two, so the end of the last one stays
+unused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class HostNeed:
 
 
 def host_need(worker: Worker, demand: BatchDemand) -> HostNeed:
-    """The worker's host memory; nothing for a worker on a CPU, whose device is the host's memory."""
+    """The host memory that the worker needs; no bytes for a worker on a CPU, whose device is the host's memory."""
     if worker.device == "cpu":
         return HostNeed(0, 0, 0, "")
     models = demand.models

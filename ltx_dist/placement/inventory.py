@@ -14,9 +14,8 @@ would take many times the memory."""
 class DeviceInfo:
     """One device. name: from its driver, such as `NVIDIA GeForce RTX 4090`, or `cpu`.
 
-    memory_bytes: None where the device does not tell it. node_id: Ray's hex id of its node; None is this machine.
-    index: among the devices of its node that are visible. compute_capability: of a GPU, such as (8, 9); None where it
-    is not known.
+    memory_bytes: None if unknown. node_id: Ray's hex id of its node; None is this machine. index: its position among
+    the visible devices of its node. compute_capability: of a GPU, such as (8, 9); None where it is not known.
     """
 
     name: str

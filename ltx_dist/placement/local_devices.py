@@ -17,7 +17,7 @@ from ltx_dist.pipeline.worker import DeviceWish
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 
 FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "compute_cap", "name")
-"""What nvidia-smi is asked of each GPU. The name comes last, because it may contain a comma."""
+"""Fields to query from nvidia-smi for each GPU. The name comes last, because it may contain a comma."""
 
 CAPABILITY = "compute_cap"
 """The field that old drivers do not know."""
@@ -90,8 +90,8 @@ def _read(path: Path) -> str:
 def with_described(inventory: Inventory, device: str, devices: int | None, memory_gb: float | None) -> Inventory:
     """For planning: if there are fewer GPUs than requested, the requested number with the requested memory.
 
-    What a machine that is not here, or not bought yet, would do; its host's memory is unknown. The same inventory where
-    nothing has to be made up.
+    So a machine that is elsewhere, or not bought yet, can be planned for; its host memory is unknown. Otherwise the
+    inventory is returned as it is.
     """
     if device != "cuda" or len(inventory.gpus) >= (devices or 1):
         return inventory

@@ -104,7 +104,7 @@ def worker_for(
 ) -> Worker:
     """The worker on a device. `threads` are for torch on a CPU; with a GPU only the config sets them.
 
-    copy_bytes: of the host's memory for this worker's weights; None where it is not known to be short.
+    copy_bytes: bytes of host memory for copies of this worker's weights; None for no limit.
     """
     kind = _kind(device)
     _require_kernels(device, demand.models.precisions)

@@ -19,9 +19,9 @@ SMALLEST_TILE_FRAMES = 16
 
 
 class TilingCosts:
-    """The work of decoding these requests in tiles over that in one piece, for one tiling after the other.
+    """The work of decoding these requests in tiles, relative to one piece: call it with a tiling, such as for a sort.
 
-    It is the mean of what each clip decodes over what it has, weighted by pixels. What tiles add in space is summed
+    It is the mean ratio of decoded to actual latents, weighted by pixels. What tiles add in space is summed
     once per tile size and number of frames, so that hundreds of tilings do not look at every request again.
     """
 
@@ -45,7 +45,8 @@ class TilingCosts:
         return 1.0 + (more / self._pixels if more else 0.0)
 
     def _area(self, tile_size: int | None) -> dict[int, int]:
-        """By latent frames the latents of a frame that are decoded, of all requests of that length."""
+        """Latents that are decoded per latent frame, summed over the requests of one length; by length in latent
+        frames."""
         if tile_size not in self._areas:
             side = partial(working_sets.decoded_side, tile_size=tile_size, ratio=self._spatial)
             self._areas[tile_size] = {
@@ -55,7 +56,8 @@ class TilingCosts:
         return self._areas[tile_size]
 
     def _pixels_per_latent_frame(self, frames: int) -> float:
-        """The first latent frame is one frame, every other as many as the ratio says; over their number."""
+        """Mean pixels per latent in a clip of this many latent frames: the first is one frame, each other `ratio`
+        frames."""
         return ((frames - 1) * self._temporal + 1) * self._spatial**2 / frames
 
 
@@ -65,7 +67,7 @@ def candidate_tilings(
     shapes: Sequence[RenderRequest],
     ratios: tuple[int, int],
 ) -> list[DecodeTiling]:
-    """Every tiling that the config allows, cheapest first and among equals the one with more of the clip in a piece.
+    """Every tiling that the config allows, cheapest first; among equals, the one with larger pieces.
 
     Raises ValueError for a tile that is not of whole latents or not larger than the overlap of two.
     """
@@ -86,7 +88,8 @@ def check_strides(tile_size: int, shapes: Iterable[RenderRequest], ratio: int) -
 
 
 def _choices(name: str, asked: TileLength, step: int, smallest: int, end: int, ratio: int) -> list[int | None]:
-    """None, for no cut, comes first: of two that cost the same the larger piece is taken."""
+    """The lengths of a tile to try, in pixels or frames. None, for no cut, comes first: at equal cost the larger piece
+    is taken."""
     if asked == "off":
         return [None]
     if asked == "auto":

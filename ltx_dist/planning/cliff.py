@@ -15,7 +15,7 @@ from ltx_dist.pipeline.work import Completion
 from ltx_dist.pipeline.worker import Worker
 
 TOO_SLOW = 5.0
-"""Multiple of its prediction that a stage may take: formulas are right within 2, paging costs a factor of 77."""
+"""Multiple of its prediction that a stage may take: formulas are right within a factor of 2, paging costs 77."""
 
 WORTH_SAYING = 5.0
 """Seconds below which a stage does not count as slow: another program on the machine may cause that."""
@@ -27,8 +27,9 @@ REMEDY = "end other programs on the device, or set placement.memory_gb below wha
 class CliffGuard:
     """Checks every completion; warns once per worker and stage.
 
-    predicted: as known when the run began, so that a run that is slow from its start does not become its own measure.
-    Where nothing was known of a device, the fastest clip so far is. workers: all there ever were; some join later.
+    predicted: the costs as known when the run began, so that a run that is slow from the start is not compared with
+    itself. On a device of which nothing was known, clips are compared with the fastest so far. workers: returns all
+    workers that the run has had, as some join later.
     """
 
     predicted: PredictedCosts

@@ -16,7 +16,7 @@ from ltx_dist.pipeline.worker import Worker
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Seconds of the makespan, as the mean over the workers; they add up to it.
+    """Seconds of the makespan by cause, as means over the workers; they add up to the makespan.
 
     work: in stages that succeeded. in_vain: in stages that did not. swaps: weights read or moved between clips.
     fill, drain: before a worker's first assignment and after its last. handing_over: from giving an assignment to an
@@ -33,10 +33,10 @@ class Losses:
 
 
 def measured_bound(completions: Iterable[Completion], workers: Sequence[Worker], recipe: Recipe, costs: Costs) -> Bound:
-    """The lower bound of the work that was done, as long as it took, on these workers.
+    """The lower bound of the makespan, in seconds, for the work that was done, with its measured times.
 
     What a stage took on one kind of worker is converted for another by their rates. Only work that ended well counts:
-    what was done twice or in vain need not have been. Requests that shared a pass took an equal part of it each.
+    what was repeated or in vain could have been avoided. Requests that shared a pass took an equal part of it each.
     Loading weights is left out.
     """
     by_id = {worker.worker_id: worker for worker in workers}

@@ -28,7 +28,7 @@ MAX_SEARCHED = 512
 """Maximum number of waiting requests. With more, the end of the batch is far and the rules suffice."""
 
 MAX_TRIES, MAX_IN_VAIN = 40, 20
-"""Exchanges tried, and such in a row that bring nothing: four times as many gain 0.1 to 0.3 % more."""
+"""Maximum number of exchanges tried, and of those in a row without a gain: four times as many save 0.1 to 0.3 %."""
 
 NEAR_ENOUGH = 1.002
 """Multiple of the lower bound at which an order is good enough."""
@@ -40,11 +40,11 @@ Pieces = Generator[None, None, float]
 
 
 def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> Iterator[Order | None]:
-    """For what waits, orders that end the batch sooner than that of now, each better than the one before.
+    """Yield orders of the waiting requests that end the batch sooner than the present one, each better than the last.
 
-    None after every piece of work without one, so that the caller can look after other things and come back. All is
-    predicted from the state and the costs at the first `next`: an order that comes later is still of all that waited
-    then, and only what still waits is moved. workers: of the run; lost ones are left out.
+    Yields None after every piece of work that found none, so that the caller can do other things in between. Everything
+    is predicted from the state and the costs at the first `next`: a later order still lists all that waited then, and
+    only those that still wait are moved. workers: of the run; lost ones are left out.
     """
     rest = _rest(scheduler, workers, costs)
     if rest is None:
@@ -76,7 +76,7 @@ def better_orders(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs)
 
 
 def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Rest | None:
-    """None if there is nothing to order, or nothing to simulate until a worker is back."""
+    """The state to predict from; None if there is nothing to order, or nothing to simulate until a worker is back."""
     there = {worker.worker_id: worker for worker in workers if scheduler.has_worker(worker.worker_id)}
     waiting, running = scheduler.waiting(), scheduler.running()
     begun = {name: scheduler.left(name) for assignment in running for name in assignment.request_ids}
@@ -85,7 +85,7 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     needed = {stage for todo in (*begun.values(), *waiting.values()) for stage in todo if stage in recipe.on_device}
     if len(there) < 2 or not waiting or not hosted.issuperset(needed):
         return None
-    # Of a long batch the same requests stand for all in every order, or the orders would not compare.
+    # In a long batch, the same sample represents all requests in every order, or the orders would not be comparable.
     some = sampled(list(waiting), len(there))
     kinds = {name: _whole_work(recipe, costs, name) for name in some}
     is_short = len(waiting) <= SHORT_PER_WORKER * len(there)
@@ -137,10 +137,11 @@ class _FrozenCosts:
 
 @dataclass
 class _Rest:
-    """The state from which all is predicted. waiting: all that wait, or those that stand for them.
+    """The state from which everything is predicted. waiting: the waiting requests, or a sample of them.
 
-    running: what is on the devices, and its seconds left. todo: the stages left of each request, running ones first.
-    kinds: the whole work of each that waits. is_short: few wait for each worker.
+    running: the assignments on the devices, and their seconds left. todo: the stages left of each request, running ones
+    first. kinds: the whole work of each waiting request. is_all: `waiting` is no sample. is_short: few wait for each
+    worker.
     """
 
     placement: Placement
@@ -154,7 +155,7 @@ class _Rest:
     _bound: float = field(default=0.0, init=False)
 
     def orders(self) -> Iterator[tuple[str, Order]]:
-        """What to try, with the rules' names."""
+        """Yield the orders to try, with the names of their rules."""
         by_name = rules(self.placement, self.todo, self.costs)
         for upstream_first in (False, True) if self.is_short else (False,):
             for name, rule in by_name.items():
@@ -179,9 +180,10 @@ class _Rest:
         return self.is_all and len(self.waiting) <= MAX_SEARCHED and seconds > NEAR_ENOUGH * self._bound
 
     def exchanged(self, order: Order, still: Container[str], rng: random.Random) -> Order | None:
-        """Two that differ in each other's places; those that are alike stay in the order in which they were.
+        """The order with two unlike requests in each other's places; None if no two are left that differ.
 
-        still: what waits now. What was given out since would only seem to gain. None: no two are left that differ.
+        Requests that are alike keep their order. still: those that wait now; moving one that was given out since would
+        only seem to gain.
         """
         changed = list(order.request_ids)
         places = [place for place, name in enumerate(changed) if name in still]

@@ -61,9 +61,9 @@ def best_order(placement: Placement, todo: Todo, costs: Costs) -> Ordered:
 
 
 def sampled(request_ids: Sequence[str], num_workers: int) -> Sequence[str]:
-    """The requests that represent all in a simulation, in their order: all, or this many at random.
+    """The requests that represent all in a simulation, in their order: all, or a random sample of a large batch.
 
-    Every n-th could be the short ones of a batch in which long and short alternate.
+    Taking every n-th could pick only the short ones of a batch in which long and short alternate.
     """
     size = max(MAX_SIMULATED, CLIPS_PER_WORKER * num_workers)
     if len(request_ids) <= size:
@@ -85,7 +85,7 @@ def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
     main = recipe.main
 
     def part(request_id: str, is_wanted: Callable[[str], bool] = lambda stage: True) -> float:
-        """Seconds of its stages if all their workers shared them; so rounded that equal costs are equal."""
+        """Seconds of its stages if all their workers shared them; rounded, so that equal costs compare as equal."""
         stages = (stage for stage in todo[request_id] if capacity.get(stage) and is_wanted(stage))
         return float(f"{sum(costs.work(request_id, stage) / capacity[stage] for stage in stages):.6g}")
 
@@ -93,7 +93,8 @@ def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
         return sorted(ids, key=lambda name: -part(name))
 
     def johnson(ids: Sequence[str]) -> list[str]:
-        """Optimal for two machines: first what is soon denoised, rising; then what is soon encoded and decoded."""
+        """Optimal for two machines: first what is denoised quickly, shortest first; then the rest, encoding and
+        decoding longest first."""
         before = {name: part(name, main.__contains__) for name in ids}
         after = {name: part(name, lambda stage: stage not in main) for name in ids}
         first = sorted((name for name in ids if before[name] <= after[name]), key=before.__getitem__)
@@ -107,7 +108,8 @@ def rules(placement: Placement, todo: Todo, costs: Costs) -> dict[str, Rule]:
         return [name for pair in zip(by_length[:half], [*short, ""], strict=False) for name in pair if name]
 
     def short_last(ids: Sequence[str]) -> list[str]:
-        """As given, but the shortest at the end, in falling order: that evens the end, and most stays as it was."""
+        """As given, but the shortest at the end, longest of them first: workers end together, and most of the order
+        stays."""
         last = longest_first(ids)[-SHORT_PER_WORKER * len(placement.workers) :]
         set_aside = set(last)
         return [name for name in ids if name not in set_aside] + last

@@ -9,12 +9,13 @@ from ltx_dist.pipeline.work import Completion
 
 
 class Pace:
-    """`planned_ends`: when the plan has clips end, ascending, in seconds from the first work: of every clip, or of some
-    that stand evenly for all.
+    """Predicts the seconds that a batch still takes.
+
+    planned_ends: seconds from the first work to the planned end of each clip, or of an even sample of clips, ascending.
 
     The plan knows what a count does not: that four workers end their first clips together, or that a decoder has a
-    queue left when the last clip is denoised. How long its seconds are in truth, the clips that ended tell.
-    Without a plan every clip counts the same.
+    queue left when the last clip is denoised. The clips that ended tell how long its seconds really are. Without a plan
+    every clip counts the same.
     """
 
     def __init__(self, num_clips: int, planned_ends: Sequence[float] = ()) -> None:
@@ -28,9 +29,10 @@ class Pace:
         return self._planned_ends[-1] if self._planned_ends else None
 
     def eta(self, num_ended: int, last_ended: float, now: float) -> float | None:
-        """Seconds to go `now`, with the `num_ended`-th clip ended at `last_ended`, both seconds since the first work.
+        """Seconds left at `now`, after the `num_ended`-th clip ended at `last_ended`.
 
-        None before the first clip ended. It counts down from clip to clip and is never negative.
+        Both are in seconds since the first work. None before the first clip has ended. It counts down from clip to clip
+        and is never negative.
         """
         if num_ended == 0:
             return None
@@ -38,7 +40,7 @@ class Pace:
         return max(0.0, left - (now - last_ended))
 
     def _planned(self, num_ended: int) -> float:
-        """Interpolate linearly between two ends of the plan."""
+        """Planned seconds until this many clips have ended, interpolated linearly."""
         ends = self._planned_ends or [float(self._num_clips)]
         position = num_ended * len(ends) / self._num_clips
         before = int(position)
@@ -49,7 +51,8 @@ class Pace:
 
 
 def planned_ends(completions: Iterable[Completion], scale: float = 1.0) -> list[float]:
-    """When each clip of a plan ends, ascending, from its first work; scale: clips that each of them stands for."""
+    """Seconds from a plan's first work to the end of each clip, ascending. scale: clips that each of them stands
+    for."""
     completions = list(completions)
     origin = first_start(completions)
     ended = sorted(completions, key=lambda completion: completion.finished)

@@ -21,7 +21,7 @@ from ltx_dist.planning.ordering import Ordered, best_order
 from ltx_dist.planning.simulator import Todo
 
 SHORTER = 0.01
-"""A layout must save this share of the makespan to be taken before a plainer one."""
+"""A layout must save this share of the makespan to be preferred to a plainer one."""
 
 WELL_FILLED = 0.8
 """A device that is busy for a smaller share of the makespan than this could have rendered more clips."""
@@ -32,7 +32,7 @@ PLAINEST_FIRST: tuple[Literal["auto", "elastic", "pinned"], ...] = ("auto", "ela
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The prediction for a layout. busy: share of the makespan, by worker."""
+    """The prediction for a layout. busy: share of the makespan, 0 to 1, by worker."""
 
     placement: Placement
     order: Ordered

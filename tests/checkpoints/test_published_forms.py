@@ -339,10 +339,10 @@ def test_a_folder_takes_another_text_encoder_or_one_that_lies_alone(made, tmp_pa
             {"encoder.block.0.layer.0.SelfAttention.k.weight": (2, 2)},
             "T5, the text encoder; it goes into model.text_enc",
         ),
-        ({"transformer_blocks.0.attn1.to_k.weight": (2, 2)}, "a transformer by diffusers' names"),
+        ({"transformer_blocks.0.attn1.to_k.weight": (2, 2)}, "a transformer under diffusers' names"),
         (
             {f"model.diffusion_model.{name}.weight": (2, 2) for name in ("patchify_proj", "audio_patchify_proj")},
-            r"a single file of LTX-2\.0, .* give the model in folders, Lightricks/LTX-2 on the hub, or convert",
+            r"a single file of LTX-2\.0, .* the model in diffusers layout, Lightricks/LTX-2 on the hub, or convert",
         ),
         ({"model.language_model.layers.0.mlp.up_proj.weight": (2, 2)}, "the text encoder alone, perhaps of LTX-2"),
         ({"model.diffusion_model.patchify_proj.weight": (64, 128)}, "holds no VAE"),

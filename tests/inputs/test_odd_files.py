@@ -179,7 +179,7 @@ ODD = {
                          make=lambda path: tensors(path, emb_params=torch.zeros(4, 32))),
     "a list of alphas": lora("alphas.safetensors", f"{Q}.alpha: 2 numbers, not one",
                              make=pair(A, B, alpha=torch.ones(2))),
-    "rank 0": lora("none.safetensors", f"{Q}.lora_A.weight: of rank 0",
+    "rank 0": lora("none.safetensors", f"{Q}.lora_A.weight: has rank 0",
                    make=pair(torch.zeros(0, 32), torch.zeros(32, 0))),
     "whole numbers": lora("int.safetensors", f"{Q}.lora_A.weight: I8, not floating-point numbers",
                           make=pair(A.to(torch.int8), B.to(torch.int8))),

@@ -154,7 +154,7 @@ def test_an_entry_that_another_run_removes_meanwhile_fails_no_clip(
     with monkeypatch.context() as patched:
         patched.setattr(Resumption, "todo", look_and_lose)
         stopped = render(second, checkpoint, chosen)
-    assert stopped.exit_code == 75 and "no worker of this run can encode_text" in stopped.output
+    assert stopped.exit_code == 75 and "no worker of this run can run encode_text" in stopped.output
     assert record(second)["remaining"] == 3, "nothing is wrong with the clips"
     assert render(second, checkpoint, chosen).exit_code == 0
     assert_equal_latents(tmp_path / "first", second)
