@@ -81,7 +81,7 @@ PlannedOutput = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="The output folder: its clips of an earlier version, which would be rendered again, are counted.",
+        help="An output folder: also count its clips that an earlier version of ltx-dist made.",
     ),
 ]
 JsonEvents = Annotated[Path | None, typer.Option(help="Append events to this file as JSON Lines.")]
@@ -169,7 +169,7 @@ def plan(
 ) -> None:
     """Show which worker would run what, and in which order. Loads no model, downloads no weights, needs no GPU.
 
-    With -o it also reports how many clips in that folder were made by an earlier version and are rendered again.
+    With -o it also counts the clips in that folder that an earlier version made and that would be rendered again.
     To plan for GPUs that this machine lacks, set placement.device=cuda, placement.devices and placement.memory_gb.
     """
     with bad_input():

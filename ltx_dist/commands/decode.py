@@ -12,7 +12,9 @@ from ltx_dist.commands.shared import Address, Executor, ExecutorKind, bad_input
 
 SetDecode = Annotated[
     list[str] | None,
-    typer.Option("--set", help="One value of decode.*, output.* or placement.*; `ltx-dist config` prints them."),
+    typer.Option(
+        "--set", help="One value of decode.*, output.* or placement.*; `ltx-dist config` prints them. Repeatable."
+    ),
 ]
 
 
@@ -24,8 +26,7 @@ def decode(
 ) -> None:
     """Decode the clips of a folder again from their latents, with other tiles or mp4 settings. Loads only the VAE.
 
-    Other settings are those that the clips were rendered with. Clips without latents are left as they are, with exit
-    code 3.
+    All other settings stay those of the clips. Clips without latents are left as they are; the exit code is then 3.
     """
     with bad_input():
         from ltx_dist.commands.rendering import run_command

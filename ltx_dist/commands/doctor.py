@@ -26,7 +26,7 @@ def doctor(
     profile: Profile = None,
     config: Config = None,
     set_: Set = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="The folder for the clips.")] = "out",
+    output: Annotated[str, typer.Option("-o", "--output", help="The output folder to check.")] = "out",
     address: Annotated[
         str | None,
         typer.Option(help="A cluster to check: HOST:PORT of its head, or http://HOST:PORT of its job server."),

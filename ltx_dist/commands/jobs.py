@@ -51,7 +51,12 @@ JobId = Annotated[str, typer.Argument(help="The job's id, as printed by `submit`
 
 def submit(
     output: Annotated[
-        str, typer.Option("-o", "--output", help="The folder for the clips: an absolute path on the cluster's head.")
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where to write the clips: an absolute path on the cluster's head, or a URL (s3://, gs://...).",
+        ),
     ],
     address: JobServerAddress,
     prompts: Prompts = None,
@@ -61,7 +66,9 @@ def submit(
     set_: Set = None,
     images: Images = None,
     pip: Pip = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job and exit with its exit code.")] = True,
+    wait: Annotated[
+        bool, typer.Option(help="Follow the job and exit with its exit code, or return once it is submitted.")
+    ] = True,
     stop_on_interrupt: Annotated[
         bool, typer.Option(help="Ctrl-C stops the job. Otherwise Ctrl-C detaches and the job keeps running.")
     ] = False,

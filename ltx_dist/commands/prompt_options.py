@@ -51,7 +51,7 @@ KeepColumns = Annotated[
     typer.Option(
         rich_help_panel=PANEL,
         metavar="NAME,NAME",
-        help="Columns or keys that are no settings and are copied into the sidecar under `meta`.",
+        help="Columns or keys that are not fields, to copy into the sidecar under `meta`.",
     ),
 ]
 

@@ -58,7 +58,7 @@ def config(
 
 
 def models() -> None:
-    """List the known versions with their main settings, and where each one's settings are from."""
+    """List the known model versions with their main settings and the sources of these."""
     from rich.table import Table
 
     from ltx_dist.commands.console import printing_console

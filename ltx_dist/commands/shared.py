@@ -61,7 +61,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="One config value, such as placement.layout=pinned; `ltx-dist config` prints every key.",
+        help="One config value, such as placement.layout=pinned; `ltx-dist config` prints every key. Repeatable.",
         autocompletion=complete_key,
     ),
 ]

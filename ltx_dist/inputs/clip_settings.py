@@ -37,15 +37,15 @@ class BatchSettings(Preparation, _OfRequests):
     )
     second_pass: SecondPassRow | None = Field(
         None,
-        description="settings that replace those of the preset: `downscale_factor`, "
+        description="settings of the second pass, which replace the preset's: `downscale_factor`, "
         + ", ".join(f"`{name}`" for name in SecondPassRow.model_fields if name != "downscale_factor"),
     )
     num_videos_per_prompt: int | None = Field(
         None,
         ge=1,
         le=10_000,
-        description="number of clips of a row, with the seeds `seed`, `seed` + 1, ...; their names end so: "
-        "`storm-seed7`, `storm-seed8`",
+        description="number of clips to render from a row, with the seeds `seed`, `seed` + 1, ...; their names end in "
+        "the seed: `storm-seed7`, `storm-seed8`",
     )
     vary: dict[Any, Any] | None = Field(
         None,

@@ -35,8 +35,8 @@ class ModelConfig(_Section):
     text_encoder: str | None = Field(
         default=None,
         min_length=1,
-        description="A folder with text_encoder/ and tokenizer/, or with T5 itself; if not set, the checkpoint's own. "
-        "Official .safetensors files have none, so they need it.",
+        description="The text encoder: a folder with text_encoder/ and tokenizer/, a folder with T5 itself, or "
+        "owner/name on the hub; if not set, the checkpoint's own. Official .safetensors files have none, so set it.",
     )
     upscaler: str | None = Field(
         default=None,
@@ -46,21 +46,23 @@ class ModelConfig(_Section):
     )
     loras: list[LoraRow] = Field(
         default=[],
-        description="LoRAs of clips whose row has no `loras`: mappings with `path`, `weight`, and a `name` for rows.",
+        description="LoRAs for rows that set no `loras`: mappings with `path`, `weight`, and a `name` by which rows "
+        "can refer to one.",
     )
     version: str = Field(
-        default="auto", min_length=1, description="A row of the preset table; `auto` reads it from the checkpoint."
+        default="auto",
+        min_length=1,
+        description="The model's version, as the preset table names it; `auto` recognises it from the checkpoint.",
     )
     precision: Literal["auto", Precision] = Field(
         default="auto",
-        description="dtype of the weights on the device; `auto` is bfloat16 on GPUs, but "
-        "float32 where all are older than Ampere (compute capability 8.0), and on a CPU. Beside newer GPUs, "
-        "older ones are left out.",
+        description="dtype of the weights on the device; `auto` is bfloat16 on GPUs, and float32 on a CPU or if all "
+        "GPUs are older than Ampere (compute capability 8.0). If only some are older, `auto` does not use those.",
     )
     vae_precision: Literal["auto", Precision] = Field(
         default="auto",
-        description="dtype of the VAE, as in `pipe.vae.to(...)`; `auto` is `precision`, but float32 beside "
-        "float16. A CPU without bfloat16 instructions decodes much faster in float32.",
+        description="dtype of the VAE, as in `pipe.vae.to(...)`; `auto` is the same as `precision`, but float32 if "
+        "that is float16. A CPU without bfloat16 instructions decodes much faster in float32.",
     )
     transformer_storage: Literal["same", "float8"] = Field(
         default="same",
@@ -97,7 +99,7 @@ class PlacementConfig(_Section):
     residency: Literal["auto", "resident", "time_sliced", "streamed"] = Field(
         default="auto",
         description="`resident`: all components of a worker stay on its device. `time_sliced`: they take turns, in "
-        "waves. `streamed`: their blocks pass through it one by one. `auto`: the first of these that fits.",
+        "waves. `streamed`: their blocks are copied to it one by one, as needed. `auto`: the first of these that fits.",
     )
     wave: int | None = Field(
         default=None,
@@ -109,8 +111,8 @@ class PlacementConfig(_Section):
         default=None,
         ge=1,
         le=MAX_HOST_SLOTS,
-        description="Clips per worker whose frames may be in the host's memory, where they become mp4s while the "
-        "device works on other clips; if not set, 2, or as many as a fast GPU is predicted to need.",
+        description="Maximum number of clips per worker whose frames are in the host's memory, being encoded as mp4 "
+        "while the device works on other clips; if not set, 2, or as many as a fast GPU is predicted to need.",
     )
 
 
@@ -125,7 +127,7 @@ class DefaultsConfig(_OfRows):
     """
 
     seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="seed of the first clip; each clip's own is this plus its position"
+        default=0, ge=0, le=MAX_SEED, description="seed of the first clip; each later clip's is this plus its position"
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -149,8 +151,8 @@ class DenoiseConfig(_Section):
         default=1,
         ge=1,
         le=64,
-        description="Maximum number of clips with equal size and settings that share a forward pass, for clips too "
-        "small to keep a device busy. Above 1 a clip's low-order bits depend on the clips that it shares a pass with, "
+        description="Maximum number of clips of equal size and settings that share a forward pass, for clips too "
+        "small to keep a device busy. Above 1, a clip's low-order bits depend on the clips it shares a pass with, "
         "so `recovery.exact` refuses it.",
     )
 
@@ -188,7 +190,10 @@ class OutputConfig(_Section):
         default="medium", description="x264's preset: slower ones make smaller files."
     )
     threads: int = Field(
-        default=2, ge=1, le=64, description="Number of x264's threads. It is fixed because it changes the file's bytes."
+        default=2,
+        ge=1,
+        le=64,
+        description="x264's threads; the same on every machine, because they change the file's bytes.",
     )
     audio: Literal["aac", "alac", "none"] = Field(
         default="aac",
@@ -200,15 +205,15 @@ class OutputConfig(_Section):
     )
     also: list[AlsoFormat] = Field(
         default=[],
-        description="Files beside each `NAME.mp4`, of the same frames and sound: `prores` (`NAME.mov`: ProRes 422 HQ), "
-        "`ffv1` (`NAME.mkv`: lossless RGB), `av1` (`NAME.webm`: small, 10 bits, for the web).",
+        description="Further files beside each `NAME.mp4`, with the same frames and sound: `prores` (`NAME.mov`: "
+        "ProRes 422 HQ), `ffv1` (`NAME.mkv`: lossless RGB), `av1` (`NAME.webm`: small, 10 bits, for the web).",
     )
     name: str | None = Field(
         default=None,
         min_length=1,
         description="Template of the clips' names, such as `{index:04}-{prompt:.40}` or `{meta.group}/{name}`: any "
-        "field, `index` (position, from 1), `name` (as without a template), `meta.KEY`, with Python's formats; `/` "
-        "makes folders. The rows' own names if not set.",
+        "field, `index` (position, from 1), `name` (as without a template), `meta.KEY`, with Python's format specs; "
+        "`/` makes folders. If not set, clips have the names of their rows.",
     )
     poster: bool = Field(
         default=True,
@@ -242,8 +247,8 @@ class RecoveryConfig(_Section):
         default=3.0,
         ge=0,
         le=3600,
-        description="Seconds from a stop to the end of the process; clips that are nearly done are published. Ray "
-        "gives a job 3.",
+        description="Maximum seconds from a stop to the end of the process, in which clips that are nearly done are "
+        "still published. Ray gives a stopped job 3.",
     )
 
 

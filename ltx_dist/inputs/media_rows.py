@@ -27,20 +27,20 @@ class Preparation(BaseModel):
 
     fit: Fit | None = Field(
         default=None,
-        description="how images and videos of another aspect ratio are fitted; `crop` if not set; diffusers uses "
-        "`stretch`",
+        description="how images and videos of another aspect ratio are fitted; `crop` if not set (diffusers itself "
+        "uses `stretch`)",
     )
     preprocess: Preprocess | None = Field(
         default=None,
-        description="how images are prepared: as in diffusers, which is the default, or slightly blurred and "
+        description="how images are prepared: `diffusers` (the default), or `official`: slightly blurred and "
         "compressed, as in Lightricks' own program",
     )
     crf: int | None = Field(
         default=None,
         ge=0,
         le=51,
-        description="for `preprocess: official`: CRF of its compression as an H.264 frame; 29 if not set. LTX-2: as "
-        "trained if not set",
+        description="for `preprocess: official`, and always for LTX-2: CRF with which an image is compressed as an "
+        "H.264 frame; if not set, 29 (LTX-2: as in training)",
     )
     blur: bool | None = Field(
         default=None, description="for `preprocess: official`: blur before compression; true if not set"

@@ -51,18 +51,18 @@ class Row(RowSettings):
     conditions: list[ConditionRow] | None = Field(
         default=None,
         description="images and videos that the clip shows at given frames: a list of mappings with `image` "
-        "or `video`, `frame_index` (-1 is the last), `strength`, and of a video `start_frame` and `num_frames`",
+        "or `video`, `frame_index` (-1 is the last), `strength`, and for a video `start_frame` and `num_frames`",
     )
     video: str | None = Field(
         default=None,
         min_length=1,
-        description="a video that the clip starts from, a file or URL; see `denoise_strength`",
+        description="video to video: the video that the clip starts from, a file or URL; see `denoise_strength`",
     )
     reference: str | None = Field(
         default=None,
         min_length=1,
-        description="a video, a file or URL, that an IC-LoRA in `loras` follows: depth, poses, edges, or a clip to add "
-        "detail to; at least as long as the clip",
+        description="the control video, a file or URL, for an IC-LoRA in `loras`: depth, poses, edges, or a clip to "
+        "add detail to; at least as long as the clip",
     )
     segments: list[SegmentRow] | None = Field(
         default=None,
@@ -72,23 +72,24 @@ class Row(RowSettings):
     )
     windows: WindowsRow | None = Field(
         default=None,
-        description="denoise a long clip in windows; `|` separates the prompts of the windows: `temporal_tile_size` "
-        "(80 frames), `temporal_overlap` (24), `temporal_overlap_cond_strength`, `adain_factor`",
+        description="denoise a long clip in windows: a mapping with `temporal_tile_size` (80 frames), "
+        "`temporal_overlap` (24), `temporal_overlap_cond_strength`, `adain_factor`; in `prompt`, `|` separates the "
+        "prompts of the windows",
     )
     loras: list[LoraRow] | None = Field(
         default=None,
-        description="LoRAs that replace `model.loras`: files, or mappings with `weight` and either `path` or the "
-        "`name` of one of those",
+        description="LoRAs that replace `model.loras`: files, or mappings with `weight` and either a `path` or the "
+        "`name` of an entry of `model.loras`",
     )
     meta: dict[Any, Any] | None = Field(
-        default=None, description="anything else about the clip; copied into its sidecar, without effect on the video"
+        default=None, description="anything else about the clip; copied into its sidecar without changing the video"
     )
     name: str | None = Field(
         default=None,
-        description="the file name without its ending: letters and digits of any script, `.`, `_` and `-`, starting "
-        "with a letter or digit, at most 200 bytes; `coast/storm` is a clip in a folder; unique, ignoring case; not "
-        "`run`, `index`, `trace` or a Windows device, and not ending in `.mp4`, `.json` or `.`; if not set, position "
-        "and words: `001-a-lighthouse`; see also `output.name`",
+        description="the file name without its extension: letters and digits of any script, `.`, `_` and `-`, starting "
+        "with a letter or digit, at most 200 bytes; `coast/storm` is a clip in a folder; must be unique, ignoring "
+        "case, must not be `run`, `index`, `trace` or a Windows device name, and must not end in `.mp4`, `.json` or "
+        "`.`; if not set, made from position and first words: `001-a-lighthouse`; see also `output.name`",
     )
 
     @field_validator("height", "width")

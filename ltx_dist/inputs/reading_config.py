@@ -18,18 +18,18 @@ class PromptsConfig(BaseModel):
 
     columns: dict[str, str] = Field(
         default={},
-        description="Columns and keys with other names, and the fields that they hold: `{caption: prompt}`; `--column "
-        "caption=prompt` on the command line.",
+        description="Columns and keys to read as fields of other names: `{caption: prompt}`; `--column caption=prompt` "
+        "on the command line.",
     )
     keep_columns: list[str] = Field(
         default=[],
-        description="Columns and keys that are not fields and go into the sidecar under `meta`, like those "
-        "named `meta.*` do; `--keep-columns id,category` on the command line.",
+        description="Columns and keys that are not fields, to copy into the sidecar under `meta`; `--keep-columns "
+        "id,category` on the command line. Those named `meta.*` are copied in any case.",
     )
     expand: Literal["off", "all"] | int = Field(
         default="off",
         description="Render the prompts that `{red|blue}` and `__colour__` stand for: `all` of them, or this number "
-        "per row, drawn with the row's seed. `off`: such parts are text, with a warning.",
+        "per row, drawn with the row's seed. `off`: use them as plain text, with a warning.",
     )
     wildcards: str | None = Field(
         default=None,

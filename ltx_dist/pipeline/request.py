@@ -41,7 +41,8 @@ class RenderRequest:
     )
     negative_prompt: str = field(
         metadata=setting(
-            "what the clip should not show; used if `guidance_scale` is above 1; like `prompt`, but may be empty",
+            "what the clip should not show; used if `guidance_scale` (LTX-2: or `audio_guidance_scale`) is above 1; "
+            "like `prompt`, but may be empty",
             other_names="negative neg neg_prompt n_prompt negative_prompts negative_text uncond_prompt",
         )
     )
@@ -49,18 +50,20 @@ class RenderRequest:
     # An hour of frames is far beyond what any LTX-Video was trained for.
     height: int = field(
         metadata=setting(
-            "pixels; a multiple of 32 and of the VAE's ratio (32)",
+            "height of the clip in pixels; a multiple of 32 and of the VAE's spatial ratio (32)",
             ge=1,
             le=16384,
             other_names="h video_height image_height",
         )
     )
     width: int = field(
-        metadata=setting("like `height`", ge=1, le=16384, other_names="w video_width image_width"),
+        metadata=setting(
+            "width of the clip in pixels; see `height`", ge=1, le=16384, other_names="w video_width image_width"
+        ),
     )
     num_frames: int = field(
         metadata=setting(
-            "8k + 1, given by the VAE's ratio (4k + 1 for the demo model)",
+            "length of the clip in frames: 8k + 1 (4k + 1 for the demo model), as the VAE's temporal ratio requires",
             ge=1,
             le=100_000,
             other_names="frames frame_count video_length length n_frames frame_num video_frames number_of_frames "
@@ -86,7 +89,7 @@ class RenderRequest:
     )
     guidance_scale: float = field(
         metadata=setting(
-            "strength of guidance; at 1 or below guidance is off, and a clip takes half the time",
+            "strength of classifier-free guidance; at 1 or below it is off, and a clip takes half the time",
             ge=0,
             other_names="cfg cfg_scale guidance scale guide_scale text_guidance_scale cfg_weight",
         )
@@ -109,11 +112,11 @@ class RenderRequest:
         )
     )
     decode_timestep: float = field(
-        metadata=setting("noise level given to the VAE, if the VAE takes one", ge=0, le=1),
+        metadata=setting("timestep (noise level) given to the VAE's decoder, if it takes one", ge=0, le=1),
     )
     decode_noise_scale: float | None = field(
         metadata=setting(
-            "noise mixed in before decoding; if not set, equal to `decode_timestep`",
+            "noise mixed into the latents before decoding; if not set, equal to `decode_timestep`",
             ge=0,
             le=1,
             other_names="image_cond_noise_scale_decode decode_noise",
@@ -130,20 +133,20 @@ class RenderRequest:
     timesteps: tuple[float, ...] | None = field(
         default=None,
         metadata=setting(
-            "a schedule that replaces `num_inference_steps`, for checkpoints of `LTXConditionPipeline`: decreasing "
-            "numbers, from at most 1000"
+            "a schedule that replaces `num_inference_steps`: decreasing numbers, from at most 1000; only for "
+            "checkpoints of `LTXConditionPipeline`"
         ),
     )
     conditions: tuple[Condition, ...] = ()
     image_cond_noise_scale: float = field(
         default=0.15,
-        metadata=setting("noise on conditions of full strength; more noise gives more motion", ge=0, le=1),
+        metadata=setting("noise added to conditions of `strength` 1; more noise gives more motion", ge=0, le=1),
     )
     video: Condition | None = None
     denoise_strength: float = field(
         default=1.0,
         metadata=setting(
-            "share of the schedule that runs over `video`; lower values keep more of it",
+            "share of the denoising schedule that `video` goes through; lower values keep more of the video",
             gt=0,
             le=1,
             only_rows=True,

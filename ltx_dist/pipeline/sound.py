@@ -20,13 +20,14 @@ class SoundSettings:
 
     stg_scale: float = field(
         metadata=setting(
-            "LTX-2: spatio-temporal guidance of the video; 0 turns it off and saves one pass per step",
+            "LTX-2: strength of the video's spatio-temporal guidance; 0 turns it off and saves one pass per step",
             ge=0,
         )
     )
     modality_scale: float = field(
         metadata=setting(
-            "LTX-2: how closely sound and video match; 1 turns it off and saves one pass per step",
+            "LTX-2: strength of the guidance that makes sound and video match; 1 turns it off and saves one pass per "
+            "step",
             ge=0,
         )
     )
@@ -36,12 +37,15 @@ class SoundSettings:
     audio_modality_scale: float = field(metadata=setting("LTX-2: `modality_scale` of the sound", ge=0))
     spatio_temporal_guidance_blocks: tuple[int, ...] = field(
         default=(),
-        metadata=setting("LTX-2: blocks of the transformer that `stg_scale` and `audio_stg_scale` skip"),
+        metadata=setting(
+            "LTX-2: indices of the transformer blocks whose attention `stg_scale` and `audio_stg_scale` skip"
+        ),
     )
     sigmas: tuple[float, ...] | None = field(
         default=None,
         metadata=setting(
-            "LTX-2: a schedule instead of `num_inference_steps`: decreasing, from at most 1; used as it is"
+            "LTX-2: a schedule that replaces `num_inference_steps`: decreasing numbers, from at most 1; used without "
+            "shifting"
         ),
     )
 
