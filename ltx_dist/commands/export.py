@@ -37,14 +37,13 @@ def export(format_: FormatName, folder: Folder, output: Destination) -> None:
         from ltx_dist.report.export.destination import check_destination, written_whole
         from ltx_dist.report.export.formats import FORMATS
         from ltx_dist.report.finished_clips import finished_clips
-        from ltx_dist.store.files import INTERNAL
+        from ltx_dist.store.output import require_output
 
         if format_ not in FORMATS:
             raise ValueError(f"{clean(format_)}: unknown format{did_you_mean(format_, list(FORMATS))}")
         chosen = FORMATS[format_]
         with opened_output(folder) as out:
-            if not (out.folder / INTERNAL).is_dir():
-                raise ValueError(f"{folder}: not an output folder of ltx-dist; `ltx-dist render ... -o` makes one")
+            require_output(out.folder)
             place = output.expanduser()
             check_destination(place, chosen.endings, out.folder)
             with fetched(out, chosen.opens) if chosen.opens else nullcontext(out.folder) as source:

@@ -14,7 +14,7 @@ import typer
 
 from ltx_dist.commands.shared import bad_input
 from ltx_dist.messages import clean, count, listed, tell
-from ltx_dist.run.stop import EXIT_OUTPUT, EXIT_SOME_FAILED
+from ltx_dist.run.stop import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
     from ltx_dist.pipeline.recipe import Recipe
@@ -129,11 +129,11 @@ def fetched(out: Output, endings: tuple[str, ...]) -> Iterator[Path]:
 def opened_output(folder: str) -> Iterator[Output]:
     """The output to read. For a URL, sidecars and run.json are first fetched into its staging folder.
 
-    Raises ValueError for a URL without an output.
+    Raises ValueError for a URL without an output, OutputError for a folder that cannot be read or written.
     """
     from ltx_dist.store.lock import folder_lock
     from ltx_dist.store.output import open_output
-    from ltx_dist.store.output_errors import OutputError, output_errors
+    from ltx_dist.store.output_errors import output_errors
 
     out = open_output(folder, "FOLDER")
     try:
@@ -144,9 +144,6 @@ def opened_output(folder: str) -> Iterator[Output]:
                 with folder_lock(out.folder):
                     out.mirror.pull_output()
                     yield out
-    except OutputError as error:
-        tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)
-        sys.exit(EXIT_OUTPUT)
     finally:
         if out.mirror is not None:
             out.mirror.close()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltx_dist.messages import Mistakes, tell
-from ltx_dist.run.stop import EXIT_BAD_INPUT, EXIT_STOPPED
+from ltx_dist.run.stop import EXIT_BAD_INPUT, EXIT_OUTPUT, EXIT_STOPPED
+from ltx_dist.store.output_errors import OutputError
 
 if TYPE_CHECKING:
     from ltx_dist.inputs.config import RenderConfig
@@ -100,7 +101,8 @@ def load(
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Print input errors without a traceback, and exit with 2."""
+    """Print errors of the input, and of an output that cannot be read or written, without a traceback, and exit with 2
+    or 74."""
     try:
         yield
     except UnicodeEncodeError:
@@ -109,6 +111,9 @@ def bad_input() -> Iterator[None]:
         heading = f"{error.number} mistakes:\n" if isinstance(error, Mistakes) and error.number > 1 else ""
         tell(f"ltx-dist: {heading}{error}", sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except OutputError as error:
+        tell(f"ltx-dist: {error}; {error.remedy}", sys.stderr)
+        sys.exit(EXIT_OUTPUT)
     except KeyboardInterrupt:
         tell("stopped", sys.stderr)
         sys.exit(EXIT_STOPPED)

@@ -20,6 +20,7 @@ from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.files import INTERNAL
 from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.kept_config import read_settings
+from ltx_dist.store.output_errors import output_errors
 from ltx_dist.store.sidecar import of_row
 
 MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
@@ -35,7 +36,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
 
     The folder has the settings of that run only, so a warning names clips of earlier commands, which stay as they are.
     Raises ValueError for an override of a setting that the latents depend on, for a file that `Resumption` did not
-    write, and if no clip has latents.
+    write, and if no clip has latents; OutputError if the latents cannot be read.
     """
     for override in overrides:
         if not override.startswith(MAY_CHANGE):
@@ -48,7 +49,9 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     config = read_settings(folder, [*overrides, KEEP])
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
     spool = spool_folder(folder)
-    requests = [kept_request(path, told, checkpoint) for path, told in saved_requests(spool).items()]
+    with output_errors():
+        saved = saved_requests(spool)
+    requests = [kept_request(path, told, checkpoint) for path, told in saved.items()]
     spooled = {request.request_id: request for request in requests}
     names = tuple(read_run_record(folder).get("requests", ())) or tuple(spooled)
     batch = Batch(config, checkpoint, family_of(checkpoint).preset_for(config.model.version, checkpoint), (), names)

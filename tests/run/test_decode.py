@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -209,6 +211,21 @@ def test_a_decode_that_is_killed_denoises_nothing_when_it_goes_on(tmp_path: Path
             steps[event["request_id"]] += sidecars(out)[event["request_id"]]["request"]["num_inference_steps"]
     assert sum(steps.values()) == 0, f"denoising steps run again: {steps}"
     assert record(out)["done"] == 3
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "socket"])
+def test_what_lies_in_the_place_of_the_latents_is_named(out: Path, tmp_path: Path, kind: str):
+    spool(out).rename(tmp_path / "aside")
+    if kind == "file":
+        spool(out).touch()
+    elif kind == "link":
+        spool(out).symlink_to(tmp_path / "aside")
+    else:
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(spool(out).parent):
+            server.bind("spool")
+    result = run("decode", out)
+    assert result.exit_code == 74, result.output
+    assert f"{spool(out)}: a link or a file in the place of one of our folders" in result.output.replace("\n", "")
 
 
 def test_latents_that_were_kept_once_outlive_a_run_without_the_wish(out: Path, checkpoint: Path):

@@ -62,6 +62,15 @@ def test_nothing_is_replaced(folder: Path, tmp_path: Path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+def test_clips_that_were_copied_without_the_rest_are_exported(folder: Path, tmp_path: Path):
+    for path in [*folder.glob("*.mp4"), *folder.glob("*.json")]:
+        if path.name != "run.json":
+            (tmp_path / "copies").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "copies")
+    result = export("vbench", tmp_path / "copies", "-o", tmp_path / "new")
+    assert result.exit_code == 0 and "2 clips exported, 0 left out" in result.stdout
+
+
 def test_an_empty_folder_is_filled(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     assert export("hf", folder, "-o", tmp_path / "empty").exit_code == 0
