@@ -178,6 +178,7 @@ class Batch:
                 frozenset(name for name in weights if _is_cast(checkpoint, name, precision)),
                 frozenset({precision, storage.vae_precision(precision)}),
                 {name: found.cast_layer for name, found in weights.items() if found.cast_layer},
+                frozenset(name for name in weights if storage.is_quantised(name)),
             ),
             tuple(shapes.values()),
             tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),
