@@ -68,7 +68,7 @@ def require_host_memory(workers: Sequence[Worker], demand: BatchDemand, host_byt
         if 0 < fitting < len(of_host):
             remedy = f"placement.devices: {fitting}, or {gigabytes(needed)} of memory"
         elif most.largest == "text_encoder":
-            remedy = "model.text_encoder_quantization: int8 (LTX-Video only), or more memory"
+            remedy = "model.text_encoder_quantization: int8, or more memory"
         what = f"{gigabytes(most.locked)} of page-locked weights"
         if not most.locked:
             what = f"{gigabytes(most.casting)} of weights that are cast while they are loaded"

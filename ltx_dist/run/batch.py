@@ -230,11 +230,6 @@ def open_batch(
 
 def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
     """Raise ValueError for a model setting that LTX-2's loader would ignore."""
-    if model.text_encoder_quantization != "none":
-        raise ValueError(
-            "model.text_encoder_quantization: Gemma is loaded in the model's precision only, and streamed where it "
-            "does not fit; leave it out"
-        )
     if model.vae_precision != "auto":
         raise ValueError(
             "model.vae_precision: the VAE of LTX-2 has the model's precision, and the sound float32; leave it out"
