@@ -31,8 +31,9 @@ def load_encoder(
     they are read, one by one. Embeddings, norms and tied heads keep `dtype`.
 
     Read, then, and not mapped: the pages of a mapped file would stay in memory until the last layer is done, 9.5 GB of
-    T5's beside the 4.9 GB they are made into. fits_float16: whether the activations at its quantised layers do.
-    Raises ValueError naming the library that is not installed, or where weights and config differ.
+    T5's beside the 4.9 GB they are made into. fits_float16: whether the inputs and outputs of
+    its quantised layers are in float16's range. Raises ValueError naming the library that is not installed, or where
+    weights and config differ.
     """
     if quantization == "none":
         return complete(model_class, folder, dtype)
