@@ -37,5 +37,5 @@ def _refuse_quantized(file: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{file}: stored in fewer bits ({method or 'quantization_config'}), which is not read; download the "
             "original weights in bfloat16 instead: what does not fit is streamed, and model.transformer_storage=float8 "
-            "or, for LTX-Video only, model.text_encoder_quantization=int8 takes half the memory"
+            "or model.text_encoder_quantization=int8 takes half the memory"
         )

@@ -44,7 +44,7 @@ WEIGHTS_NAME = {
 
 GGUF = (
     "GGUF, which is not supported; give the bfloat16 .safetensors file or folder, and for less memory set "
-    "model.transformer_storage, or model.text_encoder_quantization (LTX-Video only)"
+    "model.transformer_storage or model.text_encoder_quantization"
 )
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pt2")

@@ -26,8 +26,12 @@ def component_bytes(num_parameters: int, precision: str) -> int:
 
 
 def quantized_bytes(num_parameters: int, storage: str) -> int:
-    """Bytes of a block's weights in fewer bits, with a group's scales. Its few norms and biases count as weights."""
-    return int(num_parameters * {"float8": 1.0, "int8": 1.01, "int4": 0.5625}[storage])
+    """Bytes of the weights of full-size blocks in fewer bits, with their scales. Norms and biases count as weights.
+
+    int8 has a float32 scale per output, int4 (NF4) an 8-bit scale per 64 weights and a float32 one per 256 of those; as
+    norms stay in 16 bits, both are rounded up by a thousandth.
+    """
+    return int(num_parameters * {"float8": 1.0, "int8": 1.002, "int4": 0.517}[storage])
 
 
 def transformer_parameters(config: Config) -> int:

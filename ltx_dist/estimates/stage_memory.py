@@ -9,6 +9,9 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import DecodeTiling
 from ltx_dist.pipeline.worker import Device
 
+STREAM_INSTEAD = "set model.text_encoder_quantization=none, with which a GPU streams the text encoder"
+"""The remedy where a quantised text encoder does not fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:

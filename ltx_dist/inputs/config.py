@@ -71,8 +71,8 @@ class ModelConfig(_Section):
     )
     text_encoder_quantization: Literal["none", "int8", "int4"] = Field(
         default="none",
-        description="`int8` halves the memory of T5, `int4` quarters it (GPU only), with bitsandbytes on a GPU and "
-        "torchao on a CPU, which are not installed by default.",
+        description="`int8` halves the memory of the layers of T5 or Gemma, `int4` quarters it (GPU only). Needs "
+        "bitsandbytes (int4, and int8 of T5 on a GPU) or torchao (int8 otherwise), which are not installed by default.",
     )
 
 

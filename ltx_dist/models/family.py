@@ -7,7 +7,7 @@ Importing this imports no torch; the classes are imported by the workers that ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,6 +106,14 @@ class Family:
     def traits(self) -> Mapping[str, Component]:
         """The components by name."""
         return {component.name: component for component in self.components}
+
+    def traits_in(self, storage: Storage) -> Mapping[str, Component]:
+        """The components by name, as stored: a quantised one has no blocks to stream, because its layers hold more than
+        tensors that could be copied back and forth."""
+        return {
+            name: replace(component, blocks="") if storage.is_quantised(name) else component
+            for name, component in self.traits.items()
+        }
 
     def operation(self, name: str) -> type[Operation]:
         return resolve_name(self.operations[name])

@@ -44,7 +44,8 @@ class Models:
         cannot. memory: by stage; a stage without needs nothing beside its weights. ratios: the VAE's pixels and frames
         per latent. cast: components that are stored in another dtype than they are loaded in. precisions: the dtypes
         that components compute in. cast_layer: by component, bytes of the largest layer as it computes; of those alone
-        whose layers are stored in fewer bits.
+        whose layers are stored in fewer bits. quantised: components of which the host keeps no copy, as they are made
+        on the device.
     """
 
     recipe: Recipe
@@ -56,6 +57,7 @@ class Models:
     cast: frozenset[str] = frozenset()
     precisions: frozenset[str] = frozenset()
     cast_layer: Mapping[str, int] = field(default_factory=dict[str, int])
+    quantised: frozenset[str] = frozenset()
 
     def components(self, stages: Collection[str]) -> frozenset[str]:
         return frozenset(component for stage in stages for component in self.recipe[stage].components)
@@ -117,6 +119,10 @@ class BatchDemand:
     def weights(self, stages: Collection[str]) -> int:
         """Bytes of the weights of these stages; what several of them share counts once."""
         return sum(self.models.weights[component] for component in self.models.components(stages))
+
+    def host_copies(self, stages: Collection[str]) -> int:
+        """Bytes of those of these weights that the host can keep when they leave the device."""
+        return sum(self.models.weights[name] for name in self.models.components(stages) - self.models.quantised)
 
     def working_set(self, stage: str, tiling: DecodeTiling) -> int:
         """Bytes for the largest pass, without the device margin; 0 if there are no shapes."""

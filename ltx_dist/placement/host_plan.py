@@ -42,7 +42,8 @@ def host_need(worker: Worker, demand: BatchDemand) -> HostNeed:
         return HostNeed(0, 0, 0, "")
     models = demand.models
     components = sorted(models.components(worker.stages), key=lambda name: models.weights[name], reverse=True)
-    moving = components if worker.residency != "resident" and worker.keeps_host_copy else [*worker.streamed]
+    copied = [name for name in components if name not in models.quantised]
+    moving = copied if worker.residency != "resident" and worker.keeps_host_copy else [*worker.streamed]
     sizes = [_locked_bytes(models.weights[name], models.block_bytes.get(name, 0)) for name in moving]
     # Without copies of all of them one is read at a time, streamed, and forgotten after its turn.
     locked = sum(sizes) if worker.keeps_host_copy else max(sizes, default=0)
@@ -67,7 +68,7 @@ def require_host_memory(workers: Sequence[Worker], demand: BatchDemand, host_byt
         if 0 < fitting < len(of_host):
             remedy = f"placement.devices: {fitting}, or {gigabytes(needed)} of memory"
         elif most.largest == "text_encoder":
-            remedy = "model.text_encoder_quantization: int8 (LTX-Video only), or more memory"
+            remedy = "model.text_encoder_quantization: int8, or more memory"
         what = f"{gigabytes(most.locked)} of page-locked weights"
         if not most.locked:
             what = f"{gigabytes(most.casting)} of weights that are cast while they are loaded"

@@ -110,6 +110,7 @@ def worker_for(
     _require_kernels(device, demand.models.precisions)
     plan = demand.plan_memory(kind, _capacity(wishes, device), stages, wishes.residency)
     moves = plan.residency != "resident"
+    fits_host = kind == "cuda" and (copy_bytes is None or demand.host_copies(stages) <= copy_bytes)
     return Worker(
         worker_id=f"{kind}:{number}",
         stages=stages,
@@ -123,7 +124,7 @@ def worker_for(
         device_name=device.name,
         node_id=device.node_id,
         streamed=plan.streamed,
-        keeps_host_copy=not moves or (kind == "cuda" and (copy_bytes is None or demand.weights(stages) <= copy_bytes)),
+        keeps_host_copy=not moves or fits_host,
         tiling=plan.tiling,
         peak_bytes=plan.peak_bytes,
         capacity=_capacity(wishes, device),

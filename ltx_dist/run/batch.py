@@ -178,6 +178,7 @@ class Batch:
                 frozenset(name for name in weights if _is_cast(checkpoint, name, precision)),
                 frozenset({precision, storage.vae_precision(precision)}),
                 {name: found.cast_layer for name, found in weights.items() if found.cast_layer},
+                frozenset(name for name in weights if storage.is_quantised(name)),
             ),
             tuple(shapes.values()),
             tuple(candidate_tilings(decode.tile_size, decode.tile_frames, tuple(shapes.values()), ratios)),
@@ -229,11 +230,6 @@ def open_batch(
 
 def _refuse_what_ltx2_lacks(model: ModelConfig) -> None:
     """Raise ValueError for a model setting that LTX-2's loader would ignore."""
-    if model.text_encoder_quantization != "none":
-        raise ValueError(
-            "model.text_encoder_quantization: Gemma is loaded in the model's precision only, and streamed where it "
-            "does not fit; leave it out"
-        )
     if model.vae_precision != "auto":
         raise ValueError(
             "model.vae_precision: the VAE of LTX-2 has the model's precision, and the sound float32; leave it out"

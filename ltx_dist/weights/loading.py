@@ -25,6 +25,7 @@ _NOISE = {
     "diffusers.pipelines.ltx.pipeline_ltx_condition": "The following part of your input was truncated",
     "diffusers.models.modeling_utils": "should be kept in float32: []",
     "diffusers.schedulers.scheduling_flow_match_euler_discrete": "`timesteps` were passed without `sigmas`",
+    "bitsandbytes.autograd._functions": "inputs will be cast from",
 }
 for _logger, _words in _NOISE.items():
     logging.getLogger(_logger).addFilter(lambda record, words=_words: words not in record.getMessage())

@@ -40,6 +40,7 @@ class Components:
         device: torch.device,
     ) -> None:
         self._family = family
+        self._traits = family.traits_in(storage)
         self._worker = worker
         self._checkpoint = checkpoint
         self._dtype = DTYPES[precision]
@@ -62,7 +63,7 @@ class Components:
         with torch.inference_mode(False), torch.no_grad():
             module = self._family.load_component(name, self._checkpoint, self._dtype, self._storage, self._device)
             if name in self._streamed:
-                blocks: Sequence[torch.nn.Module] = attrgetter(self._family.traits[name].blocks)(module)
+                blocks: Sequence[torch.nn.Module] = attrgetter(self._traits[name].blocks)(module)
                 self._movers[name] = StreamedModule(module, blocks, self._device, self.report)
             elif self._keeps_host_copy(name):
                 self._movers[name] = ResidentModule(module, self._device, self.report)
@@ -136,7 +137,7 @@ class Components:
         if fallback.streamed:
             # It stays streamed: that changes no pixel, and what did not fit once will not fit later.
             for name in stage.components:
-                if self._family.traits[name].blocks and name not in self._streamed:
+                if self._traits[name].blocks and name not in self._streamed:
                     self._drop(name)
                     self._streamed.add(name)
         gc.collect()
@@ -150,7 +151,7 @@ class Components:
         if storage == self._storage:
             return
         for name in stage.components:
-            if self._family.traits[name].is_transformer:
+            if self._traits[name].is_transformer:
                 self._drop(name)
                 self._storage = storage
 

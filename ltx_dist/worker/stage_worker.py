@@ -75,7 +75,7 @@ class StageWorker:
         }
         self._host = HostOperations(self._recipe, on_host, spec.output, spec.worker.host_slots)
         self._refused_in: set[str] = set()
-        self._attempts = Attempts(spec.family.traits, spec.worker.tiling, spec.exact)
+        self._attempts = Attempts(spec.family.traits_in(spec.storage), spec.worker.tiling, spec.exact)
         for line in notices_of_start(self._device, spec.worker):
             self._components.report(line)
         if self._load_at_start() is not None:

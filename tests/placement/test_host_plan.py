@@ -56,6 +56,19 @@ def test_locked_bytes_are_those_of_the_slabs_that_are_taken(transformer: str, gi
     assert taken * 0.8 <= host_need(worker, demand(models)).locked <= taken * 1.2
 
 
+def test_a_quantised_text_encoder_has_no_copy_on_the_host() -> None:
+    plain = full_size()
+    small = replace(plain, quantised=frozenset({"text_encoder"}))
+    (worker,) = place(Wishes(residency="time_sliced"), inventory(1, 16, 64), demand(plain)).workers
+    assert host_need(worker, demand(plain)).largest == "text_encoder"
+    need = host_need(worker, demand(small))
+    assert need.largest == "transformer"
+    assert need.locked < host_need(worker, demand(plain)).locked - plain.weights["text_encoder"]
+    for models, keeps in ((plain, False), (small, True)):
+        (worker,) = place(Wishes(residency="time_sliced"), inventory(1, 16, 12), demand(models)).workers
+        assert worker.keeps_host_copy == keeps
+
+
 def test_a_host_too_small_for_what_streams_is_refused_with_the_number_of_devices_that_fits() -> None:
     models = demand(full_size("transformer-13b"))
     with pytest.raises(ValueError, match=r"^placement.host_memory_gb: 8 workers on one host need .* for transformer; "):

@@ -12,6 +12,7 @@ import diffusers
 import pytest
 import tiny
 import torch
+import transformers
 from builders import STAGES, D, E, V
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -25,7 +26,7 @@ from ltx_dist.estimates.parameters import (
 )
 from ltx_dist.estimates.working_sets import decode_bytes
 from ltx_dist.inputs.config import RenderConfig
-from ltx_dist.models.ltx_video import load
+from ltx_dist.models.ltx_video.estimates import weight_bytes
 from ltx_dist.models.ltx_video.load import load_text_encoder, load_transformer, load_vae_decoder
 from ltx_dist.models.ltx_video.presets import preset_for
 from ltx_dist.pipeline.request import RenderRequest
@@ -33,7 +34,7 @@ from ltx_dist.pipeline.storage import UNTILED, Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Worker
 from ltx_dist.placement.inventory import Inventory
 from ltx_dist.run.batch import Batch
-from ltx_dist.weights import loading
+from ltx_dist.weights import loading, quantization
 from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_worker import StageWorker
 
@@ -92,6 +93,23 @@ def test_the_plan_of_float8_at_full_size(name: str) -> None:
     rest = transformer_parameters(config) - in_blocks
     planned = quantized_bytes(in_blocks, "float8") + component_bytes(rest, "bfloat16")
     assert actual <= planned <= 1.03 * actual
+
+
+@pytest.mark.parametrize(("storage", "per_weight"), [("int8", 1.0), ("int4", 1 / 2 + 1 / 64 + 4 / (64 * 256))])
+def test_the_plan_of_t5_in_fewer_bits_at_full_size(storage: Any, per_weight: float) -> None:
+    """bitsandbytes leaves out each block's last layer, `wo`."""
+    config = transformers.T5Config(**read_config("text_encoder"))
+    with torch.device("meta"):
+        encoder: Any = transformers.T5EncoderModel(config)
+    layers = [one for name, one in encoder.named_modules() if isinstance(one, torch.nn.Linear) and ".wo" not in name]
+    in_layers, scales = sum(one.weight.numel() for one in layers), sum(4 * one.out_features for one in layers)
+    in_all = sum(one.numel() for one in encoder.parameters())
+    expected = per_weight * in_layers + 2 * (in_all - in_layers) + (scales if storage == "int8" else 0)
+    configs = {"text_encoder": config.to_dict(), "transformer": read_config("transformer-2b")}
+    parameters = {"text_encoder": in_all, "transformer": 0, "vae": 0}
+    planned = weight_bytes(configs, parameters, "bfloat16", Storage(text_encoder=storage))["text_encoder"]
+    assert expected <= planned.total <= 1.01 * expected
+    assert planned.cast_layer == 2 * max(one.weight.numel() for one in layers)
 
 
 def test_a_clip_in_float8_is_near_the_plain_one_and_the_same_streamed(checkpoint: Checkpoint) -> None:
@@ -159,7 +177,7 @@ def test_a_text_encoder_that_is_quantised_is_read_and_not_mapped(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is read when a library quantises it, but without one: every weight arrives, and no page of the file."""
-    monkeypatch.setattr(load, "quantized", lambda *_: {})
+    monkeypatch.setattr(quantization, "quantized", lambda *_: {})
     read, plain = load_text_encoder(checkpoint, torch.float32, "int8"), load_text_encoder(checkpoint, torch.float32)
     assert {name: tensor.tolist() for name, tensor in read.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in plain.state_dict().items()

@@ -17,7 +17,7 @@ from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.models.family import FAMILIES
 from ltx_dist.pipeline.recipe import Component
 from ltx_dist.pipeline.request import RenderRequest
-from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings
+from ltx_dist.pipeline.storage import UNTILED, DecodeTiling, Mp4Settings, Storage
 from ltx_dist.pipeline.worker import Placement, Worker
 from ltx_dist.scheduling.scheduler import Scheduler
 from ltx_dist.store.publisher import Publisher
@@ -142,6 +142,15 @@ def test_the_list_of_fallbacks(stage: str) -> None:
     assert [fallback.name for fallback in fallbacks(components(stage), UNTILED, exact=False)] == NAMES[stage]
     exact = [fallback.name for fallback in fallbacks(components(stage), UNTILED, exact=True)]
     assert exact == [name for name in NAMES[stage] if name is None or not ("tiles" in name or "float8" in name)]
+
+
+def test_a_quantised_text_encoder_is_not_streamed(checkpoint: Checkpoint) -> None:
+    """Its layers hold more than tensors that could be copied back and forth."""
+    for family in FAMILIES:
+        traits, stage = family.traits_in(Storage(text_encoder="int8")), family.recipe["encode_text"]
+        names = [one.name for one in fallbacks([traits[name] for name in stage.components], UNTILED, exact=False)]
+        assert names == [None, "cache emptied", "alone"], family.name
+        assert traits["transformer"] == family.traits["transformer"]
 
 
 def test_only_smaller_tiles_than_those_planned_are_tried() -> None:

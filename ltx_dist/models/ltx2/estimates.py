@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ltx_dist.estimates.costs import StageRate, Work
@@ -14,7 +13,7 @@ from ltx_dist.estimates.parameters import (
     largest_layer_parameters,
     quantized_bytes,
 )
-from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
+from ltx_dist.estimates.stage_memory import STREAM_INSTEAD, StageMemory, WeightBytes
 from ltx_dist.estimates.working_sets import largest_to_decode
 from ltx_dist.models.ltx2.flops import (
     SOUND_FLOPS,
@@ -139,12 +138,17 @@ def weight_bytes(
         total = component_bytes(kept, precision) + count * of_block
         # A quantised layer of the text encoder is more than plain tensors, so it cannot be streamed block by block.
         streams = name == "transformer" or not fewer
-        found[name] = WeightBytes(total, of_block, count) if streams else WeightBytes(total)
-    if storage.transformer != "same":
-        transformer = configs["transformer"]
-        layer = largest_layer_parameters(transformer, 9 if transformer.get("cross_attn_mod") else 6)
-        found["transformer"] = replace(found["transformer"], cast_layer=component_bytes(layer, precision))
+        cast_layer = component_bytes(_largest_layer(name, configs[name]), precision) if fewer else 0
+        found[name] = (
+            WeightBytes(total, of_block, count, cast_layer) if streams else WeightBytes(total, 0, 0, cast_layer)
+        )
     return found
+
+
+def _largest_layer(name: str, config: Config) -> int:
+    if name == "transformer":
+        return largest_layer_parameters(config, 9 if config.get("cross_attn_mod") else 6)
+    return config["text_config"]["hidden_size"] * config["text_config"]["intermediate_size"]
 
 
 def stage_memory(
@@ -160,12 +164,13 @@ def stage_memory(
     def refine(request: RenderRequest, tiling: DecodeTiling, together: int) -> int:
         return max(of_pass(1, request), upsample_bytes(configs["latent_upsampler"], ratios, request, element))
 
+    more = "use a device with more memory for the text encoder, or on a CPU model.text_encoder_quantization=int8"
     smaller = "set model.transformer_storage=float8, or render fewer frames or pixels"
     return {
         "encode_text": StageMemory(
             lambda request, tiling, together: encode_text_bytes(configs["connectors"], request, element),
             MARGIN["encode_text"],
-            "use a device with more memory for the text encoder",
+            STREAM_INSTEAD if storage.is_quantised("text_encoder") else more,
         ),
         "encode_image": StageMemory(
             lambda request, tiling, together: encode_image_bytes(request, element),

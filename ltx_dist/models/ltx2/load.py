@@ -18,6 +18,7 @@ from ltx_dist.checkpoints.weight_files import weight_files
 from ltx_dist.pipeline.storage import PLAIN, Storage
 from ltx_dist.weights.loading import CPU, complete, fill, read_tensors
 from ltx_dist.weights.lora import add_loras
+from ltx_dist.weights.quantization import load_encoder
 
 TEXT_ENCODERS = {
     "gemma3": transformers.Gemma3ForConditionalGeneration,
@@ -29,8 +30,8 @@ TEXT_ENCODERS = {
 def load_component(
     name: str, checkpoint: Checkpoint, dtype: torch.dtype, storage: Storage = PLAIN, device: torch.device = CPU
 ) -> torch.nn.Module:
-    """The module that operations know by this name, on the CPU, with the batch's LoRAs in it. Raises ValueError where
-    weights and config differ.
+    """The module that operations know by this name, with the batch's LoRAs in it, on the CPU unless `storage` has it
+    quantised on the device as it is read. Raises ValueError where weights and config differ.
 
     The VAE is loaded by halves: `vae_encoder` and `vae`, its decoder. The sound's VAE, of which only the decoder is
     used, and the vocoder are in float32 whatever `dtype` is: in bfloat16 the vocoder of 2.3 is off by a third.
@@ -58,8 +59,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 def _text_encoder(folder: Path, dtype: torch.dtype, storage: Storage, device: torch.device) -> torch.nn.Module:
     """Gemma's language model, without its head, whose logits are not needed, and without the vision and audio parts."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    model: Any = complete(TEXT_ENCODERS[config["model_type"]], folder, dtype)
+    model_class = TEXT_ENCODERS[json.loads((folder / "config.json").read_text("utf-8"))["model_type"]]
+    # Activations of Gemma 3 exceed float16's range, in which LLM.int8 computes.
+    model = load_encoder(model_class, folder, dtype, storage.text_encoder, device, fits_float16=False)
     language = model.model
     for part, _ in list(language.named_children()):
         if part != "language_model":

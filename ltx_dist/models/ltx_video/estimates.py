@@ -23,7 +23,7 @@ from ltx_dist.estimates.parameters import (
     text_encoder_kept_parameters,
     transformer_block_parameters,
 )
-from ltx_dist.estimates.stage_memory import StageMemory, WeightBytes
+from ltx_dist.estimates.stage_memory import STREAM_INSTEAD, StageMemory, WeightBytes
 from ltx_dist.estimates.working_sets import denoised_tokens, window_frames
 from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
@@ -134,7 +134,7 @@ def weight_bytes(
         block = blocked(in_text, 1, in_text, kept, "none")
         encoder = WeightBytes(total, block, num_layers)
     else:  # a quantised layer is more than plain tensors, so it cannot be streamed block by block
-        encoder = WeightBytes(total)
+        encoder = WeightBytes(total, cast_layer=component_bytes(text["d_ff"] * text["d_model"], precision))
     num_layers, stored = transformer["num_layers"], storage.transformer
     # LoRAs stay in the model's precision beside weights in fewer bits, and nearly all of them are in the blocks.
     loras = component_bytes(parameters.get("transformer.loras", 0), precision)
@@ -164,7 +164,9 @@ def stage_memory(
                 configs["text_encoder"], request.max_sequence_length, element_bytes, together
             ),
             MARGIN["encode_text"],
-            "set model.text_encoder_quantization=int8 or int4",
+            STREAM_INSTEAD
+            if storage.is_quantised("text_encoder")
+            else "set model.text_encoder_quantization=int8 or int4",
         ),
         "denoise": StageMemory(
             lambda request, tiling, together: working_sets.denoise_bytes(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import diffusers
 import torch
 import transformers
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
-from safetensors import safe_open
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint, InFile
 from ltx_dist.checkpoints.component_config import component_config
@@ -20,9 +18,9 @@ from ltx_dist.checkpoints.upscaler import upscaler_config
 from ltx_dist.checkpoints.weight_files import weight_files
 from ltx_dist.models.ltx_video.vae_weights import load_half, statistics
 from ltx_dist.pipeline.storage import Storage
-from ltx_dist.weights.loading import CPU, DTYPES, complete, fill, load_model, read_tensors
+from ltx_dist.weights.loading import CPU, DTYPES, fill, load_model, read_tensors
 from ltx_dist.weights.lora import add_loras
-from ltx_dist.weights.quantization import quantized
+from ltx_dist.weights.quantization import load_encoder
 
 
 def load_component(
@@ -47,24 +45,10 @@ def load_component(
 def load_text_encoder(
     checkpoint: Checkpoint, dtype: torch.dtype, quantization: str = "none", device: torch.device = CPU
 ) -> Any:
-    """T5. For `int8` and `int4` its linear layers are quantised on the device one by one as they are read.
-
-    The file is then read and not mapped: the pages of a mapped file would stay in memory until the last layer is done,
-    9.5 GB of them beside the 4.9 GB of quantised weights.
-    """
+    """T5; `quantization` as in `Storage.text_encoder`."""
     folder = checkpoint.folder("text_encoder")
-    if quantization == "none":
-        return complete(transformers.T5EncoderModel, folder, dtype)
-    how = quantized(quantization, dtype, device)
-    config = transformers.T5Config.from_pretrained(folder, local_files_only=True)
-    with ExitStack() as files:
-        tensors = {
-            name: file.get_slice(name)
-            for path in weight_files(folder, "text_encoder")
-            for file in [files.enter_context(safe_open(path, framework="pt", backend="pread"))]
-            for name in file.keys()  # noqa: SIM118 (not a dict)
-        }
-        return complete(transformers.T5EncoderModel, None, dtype, config=config, state_dict=tensors, **how)
+    # transformers keeps each block's last layer, the only one that exceeds float16, out of LLM.int8.
+    return load_encoder(transformers.T5EncoderModel, folder, dtype, quantization, device, fits_float16=True)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

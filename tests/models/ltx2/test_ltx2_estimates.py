@@ -105,6 +105,22 @@ def test_fewer_bits_take_fewer_bytes(version: Any, checkpoint: Checkpoint) -> No
     assert (plain["transformer"].cast_layer, small["transformer"].cast_layer) == (0, 2 * max(layers))
 
 
+@pytest.mark.parametrize(("storage", "per_weight"), [("int8", 1.0), ("int4", 1 / 2 + 1 / 64 + 4 / (64 * 256))])
+def test_a_quantised_text_encoder_takes_what_its_layers_are_stored_in(
+    version: Any, checkpoint: Checkpoint, storage: Any, per_weight: float
+) -> None:
+    """Every linear layer of the language model, which are all in its blocks; the rest stays in 16 bits."""
+    language = full_size(version, "text_encoder").model.language_model
+    linear = [module for module in language.layers.modules() if isinstance(module, torch.nn.Linear)]
+    in_linear, scales = sum(map(elements, linear)), sum(4 * layer.out_features for layer in linear)
+    expected = per_weight * in_linear + 2 * (elements(language) - in_linear) + (scales if storage == "int8" else 0)
+    found = estimates.weight_bytes(
+        configs(checkpoint), checkpoint.num_loaded(), "bfloat16", Storage(text_encoder=storage)
+    )
+    assert expected <= found["text_encoder"].total <= 1.01 * expected
+    assert found["text_encoder"].cast_layer == 2 * max(map(elements, linear))
+
+
 def elements_of_layer(layer: Any) -> int:
     return sum(one.numel() for one in layer.parameters(recurse=False))
 

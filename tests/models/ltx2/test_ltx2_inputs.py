@@ -21,6 +21,7 @@ from ltx_dist.inputs.config import RenderConfig
 from ltx_dist.models.ltx2.passes import passes
 from ltx_dist.models.ltx2.presets import PRESETS
 from ltx_dist.pipeline.request import RenderRequest
+from ltx_dist.placement.host_plan import host_need
 from ltx_dist.placement.inventory import DeviceInfo, Inventory
 from ltx_dist.report.copied_command import copied_command
 from ltx_dist.run.batch import Batch, open_batch
@@ -218,11 +219,16 @@ def test_a_lora_of_the_connectors_alone_is_refused(folders, tmp_path: Path):
     assert "changes the connectors alone" in error(folders["2.3"], tmp_path, loras=["a.safetensors"])
 
 
-@pytest.mark.parametrize("setting", [{"text_encoder_quantization": "int8"}, {"vae_precision": "float32"}], ids=str)
-def test_settings_of_the_model_that_would_not_be_heeded_are_refused(setting: dict[str, str], folders, tmp_path: Path):
-    (name,) = setting
-    with pytest.raises(ValueError, match=f"model.{name}: .* leave it out"):
-        batch(folders["2.5"], tmp_path, {}, **setting)
+def test_a_setting_of_the_model_that_would_not_be_heeded_is_refused(folders, tmp_path: Path):
+    with pytest.raises(ValueError, match="model.vae_precision: .* leave it out"):
+        batch(folders["2.5"], tmp_path, {}, vae_precision="float32")
+
+
+def test_a_text_encoder_in_int4_is_refused_on_a_cpu(folders, tmp_path: Path):
+    one, other = (batch(folders["2.5"], tmp_path, {}, text_encoder_quantization=kind) for kind in ("int4", "int8"))
+    with pytest.raises(ValueError, match=r"^model.text_encoder_quantization: int4 saves nothing on a CPU.*use int8"):
+        one.placement(Inventory((), 2))
+    assert other.placement(Inventory((), 2)).workers[0].device == "cpu"
 
 
 GIGABYTE = 1_000_000_000
@@ -243,6 +249,29 @@ def test_every_card_has_a_plan_that_fits(gigabytes: int, full_size: Path, tmp_pa
     assert worker.residency == expected[gigabytes]
     if worker.residency == "streamed":
         assert {"text_encoder", "transformer"} <= set(worker.streamed)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("gigabytes", [24, 48])
+def test_a_quantised_text_encoder_stays_whole_and_takes_nothing_of_the_host(
+    gigabytes: int, quantization: str, full_size: Path, tmp_path: Path
+):
+    plain, small = (
+        placed(full_size, tmp_path, gigabytes, text_encoder_quantization=one).workers[0]
+        for one in ("none", quantization)
+    )
+    assert "text_encoder" not in small.streamed and small.peak_bytes <= gigabytes * GIGABYTE
+    assert small.residency == plain.residency
+    saved = [
+        host_need(worker, batch(full_size, tmp_path, {}, text_encoder_quantization=one).demand("bfloat16")).locked
+        for worker, one in ((plain, "none"), (small, quantization))
+    ]
+    assert saved[0] - saved[1] > 23 * GIGABYTE
+
+
+def test_where_a_quantised_text_encoder_does_not_fit_it_can_be_streamed_instead(full_size: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"for encode_text; set model.text_encoder_quantization=none, with which"):
+        placed(full_size, tmp_path, 16, text_encoder_quantization="int4")
 
 
 @pytest.mark.parametrize(
@@ -266,9 +295,9 @@ def test_mixed_cards_and_many_have_plans(
         assert {"encode_text", "denoise", "refine", "decode"} <= set(worker.stages)
 
 
-def placed(folder: Path, tmp_path: Path, *gigabytes: int, clips: int = 1) -> Any:
+def placed(folder: Path, tmp_path: Path, *gigabytes: int, clips: int = 1, **model: str) -> Any:
     names = ["NVIDIA H100" if size == 80 else "NVIDIA GeForce RTX 4090" for size in gigabytes]
     sizes = enumerate(zip(names, gigabytes, strict=True))
     gpus = tuple(DeviceInfo(name, size * GIGABYTE, None, index) for index, (name, size) in sizes)
-    asked = batch(folder, tmp_path, {"max_sequence_length": 1024, "num_videos_per_prompt": clips})
+    asked = batch(folder, tmp_path, {"max_sequence_length": 1024, "num_videos_per_prompt": clips}, **model)
     return asked.placement(Inventory(gpus, 16))
