@@ -53,6 +53,13 @@ class Storage:
         """Whether the component's layers are made on the device as they are read, which then refuse to move."""
         return getattr(self, component, None) in ("int8", "int4")
 
+    def stored_as(self, component: str, precision: str) -> str:
+        """What decides how fast a component computes: `bfloat16`, or `bfloat16/float8` for layers in fewer bits."""
+        if component == "vae":
+            return self.vae_precision(precision)
+        stored = getattr(self, component, "same")
+        return precision if stored in ("same", "none") else f"{precision}/{stored}"
+
     def vae_precision(self, precision: str) -> str:
         """The VAE's precision, given the model's."""
         return precision if self.vae == "same" else self.vae

@@ -65,16 +65,15 @@ def component_configs(family: Family, checkpoint: Checkpoint) -> dict[str, dict[
 
 
 class _CostStore:
-    """`costs.json` beside the digests: by device, then by stage, precision and size of the model."""
+    """`costs.json` beside the digests: by device, then by stage, precision or storage, and size of the model."""
 
     def __init__(self, family: Family, checkpoint: Checkpoint, precision: str, storage: Storage) -> None:
         self._path = user_cache() / "costs.json"
-        precisions = {"vae": storage.vae_precision(precision)}
         self._model: dict[str, str] = {}
         for name in family.recipe.on_device:
             component = family.recipe[name].components[0]
             size = checkpoint.num_parameters.get(component, 0)
-            self._model[f"{name} {precisions.get(component, precision)} {size}"] = name
+            self._model[f"{name} {storage.stored_as(component, precision)} {size}"] = name
 
     def load(self) -> dict[DeviceStage, float]:
         found: dict[DeviceStage, float] = {}

@@ -51,6 +51,10 @@ def test_what_a_run_took_is_known_to_the_next(tmp_path: Path, monkeypatch: pytes
     assert predicted_costs(family_of(checkpoint), checkpoint, "float32", []).corrections == {}, (
         "another precision is another model"
     )
+    float8 = predicted_costs(family_of(checkpoint), checkpoint, "bfloat16", [], Storage(transformer="float8"))
+    assert float8.corrections == {}, "and so is another storage of the weights"
+    int8 = predicted_costs(family_of(checkpoint), checkpoint, "bfloat16", [], Storage(text_encoder="int8"))
+    assert int8.corrections == again.corrections, "which leaves the other components as they are"
 
 
 def test_a_swap_is_a_copy_or_a_reading_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
