@@ -53,7 +53,9 @@ BLOCKS = 3
 follows one alike."""
 
 Event = tuple[int, int]
-"""(bytes, number) of a block that is taken, (0, number) of one that is given back."""
+"""(bytes, number) of a block that is taken, of 0 bytes or more; (GIVEN_BACK, number) of one that is given back."""
+
+GIVEN_BACK = -1
 
 Ran = tuple[list[Event], Any]
 """What a stage took, in order, and its output."""
@@ -83,7 +85,7 @@ class RecordingAllocator(CachingAllocator):
 
     def free(self, block: Block) -> None:
         if self.recorded is not None:
-            self.recorded.append((0, self._numbers.pop(id(block), -1)))
+            self.recorded.append((GIVEN_BACK, self._numbers.pop(id(block), -1)))
         super().free(block)
 
     def is_whole(self) -> bool:
@@ -95,10 +97,10 @@ class RecordingAllocator(CachingAllocator):
         taken: dict[int, Block] = {}
         try:
             for size, number in events:
-                if size:
-                    taken[number] = self.malloc(size)
-                else:
+                if size == GIVEN_BACK:
                     self.free(taken.pop(number))
+                else:
+                    taken[number] = self.malloc(size)
         finally:
             for block in taken.values():
                 self.free(block)

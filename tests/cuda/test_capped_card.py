@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sparse
-from capped_card import Runs
+from capped_card import RecordingAllocator, Runs
 
 from ltx_dist.checkpoints.versions import read_config
 from ltx_dist.pipeline.worker import Placement
@@ -90,6 +90,18 @@ def test_what_is_planned_to_be_streamed_fits(batch: Batch, as_planned: AsPlanned
     assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
     with pytest.raises(ValueError, match=r"streamed needs at least 2\.5 GB .* for decode"):
         capped.planned(batch, GONE + int(0.95 * (fits.held - GONE)))  # where no tile would be small enough, either
+
+
+def test_an_empty_tensor_is_taken_and_given_back_again_too() -> None:
+    allocator = RecordingAllocator(10**8)
+    events = allocator.record()
+    blocks = [allocator.malloc(size) for size in (0, 600)]
+    for block in blocks:
+        allocator.free(block)
+    assert allocator.is_whole()
+    allocator.recorded = None
+    allocator.repeat(events)
+    assert allocator.allocated == 0
 
 
 def test_control_a_worker_that_forgets_in_place_of_evicting_reads_for_every_clip(
