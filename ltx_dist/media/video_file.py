@@ -19,6 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from ltx_dist.media.file_formats import FileFormat
+from ltx_dist.media.scheduling_policy import kept_scheduling_policy
 from ltx_dist.media.sound import SoundTrack
 from ltx_dist.pipeline.payloads import Sound
 
@@ -94,6 +95,8 @@ def _add_stream(
     if not format_.is_rgb:
         codec.color_primaries, codec.color_trc, codec.colorspace = BT709, BT709, BT709
         codec.color_range = ColorRange.MPEG
+    with kept_scheduling_policy():
+        codec.open()
     return stream
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -59,6 +62,28 @@ def test_there_is_a_file_of_each_kind_with_codec_rate_tags_and_colours() -> None
     assert found[".mov"] == ("prores", "yuv422p10le", 1)
     assert "av1" in found[".webm"][0] and found[".webm"][1:] == ("yuv420p10le", 1)
     assert found[".mkv"][:2] == ("ffv1", "bgr0")
+
+
+def policies() -> set[int]:
+    """The scheduling policies of this process's threads."""
+    return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="SVT-AV1 makes its threads real-time for root")
+def test_an_encoder_takes_no_core_from_other_processes() -> None:
+    before = policies()
+    seen = set[int]()
+
+    def watched() -> Iterator[np.ndarray]:
+        for frame in frames():
+            seen.update(policies())
+            yield frame
+
+    encode_video(
+        watched(), height=HEIGHT, width=WIDTH, num_frames=NUM_FRAMES, frame_rate=24.0,
+        output=Mp4Settings(also=("av1",)), metadata={},
+    )  # fmt: skip
+    assert seen | policies() == before == {os.SCHED_OTHER}
 
 
 def test_the_mp4_is_the_one_that_it_is_without_them_but_for_its_seal() -> None:
