@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "ltx2"))
 import tiny_ltx2 as tiny  # noqa: E402
 
 _preprocess, _noise_scheduler = VaeImageProcessor.preprocess, denoise.Denoiser._noise_scheduler
+_all = torch.all
 
 FLOWS = ("text", "first frame", "keyframes", "distilled, two passes", "guided, two passes")
 
@@ -47,11 +48,9 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RenderReques
     PIL.Image.new("RGB", (96, 64), "red").save(path)
     picture = Condition(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), fit="stretch")
     keyframes = (replace(picture, fit="crop"), replace(picture, fit="crop", frame_index=9, strength=0.8))
-    # With sigmas of their own: diffusers' schedule is made of tensors, whose values it reads. And without STG: in every
-    # block diffusers asks the device whether its mask is empty.
-    off = {"stg_scale": 0.0, "audio_stg_scale": 0.0, "spatio_temporal_guidance_blocks": ()}
+    # With sigmas of their own: diffusers' schedule is made of tensors, whose values it reads.
     plain = tiny.make_request()
-    guided = replace(plain, sound=replace(tiny.GUIDED, sigmas=tiny.DISTILLED_SIGMAS, **off))
+    guided = replace(plain, sound=replace(tiny.GUIDED, sigmas=tiny.DISTILLED_SIGMAS))
     distilled = tiny.unguided(plain)
     made = (
         guided,
@@ -76,6 +75,14 @@ def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VaeImageProcessor, "preprocess", preprocess)
     monkeypatch.setattr(denoise.Denoiser, "_noise_scheduler", noise_scheduler)
     monkeypatch.setattr(copy, "deepcopy", copy.copy)  # of the noise scheduler, for the sound
+    monkeypatch.setattr(torch, "all", all_perturbed)
+
+
+def all_perturbed(tensor: torch.Tensor, **along: Any) -> torch.Tensor | bool:
+    """`torch.all`, but True for the mask of spatio-temporal guidance, whose values the transformer reads: it is on the
+    host, has one value per request, and perturbs all of them."""
+    is_mask = not along and tensor.device.type == "cpu" and tensor.ndim == 3 and tensor.shape[1:] == (1, 1)
+    return is_mask or _all(tensor, **along)
 
 
 def statistics(folder: Path, component: str, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
