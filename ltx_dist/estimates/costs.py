@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ltx_dist.estimates.device_rates import device_rate
+from ltx_dist.estimates.device_rates import CPU_THREAD, THREADS_EXPONENT, UNKNOWN_GPU, DeviceRate, known_rate
 from ltx_dist.pipeline.recipe import Recipe
 from ltx_dist.pipeline.work import Assignment, Completion
 from ltx_dist.pipeline.worker import Worker
@@ -157,6 +157,14 @@ class PredictedCosts:
         if known.operations_per_byte is None:
             return rate
         return min(rate, known.operations_per_byte * device.memory_gbs * 1e9)
+
+
+def device_rate(worker: Worker) -> DeviceRate:
+    """The device's figures from the table, by its name."""
+    if worker.device == "cpu":
+        threads = worker.threads or 1
+        return DeviceRate(CPU_THREAD.tflops * threads**THREADS_EXPONENT, CPU_THREAD.memory_gbs, CPU_THREAD.link_gbs)
+    return known_rate(worker.device_name) or UNKNOWN_GPU
 
 
 def device_kind(worker: Worker) -> str:

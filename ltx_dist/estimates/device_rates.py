@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from ltx_dist.pipeline.worker import Worker
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceRate:
@@ -68,14 +66,6 @@ CPU_THREAD = DeviceRate(0.04, 8, 8)
 
 THREADS_EXPONENT = 0.8
 """A second thread makes a stage 1.7 times as fast, not twice."""
-
-
-def device_rate(worker: Worker) -> DeviceRate:
-    """The device's figures from the table, by its name."""
-    if worker.device == "cpu":
-        threads = worker.threads or 1
-        return DeviceRate(CPU_THREAD.tflops * threads**THREADS_EXPONENT, CPU_THREAD.memory_gbs, CPU_THREAD.link_gbs)
-    return known_rate(worker.device_name) or UNKNOWN_GPU
 
 
 @cache

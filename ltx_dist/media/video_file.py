@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,6 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from ltx_dist.media.file_formats import FileFormat
-from ltx_dist.media.scheduling_policy import kept_scheduling_policy
 from ltx_dist.media.sound import SoundTrack
 from ltx_dist.pipeline.payloads import Sound
 
@@ -31,6 +30,8 @@ SWSCALE_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 
 The defaults round by what the CPU's vector unit finds fastest: 1 to 1.5 levels too dark, and different by machine.
 """
+
+THREADS = Path("/proc/self/task")
 
 
 class VideoFile:
@@ -95,9 +96,42 @@ def _add_stream(
     if not format_.is_rgb:
         codec.color_primaries, codec.color_trc, codec.colorspace = BT709, BT709, BT709
         codec.color_range = ColorRange.MPEG
-    with kept_scheduling_policy():
+    with _kept_scheduling_policy():
         codec.open()
     return stream
+
+
+@contextmanager
+def _kept_scheduling_policy() -> Iterator[None]:
+    """Give threads that become real-time in this block the calling thread's former scheduling policy at its end.
+
+    If the process may, which root may, SVT-AV1 gives its threads and the thread that opens it the policy SCHED_FIFO
+    with the priority 99, for good. Whatever else needs their cores then waits, even Ray's heartbeats and sshd, and
+    processes that are started later inherit it.
+    """
+    if not (hasattr(os, "sched_setscheduler") and THREADS.is_dir()):
+        yield
+        return
+    before = _real_time_threads()
+    policy, priority = os.SCHED_OTHER, os.sched_param(0)
+    with suppress(OSError):  # not every sandbox has these calls
+        policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in _real_time_threads() - before:
+            with suppress(OSError):  # it has ended
+                os.sched_setscheduler(thread, policy, priority)
+
+
+def _real_time_threads() -> set[int]:
+    """The ids of this process's threads with the policy SCHED_FIFO."""
+    found: set[int] = set()
+    for thread in THREADS.iterdir():
+        with suppress(OSError):
+            if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                found.add(int(thread.name))
+    return found
 
 
 def _conversion(format_: FileFormat) -> dict[str, int]:
