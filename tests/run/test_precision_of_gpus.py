@@ -121,6 +121,7 @@ def test_a_cluster_of_this_machine_does_not_see_the_gpus_that_a_plan_leaves_out(
     monkeypatch.setattr(run, "local_inventory", lambda device: Inventory(gpus, 4))
     monkeypatch.setattr(run, "_run", sessions.append)
     monkeypatch.setattr(ray_cluster, "connect", connect)
+    monkeypatch.setattr(ray_cluster, "disconnect", lambda: None)  # the session's cluster, if there is one, stays
     monkeypatch.setattr(head_watch, "HeadWatch", lambda leave, is_ours: nullcontext())
     batch, out = batch_of(tmp_path, *settings), Output(tmp_path / "out")
     run.render_batch(batch, out, "ray", GivenAddress(None, ""), Stop(), Console(quiet=True))
