@@ -1,6 +1,6 @@
 """Opens a folder of LTX-2.0, 2.3 or 2.5 in diffusers layout by its JSON files and safetensors headers.
 
-The versions share their classes, and are told apart by flags in their configs, not by names.
+All versions use the same classes; flags in their configs distinguish them.
 """
 
 from __future__ import annotations

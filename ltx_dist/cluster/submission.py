@@ -76,7 +76,7 @@ class Submission:
         return f"ltx-{self.digest}-"
 
     def next_id(self, taken: Iterable[str]) -> str:
-        """The id of the next attempt, `taken` being those of the cluster's jobs. Ray refuses an id given twice."""
+        """The id of the next attempt. taken: ids of the cluster's jobs, as Ray refuses one that was used before."""
         attempts = [one.removeprefix(self.id_prefix) for one in taken if one.startswith(self.id_prefix)]
         last = max((int(attempt) for attempt in attempts if attempt.isdigit()), default=0)
         return f"{self.id_prefix}{last + 1}"

@@ -20,8 +20,8 @@ class StageMemory:
     working_set: bytes for this many requests like this one in a pass, in these tiles, as counted on the real classes.
     margin: by device, the factor by which more is held: blocks of the caching allocator, and workspaces of kernels.
     elements: number of elements of its largest tensor, if that may be too large for a device's kernels to index.
-    remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: picks those
-    requests among which is the one that needs the most bytes, whatever the tiles.
+    remedy: what to change where the stage does not fit. is_tiled: its bytes depend on the tiles. largest: picks a few
+    requests, one of which needs the most bytes, whatever the tiles.
     """
 
     working_set: Callable[[RenderRequest, DecodeTiling, int], int]

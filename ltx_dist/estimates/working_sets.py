@@ -158,8 +158,8 @@ def tile_shape(request: RenderRequest, tiling: DecodeTiling) -> tuple[int, int, 
 
 
 def largest_to_decode(requests: Iterable[RenderRequest]) -> list[RenderRequest]:
-    """The requests among which is the one that needs the most bytes to decode, whatever the tiles: no other is as large
-    in every way.
+    """The maximal requests: no other is as large in every dimension. Whatever the tiles, one of them needs the most
+    bytes to decode.
 
     `decode_bytes` never falls as frames, the longer or the shorter side grow. Such maxima in three dimensions are found
     by taking requests by falling frames and keeping those found so far as a staircase: rising longer sides, falling

@@ -105,9 +105,9 @@ def _add_stream(
 def _kept_scheduling_policy() -> Iterator[None]:
     """Give threads that become real-time in this block the calling thread's former scheduling policy at its end.
 
-    If the process may, which root may, SVT-AV1 gives its threads and the thread that opens it the policy SCHED_FIFO
-    with the priority 99, for good. Whatever else needs their cores then waits, even Ray's heartbeats and sshd, and
-    processes that are started later inherit it.
+    If it has the permission, as root has, SVT-AV1 gives its threads and the thread that opens it the policy SCHED_FIFO
+    with priority 99, for good. Everything else on their cores then waits, even Ray's heartbeats and sshd, and processes
+    that are started later inherit the policy.
     """
     if not (hasattr(os, "sched_setscheduler") and THREADS.is_dir()):
         yield

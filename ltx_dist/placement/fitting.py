@@ -121,7 +121,7 @@ class BatchDemand:
         return sum(self.models.weights[component] for component in self.models.components(stages))
 
     def host_copies(self, stages: Collection[str]) -> int:
-        """Bytes of those of these weights that the host can keep when they leave the device."""
+        """Bytes of these stages' weights that the host can keep when they leave the device."""
         return sum(self.models.weights[name] for name in self.models.components(stages) - self.models.quantised)
 
     def working_set(self, stage: str, tiling: DecodeTiling) -> int:

@@ -28,7 +28,7 @@ class CliffGuard:
     """Checks every completion; warns once per worker and stage.
 
     predicted: the costs as known when the run began, so that a run that is slow from the start is not compared with
-    itself. On a device of which nothing was known, clips are compared with the fastest so far. workers: returns all
+    itself. On a device without known costs, clips are compared with the fastest so far. workers: returns all
     workers that the run has had, as some join later.
     """
 

@@ -1,4 +1,4 @@
-"""The line of facts at the head of the page: how many clips, of which model, on which devices, how fast.
+"""The line of facts at the head of the page: number of clips, model, devices and speed.
 
 A folder may have clips of several commands, but the record is only about the last run.
 """

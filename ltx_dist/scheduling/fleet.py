@@ -1,4 +1,4 @@
-"""The workers of a run by kind: those of a kind are interchangeable, so a choice is made for all of them at once.
+"""The workers of a run by kind: workers of one kind are interchangeable, so a choice is made for all of them at once.
 
 A cluster has few kinds and may have a thousand workers: nothing here looks at each worker for a decision.
 """

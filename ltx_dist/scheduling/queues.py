@@ -1,4 +1,4 @@
-"""Queues of requests that are ready for a stage, of which those with equal keys can be taken together; and retries.
+"""Queues of requests that are ready for a stage, and of retries. Requests with equal keys can be taken together.
 
 Nothing here knows a worker: who takes what is decided in `scheduler.py`.
 """

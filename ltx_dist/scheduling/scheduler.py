@@ -47,10 +47,10 @@ class Scheduler:
     worker; `unhosted_stage` names one that has none left.
 
     Requests with equal batch keys may share a pass of a stage that allows it: the first that is ready and the next ones
-    like it, as many as `AssignmentPolicy.number` says. It is one at least, so the argument above holds.
+    like it, as many as `AssignmentPolicy.number` says. This is at least one, so the argument above holds.
 
-    An assignment ends in one of three ways: `update` if it went well, `retry`, or `fail`; which of the two is decided
-    elsewhere. A shared one may end in `parts`, each of which goes its own way; its worker is idle after the last. A
+    An assignment ends in one of three ways: `update` if it went well, else `retry` or `fail`, as `engine/failures.py`
+    decides. A shared one may end in `parts`, each in a way of its own; its worker is idle after the last. A
     request that is retried goes to the front of its queue, which may exceed the bound by one; with conditions on its
     pass it waits beside the queues and is given out first, so it waits for no more than the next idle worker that
     hosts its stage, or for one that is expected.

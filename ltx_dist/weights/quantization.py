@@ -1,4 +1,4 @@
-"""Loads text encoders, in fewer bits where asked: by which library depends on the bits, the device and the model."""
+"""Loads text encoders, quantised if asked; the library depends on the bits, the device and the model."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ def load_encoder(
     """A text encoder of transformers, on the CPU; in `int8` or `int4` its linear layers are quantised on the device as
     they are read, one by one. Embeddings, norms and tied heads keep `dtype`.
 
-    Read, then, and not mapped: the pages of a mapped file would stay in memory until the last layer is done, 9.5 GB of
-    T5's beside the 4.9 GB they are made into. fits_float16: whether the inputs and outputs of
-    its quantised layers are in float16's range. Raises ValueError naming the library that is not installed, or where
-    weights and config differ.
+    To quantise, files are read, not mapped: pages of a mapped file would stay in memory until the last layer is done,
+    for T5 9.5 GB beside the 4.9 GB of the result. fits_float16: whether inputs and outputs of the quantised layers are
+    within float16's range. Raises ValueError naming the library that is not installed, or if weights and config differ.
     """
     if quantization == "none":
         return complete(model_class, folder, dtype)
@@ -53,8 +52,8 @@ def quantized(quantization: str, dtype: torch.dtype, device: torch.device, fits_
     """Arguments of `from_pretrained`. Raises ValueError naming the library that is not installed.
 
     On a GPU, int4 is bitsandbytes' NF4 with its scales quantised once more, and int8 its LLM.int8, which computes in
-    float16 whatever `dtype` is. Where activations do not fit into that, and on a CPU, int8 is torchao's: weights only,
-    computing in `dtype`. GGUF would save nothing: transformers expands it as it loads.
+    float16 whatever `dtype` is. If activations exceed float16, and on a CPU, int8 is torchao's, which quantises only
+    weights and computes in `dtype`. GGUF would save nothing: transformers expands it as it loads.
     """
     on_gpu = device.type == "cuda"
     library = "bitsandbytes" if on_gpu and (quantization == "int4" or fits_float16) else "torchao"

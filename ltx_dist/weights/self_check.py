@@ -35,7 +35,7 @@ CHANNELS, VOLUME = 128, (5, 32, 64)
 class ConvolutionCheck:
     """The result of a 3D convolution in bfloat16 on a device, compared with float32 on the CPU.
 
-    error: relative root mean square; NaN where the result has one. memory: bytes over those of input and output; None
+    error: relative root mean square; NaN where the result has one. memory: bytes in addition to input and output; None
     on a CPU. cudnn: its version as torch gives it.
     """
 

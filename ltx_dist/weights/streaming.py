@@ -162,7 +162,7 @@ class _FlatBlock:
         return self._layout.num_bytes
 
     def move_to(self, host: torch.Tensor) -> None:
-        """Copy all tensors into the buffer (uint8, num_bytes), of which they are views from then on."""
+        """Copy all tensors into the buffer (uint8, num_bytes); from then on, they are views of it."""
         self.host = host
         for tensor, view in zip(self.tensors, self._layout.views(self.host), strict=True):
             view.copy_(tensor.data)

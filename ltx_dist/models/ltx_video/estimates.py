@@ -120,7 +120,7 @@ def weight_bytes(
     in_text, in_transformer = text_encoder_block_parameters(text), transformer_block_parameters(transformer)
 
     def blocked(count: int, num_blocks: int, per_block: int, kept: int, stored: str) -> int:
-        """Bytes of this many parameters, of which those of `num_blocks` blocks may be stored in fewer bits."""
+        """Bytes of `count` parameters, if the `num_blocks` blocks among them may be stored in fewer bits."""
         fewer = 0 if stored in ("none", "same") else num_blocks * (per_block - kept)
         return (
             (quantized_bytes(fewer, stored) if fewer else 0)
