@@ -128,10 +128,10 @@ class Components:
     def prepare(self, stage: StageSpec, fallback: Fallback) -> None:
         """Free memory for an attempt after one that ran out of it."""
         others = [name for name in self._modules if name not in stage.components]
-        if self.takes_turns:  # evict what was prefetched for the next turn, and prefetch no more
-            self._prefetches = False
         if fallback.alone:
             self.take_turns(f"{stage.name} needs the device to itself")
+        if self.takes_turns:  # evict what was prefetched for the next turn, and prefetch no more
+            self._prefetches = False
         for other in others if self.takes_turns else ():
             self._send_away(other)
         if fallback.streamed:

@@ -115,6 +115,13 @@ def test_what_was_fetched_for_the_next_turn_leaves_and_is_not_fetched_again(
     assert reads == {"text_encoder": 1, "transformer": 1, "vae": 1} and not notices
 
 
+def test_a_stage_that_gets_the_device_to_itself_shares_it_with_no_next_turn(checkpoint: Checkpoint) -> None:
+    """However much room the plan sees beside it: the plan was wrong, and the next fallback would change the pixels."""
+    results, _, _ = render(checkpoint, replace(RESIDENT, capacity=10**12, peak_bytes=0))
+    assert [r.status for r in results] == ["done"] * 4
+    assert taken(results, V) == ["alone", None, None, None]
+
+
 def test_without_room_for_host_copies_weights_are_read_once_per_turn(
     checkpoint: Checkpoint, reads: Counter[str]
 ) -> None:
