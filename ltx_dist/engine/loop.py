@@ -184,10 +184,13 @@ class BatchLoop:
     def _record(self, completion: Completion) -> None:
         assignment = completion.assignment
         self._deadlines.end(completion)
-        as_planned = not completion.report.changes_pixels
-        kept = self._recipe[assignment.stage].keeps != "nothing" and completion.error is None and as_planned
-        if self._resumption is not None and kept:
-            for name in assignment.request_ids:
+        is_kept = self._recipe[assignment.stage].keeps != "nothing" and completion.error is None
+        for name in assignment.request_ids:
+            history = self._history.setdefault(name, [])
+            history.append(completion)
+            # What is made from other pixels than planned is not what its key says, either.
+            as_planned = not any(one.report.changes_pixels for one in history)
+            if self._resumption is not None and is_kept and as_planned:
                 self._resumption.keep(
                     self._by_id[name], assignment.stage, self._executor.fetcher(name, assignment.stage)
                 )
@@ -195,8 +198,6 @@ class BatchLoop:
         self.completions.append(replace(completion, video=None))
         if self._on_completion is not None:
             self._on_completion(self.completions[-1])
-        for name in assignment.request_ids:
-            self._history.setdefault(name, []).append(completion)
 
     def _result(self, request_id: str, completion: Completion, error: str | None) -> RenderResult:
         request = self._by_id[request_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from builders import RECIPE, STAGES, D, E, M, V
@@ -254,6 +255,24 @@ def test_a_lost_input_is_taken_from_disk_again():
     ran = run_resumed(FakeKeptOutputs({"a": D}), executor)
     assert [stage for name, stage in ran if name == "a"] == [V, V, M]
     assert executor.restored == ["denoise of a"] * 2
+
+
+def test_what_is_made_from_other_pixels_than_planned_is_not_kept_either():
+    """Its sidecar would no longer say so, once the clip has resumed from it."""
+
+    class ShortOnce(KeepingExecutor):
+        def wait(self, timeout: float) -> list[Completion]:
+            return [
+                replace(c, report=replace(c.report, fallback="float8", changes_pixels=True))
+                if (c.assignment.clips, c.assignment.stage) == ("a", E)
+                else c
+                for c in super().wait(timeout)
+            ]
+
+    resumption = FakeKeptOutputs({})
+    run_resumed(resumption, ShortOnce())
+    assert {stage for name, stage in resumption.kept if name == "b"} == {E, D}
+    assert not [stage for name, stage in resumption.kept if name == "a"], "neither that stage nor the one after it"
 
 
 def test_the_videos_are_not_kept():
