@@ -41,14 +41,15 @@ class HostStages:
         if not isinstance(output, DecodedClip):
             self._begun[request_id, stage] = self._threads.submit(run, output)
             return
-        waiting: SimpleQueue[np.ndarray | BaseException | None] = SimpleQueue()
+        waiting: SimpleQueue[np.ndarray | RuntimeError | None] = SimpleQueue()
         fed = replace(output, frames=_taken_from(waiting))
         self._begun[request_id, stage] = self._threads.submit(run, fed)
         try:
             for frame in output.frames:
                 waiting.put(frame)
-        except BaseException as error:  # on Ctrl-C, too: the thread would wait for frames forever
-            waiting.put(error)
+        except BaseException:  # on Ctrl-C, too: the thread would wait for frames forever
+            # Not this error: raised in two threads, it would keep its traceback, which holds what is on the device.
+            waiting.put(RuntimeError("the device stage failed"))
             del self._begun[request_id, stage]
             raise
         waiting.put(None)
@@ -61,9 +62,9 @@ class HostStages:
         return self._begun.pop((request_id, stage)).result()
 
 
-def _taken_from(waiting: SimpleQueue[np.ndarray | BaseException | None]) -> Frames:
+def _taken_from(waiting: SimpleQueue[np.ndarray | RuntimeError | None]) -> Frames:
     while (item := waiting.get()) is not None:
-        if isinstance(item, BaseException):
+        if isinstance(item, RuntimeError):
             raise item
         yield item
 

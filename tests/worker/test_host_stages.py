@@ -33,3 +33,21 @@ def test_what_ends_the_frames_ends_their_thread(error: BaseException):
     with pytest.raises(type(error)):
         stages.begin("a", "mp4", DecodedClip(frames_until(error), "digest"), encode)
     stages._threads.shutdown(wait=True)  # would never return if the thread still waited for a frame
+
+
+def test_an_error_of_the_device_is_not_raised_in_the_thread_as_well():
+    """Its traceback, which holds what is on the device, could not be let go of before the thread has ended."""
+    stages, caught = HostStages(1), list[BaseException]()
+
+    def encode_in_vain(clip: DecodedClip) -> EncodedVideo:
+        try:
+            return encode(clip)
+        except BaseException as error:
+            caught.append(error)
+            raise
+
+    error = RuntimeError("no memory")
+    with pytest.raises(RuntimeError, match="no memory"):
+        stages.begin("a", "mp4", DecodedClip(frames_until(error), "digest"), encode_in_vain)
+    stages._threads.shutdown(wait=True)
+    assert len(caught) == 1 and caught[0] is not error
