@@ -133,7 +133,8 @@ class StageWorker:
                 outputs, digests, fallback = self._run_with_fallbacks(call, shortage)
         except Exception as caught:
             LOG.exception("%s of %s failed", call.stage.name, ", ".join(call.names))
-            error = caught
+            # Without its traceback: it and this frame would keep each other alive, and with them tensors on the device.
+            error = caught.with_traceback(None)
         finally:
             self._state = WorkerState(self._spec.worker.worker_id)
         device_lost = error is not None and is_lost(self._device, error)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -18,6 +21,8 @@ from ltx_dist.pipeline.payloads import EncodedVideo, Latents
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import Mp4Settings
 from ltx_dist.pipeline.worker import Residency, Worker
+from ltx_dist.worker import stage_worker
+from ltx_dist.worker.oom_fallbacks import Fallback
 from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker
@@ -53,6 +58,27 @@ def test_a_request_goes_through_the_stages(checkpoint: Checkpoint):
     assert report.error is None
     assert isinstance(video, EncodedVideo) and (video.num_frames, video.height, video.width) == (9, 64, 64)
     assert report.peak_bytes is None, "a CPU does not count"
+
+
+def test_a_stage_that_raised_leaves_nothing_behind(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
+    """Without the garbage collector, which may not run for long: on a GPU, the next clip needs this memory."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    class Fails(StageWorker):
+        def _run_stage(self, call: StageCall, fallback: Fallback) -> Any:
+            activations = torch.ones(8)
+            held.append(weakref.ref(activations))
+            raise ValueError("not finite")
+
+    worker = Fails(WorkerSpec(Worker("cpu:0", (E,), "cpu", threads=1), checkpoint, "float32", Mp4Settings()))
+    monkeypatch.setattr(stage_worker.LOG, "exception", lambda *_: None)  # pytest keeps records, with their tracebacks
+    gc.disable()
+    try:
+        nothing, report = worker.run(E, [REQUEST])
+        assert nothing is None and report.error == "ValueError: not finite"
+        assert [tensor() for tensor in held] == [None]
+    finally:
+        gc.enable()
 
 
 def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tmp_path: Path):
