@@ -109,9 +109,13 @@ class Family:
 
     def traits_in(self, storage: Storage) -> Mapping[str, Component]:
         """The components by name, as stored: a quantised one has no blocks to stream, because its layers hold more than
-        tensors that could be copied back and forth."""
+        tensors that could be copied back and forth; a transformer in float8 has no float8 to fall back to."""
         return {
-            name: replace(component, blocks="") if storage.is_quantised(name) else component
+            name: replace(
+                component,
+                blocks="" if storage.is_quantised(name) else component.blocks,
+                is_transformer=component.is_transformer and storage.transformer != "float8",
+            )
             for name, component in self.traits.items()
         }
 

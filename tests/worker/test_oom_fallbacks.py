@@ -153,6 +153,16 @@ def test_a_quantised_text_encoder_is_not_streamed(checkpoint: Checkpoint) -> Non
         assert traits["transformer"] == family.traits["transformer"]
 
 
+def test_a_transformer_that_is_in_float8_as_planned_does_not_fall_back_to_it() -> None:
+    """The same attempt again would be in vain, and recorded as one that changed the pixels."""
+    for family in FAMILIES:
+        traits = family.traits_in(Storage(transformer="float8"))
+        for stage in ("denoise", "refine"):
+            components = [traits[name] for name in family.recipe[stage].components]
+            names = [one.name for one in fallbacks(components, UNTILED, exact=False)]
+            assert names == [None, "cache emptied", "alone", "streamed"], (family.name, stage)
+
+
 def test_only_smaller_tiles_than_those_planned_are_tried() -> None:
     names = [fallback.name for fallback in fallbacks(components(V), DecodeTiling(384, 48), exact=False)]
     assert names[3:] == ["tiles of 256 px and 32 frames", "tiles of 256 px and 16 frames"]
