@@ -72,7 +72,7 @@ class _Watch:
 
     since: when it last made progress. begun: when it began. Both are None until its worker is up.
     step: steps done. is_timed: False if the driver stood still since the last step, so that the time of this step is
-    unknown.
+    unknown. attempt: as in WorkerState.
     """
 
     load: _Load
@@ -81,6 +81,7 @@ class _Watch:
     begun: float | None
     step: int = 0
     is_timed: bool = True
+    attempt: int = 0
 
 
 class Deadlines:
@@ -88,6 +89,7 @@ class Deadlines:
 
     Loading a model does not count as a hang: never in a worker that is starting, and for up to FIRST_SECONDS in one
     that reads weights between stages. A stage with steps makes progress with each of them, any other when it ends.
+    Running out of memory is progress, too: the next attempt begins from the start, and has the time of a new stage.
     Larger clips than those seen, and more clips in a pass, are allowed more time, see `_Load`. A device stage that
     blocks its process also stops the host stages there, so a host stage is only charged the time until that device
     stage last made progress.
@@ -132,6 +134,8 @@ class Deadlines:
                 continue
             if state.is_loading and now - watch.begun < FIRST_SECONDS:
                 watch.since = now  # 9.5 GB of T5 from a slow disk take longer than any median of encoding allows
+            if state.attempt != watch.attempt:
+                watch.attempt, watch.step, watch.since = state.attempt, 0, now
             if state.step <= watch.step:
                 continue
             if watch.step and watch.is_timed:  # the first step includes swapping the weights in

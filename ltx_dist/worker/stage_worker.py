@@ -193,7 +193,8 @@ class StageWorker:
 
         shortage: the out-of-memory error of bringing the weights, which counts as the failed planned attempt.
         """
-        for fallback in self._attempts.of(call, is_short=shortage is not None):
+        for attempt, fallback in enumerate(self._attempts.of(call, is_short=shortage is not None)):
+            self._state = replace(self._state, step=0, attempt=attempt)
             try:
                 if fallback.name is not None:
                     if shortage is not None:
@@ -230,9 +231,10 @@ class StageWorker:
 
     def _on_step(self, call: StageCall) -> OnStep:
         worker_id, names, num_steps = self._spec.worker.worker_id, call.names, call.num_steps
+        attempt = self._state.attempt
 
         def on_step(step: int) -> None:
-            self._state = WorkerState(worker_id, call.stage.name, names, step, num_steps)
+            self._state = WorkerState(worker_id, call.stage.name, names, step, num_steps, attempt=attempt)
 
         return on_step
 

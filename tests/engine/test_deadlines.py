@@ -70,6 +70,29 @@ def test_quick_stages_have_a_minute():
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
 
 
+def test_a_stage_that_ran_out_of_memory_begins_again_with_all_of_its_time():
+    deadlines = Deadlines(RECIPE)
+    deadlines.joined("w0", 0.0)
+    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    for number in range(1, 8):
+        deadlines.saw([step(number)], 20.0 * number)
+    for number in range(8):  # as many steps again, none of which is further than the first attempt was
+        deadlines.saw([replace(step(number), attempt=1)], 150.0 + 20.0 * number)
+    assert deadlines.overdue(290 + 5 * 20.0) == [] and deadlines.overdue(291 + 5 * 20.0)
+
+
+def test_each_attempt_at_a_stage_without_steps_has_time_of_its_own():
+    deadlines = Deadlines(RECIPE)
+    deadlines.joined("w0", 0.0)
+    decode = Assignment(("a",), V, "w0")
+    deadlines.begin(decode, [make_request("a")], 0.0)
+    deadlines.end(Completion(decode, 0.0, 20.0, StageReport(20.0)))
+    deadlines.begin(decode, [make_request("a")], 0.0)
+    for attempt in range(4):
+        deadlines.saw([WorkerState("w0", V, ("a",), attempt=attempt)], 20.0 * attempt)
+    assert deadlines.overdue(60 + 5 * 20.0) == [] and deadlines.overdue(61 + 5 * 20.0)
+
+
 def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
     deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)

@@ -163,6 +163,25 @@ def test_a_transformer_that_is_in_float8_as_planned_does_not_fall_back_to_it() -
             assert names == [None, "cache emptied", "alone", "streamed"], (family.name, stage)
 
 
+def test_each_attempt_is_seen_in_the_state_of_the_worker(checkpoint: Checkpoint) -> None:
+    """So that steps which are made again count as progress."""
+    begun: list[tuple[int, int]] = []
+
+    class Seen(Short):
+        def _run_stage(self, call: StageCall, fallback: Fallback) -> Any:
+            if call.stage.name == D:
+                begun.append((self.state().attempt, self.state().step))
+                self._on_step(call)(3)
+            return super()._run_stage(call, fallback)
+
+    worker = Worker("cpu:0", STAGES, "cpu", threads=1)
+    seen = Seen(WorkerSpec(worker, checkpoint, "float32", Mp4Settings()), D, "one", 2)
+    conditioning, _ = seen.run(E, REQUESTS[:1])
+    _, report = seen.run(D, REQUESTS[:1], conditioning)
+    assert report.fallback == "alone" and begun == [(0, 0), (1, 0), (2, 0)]
+    assert seen.state().attempt == 0
+
+
 def test_only_smaller_tiles_than_those_planned_are_tried() -> None:
     names = [fallback.name for fallback in fallbacks(components(V), DecodeTiling(384, 48), exact=False)]
     assert names[3:] == ["tiles of 256 px and 32 frames", "tiles of 256 px and 16 frames"]
