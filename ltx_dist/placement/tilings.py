@@ -30,7 +30,8 @@ class TilingCosts:
         self._sides: defaultdict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
         for request in shapes:
             frames = (request.num_frames - 1) // self._temporal + 1
-            self._sides[frames][request.height // self._spatial, request.width // self._spatial] += 1
+            height, width = request.decoded_size
+            self._sides[frames][height // self._spatial, width // self._spatial] += 1
         self._areas: dict[int | None, dict[int, int]] = {}
         self._pixels = sum(
             self._pixels_per_latent_frame(frames) * frames * area for frames, area in self._area(None).items()
@@ -72,7 +73,7 @@ def candidate_tilings(
     Raises ValueError for a tile that is not of whole latents or not larger than the overlap of two.
     """
     spatial, temporal = ratios
-    widest = max(max(request.height, request.width) for request in shapes)
+    widest = max(max(request.decoded_size) for request in shapes)
     longest = max(request.num_frames for request in shapes)
     sizes = _choices("tile_size", tile_size, 2 * spatial, SMALLEST_TILE_PIXELS, widest, spatial)
     frames = _choices("tile_frames", tile_frames, temporal, SMALLEST_TILE_FRAMES, longest, temporal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from builders import RECIPE, STAGES
@@ -16,6 +17,7 @@ from ltx_dist.estimates.parameters import (
 )
 from ltx_dist.estimates.working_sets import decode_bytes, decoded_frames, decoded_side, largest_to_decode
 from ltx_dist.models.ltx_video.estimates import stage_memory, weight_bytes
+from ltx_dist.pipeline.conditions import SecondPass
 from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.pipeline.storage import PLAIN, UNTILED, DecodeTiling, Storage
 from ltx_dist.pipeline.worker import Device
@@ -183,6 +185,16 @@ def test_costs_of_tilings_are_the_mean_over_all_pixels(number: int) -> None:
     for tiling in tilings[:: len(tilings) // 50 + 1]:
         plain = sum(size * tiling_cost(r, tiling, RATIOS) for size, r in zip(sizes, shapes, strict=True)) / sum(sizes)
         assert cost(tiling) == pytest.approx(plain, rel=1e-12)
+
+
+def test_tiles_of_two_passes_are_those_of_the_size_that_is_decoded() -> None:
+    """It is larger than the clip, to which the frames are scaled: 704 x 1216 pixels here, decoded at 896 x 1600."""
+    clip = replace(request(704, 1216), second_pass=SecondPass(448, 800, 3, (909.4, 725.0, 421.9), 1.0, 1.0, 0.0, 0.15))
+    tilings = candidate_tilings("auto", "auto", [clip], RATIOS)
+    assert {tiling.tile_size for tiling in tilings} == {None, *range(256, 1600, 64)}
+    cost = TilingCosts([clip], RATIOS)
+    for tiling in tilings[::7]:
+        assert cost(tiling) == pytest.approx(tiling_cost(clip, tiling, RATIOS), rel=1e-12)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 30, 300])
