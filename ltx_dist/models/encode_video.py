@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ltx_dist.checkpoints.checkpoint import Checkpoint
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.models.family import StageContext
+from ltx_dist.pipeline.conditions import Condition, Lora
 from ltx_dist.pipeline.keys import KEY_VERSION
 from ltx_dist.pipeline.payloads import DecodedClip, EncodedVideo
 from ltx_dist.pipeline.request import RenderRequest
@@ -53,7 +55,7 @@ def clip_tags(request: RenderRequest, model: str, render_key: str) -> dict[str, 
     """title: the prompt. comment: one flat JSON object of all settings. parameters: as AUTOMATIC1111 writes them.
 
     No tag is called `prompt`: ComfyUI's readers expect a graph of nodes in it.
-    model: a checkpoint's name; of a path, only its last part is written.
+    model: a checkpoint's name. Of the paths of models and media, only the last part is written.
     """
     name = PurePath(model).name.partition("@")[0].removesuffix(".safetensors")
     told = {"name": request.request_id, "model": name, "render_key": render_key} | _settings(request)
@@ -71,9 +73,18 @@ def _settings(request: RenderRequest) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
+    """The value as JSON; of the place of a file, only its name."""
     if isinstance(value, tuple):
         return [_as_json(one) for one in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    settings = {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
+    return settings | ({"place": _file_name(value.place)} if isinstance(value, Condition | Lora) else {})
+
+
+def _file_name(place: str) -> str:
+    """The last part of a path or URL: others need not know folders, servers and what a URL has after its path."""
+    return PurePath(urlsplit(place).path if "://" in place else place).name
 
 
 def _parameters(request: RenderRequest, model: str) -> str:

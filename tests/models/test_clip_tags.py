@@ -13,7 +13,8 @@ from builders import make_request
 
 from ltx_dist.media.mp4 import encode_video
 from ltx_dist.models.encode_video import clip_tags
-from ltx_dist.pipeline.conditions import Condition
+from ltx_dist.pipeline.conditions import Condition, Lora
+from ltx_dist.pipeline.sound import SoundSecondPass
 from ltx_dist.pipeline.storage import Mp4Settings
 
 REQUEST = make_request(
@@ -46,6 +47,24 @@ def test_what_only_some_clips_have_is_told_of_these():
 def test_the_folders_of_a_local_checkpoint_are_not_told():
     tags = clip_tags(REQUEST, "/home/me/secret/ltxv-13b.safetensors", "key")
     assert json.loads(tags["comment"])["model"] == "ltxv-13b" and "secret" not in str(tags)
+
+
+def test_neither_are_those_of_media_and_loras():
+    request = replace(
+        REQUEST,
+        conditions=(Condition("/home/me/secret/lamp.jpg", "12ab"),),
+        video=Condition("https://secret.example/in/boat.mp4?token=secret#secret", "34cd", is_video=True),
+        loras=(Lora("/home/me/secret/style.safetensors", "56ef"),),
+        second_pass=SoundSecondPass(32, 32, (0.9,), loras=(Lora("/home/me/secret/more.safetensors", "78ab"),)),
+    )
+    tags = clip_tags(request, "demo", "key")
+    told = json.loads(tags["comment"])
+    assert "secret" not in str(tags)
+    assert (told["conditions"][0]["place"], told["video"]["place"]) == ("lamp.jpg", "boat.mp4")
+    assert (told["loras"][0]["place"], told["second_pass"]["loras"][0]["place"]) == (
+        "style.safetensors", "more.safetensors",
+    )  # fmt: skip
+    assert told["second_pass"]["sigmas"] == [0.9] and told["loras"][0]["sha256"] == "56ef"
 
 
 def test_parameters_are_as_automatic1111_writes_them():
