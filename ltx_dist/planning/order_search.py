@@ -92,7 +92,7 @@ def _rest(scheduler: Scheduler, workers: Iterable[Worker], costs: Costs) -> _Res
     if len(set(kinds.values())) == 1 and not is_short:
         return None
     todo = begun | {name: waiting[name] for name in some}
-    # A pass on a worker that joined or was lost since `workers` was made is left out: its requests count as waiting.
+    # A pass on a worker that joined or was lost since `workers` was made is left out, and so are its requests.
     known = {assignment: since for assignment, since in running.items() if assignment.worker_id in there}
     seconds_left = {a: max(0.0, pass_seconds(costs, a, there[a.worker_id]) - since) for a, since in known.items()}
     placement = Placement(recipe, "what is left", tuple(there.values()), scheduler.max_queued)
