@@ -18,15 +18,17 @@ from ltx_dist.run.batch import Batch
 from ltx_dist.store.artifact_folder import spool_folder
 from ltx_dist.store.clip_names import with_ending
 from ltx_dist.store.files import INTERNAL
-from ltx_dist.store.found import MAX_SIDECAR_BYTES, read_found_json
 from ltx_dist.store.kept_config import read_settings
 from ltx_dist.store.output_errors import output_errors
-from ltx_dist.store.sidecar import of_row
+from ltx_dist.store.sidecar import of_row, read_sidecar
 
 MAY_CHANGE = ("decode.", "output.", "placement.", "model.vae_precision=")
 """Config sections, and one setting, that do not affect the latents."""
 
-NAMED = "decode.*, output.*, placement.* and model.vae_precision"
+NAMES = "output.name="
+"""The setting among them that decoding does not use: clips keep their names."""
+
+NAMED = "decode.*, output.* (but not output.name), placement.* and model.vae_precision"
 
 KEEP = "recovery.keep_latents=true"
 
@@ -39,7 +41,7 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     write, and if no clip has latents; OutputError if the latents cannot be read.
     """
     for override in overrides:
-        if not override.startswith(MAY_CHANGE):
+        if not override.startswith(MAY_CHANGE) or override.startswith(NAMES):
             raise ValueError(
                 f"--set {override}: not a setting of decoding; these are {NAMED}: anything else needs the clips "
                 f"rendered again"
@@ -50,13 +52,12 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
     checkpoint = open_checkpoint(config.model.checkpoint, config.model.text_encoder, config.model.upscaler)
     spool = spool_folder(folder)
     with output_errors():
-        saved = saved_requests(spool)
+        saved, found = saved_requests(spool), ArtifactStore(spool, folder / INTERNAL / "tmp", 0)
     requests = [kept_request(path, told, checkpoint) for path, told in saved.items()]
     spooled = {request.request_id: request for request in requests}
     names = tuple(read_run_record(folder).get("requests", ())) or tuple(spooled)
     batch = Batch(config, checkpoint, family_of(checkpoint).preset_for(config.model.version, checkpoint), (), names)
     making = batch.making(checkpoint_digest(checkpoint), config.model.precision)
-    found = ArtifactStore(spool, folder / INTERNAL / "tmp", 0)
     kept = tuple(
         request
         for name in names
@@ -69,19 +70,16 @@ def open_kept(folder: Path, overrides: Sequence[str]) -> Batch:
             else "none were kept; render with --keep-latents"
         )
         raise ValueError(f"{folder}: none of {len(names)} clips has latents that can be decoded: {why}")
+    with output_errors():
+        notes = _notes(folder, kept)
     warnings = _of_earlier(names, spooled)
-    return Batch(config, checkpoint, batch.preset, kept, names, warnings=warnings, notes=_notes(folder, kept))
+    return Batch(config, checkpoint, batch.preset, kept, names, warnings=warnings, notes=notes)
 
 
 def _notes(folder: Path, requests: Sequence[RenderRequest]) -> dict[str, dict[str, Any]]:
     """The sidecars' notes on the clips' rows, by name."""
-    notes: dict[str, dict[str, Any]] = {}
-    for name in (request.request_id for request in requests):
-        try:
-            notes[name] = of_row(read_found_json(with_ending(folder / name, ".json"), MAX_SIDECAR_BYTES))
-        except (FileNotFoundError, ValueError):
-            notes[name] = {}
-    return notes
+    names = (request.request_id for request in requests)
+    return {name: of_row(read_sidecar(with_ending(folder / name, ".json"))) for name in names}
 
 
 def _latents_key(making: Making, request: RenderRequest) -> str:

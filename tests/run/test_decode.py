@@ -177,10 +177,21 @@ def test_a_crafted_file_of_latents_is_refused(out: Path):
     assert not list(out.parent.glob("escaped*"))
 
 
-@pytest.mark.parametrize("override", ["model.precision=bfloat16", "defaults.seed=3", "recovery.spool_gb=1", "crf=3"])
-def test_what_decides_the_latents_is_refused(out: Path, override: str):
+@pytest.mark.parametrize(
+    "override",
+    ["model.precision=bfloat16", "defaults.seed=3", "recovery.spool_gb=1", "crf=3", "output.name={index}-{name}"],
+)
+def test_what_decides_the_latents_or_nothing_is_refused(out: Path, override: str):
     result = run("decode", out, "--set", override)
     assert result.exit_code == 2 and f"--set {override}: not a setting of decoding" in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("sidecar", ["5", "null", '["meta"]'])
+def test_a_sidecar_that_is_not_ours_is_written_again(out: Path, sidecar: str):
+    (out / "002-two.json").write_text(sidecar)
+    result = run("decode", out, "--set", "output.crf=35")
+    assert result.exit_code == 0, result.output
+    assert sidecars(out)["002-two"]["status"] == "done"
 
 
 def test_a_folder_in_use_is_left_alone(out: Path):
