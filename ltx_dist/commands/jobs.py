@@ -167,7 +167,11 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
                 tell(f"\ndetached; the job keeps running\n{_how_to_go_on(submission_id, address)}")
                 return EXIT_STOPPED
             tell("\nstopping the job; Ctrl-C again detaches")
-            code = ray_jobs.exit_code(ray_jobs.stop(client, submission_id))
+            try:
+                code = ray_jobs.exit_code(ray_jobs.stop(client, submission_id))
+            except ValueError as error:
+                tell(f"ltx-dist: {error}; rerun the same command to follow the job again", sys.stderr)
+                return EXIT_STOPPED
     except ray_jobs.LostContactError as error:
         tell(
             f"ltx-dist: no answer from the cluster: {error}; rerun the same command to follow the job again", sys.stderr
@@ -175,11 +179,22 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str, stop_
         return EXIT_STOPPED
     except KeyboardInterrupt:
         return EXIT_STOPPED
-    job = ray_jobs.find_job(client, submission_id)
+    _tell_end(client, submission_id)
+    return code
+
+
+def _tell_end(client: JobSubmissionClient, submission_id: str) -> None:
+    """Print how the job ended. Its cluster may have ended with it, and then gives no details."""
+    from ltx_dist.cluster import ray_jobs
+
+    try:
+        job = ray_jobs.find_job(client, submission_id)
+    except ValueError as error:
+        tell(f"ltx-dist: the job ended; {error}", sys.stderr)
+        return
     tell(_line(job))
     if reason := ray_jobs.why_no_exit_code(job):
         tell(f"ltx-dist: the job {reason}; `ltx-dist status {submission_id}` says more", sys.stderr)
-    return code
 
 
 def _write(text: str) -> None:
