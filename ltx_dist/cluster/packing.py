@@ -38,7 +38,7 @@ def pack_files(
     one path in the job's folder, for a file that cannot be read, and for files that are too large together.
     """
     names = _names_of_loras(loras)
-    stays = {place for text in _strings(given) for place in _fixed_places(text, folder)}
+    stays = {place for text in strings_in(given) for place in _fixed_places(text, folder)}
     frames = None if images is None else Path(os.path.abspath(images))  # without `..`, as places are
     places = dict.fromkeys(place for request in requests for place in _places(request))
     named = _relative_places(given, places, folder)
@@ -80,8 +80,8 @@ def content_of(place: str, sent: int) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES - sent:
             raise ValueError(
-                f"{place}: the batch's images, videos, LoRAs and wheels have more than {MAX_BYTES >> 20} MiB, which "
-                "Ray does not send; put them where the cluster can read them and give absolute paths or URLs"
+                f"{place}: the batch's images, videos, LoRAs, wheels and word lists have more than {MAX_BYTES >> 20} "
+                "MiB, which Ray does not send; put them where the cluster can read them and give absolute paths or URLs"
             )
         return path.read_bytes()
     except OSError as error:
@@ -122,7 +122,7 @@ def _relative_places(given: Any, places: Iterable[str], folder: Path | str) -> s
     """Those of the places that a relative path in `given` names."""
     files = {os.path.basename(place) for place in places}  # most texts are prompts, which need not be resolved
     found: set[str] = set()
-    for text in _strings(given):
+    for text in strings_in(given):
         if os.path.basename(text) in files and not _is_fixed(text):
             with suppress(ValueError):
                 found.add(resolve_place(text, folder))
@@ -145,10 +145,11 @@ def _name(place: str, folder: Path | str) -> str:
     return name
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in a value of lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        yield from (text for one in value.values() for text in _strings(one))
+        yield from (text for one in value.values() for text in strings_in(one))
     elif isinstance(value, (list, tuple)):
-        yield from (text for one in value for text in _strings(one))
+        yield from (text for one in value for text in strings_in(one))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,8 +15,9 @@ import yaml
 from ltx_dist.checkpoints.checkpoint import open_checkpoint
 from ltx_dist.checkpoints.hub import is_hub_name
 from ltx_dist.cluster.job_packages import JobPackages, read_packages
-from ltx_dist.cluster.packing import IMAGES, pack_files
+from ltx_dist.cluster.packing import IMAGES, content_of, pack_files, strings_in
 from ltx_dist.inputs.config import DefaultsConfig, RenderConfig
+from ltx_dist.inputs.expansion import folder_of_lists, used_lists
 from ltx_dist.inputs.plain_text import json_kind
 from ltx_dist.inputs.prompt_files import PromptFile, Prompts, read_prompt_file
 from ltx_dist.inputs.prompt_sources import MAX_FILE_BYTES, label_of, read_bytes, suffix_of
@@ -29,6 +30,9 @@ from ltx_dist.strict_files import decode_text
 from ltx_dist.user_cache import from_home
 
 CONFIG_FILE = "config.yaml"
+
+WORD_LISTS = "word-lists"
+"""The folder for the wildcards' files inside the job's folder; the job's `prompts.wildcards`."""
 
 STOP_WAIT_SECONDS = 60
 """Seconds between the first signal and the kill. Ray's default of 3 would cut off clips that are nearly done."""
@@ -98,8 +102,11 @@ def prepare(
     file = read_prompt_file(prompts, config.prompts, content)
     requests = (_checked_here if here else _checked_elsewhere)(file, config, images)
     packages = read_packages(pip)
-    media = _files(file, config, requests, images, packages)
+    lists = _word_lists(file, config, packages)
+    media = lists | _files(file, config, requests, images, packages.files | lists)
     chosen = config.model_dump(mode="json", exclude_unset=True)
+    if lists:
+        chosen["prompts"]["wildcards"] = WORD_LISTS
     chosen.setdefault("recovery", {}).setdefault("grace_seconds", GRACE_SECONDS)
     settings = yaml.safe_dump(chosen, sort_keys=False).encode()
     # A virtual environment has a `python`, but no `ltx-dist` that runs with it, if it is based on the system's Python.
@@ -109,7 +116,8 @@ def prepare(
         arguments += ("--images", IMAGES)
     named = [part for path in sorted(media) for part in (path.encode(), hashlib.sha256(media[path]).digest())]
     lines = [line.encode() for line in packages.lines]
-    digest = hashlib.sha256(b"\0".join([content, settings, output.encode(), *named, *lines])).hexdigest()[:12]
+    parts = [name.encode(), content, settings, output.encode(), *named, *lines]
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
     files = {**media, **packages.files, name: content, CONFIG_FILE: settings}
     return Submission(files, arguments, digest, len(requests), here, packages.lines)
 
@@ -161,16 +169,33 @@ def _packed(prompts: Prompts) -> tuple[str, bytes]:
 
 
 def _files(
-    file: PromptFile, config: RenderConfig, requests: list[RenderRequest], images: Path | None, packages: JobPackages
+    file: PromptFile,
+    config: RenderConfig,
+    requests: list[RenderRequest],
+    images: Path | None,
+    sent: Mapping[str, bytes],
 ) -> dict[str, bytes]:
-    """The files that rows and config name, by their path in the job's folder."""
+    """The files that rows and config name, by their path in the job's folder. sent: the other files, likewise."""
     rows = [item.content for item in file.items]
     varied = [config.defaults.vary, *(row.get("vary") for row in rows if isinstance(row, dict))]
     # Several values may be written as one text, with commas.
     axes = [axis for vary in varied if isinstance(vary, dict) for axis in read_axes(vary)[0].values()]
     given = [rows, config.defaults.model_dump(), [value.value for axis in axes for value in axis.values]]
-    sent = sum(map(len, packages.files.values()))
-    return pack_files(requests, given, file.folder, config.model.loras, images, sent)
+    num_bytes = sum(map(len, sent.values()))
+    return pack_files(requests, given, file.folder, config.model.loras, images, num_bytes)
+
+
+def _word_lists(file: PromptFile, config: RenderConfig, packages: JobPackages) -> dict[str, bytes]:
+    """The wildcards' files that the prompts were checked with, by their path in the job's folder."""
+    if config.prompts.expand == "off":
+        return {}
+    lists: dict[str, bytes] = {}
+    folder, sent = folder_of_lists(config.prompts, file.folder), sum(map(len, packages.files.values()))
+    texts = strings_in([item.content for item in file.items])
+    for name, path in used_lists(texts, folder).items():
+        content = lists[f"{WORD_LISTS}/{name}.txt"] = content_of(str(path), sent)
+        sent += len(content)
+    return lists
 
 
 def _checked_here(file: PromptFile, config: RenderConfig, images: Path | None) -> list[RenderRequest]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.inputs.rows import MAX_ROWS
 from ltx_dist.inputs.vary import label_of
 from ltx_dist.messages import show
 from ltx_dist.strict_files import read_text
+from ltx_dist.user_cache import from_home
 
 WILDCARD = re.compile(r"(?<!\w)__([A-Za-z0-9][\w/*.-]*?)__(?!\w)")
 """A wildcard: the name of a file in which every line is an alternative."""
@@ -37,6 +40,37 @@ class Expanded:
     def label(self) -> str:
         """`red-small`: the picks in the name of a clip."""
         return "-".join(label_of(text.strip()) for _, text in self.picks)
+
+
+def folder_of_lists(reading: PromptsConfig, folder: Path | str) -> Path:
+    """The folder of the wildcards' files: `prompts.wildcards`, or else the prompt file's folder.
+
+    For prompts from a URL, it is the current folder. Raises ValueError for the home folder of an unknown user.
+    """
+    if reading.wildcards is not None:
+        return from_home(reading.wildcards, "prompts.wildcards")
+    return Path() if isinstance(folder, str) else folder
+
+
+def used_lists(texts: Iterable[str], folder: Path) -> dict[str, Path]:
+    """The files of the wildcards in these texts, and in the files themselves, by the wildcard's name.
+
+    Wildcards without a file are left out.
+    """
+    found: dict[str, Path] = {}
+    left = list(texts)
+    while left:
+        for name in WILDCARD.findall(left.pop()):
+            path = _file_of(name, folder)
+            if name not in found and path is not None and os.path.isfile(path):
+                found[name] = path
+                left.append(read_text(path, MAX_LIST_BYTES))
+    return found
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """The file of a wildcard; None for a name that could stand for several files, or for one elsewhere."""
+    return None if "*" in name or ".." in Path(name).parts else folder / f"{name}.txt"
 
 
 _Part = str | tuple[str, tuple[str, ...]]
@@ -103,10 +137,10 @@ class Expander:
 
     def _list(self, name: str, depth: int) -> tuple[str, ...]:
         if name not in self._lists:
-            path = self._folder / f"{name}.txt"
-            if "*" in name or ".." in Path(name).parts:
+            path = _file_of(name, self._folder)
+            if path is None:
                 raise ValueError(f"__{name}__: name one file below {self._folder}, without *")
-            if not path.is_file():
+            if not os.path.isfile(path):  # unlike Path, it takes a name that is too long for one of no file
                 raise ValueError(f"__{name}__: {path} is missing; prompts.wildcards names the folder of such lists")
             lines = [line.strip() for line in read_text(path, MAX_LIST_BYTES).split("\n")]
             written = [line for line in lines if line and not line.startswith("#")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_dist.inputs.config import DefaultsConfig
-from ltx_dist.inputs.expansion import Expanded, Expander
+from ltx_dist.inputs.expansion import Expanded, Expander, folder_of_lists
 from ltx_dist.inputs.reading_config import PromptsConfig
 from ltx_dist.inputs.rows import MAX_ROWS
 from ltx_dist.inputs.vary import Axis, Value, read_axes
@@ -94,15 +94,12 @@ class Variation:
 def variation_of(defaults: DefaultsConfig, reading: PromptsConfig, folder: Path | str) -> tuple[Variation, list[str]]:
     """How the config varies all rows, and the errors in `defaults.vary`.
 
-    folder: the prompt file's; wildcards' lists are searched for there, unless it is a URL.
+    folder: the prompt file's, as for `folder_of_lists`.
     """
     axes, problems = read_axes(defaults.vary or {})
     if "seed" in axes and defaults.num_videos_per_prompt is not None:
         problems.append("seed: defaults.num_videos_per_prompt sets the seeds, too; leave one of the two out")
-    lists = Path() if isinstance(folder, str) else folder
-    if reading.wildcards is not None:
-        lists = Path(reading.wildcards).expanduser()
-    expander = None if reading.expand == "off" else Expander(lists)
+    expander = None if reading.expand == "off" else Expander(folder_of_lists(reading, folder))
     sample = reading.expand if isinstance(reading.expand, int) else None
     return Variation(axes, defaults.num_videos_per_prompt, expander, sample), problems
 

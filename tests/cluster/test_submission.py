@@ -212,6 +212,33 @@ def test_images_beside_prompts_at_a_url_travel(tmp_path: Path):
     assert submission.files["a/b.png"] == content
 
 
+@pytest.mark.parametrize("where", ["beside", "relative", "absolute"])
+def test_word_lists_travel_with_those_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str):
+    """They are those that the prompts were checked with, wherever they lie."""
+    monkeypatch.chdir(tmp_path)
+    lists = tmp_path / ("batch" if where == "beside" else "lists")
+    for folder in ("batch", "job"):
+        Path(folder).mkdir()
+    (lists / "of").mkdir(parents=True)
+    (lists / "colour.txt").write_text("red\n__of/blue__\n")
+    (lists / "of" / "blue.txt").write_text("dark blue\nlight blue\n")
+    (lists / "unused.txt").write_text("green\n")
+    Path("batch", "rows.txt").write_text("a __colour__ ball\n")
+    wildcards = {"beside": [], "relative": ["prompts.wildcards=lists"], "absolute": [f"prompts.wildcards={lists}"]}
+    config = load_config(None, ["prompts.expand=all", *wildcards[where]])
+    submission = prepare("batch/rows.txt", config, "/out")
+    sent = {"prompts.txt", "config.yaml", "word-lists/colour.txt", "word-lists/of/blue.txt"}
+    assert set(submission.files) == sent and submission.num_clips == 3
+    for name, content in submission.files.items():
+        Path("job", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("job", name).write_bytes(content)
+    monkeypatch.chdir("job")
+    assert prepare("prompts.txt", load_config(Path("config.yaml")), "/out").num_clips == 3
+    (lists / "colour.txt").write_text("red\ngreen\n")
+    monkeypatch.chdir(tmp_path)
+    assert prepare("batch/rows.txt", config, "/out").digest != submission.digest, "other words are another batch"
+
+
 def test_an_image_that_the_job_would_look_for_elsewhere_is_refused(tmp_path: Path):
     picture(tmp_path / "a.png")
     (tmp_path / "batch").mkdir()
@@ -258,6 +285,14 @@ def test_loras_travel_and_are_not_read_for_a_checkpoint_that_is_elsewhere(
     with pytest.raises(ValueError, match="style.safetensors"):
         here = load_config(None, ["model.loras=[{path: l/style.safetensors}]"])
         prepare(["moving left"], here, "/out")
+
+
+def test_one_content_in_two_formats_is_two_batches(tmp_path: Path):
+    digests: set[str] = set()
+    for name in ("rows.txt", "rows.yaml"):
+        (tmp_path / name).write_text("- a red ball\n")
+        digests.add(prepare(str(tmp_path / name), load_config(None), "/out").digest)
+    assert len(digests) == 2
 
 
 def test_an_id_is_the_batch_and_its_attempt(prompts: Path):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ltx_dist.inputs.expansion import Expander
+from ltx_dist.inputs.expansion import Expander, folder_of_lists, used_lists
+from ltx_dist.inputs.reading_config import PromptsConfig
 
 
 def texts(folder: Path, prompt: str, sample: int | None = None, seed: int = 0) -> list[str]:
@@ -58,6 +59,7 @@ def test_a_sample_is_drawn_with_the_seed_and_without_repeats(tmp_path: Path) -> 
     ("prompt", "message"),
     [
         ("__none__", "__none__: .*none.txt is missing; prompts.wildcards names the folder of such lists"),
+        ("__" + "a" * 300 + "__", "a.txt is missing"),
         ("__empty__", "__empty__: .*empty.txt has no lines"),
         ("__animals/*__", r"__animals/\*__: name one file below"),
         ("__a/../../etc/passwd__", "name one file below"),
@@ -73,3 +75,17 @@ def test_what_cannot_be_expanded_is_refused(tmp_path: Path, prompt: str, message
     (tmp_path / "loop.txt").write_text("again __loop__\n")
     with pytest.raises(ValueError, match=message):
         Expander(tmp_path).expand(prompt, None, 0)
+
+
+def test_the_lists_that_texts_use_are_found_with_those_that_they_name(tmp_path: Path) -> None:
+    for name, text in {"a": "__b__\n__a__\n# __c__\n", "b": "x", "c": "y", "d": "z"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert used_lists(["a __a__, __none__, __../a__", "{b|__*__}", "un__d__er"], tmp_path) == {
+        name: tmp_path / f"{name}.txt" for name in "abc"
+    }
+
+
+def test_a_folder_of_lists_in_the_home_of_nobody_is_refused(tmp_path: Path) -> None:
+    reading = PromptsConfig(wildcards="~nobody-9/lists")
+    with pytest.raises(ValueError, match="prompts.wildcards: ~nobody-9/lists: that user has no home folder"):
+        folder_of_lists(reading, tmp_path)
