@@ -244,8 +244,12 @@ def test_a_clip_shows_itself(by_command: Path):
 def test_folders_with_other_things_in_them_are_read(tmp_path: Path):
     (tmp_path / "half.mp4").write_bytes(b"x")
     (tmp_path / "odd.json").write_text("[]")
+    long = {"status": "done", "request": {}, "stages": {"decode": {"seconds": 10**400}}}
+    (tmp_path / "long.json").write_text(json.dumps(long))
     (tmp_path / "run.json").write_text("{}")
-    assert [(clip.name, clip.status) for clip in ltx_dist.clips(tmp_path)] == [("half", "unknown"), ("odd", "unknown")]
+    assert {clip.name: clip.status for clip in ltx_dist.clips(tmp_path)} == dict.fromkeys(
+        ("half", "long", "odd"), "unknown"
+    )
     with pytest.raises(ltx_dist.InputError, match="no such folder"):
         ltx_dist.clips(tmp_path / "none")
 

@@ -104,7 +104,7 @@ def read_clip(out: Output, name: str) -> Clip:
         )
     except FileNotFoundError:
         return Clip(name, {}, "unknown", path, f"{name}.json is missing")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         return Clip(name, {}, "unknown", path, f"{name}.json is damaged or not a sidecar")
     return found
 

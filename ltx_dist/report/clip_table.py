@@ -52,8 +52,8 @@ def _column(key: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # only in a foreign sidecar, because JSON has no such number
+    if isinstance(value, int | float) and not _fits_a_column(value):
+        return None
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
     return value
@@ -78,7 +78,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and _fits_a_column(value)
+
+
+def _fits_a_column(value: float) -> bool:
+    """Whether tables can hold the number. Only a foreign sidecar has others: NaN, or more than 64 bits."""
+    return math.isfinite(value) if isinstance(value, float) else -(1 << 63) <= value < 1 << 63
 
 
 def with_paths(rows: Sequence[Row], clips: Sequence[FinishedClip]) -> list[Row]:

@@ -85,6 +85,9 @@ def test_a_sidecar_that_is_not_ours_breaks_nothing(tmp_path: Path):
     assert set(rows(tmp_path)) == {"b.mp4"}
     change_sidecar(tmp_path, "b", latents_sha256=float("inf"), settings=[], stages={"denoise": {"seconds": "long"}})
     assert set(rows(tmp_path)) == {"b.mp4"}
+    change_sidecar(tmp_path, "b", stages={"denoise": {"seconds": 10**400}}, meta={"take": 10**400, "share": 0.5})
+    publish(tmp_path, "c", meta={"take": 0.5})
+    assert rows(tmp_path)["b.mp4"]["meta.take"] is None
 
 
 def test_hugging_face_opens_a_folder_as_videos_with_all_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
