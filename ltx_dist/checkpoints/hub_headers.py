@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -35,7 +36,7 @@ def fetch_headers(name: str, files: Sequence[str], field: str) -> Snapshot:
                 _make_room(folder / path.relative_to(small.path))
                 shutil.copyfile(path, folder / path.relative_to(small.path))
         for file in weights:
-            _write_sparse(_header(small.name, file, field), folder / file)
+            write_sparse(_header(small.name, file, field), folder / file)
     except OSError as error:
         raise ValueError(f"{field}: {name}: headers cannot be kept in {folder}: {error}; free space there") from None
     return Snapshot(small.name, folder)
@@ -71,15 +72,19 @@ def _header(name: str, file: str, field: str) -> dict[str, object]:
     return ({"__metadata__": found.metadata} if found.metadata else {}) | tensors
 
 
-def _write_sparse(header: dict[str, object], target: Path) -> None:
+def write_sparse(header: dict[str, object], target: Path) -> None:
+    """Write a safetensors file with this header and a hole for the tensors. Another plan may write the same file."""
     text = json.dumps(header).encode()
     ends = [info["data_offsets"][1] for key, info in header.items() if key != "__metadata__"]  # type: ignore[index]
     _make_room(target)
-    partial = target.with_suffix(".partial")
-    with partial.open("wb") as opened:
-        opened.write(len(text).to_bytes(8, "little") + text)
-        opened.truncate(opened.tell() + max(ends, default=0))
-    partial.replace(target)
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("wb") as opened:
+            opened.write(len(text).to_bytes(8, "little") + text)
+            opened.truncate(opened.tell() + max(ends, default=0))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _make_room(target: Path) -> None:

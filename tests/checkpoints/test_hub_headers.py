@@ -13,6 +13,7 @@ import hub_stand_in
 import pytest
 
 from ltx_dist.checkpoints.checkpoint import DEMO_MODEL
+from ltx_dist.checkpoints.hub_headers import write_sparse
 
 
 @pytest.fixture
@@ -81,3 +82,12 @@ def test_a_header_that_is_none_is_named(model: Path, prompts: Path, tmp_path: Pa
         planned = plan(tmp_path, hub.address, prompts, "-m", "someone/a-model")
     assert planned.returncode == 2 and "Traceback" not in planned.stderr
     assert "the header of vae/diffusion_pytorch_model.safetensors cannot be read" in planned.stderr
+
+
+def test_two_plans_that_write_one_header_at_once_do_not_share_a_partial_file(tmp_path: Path) -> None:
+    other = tmp_path / "model.partial"
+    other.write_text("of the other plan")
+    header: dict[str, object] = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    write_sparse(header, tmp_path / "model.safetensors")
+    assert other.read_text() == "of the other plan"
+    assert {path.name for path in tmp_path.iterdir()} == {"model.partial", "model.safetensors"}
