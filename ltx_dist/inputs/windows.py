@@ -61,7 +61,8 @@ def windows_of(row: Mapping[str, Any], asked: Mapping[str, Any], checkpoint: Che
     tile, overlap = settings.temporal_tile_size, settings.temporal_overlap
     for name, frames in (("temporal_tile_size", tile), ("temporal_overlap", overlap)):
         if frames % ratio:
-            raise ValueError(f"windows: {name}: {frames} is not a multiple of {ratio}; use {frames // ratio * ratio}")
+            nearest = max(ratio, frames - frames % ratio)
+            raise ValueError(f"windows: {name}: {frames} is not a multiple of {ratio}; use {nearest}")
     if overlap < SMALLEST_OVERLAP * ratio:
         raise ValueError(
             f"windows: temporal_overlap: {overlap} is too small; with less than {SMALLEST_OVERLAP * ratio} diffusers' "

@@ -56,6 +56,7 @@ LONG = STEPS | {"windows": {}}
 WRONG = [
     (STEPS | {"windows": {"temporal_overlap": 16}}, "windows: temporal_overlap: 16 is too small; with less than 24"),
     (STEPS | {"windows": {"temporal_overlap": 30}}, "windows: temporal_overlap: 30 is not a multiple of 8; use 24"),
+    (STEPS | {"windows": {"temporal_tile_size": 5}}, "windows: temporal_tile_size: 5 is not a multiple of 8; use 8"),
     (STEPS | {"windows": {"temporal_tile_size": 24}}, "windows: temporal_overlap: 24 must be smaller than tem"),
     (STEPS | {"windows": {"tile": 24}}, "windows: tile: unknown key"),
     ({"windows": {}}, "windows: set timesteps, such as those of 0.9.8 distilled"),
