@@ -12,6 +12,7 @@ from ltx_dist.checkpoints.checkpoint import DEMO_MODEL, Checkpoint, Fetch, InFil
 from ltx_dist.checkpoints.config_checks import read_checked_config
 from ltx_dist.checkpoints.hub import fetch_snapshot, is_hub_name
 from ltx_dist.checkpoints.weight_files import TensorInfo, read_header, weight_files
+from ltx_dist.user_cache import from_home
 
 COMPONENT = "latent_upsampler"
 
@@ -61,7 +62,7 @@ def upscaler_config(source: Source) -> dict[str, Any]:
 
 def _find(name: str, fetch: Fetch) -> tuple[str, Source]:
     """The upscaler's name, with the commit if it is on the hub, and its place."""
-    path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
+    path = DEMO_MODEL if name == "demo" else from_home(name, "model.upscaler")
     if path.is_file() and path.suffix == ".safetensors":
         return name, InFile(path, CONFIG_NAME, _told(path))
     if not path.exists() and path.suffix != ".safetensors" and is_hub_name(name):

@@ -69,7 +69,8 @@ def _checks(settings: _Settings, output: str, address: str | None) -> Iterator[C
         yield Check("cluster", lambda: cluster.check_cluster(joined, source))
     if settings.config is not None:
         model = settings.config.model
-        yield Check("checkpoint", lambda: storage.check_checkpoint(model.checkpoint, model.text_encoder, model.version))
+        asked = model.checkpoint, model.text_encoder, model.version, model.upscaler
+        yield Check("checkpoint", lambda: storage.check_checkpoint(*asked))
     yield Check("output", lambda: storage.check_output(output))
 
 

@@ -10,9 +10,9 @@ from ltx_dist.checkpoints.hub import NotCachedError
 from ltx_dist.models.family import family_of
 
 
-def main(name: str, text_encoder: str | None, version: str) -> None:
+def main(name: str, text_encoder: str | None, version: str, upscaler: str | None) -> None:
     try:
-        checkpoint = open_checkpoint(name, text_encoder)
+        checkpoint = open_checkpoint(name, text_encoder, upscaler)
         preset = family_of(checkpoint).preset_for(version, checkpoint)
     except NotCachedError as error:
         print(json.dumps({"absent": str(error)}))
@@ -24,4 +24,4 @@ def main(name: str, text_encoder: str | None, version: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] or None, sys.argv[3])
+    main(sys.argv[1], sys.argv[2] or None, sys.argv[3], sys.argv[4] or None)

@@ -14,6 +14,7 @@ from ltx_dist.doctor.finding import Finding, failure, ok, warning
 from ltx_dist.doctor.packages import REINSTALL
 from ltx_dist.doctor.probe import ProbeError, probe
 from ltx_dist.messages import size
+from ltx_dist.user_cache import from_home
 
 TEST_BYTES = 64 << 20
 MIN_FREE_BYTES = 2 * 10**9
@@ -23,12 +24,13 @@ MIN_SPEED = 20e6
 """Bytes a second; a clip with its latents is some 15 MB, so that slower storage takes a second of each clip."""
 
 
-def check_checkpoint(name: str, text_encoder: str | None, version: str) -> Iterator[Finding]:
-    """Check the files of `model.checkpoint`, without downloading anything."""
+def check_checkpoint(
+    name: str, text_encoder: str | None, version: str, upscaler: str | None = None
+) -> Iterator[Finding]:
+    """Check the files of `model.checkpoint`, and those given beside it, without downloading anything."""
+    asked = name, text_encoder or "", version, upscaler or ""
     try:
-        found = probe(
-            "ltx_dist.doctor.checkpoint_probe", name, text_encoder or "", version, environment={"HF_HUB_OFFLINE": "1"}
-        )
+        found = probe("ltx_dist.doctor.checkpoint_probe", *asked, environment={"HF_HUB_OFFLINE": "1"})
     except ProbeError as error:
         yield failure("checkpoint", f"{name} cannot be opened: {error}", REINSTALL)
         return
@@ -56,7 +58,7 @@ def check_output(output: str) -> Iterator[Finding]:
 
         yield from _check_store(output)
         output = str(staging_folder(output.rstrip("/")))
-    folder = _nearest_folder(Path(output).absolute())
+    folder = _nearest_folder(from_home(output, "--output").absolute())
     if not folder.is_dir():
         yield failure("output", f"{folder} is a file", "choose another folder with --output")
         return

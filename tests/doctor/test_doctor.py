@@ -90,6 +90,12 @@ def test_a_full_disk_is_named_with_what_is_free(tmp_path: Path):
     assert f"{disk}: 0.3 MB free, and cannot be written: No space left on device" in failures(report)["output"], report
 
 
+def test_the_output_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (finding,) = storage.check_output("~/clips")
+    assert finding.text.startswith(f"{tmp_path}: ")
+
+
 def test_a_store_is_written_to_and_one_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path))
     store, staged = storage.check_output("memory://bucket/clips")
@@ -108,6 +114,16 @@ def test_a_checkpoint_that_was_cut_short_is_named(tmp_path: Path):
     assert all(finding.status is Status.FAILURE for finding in found)
     assert any("not a complete safetensors file" in finding.text for finding in found)
     assert any("download it again" in finding.remedy for finding in found)
+
+
+def test_an_upscaler_in_the_home_of_nobody_is_named():
+    (finding,) = storage.check_checkpoint("demo", None, "auto", "~nobody-9/upscaler")
+    assert finding.text == "model.upscaler: ~nobody-9/upscaler: that user has no home folder"
+
+
+def test_an_upscaler_that_is_not_there_is_named():
+    (finding,) = storage.check_checkpoint("demo", None, "auto", "/nowhere/upscaler")
+    assert finding.status is Status.FAILURE and "model.upscaler: /nowhere/upscaler: not a latent" in finding.text
 
 
 def test_a_checkpoint_on_the_hub_is_looked_for_and_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
