@@ -41,6 +41,7 @@ from ltx_dist.commands.shared import (
 from ltx_dist.environment import set_ours
 from ltx_dist.messages import clean_lines, tell
 from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT
+from ltx_dist.user_cache import from_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,8 +148,9 @@ def demo(
         exit_code = _render(demo_prompts(settings), output, settings, executor, address, json_events)
         if exit_code == EXIT_DONE and "://" not in output:
             tell("")
-            folders.print_timeline(Path(output))
-            tell(f"\nOpen {Path(output) / 'index.html'}: every clip with its settings, and the timeline.")
+            folder = from_home(output, "--output")
+            folders.print_timeline(folder)
+            tell(f"\nOpen {folder / 'index.html'}: every clip with its settings, and the timeline.")
     sys.exit(exit_code)
 
 
@@ -180,14 +182,18 @@ def plan(
         from ltx_dist.run.batch import open_batch
         from ltx_dist.run.session import say
         from ltx_dist.store.key_versions import outdated, why_again
+        from ltx_dist.store.output_errors import output_errors
 
         settings = load(config, set_, profile, model)
         settings = with_prompt_options(settings, vary, expand, column, keep_columns)
         batch = open_batch(given_prompts(prompts, prompt), settings, fetch_headers, images)
         console = printing_console()
         print_plan(plan_of(batch), console)
-        if output is not None and (number := outdated(output, batch.names)):
-            say(console, why_again(number))
+        if output is not None:
+            with output_errors():
+                number = outdated(from_home(str(output), "--output"), batch.names)
+            if number:
+                say(console, why_again(number))
 
 
 for panel, commands in (

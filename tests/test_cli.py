@@ -16,6 +16,7 @@ import tiny
 from typer.testing import CliRunner, Result
 
 from ltx_dist.cli import app
+from ltx_dist.commands import folders
 from ltx_dist.media.mp4 import read_video
 from ltx_dist.pipeline.timeline import overlaps
 
@@ -235,6 +236,16 @@ def test_plan_shows_workers_and_order_without_rendering(prompts: Path, checkpoin
     assert result.exit_code == 0, result.output
     for expected in ("cpu:0", "encode_text", "cpu:1", "denoise", "cpu:2", "decode", "D1", "layout pinned"):
         assert expected in result.output
+
+
+def test_the_demo_shows_its_timeline_from_a_folder_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shown: list[Path] = []
+    monkeypatch.setattr("ltx_dist.cli._render", lambda *arguments: 0)
+    monkeypatch.setattr(folders, "print_timeline", shown.append)
+    result = run("demo", "-o", "~/clips")
+    assert result.exit_code == 0 and shown == [tmp_path / "clips"]
+    assert f"Open {tmp_path}/clips/index.html" in result.output
 
 
 @pytest.mark.ray

@@ -38,13 +38,14 @@ def export(format_: FormatName, folder: Folder, output: Destination) -> None:
         from ltx_dist.report.export.formats import FORMATS
         from ltx_dist.report.finished_clips import finished_clips
         from ltx_dist.store.output import require_output
+        from ltx_dist.user_cache import from_home
 
         if format_ not in FORMATS:
             raise ValueError(f"{clean(format_)}: unknown format{did_you_mean(format_, list(FORMATS))}")
         chosen = FORMATS[format_]
         with opened_output(folder) as out:
             require_output(out.folder)
-            place = output.expanduser()
+            place = from_home(str(output), "-o")
             check_destination(place, chosen.endings, out.folder)
             with fetched(out, chosen.opens) if chosen.opens else nullcontext(out.folder) as source:
                 clips, left_out = finished_clips(source, out.mirror.url if out.mirror else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def _checked_folder(output: str, name: str) -> Path:
         folder = Path(output).expanduser()
     except RuntimeError:
         raise ValueError(f"{name}: {show(output)}: no such user; write the full path") from None
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):  # unlike Path, they take a name that is too long
         raise ValueError(f"{name}: {printable(output)} is a file; give a folder")
     return folder
 

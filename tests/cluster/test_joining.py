@@ -166,6 +166,13 @@ def test_a_path_in_the_home_of_nobody_is_refused():
         from_home("~nobody-9/x", "cache.embeddings")
 
 
+@pytest.mark.parametrize("name", ["a" * 256, "~/" + "é" * 128, "a/" * 2049])
+def test_what_is_too_long_for_the_name_of_a_file_is_refused(name: str):
+    """`Path.exists` would raise OSError."""
+    with pytest.raises(ValueError, match=r"^model.checkpoint: .{60}\.\.\.: too long for the name of a file"):
+        from_home(name, "model.checkpoint")
+
+
 @pytest.mark.ray
 def test_without_a_home_ray_says_which_variable_is_missing():
     assert why_not(RuntimeError("Could not determine home directory.")).endswith(

@@ -56,3 +56,11 @@ def test_plan_counts_them_where_the_clips_are_to_go(tmp_path: Path):
         result = CliRunner().invoke(app, ["plan", str(tmp_path / "prompts.txt"), *more])
         assert result.exit_code == 0, result.output
         assert ("1 clip made by an earlier version of ltx_dist" in result.output) == expected
+
+
+def test_a_plan_looks_into_a_folder_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clips").mkdir()
+    write(tmp_path / "clips", "001-a", OLD)
+    result = CliRunner().invoke(app, ["plan", "--prompt", "a", "-o", "~/clips"])
+    assert result.exit_code == 0 and "1 clip made by an earlier version of ltx_dist" in result.output

@@ -249,6 +249,11 @@ def test_a_url_of_an_unknown_kind_is_bad_input(url: str, checkpoint: Path) -> No
         open_output(url)
 
 
+def test_a_name_that_is_too_long_is_left_to_the_file_system(tmp_path: Path, checkpoint: Path) -> None:
+    result = render(str(tmp_path / ("a" * 300)), checkpoint)
+    assert result.exit_code == 74 and "File name too long; choose another output" in result.output
+
+
 def test_each_url_has_a_folder_of_its_own(cache: Path) -> None:
     first, second = staging_folder("s3://bucket/a"), staging_folder("s3://bucket/a?")
     assert first != second and first.parent == second.parent == cache / "staged"

@@ -84,6 +84,10 @@ def test_an_empty_folder_is_filled(folder: Path, tmp_path: Path):
         (["csv", "out", "-o", "x"], "-o x: this format writes a file; end its name in .csv"),
         (["sheet", "out", "-o", "x.gif"], "-o x.gif: this format writes a file; end its name in .jpg or .jpeg or .png"),
         (["hf", "out", "-o", "out/hf"], "-o out/hf: is inside the output folder"),
+        (
+            ["csv", "out", "-o", "~nobody-of-that-name/x.csv"],
+            "-o: ~nobody-of-that-name/x.csv: that user has no home folder",
+        ),
         (["hf", "none", "-o", "x"], "none: not an output folder of ltx-dist"),
         (["hf", ".", "-o", "x"], ".: not an output folder of ltx-dist"),
     ],
