@@ -148,7 +148,10 @@ def _finish(
     try:
         with output_errors():
             session.warn_of_shortage(remaining)
+            num_told = len(run.warnings)
             write_run(run, session.out)
+            for line in run.warnings[num_told:]:
+                session.note(f"warning: {line}")
             if not session.placed.batch.decoded_again:  # otherwise keep those that the latents were made with
                 placed, out = session.placed, session.out
                 write_settings(out.folder, out.held, placed.batch.config, **placed.resolved_model())
