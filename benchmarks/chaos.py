@@ -1,11 +1,11 @@
-"""Proves the promises by breaking things: each proof prints its figure or, if it fails, everything that it printed.
+"""Proves the promises by breaking things. Each proof prints its figures or, if it fails, all of its output.
 
-    python benchmarks/chaos.py [NAME...]     all of them, in under 30 minutes on 2 cores; or those named
+    python benchmarks/chaos.py [NAME...]     all proofs, in under 30 minutes on 2 cores, or only those named
 
-`renamed` and `hostile-folders`: output folders that are renamed under a run, and folders full of what is not ours, for
-every command. `cluster`: a driver that stands still for 100 s, and GCS, raylet or head killed in the middle of a run;
-`python benchmarks/chaos_cluster.py stopped` runs one of its parts. Short forms of most run in the tests. Only processes
-that a proof started are ever killed, by their id.
+`renamed` renames output folders during a run, and `hostile-folders` runs every command on folders with foreign files.
+`cluster` stops the driver for 100 s, and kills the GCS or raylets in the middle of a run. (To run only one of its
+parts, name it: `python benchmarks/chaos_cluster.py stopped`.) The tests include short forms of most proofs. Only
+processes that a proof started are ever killed, by their id.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ HOSTILE = [
     "tests/inputs", "tests/store/test_links.py", "tests/store/test_foreign_files.py", "tests/run/test_moved_folder.py",
     "tests/report/test_crafted_records.py", "tests/checkpoints/test_checkpoint.py",
 ]  # fmt: skip
-"""Inputs, and output folders with foreign or crafted files for every command, or renamed under a run."""
+"""Tests of bad inputs, of output folders with foreign or crafted files, and of folders renamed during a run."""
 
 FUZZ_EXAMPLES = 3400
-"""Examples of each of three fuzz tests: together over 10,000 prompt files."""
+"""Number of examples for each of three fuzz tests: over 10,000 prompt files in total."""
 
 Proofs = dict[str, Sequence[str]]
-"""Command lines, by name."""
+"""Command lines by name."""
 
 ALONE: Proofs = {
     "hashes": [str(HERE / "chaos_hashes.py")],
     "scale": [str(HERE / "chaos_model.py"), "scale"],
     "ray-kills": [str(HERE / "chaos_ray.py"), "kills"],
 }
-"""Each with a figure that takes a quiet machine. Killed every 2 s, workers do nothing but start on shared cores."""
+"""Proofs that need a quiet machine: on shared cores, workers that are killed every 2 s would do nothing but start."""
 
 SIDE_BY_SIDE: Proofs = {
     "ray": [str(HERE / "chaos_ray.py"), "poison", "bad-worker", "roles"],
@@ -55,7 +55,7 @@ SIDE_BY_SIDE: Proofs = {
     "storage": [str(HERE / "chaos_storage.py")],
     "publish": [str(TESTS / "store" / "test_fail_points.py")],
 }
-"""Two at a time, in this order: beside the longest, which waits for workers to start, those that do not use Ray."""
+"""Proofs that run two at a time, in this order: the longest waits for workers to start, while those without Ray run."""
 
 PRINTING = threading.Lock()
 
@@ -64,7 +64,7 @@ def main() -> None:
     proofs = ALONE | SIDE_BY_SIDE
     names = sys.argv[1:] or list(proofs)
     if unknown := set(names) - set(proofs):
-        sys.exit(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(proofs)}")
+        sys.exit(f"no such proof: {', '.join(sorted(unknown))}; the proofs are {', '.join(proofs)}")
     print(f"{os.cpu_count()} cores", flush=True)
     started = time.monotonic()
     held = {name: prove(name, ALONE[name]) for name in names if name in ALONE}
@@ -87,7 +87,7 @@ def prove(name: str, command: Sequence[str]) -> bool:
     stdout, stderr = process.communicate()
     lines = stdout.strip().splitlines()
     with PRINTING:
-        for line in [*lines, *stderr.splitlines()] if process.returncode else lines[-20:]:  # Ray tells of every death
+        for line in [*lines, *stderr.splitlines()] if process.returncode else lines[-20:]:  # Ray reports each death
             print(f"{name}: {line}", flush=True)
         end = f"NOT PROVED, exit code {process.returncode}," if process.returncode else "proved"
         print(f"{name}: {end} in {time.monotonic() - started:.0f} s", flush=True)

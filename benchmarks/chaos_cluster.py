@@ -1,9 +1,10 @@
-"""Kill parts of the Ray cluster during a run, or stop its driver: it exits with 75 and a hint, or continues.
+"""Kills parts of the Ray cluster during a run, or stops its driver: the run exits with 75 and a hint, or continues.
 
     python benchmarks/chaos_cluster.py [own-head own-node head node other-node stopped]
 
-`own-*`: a Ray that the command started itself. The others join a cluster of three nodes on this machine. After each the
-same command resumes, and its clips are those of a run in peace. Only processes that were started here are killed.
+In `own-*` and `stopped`, the command starts Ray itself; otherwise it joins a cluster of three nodes on this machine. A
+run that exited is resumed. In the end, the clips equal those of an undisturbed run. Only processes that were started
+here are killed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NUM_CLIPS = 10
 SETTINGS = ("defaults.num_inference_steps=40", "placement.layout=replicated", "placement.devices=2")
 PATIENCE_SECONDS = 900.0
 RAYS_OWN_SECONDS = 60.0
-"""After which Ray's C++ ends a driver whose head does not answer, with exit code 1."""
+"""Seconds after which Ray's C++ code ends a driver whose head does not answer, with exit code 1."""
 
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "loading": lambda out: (out / "run.json").exists(),
@@ -57,12 +58,12 @@ class Bench:
         )  # fmt: skip
 
     def disturb(self, name: str, more: list[str], moment: str, act: Callable[[int], None]) -> tuple[int, float, str]:
-        """Exit code, seconds from `act` (given the driver's pid) to the end, and what was printed."""
+        """The exit code, the seconds from `act` to the end, and what was printed. `act` gets the driver's pid."""
         out = self.root / name
         process = self.start(out, *more)
         try:
             until(lambda: process.poll() is not None or MOMENTS[moment](out))
-            assert process.poll() is None, f"over before {moment}: {process.communicate()[0]}"
+            assert process.poll() is None, f"ended before {moment}: {process.communicate()[0]}"
             act(process.pid)
             acted = time.monotonic()
             said, _ = process.communicate(timeout=PATIENCE_SECONDS)
@@ -72,7 +73,8 @@ class Bench:
         return process.returncode, time.monotonic() - acted, said
 
     def is_stopped(self, name: str, ended: tuple[int, float, str], reason: str) -> str:
-        """Exit code 75, before Ray's own, with the hint and a record; and the same command resumes."""
+        """Assert that a run ended with 75, a hint and a record, before Ray ended it, and that it resumes. Returns a
+        summary."""
         code, seconds, said = ended
         last = said.splitlines()[-1]
         assert code == EXIT_STOPPED and reason in last and "rerun the same command to resume" in last, (
@@ -84,7 +86,7 @@ class Bench:
         told = record(self.root / name)
         assert told["exit_code"] == EXIT_STOPPED and told["done"] + told["remaining"] == NUM_CLIPS, told
         self.resume(name)
-        return f"75 after {seconds:.0f} s with {told['done']} of {NUM_CLIPS} clips done, resumed with equal hashes"
+        return f"exit 75 after {seconds:.0f} s with {told['done']} of {NUM_CLIPS} clips done, resumed with equal hashes"
 
     def resume(self, name: str) -> None:
         process = self.start(self.root / name, "--executor", "local")
@@ -93,7 +95,7 @@ class Bench:
 
 
 def own(bench: Bench, part: str, reason: str) -> str:
-    """A part of the Ray that the command started is killed while workers load, and while clips are rendered."""
+    """Kill a part of the Ray that the command started: once while workers load, and once while clips are rendered."""
     seen: list[str] = []
     for moment in MOMENTS:
 
@@ -109,7 +111,7 @@ def own(bench: Bench, part: str, reason: str) -> str:
 
 
 def joined(bench: Bench, name: str, is_victim: Callable[[psutil.Process], bool]) -> tuple[int, float, str]:
-    """How a run on a cluster of three nodes ends when some of the nodes' processes are killed while it renders."""
+    """How a run on a cluster of three nodes ends if some of the nodes' processes are killed while it renders."""
     with raylets(num_nodes=3) as cluster:
 
         def act(driver: int) -> None:
@@ -123,24 +125,24 @@ def joined(bench: Bench, name: str, is_victim: Callable[[psutil.Process], bool])
 
 
 def is_of_the_driver(raylet: psutil.Process) -> bool:
-    """Whether it is the head's: of several nodes on one machine, a driver joins that one."""
+    """Whether the raylet is the head's. If several nodes are on one machine, a driver joins the head's."""
     return raylet.name() == "raylet" and "--head" in raylet.cmdline()
 
 
 def head(bench: Bench) -> str:
-    """The head of a cluster that was joined. On its machine `ray start --block` then ends the node, too."""
+    """Kill the head of a cluster that the run joined. `ray start --block` then ends the head's node, too."""
     ended = joined(bench, "head", lambda one: one.name() == "gcs_server")
     return bench.is_stopped("head", ended, "Ray's node on this machine has ended")
 
 
 def node(bench: Bench) -> str:
-    """The driver's own node of a cluster that was joined."""
+    """Kill the driver's own node of a cluster that the run joined."""
     ended = joined(bench, "node", is_of_the_driver)
     return bench.is_stopped("node", ended, "Ray's node on this machine has ended")
 
 
 def other_nodes(bench: Bench) -> str:
-    """The nodes that the driver is not on: it continues on its own, or stops where that leaves it without a worker."""
+    """Kill the other nodes: the run continues on the driver's node, or stops if that has no worker."""
     code, seconds, said = joined(bench, "other", lambda one: one.name() == "raylet" and not is_of_the_driver(one))
     assert code in (0, EXIT_STOPPED), (code, said)
     if code == EXIT_STOPPED:
@@ -151,7 +153,7 @@ def other_nodes(bench: Bench) -> str:
 
 
 def stopped_driver(bench: Bench) -> str:
-    """The driver is stopped (SIGSTOP) for 100 s while a step takes 7 s; when it continues, no worker counts as hung."""
+    """Stop the driver (SIGSTOP) for 100 s while a step takes 7 s: when it continues, no worker counts as hung."""
     still, step = LEAST_SECONDS + 40, 7.0
 
     def act(driver: int) -> None:
@@ -173,7 +175,7 @@ def stopped_driver(bench: Bench) -> str:
 
 
 def slow_down(workers: Sequence[int], step: float, is_over: threading.Event) -> None:
-    """Let workers compute for moments only, so that a step of this small model takes `step` seconds."""
+    """Let workers compute only for moments, so that a step of this small model takes `step` seconds."""
     while not is_over.is_set():
         send(workers, signal.SIGCONT)
         time.sleep(0.02)

@@ -1,11 +1,12 @@
-"""Output folders that are renamed during a run, or full of what is not ours: nothing mixes, hangs or reaches outside.
+"""Renames output folders during runs, and fills others with foreign files: no clip is misplaced, no command hangs.
 
     python benchmarks/chaos_folders.py [renamed hostile]
 
 `renamed`: a run's folder is renamed at a random moment, and a second run with other seeds begins under the old name.
-`hostile`: files and folders of a finished batch become FIFOs, links to devices and to files outside, sparse giants,
-sockets, folders, crafted records and files with escape codes as names; then every command that takes a folder runs on
-them. FOLDERS (an environment variable) is the number of folders; 30 by default.
+`hostile`: files and folders of a finished batch are replaced by FIFOs, links to devices and to files outside, huge
+sparse files, sockets, folders and crafted records, or files with escape codes in their names are added. Then every
+command that takes a folder runs on it, and may touch nothing outside. The environment variable FOLDERS sets the number
+of folders (default: 30).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Bench:
         self.log = root / "log"
 
     def run(self, words: list[str]) -> int:
-        """The exit code; raises if the command hangs or takes more memory than any of these needs."""
+        """The command's exit code. Raises if it hangs, or takes more memory than any of these commands needs."""
         child = start(words, self.log)
         deadline = time.monotonic() + PATIENCE
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -66,7 +67,7 @@ class Bench:
 
 
 def renamed(bench: Bench, num_rounds: int = 12) -> str:
-    """The first run ends with 74 at its next write; each folder ends up with its own run's clips, and no others."""
+    """Rename a run's folder: the run ends with 74 at its next write, and each folder holds only its own run's clips."""
     prompts = {name: seeded_prompts(bench.root / f"{name}.jsonl", first) for name, first in (("a", 0), ("b", 100))}
     commands = {name: render_command(path, bench.root / "out", bench.checkpoint) for name, path in prompts.items()}
     expected = {name: rendered_alone(bench, name, path) for name, path in prompts.items()}
@@ -84,23 +85,23 @@ def renamed(bench: Bench, num_rounds: int = 12) -> str:
         assert code in (0, 74), (bench.root / "log-a").read_text()
         said = (bench.root / "log-a").read_text()
         assert code == 0 or "not the folder that this run began in" in said or "No such file" in said, said
-        assert digests(out) == expected["b"], "the second run's folder holds its clips alone"
+        assert digests(out) == expected["b"], "the second run's folder must hold only its own clips"
         left = {path.stem: sha256(path.read_bytes()).hexdigest() for path in away.glob("*.mp4")}
         of_a = {name: mp4 for name, (_, mp4) in expected["a"].items()}
-        assert left.items() <= of_a.items(), "the first run's folder holds its clips alone"
+        assert left.items() <= of_a.items(), "the first run's folder must hold only its own clips"
         shutil.rmtree(out)
         away.rename(out)
         assert bench.run(commands["a"]) == 0 and digests(out) == expected["a"], bench.said()
         shutil.rmtree(out)
-    assert ends[74], "no rename fell into a run"
+    assert ends[74], "no rename happened during a run"
     return (
-        f"{num_rounds} renames during a run: {ends[74]} ended with 74, {ends[0]} were done; 0 of "
+        f"{num_rounds} renames during a run: {ends[74]} ended with 74, {ends[0]} were already done; 0 of "
         f"{2 * num_rounds * NUM_CLIPS} clips in the wrong folder; all first runs resumed with equal hashes"
     )
 
 
 def seeded_prompts(path: Path, first_seed: int) -> Path:
-    """The same names in both files: a clip in the wrong folder takes the place of another."""
+    """A prompt file with the same names for any seeds, so that a clip in the wrong folder would replace another."""
     rows = [{"prompt": "a clip", "name": f"clip-{n:03}", "seed": first_seed + n} for n in range(NUM_CLIPS)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -135,7 +136,7 @@ def a_dangling_link(path: Path, outside: Path) -> None:
 
 
 def alone(make: Callable[[Path], None]) -> Callable[[Path, Path], None]:
-    """A kind of entry that `make` makes and that leads to nothing outside of the folder."""
+    """A kind of entry that `make` makes, and that does not lead out of the folder."""
 
     @wraps(make)
     def kind(path: Path, outside: Path) -> None:
@@ -175,14 +176,14 @@ def hostile(bench: Bench) -> str:
         shutil.rmtree(out)
         shutil.rmtree(bench.root / "exports", ignore_errors=True)
     return (
-        f"{sum(codes.values())} commands on {num_folders} folders with {sum(kinds.values())} hostile things of "
+        f"{sum(codes.values())} commands on {num_folders} folders with {sum(kinds.values())} hostile entries of "
         f"{len(kinds)} kinds: exit codes {dict(sorted(codes.items()))}; none hung, none with a traceback, nothing "
         "outside touched"
     )
 
 
 def finished_batch(bench: Bench) -> tuple[Path, Path]:
-    """Three finished clips with their latents, one of them in a folder; and their prompts."""
+    """A folder with three finished clips and their latents (one clip is in a subfolder), and their prompt file."""
     base, prompts = bench.root / "base", bench.root / "few.jsonl"
     rows = [{"prompt": "a clip", "name": name, "seed": 1} for name in ("clip-000", "clip-001", "group/clip-002")]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -192,7 +193,7 @@ def finished_batch(bench: Bench) -> tuple[Path, Path]:
 
 
 def commands(out: Path, prompts: Path, bench: Bench, number: int) -> list[list[str]]:
-    """Every command that takes the output of a run; `doctor`, which asks the whole machine, for one folder in ten."""
+    """Every command that takes an output folder; `doctor`, which examines the whole machine, for every tenth folder."""
     exports = bench.root / "exports"
     exports.mkdir(exist_ok=True)
     settings = render_command(prompts, out, bench.checkpoint)
@@ -227,7 +228,7 @@ def spoil(out: Path, outside: Path, rng: random.Random) -> tuple[str, str]:
 
 
 def crafted(record: bytes, rng: random.Random) -> bytes:
-    """The record with one part replaced by something odd; or cut, nested without end, or no text at all."""
+    """The record with one value replaced by something odd, or cut short; or endless brackets, or random bytes."""
     how = rng.randrange(8)
     if how == 0:
         return record[: rng.randrange(len(record) + 1)]
@@ -252,7 +253,7 @@ def crafted(record: bytes, rng: random.Random) -> bytes:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """All entries of the folder, with their contents."""
+    """All entries of the folder by relative path, with the contents of files."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))

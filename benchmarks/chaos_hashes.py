@@ -1,4 +1,4 @@
-"""The same clips, however they are rendered: equal hashes. And a second run on a folder, told who holds it.
+"""Proves that clips have equal hashes however they are rendered, and that a folder in use refuses a second run.
 
 python benchmarks/chaos_hashes.py [--without-ray]
 """
@@ -73,7 +73,10 @@ def equal_however_rendered(root: Path, with_ray: bool) -> None:
 
 
 def over_ray(command: Callable[..., list[str]], prompts: Path, shuffled: Path, root: Path) -> list[str]:
-    """Each run starts a Ray of its own, as a user does; the last is killed and resumes with fewer workers."""
+    """Render through Ray in three ways, and return the names of the folders.
+
+    Each run starts a Ray of its own, as a user's would. The last is killed, and resumed with fewer workers.
+    """
 
     def begin(name: str, source: Path, num_workers: int) -> subprocess.Popen[str]:
         layout = "shared" if num_workers == 1 else "replicated"
@@ -119,11 +122,11 @@ def equal_under_load() -> None:
             process.kill()
             process.wait()
     assert len(files) == 1, files
-    print(f"the mp4 of equal frames, 20 times with {len(load)} busy processes beside: 1 hash", flush=True)
+    print(f"the mp4 of equal frames, 20 times beside {len(load)} busy processes: 1 hash", flush=True)
 
 
 def second_run(root: Path) -> None:
-    """Runs in an interpreter of its own, as a user starts it."""
+    """Start a second run on a folder in use, in an interpreter of its own, as a user would."""
     from ltx_dist.store.lock import folder_lock
 
     command = render_command(root / "prompts.jsonl", root / "local", root / "checkpoint")
@@ -139,7 +142,7 @@ def second_run(root: Path) -> None:
 
 
 def rotten(root: Path) -> None:
-    """A third of the clips is damaged, each in one of three ways; found, and only they are rendered again."""
+    """Damage a third of the clips, each in one of three ways: all are found, and only they are rendered again."""
     from ltx_dist.report.verify import verify_folder
 
     out, rng = root / "local", random.Random(2)

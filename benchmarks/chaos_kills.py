@@ -1,8 +1,8 @@
-"""SIGKILL of a local run at uniformly random moments, over and over, each batch resumed until it is done.
+"""Kills local runs with SIGKILL at uniformly random moments, and resumes each batch until it is done.
 
     python benchmarks/chaos_kills.py [--kills 300] [--clips 20] [--seed 0]
 
-Every batch must come out as one that nobody interrupted: the same frames, the same bytes, nothing left over.
+Every batch must end up like an uninterrupted one: the same frames, the same bytes, and nothing left over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def is_over(child: int, within: float) -> bool:
-    """Whether a child ends within so many seconds; its exit code can still be collected."""
+    """Whether a child ends within this many seconds. Its exit code can still be collected."""
     descriptor = os.pidfd_open(child)
     try:
         return bool(select.select([descriptor], [], [], within)[0])
@@ -64,7 +64,7 @@ def kill_runs(root: Path, num_kills: int, num_clips: int, seed: int) -> None:
             if not is_over(child, within=rng.uniform(0, seconds)):
                 os.kill(child, signal.SIGKILL)
             elif resumes == 0:
-                seconds = time.monotonic() - began  # what ran beside the first one may be over
+                seconds = time.monotonic() - began  # the first one may have been slowed by other work
         code = exit_code(child)
         assert code in (0, -signal.SIGKILL), (code, log.read_text())
         if code != 0:
@@ -78,7 +78,7 @@ def kill_runs(root: Path, num_kills: int, num_clips: int, seed: int) -> None:
             break
     print(
         f"{killed} SIGKILLs over {batches} batches of {num_clips} clips: every frames_sha256 and mp4_sha256 equal, "
-        f"0 corrupt ({time.monotonic() - started:.0f} s; a run nobody kills takes {seconds:.1f} s)"
+        f"0 corrupt ({time.monotonic() - started:.0f} s; an undisturbed run takes {seconds:.1f} s)"
     )
 
 

@@ -1,9 +1,9 @@
-"""The scheduler, the failure policy and the renderer's loop, without processes: anything at any time, and at scale.
+"""Tests the scheduler, the failure policy and the batch loop without processes: random failures, and a large batch.
 
     python benchmarks/chaos_model.py [model scale]
 
-`model` is the state machine of tests/engine/test_failures.py, with 1,000 examples of 200 steps in as many processes
-as there are cores. `scale` is 10,000 clips on 64 workers on a virtual clock; a tick is timed on the wall.
+`model` runs 1,000 examples, of 200 steps each, of the state machine in tests/engine/test_failures.py, in one process
+per core. `scale` runs 10,000 clips on 64 workers on a virtual clock, and measures the wall-clock time of each tick.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_TICK_SECONDS = 0.020
 
 
 def model() -> str:
-    """T4."""
+    """Run the state machine in one process per core."""
     processes = os.cpu_count() or 1
     share = -(-EXAMPLES // processes)
     with ProcessPoolExecutor(processes) as pool:
@@ -36,7 +36,7 @@ def model() -> str:
 
 
 def run_machine(seed: int, examples: int) -> None:
-    """Seeded, so that processes do not draw the same examples. Raises what a counterexample raised."""
+    """Run the state machine with a seed, so that each process draws other examples. Raises a counterexample's error."""
     from engine.test_failures import AnythingAtAnyTime
     from hypothesis import HealthCheck, settings
     from hypothesis import seed as seeded
@@ -53,7 +53,7 @@ def run_machine(seed: int, examples: int) -> None:
 
 
 def scale() -> str:
-    """Timed without tracemalloc, which slows every allocation down; then once more with it."""
+    """Run the batch timed, then once more with tracemalloc, which slows down every allocation."""
     from engine.test_failures import chaos
 
     results, ticks, _ = chaos(CLIPS, WORKERS, traced=False)
@@ -64,8 +64,8 @@ def scale() -> str:
     assert stayed <= MAX_GROWTH_BYTES and p99 <= MAX_TICK_SECONDS, (stayed, p99)
     return (
         f"{CLIPS} clips on {WORKERS} workers, 1 % crash, 0.1 % hang: {counts['done']} done, {counts['failed']} failed; "
-        f"{stayed / 1e6:.1f} MB stay in the driver; a tick takes {statistics.median(ticks) * 1e3:.2f} ms, "
-        f"{p99 * 1e3:.2f} ms at the 99th percentile, on the wall"
+        f"the driver keeps {stayed / 1e6:.1f} MB; a tick takes {statistics.median(ticks) * 1e3:.2f} ms (median) and "
+        f"{p99 * 1e3:.2f} ms (99th percentile) of wall-clock time"
     )
 
 

@@ -1,9 +1,10 @@
-"""Three nodes with a pretended GPU each, two of them killed while clips are being rendered, and one added.
+"""Kills two of three nodes while clips are being rendered, and adds another. Each node has one fake GPU.
 
     python benchmarks/chaos_nodes.py
 
-Only real raylets can be lost like this, so there is no run of the command here but its loop with Ray's executor: a node
-and its worker take their time to come, so clips are added to the batch until that one has had some.
+The raylets are real, because only those can be lost like this. It takes a while until a new node and its worker are up,
+so the batch gets more clips until that worker has had some. This is why the command's loop runs here with Ray's
+executor, and not the command itself.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ REQUESTS = [
 
 
 def worker(name: str, node_id: str | None = None) -> Worker:
-    """Ray gives it a GPU; it computes on the CPU."""
+    """A worker to which Ray gives a GPU, and which computes on the CPU."""
     return Worker(name, STAGES, "cpu", threads=1, num_gpus=1.0, node_id=node_id)
 
 
 class Batch:
-    """The loop, what came of it, and what to compare it with."""
+    """A batch loop, its workers and its results."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -66,7 +67,10 @@ class Batch:
         return self.spec(worker(f"new{self.num_hired}", gpu.node_id))
 
     def by_the_new_node(self) -> int:
-        """Stages that its workers ended: one that was hired, or one that was still loading when its node was lost."""
+        """The number of stages that the new node's workers ended.
+
+        Its worker is one that was hired, or one that was still loading when its old node was lost.
+        """
         ended = (c.assignment for c in self.renderer.completions if c.failure is None)
         return sum(assignment.worker_id in self.newcomers for assignment in ended)
 
@@ -123,7 +127,7 @@ def nodes(root: Path) -> str:
 
 
 def in_peace(batch: Batch, num_clips: int) -> dict[str, tuple[str, str]]:
-    """The oracle: one process, nothing disturbed."""
+    """The hashes of an undisturbed run in one process."""
     one = worker("w0")
     executor = LocalExecutor([batch.spec(one)])
     batch.begin([one], executor)

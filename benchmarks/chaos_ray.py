@@ -1,9 +1,9 @@
-"""Kill workers, nodes and drivers under Ray, with tiny real models on this machine; compare with an undisturbed run.
+"""Kills workers, nodes and drivers under Ray, with tiny real models, and compares with an undisturbed run.
 
     python benchmarks/chaos_ray.py [kills poison bad-worker roles node driver hang]
 
-Each part prints what it saw, and the first that does not hold ends it. They share one cluster, see `disturbed.py`. Only
-processes that were started here are killed, by their id.
+Each part prints what it saw; the first that fails ends the script. All parts share one cluster on this machine (see
+`disturbed.py`). Only processes that were started here are killed, by their id.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ MOMENTS = ("load", "run", "publish")
 
 
 def kills(bench: Bench, num_clips: int = 40, num_steps: int = 40) -> str:
-    """A random worker is killed every 2 s."""
+    """Kill a random worker every 2 s."""
     out, rng, killed = bench.root / "kills", random.Random(6), []
 
     def saboteur(run: Run) -> None:
         run.until(run.pids)
         while not run.is_over.wait(KILL_EVERY_SECONDS):
-            if pids := list(run.pids().values()):  # else a kill that waits would hit each worker as it comes up
+            if pids := list(run.pids().values()):  # a kill that waited would hit each worker as soon as it is up
                 killed.append(rng.choice(pids))
                 kill(killed[-1])
 
@@ -56,7 +56,8 @@ def kills(bench: Bench, num_clips: int = 40, num_steps: int = 40) -> str:
     assert digests(out) == bench.expected(num_clips, num_steps) and killed
     most = max(charges(out).values(), default=0)
     assert most <= 3
-    return f"{len(killed)} workers killed: {num_clips} of {num_clips} clips done, hashes equal, at most {most} charges"
+    done = f"{num_clips} of {num_clips} clips done"
+    return f"{len(killed)} workers killed: {done}, hashes equal, at most {most} failures charged to a clip"
 
 
 def has(requests: Sequence[RenderRequest], name: str) -> bool:
@@ -64,7 +65,7 @@ def has(requests: Sequence[RenderRequest], name: str) -> bool:
 
 
 class Saboteur(StageWorker):
-    """Clip 7 kills any worker that denoises it."""
+    """A worker that dies when it denoises clip 7."""
 
     def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()) -> Any:
         if stage == D and has(requests, "clip-007"):
@@ -76,7 +77,7 @@ BAD_WORKER = "cpu:1"
 
 
 class BadSaboteur(Saboteur):
-    """The second worker also dies of any clip. The others are slow, so that it is started again and again."""
+    """Like `Saboteur`, but the second worker dies on any clip. The others are slow, so that it is restarted often."""
 
     def run(self, stage: str, requests: Sequence[RenderRequest], *payloads: Any, keys: Any = ()) -> Any:
         if stage == D:
@@ -87,14 +88,16 @@ class BadSaboteur(Saboteur):
 
 
 def poison(bench: Bench) -> str:
-    """A poison clip. The command's own exit code is 3."""
+    """Render a batch with a poison clip: the command exits with 3."""
     told, _ = with_poison(bench, "poison", Saboteur, 20, 4)
     return f"19 done, clip-007 failed after 3 attempts, exit 3; crashes by worker {dict(crashes(told))}"
 
 
 def poison_and_bad_worker(bench: Bench) -> str:
-    """A worker is dropped with the third clip in a row that failed on it. Clip 7 may be one of them if it came to
-    that worker first, and is no witness any more once it has failed elsewhere."""
+    """Render a batch with a poison clip and a bad worker, which is dropped once three clips in a row have failed on it.
+
+    Clip 7 may be one of these if it came to that worker first; once it has failed elsewhere, it no longer counts.
+    """
     told, said = with_poison(bench, "bad", BadSaboteur, 20, 4)
     witnesses = {e["request_id"] for e in told["events"] if e["worker_id"] == BAD_WORKER and "failure" in e}
     is_dropped = f"worker {BAD_WORKER} is no longer used" in said
@@ -106,7 +109,7 @@ def poison_and_bad_worker(bench: Bench) -> str:
 def with_poison(
     bench: Bench, name: str, workers: type[Saboteur], num_clips: int, num_steps: int
 ) -> tuple[dict[str, Any], str]:
-    """run.json and what the command printed; asserts that all clips but the poisoned one are as without disturbance."""
+    """run.json, and what the command printed. Asserts that all other clips are as in an undisturbed run."""
     out = bench.root / name
     settings = ("placement.layout=replicated", "placement.devices=3")
     code, said = bench.render(out, bench.command(out, num_clips, num_steps, *settings), workers=workers)
@@ -125,7 +128,7 @@ def crashes(told: dict[str, Any]) -> Counter[str]:
 
 
 def roles(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """The worker of each model is killed while it loads, while it works and while a clip is published."""
+    """Kill each component's worker while it loads, while it works, and while a clip is published."""
     expected, seen = bench.expected(num_clips, num_steps), []
     for stage in STAGES:
         out, moments = bench.root / f"role-{stage}", []
@@ -148,7 +151,7 @@ def roles(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
 
 
 def node(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """The raylet that holds workers is killed at each moment; the command is run again until it ends with 0."""
+    """Kill the workers' raylet at each moment, and rerun the command until it ends with 0."""
     expected, seen = bench.expected(num_clips, num_steps), []
     for moment in MOMENTS:
         out, lost = bench.root / f"node-{moment}", []
@@ -179,7 +182,7 @@ def node(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
 
 
 def driver(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """The command itself is killed at each moment, one run after the other on the same folder, then resumed."""
+    """Kill the command itself at each moment, in consecutive runs on the same folder, and then resume it."""
     out, events = bench.root / "driver", bench.root / "driver.jsonl"
     command = [sys.executable, "-m", "ltx_dist.cli", *bench.command(out, num_clips, num_steps, *PINNED)]
     command += [*bench.ray_options, "--json-events", str(events)]
@@ -192,7 +195,7 @@ def driver(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
         begin = events.stat().st_size if events.exists() else 0
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not reached[moment](events.read_text()[begin:] if events.exists() else ""):
-            assert process.poll() is None, f"over before {moment}"
+            assert process.poll() is None, f"ended before {moment}"
             time.sleep(0.01)
         workers = titled(ACTOR, os.getpid())
         process.kill()
@@ -205,7 +208,8 @@ def driver(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
 
 
 class Hanging(StageWorker):
-    """The first denoising of clip 3 never returns: a C call that holds the interpreter's lock, deaf to signals."""
+    """A worker whose first denoising of clip 3 never returns from a C call, which holds the interpreter's lock and
+    ignores signals."""
 
     marker = ""
 
@@ -218,13 +222,13 @@ class Hanging(StageWorker):
 
 
 def hang(bench: Bench, num_clips: int = 8, num_steps: int = 40) -> str:
-    """A stage that never returns is seen, its process killed, the clip charged and done by another worker."""
+    """Let a stage hang: its process is killed, the clip is charged, and another worker renders it."""
     out = bench.root / "hang"
     Hanging.marker = str(bench.root / "hung")
     ended: list[float] = []
 
     def saboteur(run: Run) -> None:
-        # The file is there, and empty, a moment before its text.
+        # The file exists a moment before its text does.
         pid, began = run.until(lambda: os.path.exists(Hanging.marker) and Path(Hanging.marker).read_text().split())
         run.until(lambda: not os.path.exists(f"/proc/{pid}"))
         ended.append(time.time() - float(began))

@@ -1,9 +1,9 @@
-"""Stop runs and jobs from outside: within the grace, nothing left behind, resumed with equal hashes.
+"""Stops runs and jobs from outside: they end within the grace, leave nothing behind, and resume with equal hashes.
 
     python benchmarks/chaos_stop.py [sigterm job]
 
-`sigterm`: `ltx-dist render --executor ray`, with a Ray of its own, at random moments. `job`: `ray job stop`, with the
-3 s that Ray gives by default and with 60 s.
+`sigterm` stops `ltx-dist render --executor ray`, which starts its own Ray, at random moments. `job` uses `ray job stop`
+with a grace of 3 s, Ray's default, and of 60 s.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from ltx_dist.run.stop import EXIT_STOPPED
 NUM_CLIPS = 12
 SETTINGS = ("defaults.num_inference_steps=100", "placement.layout=replicated", "placement.devices=2")
 GRACE_SECONDS = 3.0
-"""`recovery.grace_seconds` by default."""
+"""The default of `recovery.grace_seconds`."""
 
 LEFT_SECONDS = 10.0
 
 CALL_SECONDS = 2.0
-"""Seconds until Ray's job server has passed the signal on and has seen that the process is gone."""
+"""Seconds until Ray's job server has passed on the signal, and has seen that the process is gone."""
 
 
 class Bench:
@@ -60,7 +60,7 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 
 def sigterm(bench: Bench, num_stops: int = 10) -> str:
-    """The moments are spread over as long as a run takes; a finished batch is checked and started again."""
+    """Send SIGTERM at moments spread over the duration of a run. A finished batch is checked and started again."""
     out, rng = bench.root / "sigterm", random.Random(14)
     command = bench.command(out, "--executor", "ray")
     began = time.monotonic()
@@ -83,7 +83,7 @@ def sigterm(bench: Bench, num_stops: int = 10) -> str:
             code = process.wait(timeout=60)
             seconds.append(time.monotonic() - asked)
             left += survivors(mine, LEFT_SECONDS)
-        # -SIGTERM: before there was anything to stop.
+        # -SIGTERM: the signal came before there was anything to stop.
         assert code in (0, EXIT_STOPPED, -signal.SIGTERM), f"exit {code} of stop {len(seconds)}, {moment:.1f} s in"
         if (out / "run.json").exists():
             told = record(out)
@@ -96,14 +96,14 @@ def sigterm(bench: Bench, num_stops: int = 10) -> str:
     check()
     assert max(seconds) <= GRACE_SECONDS, seconds
     return (
-        f"{len(seconds)} SIGTERMs over {batches + 1} batches, a run takes {whole:.0f} s: over after "
+        f"{len(seconds)} SIGTERMs over {batches + 1} batches (a run takes {whole:.0f} s): ended after "
         f"{statistics.median(seconds):.1f} s (longest {max(seconds):.1f} s, grace {GRACE_SECONDS:g} s), "
         "0 processes left, resumed with equal hashes"
     )
 
 
 def job(bench: Bench) -> str:
-    """T14: `ray job stop`. The command's grace is what the job's is, see `recovery.grace_seconds`."""
+    """Stop a job with `ray job stop`. The command's `recovery.grace_seconds` is set to the grace of the job."""
     seen = []
     with raylets() as addresses:
         jobs = JobSubmissionClient(addresses.jobs)
@@ -119,16 +119,16 @@ def job(bench: Bench) -> str:
             assert is_publishing(out), jobs.get_job_logs(name)
             workers, driver = titled(ACTOR, os.getpid()), titled("ltx-dist render", os.getpid())
             began = time.monotonic()
-            jobs.stop_job(name)  # all that `ray job stop` does, after seconds of imports
+            jobs.stop_job(name)  # all that `ray job stop` does, without its seconds of imports
             assert driver and survivors(driver, grace + 5) == 0
             seconds = time.monotonic() - began
             assert workers and survivors(workers, LEFT_SECONDS) == 0
             told = record(out)
-            # The exit code stands in run.json only if the command ended by itself, before Ray's SIGKILL.
+            # run.json has the exit code only if the command ended by itself, before Ray's SIGKILL.
             assert seconds <= grace + CALL_SECONDS and told["exit_code"] == EXIT_STOPPED, (seconds, told)
             code, said = run_command(bench.command(out, "--executor", "local"))
             assert code == 0 and digests(out) == bench.expected, said
-            seen.append(f"with {grace} s: over after {seconds:.1f} s with {told['done']} of {NUM_CLIPS} clips done")
+            seen.append(f"with {grace} s: ended after {seconds:.1f} s with {told['done']} of {NUM_CLIPS} clips done")
     return f"`ray job stop` {'; '.join(seen)}; exit 75, 0 workers left, resumed with equal hashes"
 
 

@@ -1,8 +1,8 @@
-"""An output that fills up, cannot be written, or vanishes in the middle: exit 74 with path and bytes, then resumed.
+"""Renders to a folder that fills up, is read-only, or vanishes during the run: exit 74 with the path, then resumed.
 
     python benchmarks/chaos_storage.py
 
-Mounts a small file system of its own, which takes root; without it that part is left out, and said so.
+The first two need root, to mount a small file system. Otherwise they are left out, and the output says so.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def main() -> None:
 
 
 def full(root: Path, out: Path, command: list[str], log: Path) -> str:
-    """64 kB are left at first, then 16 kB more per run: the disk fills up in the middle, each time at another place."""
+    """Leave 64 kB free at first and 16 kB more for each run, so that the disk fills up at another place each time."""
     with small_disk(out) as mounted:
         if not mounted:
-            return "left out: mounting a file system takes root"
+            return "left out: only root can mount a file system"
         filler, stops = out / "filler", 0
         filler.write_bytes(bytes(DISK - (64 << 10)))
         while (code := run(command, log)) != 0:
@@ -55,7 +55,7 @@ def full(root: Path, out: Path, command: list[str], log: Path) -> str:
             for mp4 in out.glob("*.mp4"):
                 assert mp4.stat().st_size > 0
             os.truncate(filler, max(0, filler.stat().st_size - (16 << 10)))
-        assert stops, "the disk never was full"
+        assert stops, "the disk was never full"
         assert digests(out) == digests(root / "expected")
         return f"exit 74 {stops} times, naming path and bytes; then all {NUM_CLIPS} clips with equal hashes"
 
@@ -63,14 +63,14 @@ def full(root: Path, out: Path, command: list[str], log: Path) -> str:
 def read_only(root: Path, out: Path, command: list[str], log: Path) -> str:
     with small_disk(out) as mounted:
         if not mounted:
-            return "left out: mounting a file system takes root"
+            return "left out: only root can mount a file system"
         subprocess.run(["mount", "-o", "remount,ro", out], check=True)
         assert run(command, log) == 74 and re.search(rf"{out}\S*: Read-only file system", log.read_text()), (
             log.read_text()
         )
         subprocess.run(["mount", "-o", "remount,rw", out], check=True)
         assert run(command, log) == 0 and digests(out) == digests(root / "expected")
-        return "exit 74, naming the path; written once it could be, with equal hashes"
+        return "exit 74, naming the path; once it was writable, resumed with equal hashes"
 
 
 def vanishing(root: Path, out: Path, command: list[str], log: Path) -> str:
@@ -86,12 +86,12 @@ def vanishing(root: Path, out: Path, command: list[str], log: Path) -> str:
     before = len(list(out.glob("*.mp4")))
     assert 2 <= before < NUM_CLIPS
     assert run(command, log) == 0 and json.loads((out / "run.json").read_text())["skipped"] == before
-    return f"exit 74, naming the path; back again, {NUM_CLIPS - before} of {NUM_CLIPS} rendered, with equal hashes"
+    return f"exit 74, naming the path; once back, {NUM_CLIPS - before} of {NUM_CLIPS} rendered, with equal hashes"
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A file system of 8 MiB at `folder`; False where none can be mounted."""
+    """Mount a file system of 8 MiB at `folder`. Yields False if that is not possible."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], stderr=subprocess.DEVNULL, check=False

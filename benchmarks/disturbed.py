@@ -1,7 +1,8 @@
-"""`ltx-dist render --executor ray`, run in this process on a cluster of this machine, and disturbed on purpose.
+"""Runs `ltx-dist render --executor ray` in this process, on a cluster on this machine, and disturbs it on purpose.
 
-The command runs in the main thread and does all that it does for a user: folder, spool, page, exit code. A second
-thread follows its executor and kills what a proof says, by process id, at the moment that it says.
+The command runs in the main thread and does all that it does for a user: output folder, spool, page, exit code. A
+second thread watches the command's executor. It kills the processes that a proof chooses, by their id, at the moment
+that the proof chooses.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ Saboteur = Callable[["Run"], None]
 
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 180.0
-"""Maximum seconds to wait for something that must happen: a worker that loads, a first clip."""
+"""Maximum seconds to wait for something that must happen, such as a worker that loads, or a first clip."""
 
 
 class FollowedExecutor(ray_executor.RayExecutor):
-    """The executor that the command makes; `now` is that of the command under way."""
+    """The executor that the command makes. `now` is the executor of the running command."""
 
     now: ClassVar[FollowedExecutor | None] = None
     worker_class: ClassVar[type[StageWorker]] = StageWorker
@@ -60,7 +61,7 @@ class FollowedExecutor(ray_executor.RayExecutor):
 
 
 class Run:
-    """A command under way, as a saboteur sees it."""
+    """A running command, as a saboteur sees it."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -74,7 +75,7 @@ class Run:
         return executor
 
     def until(self, is_so: Callable[[], Any]) -> Any:
-        """Wait until `is_so` returns something, and return it. Raises Over if the command ends before."""
+        """Wait until `is_so` returns something true, and return that. Raises Over if the command ends first."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self.is_over.is_set():
@@ -108,7 +109,7 @@ class Run:
         return self.pids().get(worker_id) if worker_id in self._working() else None
 
     def up_on(self, node_id: str) -> list[str]:
-        """Workers of a node, if any of them has an assignment."""
+        """The workers that are up on a node, if any of them has an assignment; otherwise none."""
         homes = list(self.executor._workers._homes.items())
         names = [name for name, home in homes if home.node_id == node_id]
         return names if self._working().intersection(names) else []
@@ -120,7 +121,7 @@ class Run:
         return {call.assignment.worker_id for call in list(self.executor._calls.values())}
 
     def _loading(self, worker_id: str) -> dict[str, Any]:
-        """Ray's record of an actor while its constructor runs."""
+        """Ray's record of an actor while its constructor runs; otherwise empty."""
         workers = self.executor._workers
         actor = workers.actors.get(worker_id)
         if actor is None or worker_id in workers._homes:
@@ -129,21 +130,21 @@ class Run:
 
 
 class Over(Exception):
-    """The command ended before what was waited for happened."""
+    """The command ended before the awaited moment."""
 
 
 def is_publishing(out: Path) -> bool:
-    """An mp4 is being written, or the first is there."""
+    """Whether the first mp4 is being written, or already there."""
     return any(out.glob("*.mp4")) or any(".mp4" in path.name for path in (out / ".ltx-dist" / "tmp").glob("*"))
 
 
 def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it died of the kill before
+    with contextlib.suppress(ProcessLookupError):  # an earlier kill has ended it
         os.kill(pid, signal.SIGKILL)
 
 
 class Bench:
-    """A cluster whose head has no GPU and whose one other node has three that are not there; a tiny checkpoint."""
+    """A tiny checkpoint, and a cluster whose head has no GPU and whose one other node has three fake ones."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -166,7 +167,7 @@ class Bench:
         return write_prompts(self.root / f"{num_clips}.jsonl", num_clips)
 
     def command(self, out: Path, num_clips: int, num_steps: int, *settings: str) -> list[str]:
-        """The arguments of a render without the cache of embeddings, which would spare later runs the text encoder."""
+        """The arguments of `render`, without the cache of embeddings, which would spare later runs the text encoder."""
         all_of_them = [f"defaults.num_inference_steps={num_steps}", "cache.embeddings=null", *settings]
         more = [word for setting in all_of_them for word in ("--set", setting)]
         return render_command(self.prompts(num_clips), out, self.checkpoint, *more)
@@ -186,7 +187,7 @@ class Bench:
     def render(
         self, out: Path, command: list[str], saboteur: Saboteur | None = None, workers: type[StageWorker] = StageWorker
     ) -> tuple[int, str]:
-        """The command's exit code, and what it said."""
+        """The command's exit code, and what it printed."""
         run, trouble = Run(out), []
 
         def sabotage() -> None:
@@ -228,7 +229,7 @@ def run_command(arguments: list[str]) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def bench() -> Iterator[Bench]:
-    # Ray's sockets have path names of limited length.
+    # The paths of Ray's sockets must be short.
     with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:
         os.environ["LTX_DIST_CACHE"] = f"{folder}/cache"
         one = Bench(Path(folder))
@@ -243,5 +244,5 @@ def record(out: Path) -> dict[str, Any]:
 
 
 def charges(out: Path) -> Counter[str]:
-    """How often each clip was charged in the last run."""
+    """How many failures were charged to each clip in the last run."""
     return Counter(e["request_id"] for e in record(out)["events"] if e.get("failure") in ("crash", "hang"))

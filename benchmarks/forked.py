@@ -1,7 +1,8 @@
-"""Runs of `ltx-dist render` in forked children, so that hundreds can be started and killed in minutes.
+"""Runs `ltx-dist render` in forked children, so that hundreds of runs can be started and killed in minutes.
 
-Starting an interpreter and importing torch and diffusers takes seconds, a tiny batch one. So a parent imports them
-once, runs nothing of torch itself (its threads would not survive a fork), and forks a child a run.
+Starting an interpreter and importing torch and diffusers takes several seconds, a tiny batch only one. So the parent
+imports them once, computes nothing with torch itself (torch's threads would not survive a fork), and forks one child
+per run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PLACE = ["placement.device=cpu", "placement.threads=1", "output.threads=1"]
 
 
 def import_everything() -> None:
-    """Imports what a run imports on its way, so that children need not."""
+    """Import everything that a run imports, so that the children need not."""
     import diffusers
     import tiny  # noqa: F401
     import transformers
@@ -34,7 +35,7 @@ def import_everything() -> None:
     import ltx_dist.cli
     import ltx_dist.report.verify  # noqa: F401
 
-    # Both libraries import a class when it is asked for.
+    # Both libraries import a class only when it is first accessed.
     for name in (
         "LTXPipeline",
         "AutoencoderKLLTXVideo",
@@ -47,7 +48,7 @@ def import_everything() -> None:
 
 
 def save_checkpoint(folder: Path) -> Path:
-    """Runs in a process of its own, because it runs torch."""
+    """Save a tiny checkpoint in a process of its own, because that runs torch. Returns the folder."""
     code = f"import tiny, pathlib; tiny.save_checkpoint(pathlib.Path({str(folder)!r}), '0.9.5')"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(OURS)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, stderr=subprocess.DEVNULL)
@@ -55,7 +56,7 @@ def save_checkpoint(folder: Path) -> Path:
 
 
 def write_prompts(path: Path, num_clips: int) -> Path:
-    """Named and seeded, so that their order does not matter."""
+    """Write prompts with names and seeds, so that their order does not matter. Returns the path."""
     rows = [{"prompt": f"clip number {n}", "name": f"clip-{n:03}", "seed": n} for n in range(num_clips)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -67,9 +68,9 @@ def render_command(prompts: Path, out: Path, checkpoint: Path, *more: str) -> li
 
 
 def start(arguments: Sequence[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
-    """The process id of a child that does what `ltx-dist` does with these arguments; it prints into `log`.
+    """Fork a child that runs `ltx-dist` with these arguments and prints into `log`. Returns its process id.
 
-    prepare: called in the child before.
+    prepare: called in the child before the command.
     """
     child = os.fork()
     if child:
@@ -94,7 +95,7 @@ def start(arguments: Sequence[str], log: Path, prepare: Callable[[], None] = lam
 
 
 def exit_code(child: int) -> int:
-    """Negative for a signal, as in subprocess."""
+    """Wait for a child, and return its exit code; negative for a signal, as in subprocess."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -103,7 +104,10 @@ def run(arguments: Sequence[str], log: Path) -> int:
 
 
 def digests(out: Path, failed: Collection[str] = ()) -> dict[str, tuple[str, str]]:
-    """frames_sha256 as recorded and the mp4's as it lies there, by clip; every other clip whole and recorded."""
+    """The recorded frames_sha256 and the digest of the mp4 as it is on disk, by clip.
+
+    Asserts that every clip is intact, except those in `failed`.
+    """
     from ltx_dist.report.verify import verify_folder
 
     bad = [verdict for verdict in verify_folder(out) if verdict.problem and verdict.name not in failed]

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 Born = dict[int, str]
-"""Start time by process id: an id alone may be used again."""
+"""Start times by process id, because an id alone may be reused."""
 
 
 def descendants(pid: int) -> Born:
-    """The descendants of a process that we started, and itself."""
+    """A process that we started, and its descendants."""
     parents: dict[int, int] = {}
     born: Born = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -27,7 +27,7 @@ ACTOR = "ray::StageWorker"
 
 
 def titled(words: str, pid: int) -> Born:
-    """Those of the descendants of `pid`, and itself, that have these words in their command line."""
+    """The process `pid` and its descendants, as far as they have these words in their command line."""
     return {one: born for one, born in descendants(pid).items() if words in _title(one)}
 
 
@@ -47,7 +47,7 @@ def _is_alive(pid: int, born: str) -> bool:
 
 
 def _stat(path: Path) -> list[str] | None:
-    """Fields of the process's stat file after its name, from its state on."""
+    """The fields of a process's stat file after its name, beginning with its state; None if the process has ended."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:

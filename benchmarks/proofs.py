@@ -1,4 +1,4 @@
-"""How a script with several proofs runs: those that are named on its command line, or all."""
+"""Runs the proofs of a script: those named on its command line, or all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def run_proofs(proofs: Mapping[str, Callable[..., str]], *arguments: Any) -> Non
     """Run the proofs. Each prints what it saw; the first that fails raises, and no more are run."""
     names = sys.argv[1:] or list(proofs)
     if unknown := set(names) - set(proofs):
-        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(proofs)}")
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; the parts are {', '.join(proofs)}")
     for name in names:
         started = time.monotonic()
         seen = proofs[name](*arguments)
