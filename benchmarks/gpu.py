@@ -1,20 +1,20 @@
-"""Measures what only a GPU can show, when one is available for minutes: independent probes, the most important first.
+"""Measures what only a GPU can show, in the few minutes that one may be available: probes, the most important first.
 
     python benchmarks/gpu.py [--command 1|2|3] [--only NAME]... [--scale full|tiny] [--budget-s 540] [--out gpu.jsonl]
     python benchmarks/gpu.py --table gpu.jsonl
 
-Each probe runs in a process of its own with a time limit of its own, and appends one JSON line for each thing it
-measures, at once: what fails, hangs or is killed costs no other probe anything, and what was measured stays. A probe
-that no longer fits in the budget is skipped, and a line says so. Weights are drawn on the card; nothing is downloaded.
-`--scale tiny` runs every probe on a CPU, to test this file. Without `--command` all are run, in their order.
+Each probe runs in its own process with its own time limit, and appends a JSON line as soon as it has measured a value.
+So a probe that fails, hangs or is killed does not affect the others, and what it has measured is kept. A probe that no
+longer fits in the budget is skipped, and a line says so. Weights are drawn at random on the card, without a download.
+`--scale tiny` runs every probe on a CPU, to test this script. Without `--command`, all probes run in their order.
 
   1  correctness and facts: versions, convolutions, parity, memory as the card sees it, real shortages, copies
-  2  what a user gets: whole batches under caps of 24 to 6 GB, 5 % below the plan, and diffusers' own offloading
-  3  13B: streamed, in 8 bits; shared passes; reading weights
+  2  what a user gets: whole batches under caps of 24 to 6 GB, also with 5 % less than planned; diffusers' offloading
+  3  13B streamed and in 8 bits; shared passes; reading weights
 
-Accepted is what was written down before the run: a row with `ok` has its `aim` beside it. In all: parity everywhere;
-reserved <= planned and >= 0.8 planned at every cap; no fallback in command 2; streamed 13B <= 1.15 of resident;
-equal digests of decoded frames under all caps that work.
+The aims were written down before any run: a row with `ok` has its `aim` beside it. Overall, they are parity everywhere;
+reserved memory between 0.8 and 1.0 of the plan at every cap; no fallback in command 2 if all planned memory is there;
+streamed 13B at most 1.15 times the seconds of resident; equal digests of decoded frames under all caps that work.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def main() -> None:
     parser.add_argument("--scale", choices=("full", "tiny"), default="full")
     parser.add_argument("--budget-s", type=float, default=540.0)
     parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"))
-    parser.add_argument("--fork", action="store_true", help="import the libraries once; only for a CPU")
-    parser.add_argument("--table", type=Path, help="print what a run has written as tables, and do nothing else")
+    parser.add_argument("--fork", action="store_true", help="import the libraries only once; for a CPU only")
+    parser.add_argument("--table", type=Path, help="only print the results of a run as tables")
     arguments = parser.parse_args()
     if arguments.table is not None:
         print(tables([json.loads(line) for line in arguments.table.read_text().splitlines()]))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the probe under way is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running probe is ended, too
     probes = [
         probe
         for probe in PROBES
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def run_all(probes: Sequence[Probe], scale: str, budget: float, out: Path, fork: bool = False) -> None:
-    """One line on the console for each probe; all of its rows are in `out`."""
+    """Run the probes. Prints one line for each, and appends its rows to `out`."""
     if fork:
         from gpu_probes.forked import import_libraries
 
@@ -81,7 +81,7 @@ def run_all(probes: Sequence[Probe], scale: str, budget: float, out: Path, fork:
 
 
 def run_one(probe: Probe, scale: str, limit: float, out: Path, fork: bool = False) -> dict[str, Any]:
-    """How the probe ended: done, failed with its last line of output, or out of time. No process of it is left."""
+    """Run a probe, and return how it ended: done, failed (with its last output) or out of time. No process is left."""
     started = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         if fork:
@@ -101,7 +101,7 @@ def run_one(probe: Probe, scale: str, limit: float, out: Path, fork: bool = Fals
 
 
 def run_apart(probe: Probe, scale: str, limit: float, out: Path, said: IO[str]) -> int | None:
-    """The exit code of the probe in an interpreter of its own; None where it was out of time."""
+    """The exit code of the probe in an interpreter of its own; None if it ran out of time."""
     command = [sys.executable, "-m", "gpu_probes.probe", probe.name, scale, str(out)]
     paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **probe.environment}
@@ -117,7 +117,7 @@ def run_apart(probe: Probe, scale: str, limit: float, out: Path, said: IO[str]) 
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a table for each probe, its columns in the order in which they first appear."""
+    """One Markdown table for each probe, with columns in the order of their first appearance."""
     parts: list[str] = []
     for name in dict.fromkeys(row["probe"] for row in rows):
         measured = [row for row in rows if row["probe"] == name and "case" in row]

@@ -1,1 +1,1 @@
-"""What `benchmarks/gpu.py` measures: each probe is a function that yields rows, and runs in a process of its own."""
+"""The probes of `benchmarks/gpu.py`: functions that yield rows, each of which runs in a process of its own."""

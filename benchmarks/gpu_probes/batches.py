@@ -1,4 +1,4 @@
-"""What a user gets: whole batches under caps that make of a large card a small one, with the plan that `plan` makes."""
+"""Measures what a user gets: whole batches, planned as by `plan`, under caps that make a large card a small one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ CAPS_GB = (24, 16, 12, 8, 6)
 
 
 def capped(scale: Scale) -> Iterator[Row]:
-    """4 clips of 8 steps under each cap: no fallback may be taken, and no allocation repeated."""
+    """Render 4 clips of 8 steps under each cap: no fallback may be taken, and no allocation retried."""
     yield from _batches(scale, CAPS_GB if scale.is_cuda else (None,), 8 if scale.is_cuda else 2, short=1.0)
 
 
 def short(scale: Scale) -> Iterator[Row]:
-    """The same where the card gives 5 % less than was planned for: every clip ends, and its pixels are the same."""
+    """Render the same with 5 % less memory than was planned for: every clip must end."""
     if scale.is_cuda:
         yield from _batches(scale, CAPS_GB, 8, short=0.95)
     else:
-        yield {"case": "all", "skipped": "a CPU has no cap"}
+        yield {"case": "all", "skipped": "a CPU's memory cannot be capped"}
 
 
 def offload(scale: Scale) -> Iterator[Row]:
-    """40 steps at 24 GB: ours in turns against diffusers' own model and group offload; no side makes an mp4."""
+    """Render 40 steps on 24 GB: with diffusers' model and group offload, and as we plan it (which also makes mp4s)."""
     if not scale.is_cuda:
         yield {"case": "all", "skipped": "diffusers offloads to a CUDA device"}
         return

@@ -1,4 +1,4 @@
-"""What the card is, what it gives, and whether its convolutions can be trusted: torch alone, none of our code."""
+"""Measures the card itself with torch alone: what it is, how fast it copies, and whether its convolutions are right."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import torch
 from .scale import GB, NEEDS_CUDA, Row, Scale, emptied, memory, timed
 
 LAST_BLOCK = (1, 128, 121, 120, 176)
-"""Input of a convolution in the decoder's last block (VAE 0.9.5) at 704x480x121: channels, frames, height, width."""
+"""Input of a convolution in the last decoder block (VAE 0.9.5) at 704x480x121: (1, channels, frames, height, width)."""
 
 MAX_ERROR = 0.02
-"""Largest difference to float32 over the largest value: bfloat16 has 8 bits, and a wrong kernel is off by its size."""
+"""Largest accepted difference from float32, divided by the largest value. bfloat16 has 8 significant bits, while the
+results of a wrong kernel are off by their own size."""
 
 MAX_WORKSPACE = 5.0
-"""Bytes in use over input and output: an implicit GEMM needs little, vol2col 27 columns for each element."""
+"""Largest accepted ratio of the bytes in use to those of input and output. An implicit GEMM needs little memory, but
+vol2col needs 27 columns for each element."""
 
 
 def facts(scale: Scale) -> Iterator[Row]:
-    """Versions, capability, three statements of the card's memory, and what its context takes step by step."""
+    """Versions, compute capability, the card's memory from three sources, and what the CUDA context takes, by step."""
     row: Row = {"case": "versions", "torch": torch.__version__, "cuda": torch.version.cuda}
     yield row | {"cudnn": torch.backends.cudnn.version(), "arch": torch.cuda.get_arch_list() if scale.is_cuda else []}
     if not scale.is_cuda:
@@ -60,7 +62,7 @@ def facts(scale: Scale) -> Iterator[Row]:
 
 
 def convolution(scale: Scale) -> Iterator[Row]:
-    """A Conv3d of the decoder's last block in bfloat16 against float32: its error, its memory and its seconds."""
+    """Error, memory and seconds of a Conv3d of the decoder's last block in bfloat16, float16 and TF32."""
     shape = LAST_BLOCK if scale.is_cuda else (1, 8, 9, 16, 16)
     generator = torch.Generator(scale.device).manual_seed(0)
     x = torch.randn(shape, device=scale.device, generator=generator)
@@ -87,7 +89,7 @@ def convolution(scale: Scale) -> Iterator[Row]:
 
 
 def link(scale: Scale) -> Iterator[Row]:
-    """GB/s between host and card, page-locked and not, beside a matrix product; seconds to lock and to allocate."""
+    """GB/s between host and card, page-locked, pageable and beside matrix products; seconds to lock and to allocate."""
     if not scale.is_cuda:
         yield NEEDS_CUDA
         return
@@ -115,7 +117,7 @@ def link(scale: Scale) -> Iterator[Row]:
 
 
 def _beside_a_product(scale: Scale, there: torch.Tensor, locked: torch.Tensor) -> Iterator[Row]:
-    """How much a copy and a matrix product that run at the same time slow each other down."""
+    """How much a copy and matrix products that run at the same time slow each other down."""
     side = torch.cuda.Stream(scale.device)
     x = torch.randn(8192, 8192, device=scale.device, dtype=torch.bfloat16)
 

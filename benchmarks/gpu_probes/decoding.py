@@ -1,4 +1,4 @@
-"""What decoding needs on a card: under which caps it works and whether its pixels stay, and how fast frames leave."""
+"""Measures decoding on a card: under which caps it works, whether its pixels change, and how fast frames are copied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLOTS = (1, 2, 4, 6)
 
 
 def latents_of(scale: Scale, request: Any, checkpoint: Any) -> Any:
-    """Latents as from a transformer: normally distributed, with the state of the generator that drew them."""
+    """Normally distributed latents instead of a transformer's, with the state of the generator that drew them."""
     from ltx_dist.pipeline.payloads import Latents
 
     generator = torch.Generator("cpu").manual_seed(request.seed)
@@ -32,7 +32,7 @@ def latents_of(scale: Scale, request: Any, checkpoint: Any) -> Any:
 
 
 def decoder_of(scale: Scale, checkpoint: Any) -> Any:
-    """The stage's own operation with its weights on the device."""
+    """The operation of the decode stage, with its weights on the device."""
     worker = worker_of(scale, checkpoint, "time_sliced")
     return operation_of(worker, DECODE)
 
@@ -57,10 +57,10 @@ def digest_of(frames: Iterator[Any]) -> str:
 
 
 def caps(scale: Scale) -> Iterator[Row]:
-    """One clip in one piece under falling caps of the allocator: works or not, seconds, reserved, digest of frames.
+    """Decode a clip in one piece under falling caps of the allocator: success, seconds, memory, digest of the frames.
 
-    The first cap that fails shows what decoding needs; a digest that changes, that the engine which convolves depends
-    on free memory.
+    The first cap that fails shows what decoding needs. If the digest changes, the engine that cuDNN chooses for
+    convolutions depends on free memory.
     """
     from ltx_dist.pipeline.storage import UNTILED
 
@@ -88,7 +88,7 @@ def caps(scale: Scale) -> Iterator[Row]:
 
 
 def slots(scale: Scale) -> Iterator[Row]:
-    """Seconds for each clip of decoding with 1 to 6 mp4s in the making beside it."""
+    """Seconds per clip for decoding while up to 1 to 6 mp4s are being made."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = checkpoint_of(scale, "2b", Path(folder))
         num_clips = 6 if scale.is_cuda else 2
@@ -115,7 +115,7 @@ def slots(scale: Scale) -> Iterator[Row]:
 
 
 def frames(scale: Scale) -> Iterator[Row]:
-    """Frames to the host one by one as planes, one by one contiguous, and in groups: the same bytes."""
+    """Seconds to copy frames to the host: one by one as planes, one by one contiguous, and in groups. Equal bytes."""
     if not scale.is_cuda:
         yield NEEDS_CUDA
         return

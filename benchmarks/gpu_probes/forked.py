@@ -1,6 +1,7 @@
-"""Probes in forked children of one process that has imported the libraries, in place of an interpreter for each.
+"""Runs probes in forked children of one process that has imported the libraries, instead of one interpreter for each.
 
-For a CPU alone: CUDA does not survive a fork, and probes with an environment of their own need to begin with it.
+This is only for a CPU: CUDA does not survive a fork, and probes with environment variables of their own need them from
+the start.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .probe import Probe, main
 
 
 def import_libraries() -> None:
-    """Imports what probes import and computes nothing: threads of torch would not survive the fork."""
+    """Import what probes import, and compute nothing: torch's threads would not survive the fork."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     import diffusers
     import transformers
@@ -29,11 +30,11 @@ def import_libraries() -> None:
     for name in ("LTXPipeline", "LTXConditionPipeline", "AutoencoderKLLTXVideo", "LTXVideoTransformer3DModel"):
         getattr(diffusers, name)
     assert transformers.T5EncoderModel is not None
-    gc.freeze()  # so that no child looks through all that was imported whenever it collects
+    gc.freeze()  # so that the children's garbage collections skip what was imported
 
 
 def run_forked(probe: Probe, scale: str, limit: float, out: Path, said: IO[str]) -> int | None:
-    """The probe's exit code; None if it ran out of time and was killed. What it prints goes into `said`."""
+    """The probe's exit code, or None if it ran out of time and was killed. What it prints goes into `said`."""
     child = os.fork()
     if not child:
         _in_child(probe, scale, out, said)
@@ -63,7 +64,7 @@ def _in_child(probe: Probe, scale: str, out: Path, said: IO[str]) -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # its last line is what the row of a failed probe holds
+    except BaseException:  # the row of a failed probe holds the last line of this
         traceback.print_exc()
     finally:
         sys.stdout.flush()

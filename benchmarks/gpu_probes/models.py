@@ -1,8 +1,8 @@
-"""Checkpoints for the probes: tiny ones on disk, and full-size ones whose weights are drawn on the card.
+"""Makes checkpoints for the probes: tiny ones on disk, and full-size ones whose weights are drawn on the card.
 
-A file of 16 GB of random numbers takes minutes to make and to read. Here the folder of a full-size checkpoint has true
-configs and files of holes, and what would read them gets weights drawn on the card in under a second and kept on the
-host, so that reading them again costs what a warm page cache costs.
+Writing and reading a file of 16 GB of random numbers takes minutes. So the folder of a full-size checkpoint has true
+configs and sparse files, and our functions that would read them get other weights, which are drawn on the card in under
+a second. These are kept on the host, so that reading them again takes as long as from a warm page cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HostWeights = dict[str, dict[str, torch.Tensor]]
 
 
 def checkpoint_of(scale: Scale, model: str, folder: Path) -> Any:
-    """A checkpoint of the version, opened; what loads its weights is replaced in this process."""
+    """An opened checkpoint of the model. Replaces the functions that load its weights in this process."""
     import sparse
     import tiny
 
@@ -65,7 +65,7 @@ def request_of(
 
 
 def replace_loaders(scale: Scale) -> None:
-    """Every module of ours that loads a component gets it from here, whatever it is called and wherever it is."""
+    """Replace the functions that load components in every module of ours that has them."""
     kept: HostWeights = {}
 
     def text_encoder(checkpoint: Any, dtype: torch.dtype, *_: Any, **__: Any) -> torch.nn.Module:
@@ -81,7 +81,7 @@ def replace_loaders(scale: Scale) -> None:
         return component("vae", checkpoint, dtype, scale, kept)
 
     import ltx_dist.models.ltx_video.encode_text
-    import ltx_dist.models.ltx_video.load  # noqa: F401 (with the one above, all that have the names below)
+    import ltx_dist.models.ltx_video.load  # noqa: F401 (these two have all the names below)
 
     replaced = {
         "load_text_encoder": text_encoder,
@@ -97,7 +97,7 @@ def replace_loaders(scale: Scale) -> None:
 
 
 def component(name: str, checkpoint: Any, dtype: torch.dtype, scale: Scale, kept: HostWeights) -> torch.nn.Module:
-    """A module on the host. Its weights are drawn on the card the first time and copied from then on."""
+    """A component on the host. Its weights are drawn on the card the first time, and copied from then on."""
     module = skeleton(name, checkpoint).to(dtype)
     key = f"{name} {dtype}"
     if key not in kept:
@@ -108,7 +108,7 @@ def component(name: str, checkpoint: Any, dtype: torch.dtype, scale: Scale, kept
 
 
 def skeleton(name: str, checkpoint: Any) -> torch.nn.Module:
-    """The real class of the component, on the meta device; of the VAE the decoder alone."""
+    """A module of the component's real class on the meta device; the VAE without its encoder."""
     from ltx_dist.checkpoints.component_config import component_config
 
     config = dict(component_config(checkpoint, name))
@@ -124,7 +124,7 @@ def skeleton(name: str, checkpoint: Any) -> torch.nn.Module:
 
 
 def draw(module: torch.nn.Module, scale: Scale, seed: int = 0) -> torch.nn.Module:
-    """Weights that keep activations near 1, in place: matrices by their fan-in, norms 1, biases 0."""
+    """Draw weights in place that keep activations near 1: matrices scaled by their fan-in, norms 1, biases 0."""
     generator = torch.Generator(scale.device).manual_seed(seed)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if "timestep_scale_multiplier" in name:
@@ -138,7 +138,7 @@ def draw(module: torch.nn.Module, scale: Scale, seed: int = 0) -> torch.nn.Modul
 
 
 def plain_pipeline(scale: Scale, checkpoint: Any) -> Any:
-    """diffusers' own pipeline with the same weights, on the device as a whole: the oracle of every comparison."""
+    """diffusers' own pipeline with the same weights, on the host: the reference of every comparison."""
     from ltx_dist.models.ltx_video import load
     from ltx_dist.weights.loading import load_noise_scheduler
 

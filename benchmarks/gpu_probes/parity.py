@@ -1,4 +1,4 @@
-"""The first promise, on a card: bits of diffusers' own pipeline, in every way to hold the weights."""
+"""Checks the first promise on a card: the same bits as diffusers' own pipeline, however the weights are held."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "read again": {"residency": "time_sliced", "keeps_host_copy": False},
     "streamed": {"residency": "streamed"},
 }
-"""How a worker holds its weights: none of these may change a bit."""
+"""Ways in which a worker may hold its weights; none of them may change a bit."""
 
 AIM = "latents and frames as diffusers makes them"
 
 
 def small(scale: Scale) -> Iterator[Row]:
-    """Tiny checkpoints of four kinds, two clips of each, every way; and float8 streamed as float8 resident.
+    """Compare tiny checkpoints of four kinds, with two clips each, in every way; and float8 streamed with resident.
 
-    On a CPU one clip of two kinds shows that this runs; that residencies change no bit there is for the tests.
+    On a CPU, one clip of each of two kinds shows that the probe works. The tests check that no residency changes a bit
+    there.
     """
     import tiny
 
@@ -66,7 +67,7 @@ def small(scale: Scale) -> Iterator[Row]:
 
 
 def whole_pipeline(scale: Scale, checkpoint: Any) -> Any:
-    """diffusers' pipeline as it reads the folder itself."""
+    """diffusers' pipeline on the device, as it loads the folder by itself."""
     pipeline = getattr(diffusers, checkpoint.pipeline_class).from_pretrained(checkpoint.path, dtype=scale.dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(scale.device)
@@ -81,7 +82,7 @@ def full_13b(scale: Scale) -> Iterator[Row]:
 
 
 def _full(scale: Scale, model: str, steps: int) -> Iterator[Row]:
-    """The whole model at its own size, where other kernels are chosen than at a tiny one."""
+    """Compare the full-size model, for which other kernels are chosen than for a tiny one."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = checkpoint_of(scale, model, Path(folder))
         requests = [request_of(scale, 0, scale.shapes[0], steps)]

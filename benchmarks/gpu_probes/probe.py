@@ -1,6 +1,6 @@
-"""The probes in the order in which they are run, and one of them in a process of its own.
+"""Lists the probes in the order in which they are run, and runs one of them in this process.
 
-python -m gpu_probes.probe NAME SCALE FILE      appends its rows to FILE
+python -m gpu_probes.probe NAME SCALE FILE      runs a probe and appends its rows to FILE
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 TINY_SECONDS = 120.0
-"""Limit of a probe at tiny size: most of it is the import of torch and diffusers on a busy machine."""
+"""Time limit of a probe at tiny size. Most of it is for importing torch and diffusers on a busy machine."""
 
 EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-"""The second is the name that torch before 2.9 knows."""
+"""The second name is for torch before 2.9."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """function: `module.function` of this package. command: which of the three 10-minute commands runs it.
 
-    seconds: it needs on an H100, estimated; it is stopped after twice as long.
+    seconds: how long it takes on an H100, estimated. It is stopped after twice as long.
     """
 
     name: str
@@ -63,7 +63,7 @@ PROBES = (
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a line that is on disk when this returns: what comes after may end the process."""
+    """Append a line that is on disk when this returns, because the process may end at any time."""
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
@@ -72,7 +72,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 def main(name: str, scale_name: str, path: Path) -> None:
     probe = next(probe for probe in PROBES if probe.name == name)
-    from .scale import scale_of  # with it torch
+    from .scale import scale_of  # imports torch
 
     module, function = probe.function.split(".")
     measure = getattr(importlib.import_module(f"gpu_probes.{module}"), function)

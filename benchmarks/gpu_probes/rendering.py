@@ -1,4 +1,4 @@
-"""One clip by our stages, and the same by diffusers' pipeline: digests of latents and of uint8 frames."""
+"""Renders clips by our stages and by diffusers' pipeline, and computes digests of their latents and uint8 frames."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .scale import Scale
 
 STAGES = ENCODE, DENOISE, DECODE = "encode_text", "denoise", "decode"
 ENCODE_VIDEO = "encode_video"
-"""Stages by their names in the recipe of LTX-Video."""
+"""Names of stages in the recipe of LTX-Video."""
 
 
 @dataclass
 class Rendered:
-    """latents and frames: sha256 by clip. reports: of every stage of every clip, in order."""
+    """latents, frames: one sha256 per clip. reports: one per device stage and clip, in order."""
 
     latents: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Rendered:
 
 
 def worker_of(scale: Scale, checkpoint: Any, residency: Any, **fields: Any) -> Any:
-    """A StageWorker of all stages, as a run makes it, with what of its placement is given here."""
+    """A StageWorker with all stages, as a run makes it. fields: other fields of its `Worker`, and `storage`."""
     from ltx_dist.pipeline.storage import Mp4Settings, Storage
     from ltx_dist.pipeline.worker import Worker
     from ltx_dist.worker.spec import WorkerSpec
@@ -53,7 +53,7 @@ def worker_of(scale: Scale, checkpoint: Any, residency: Any, **fields: Any) -> A
 
 
 def ours(worker: Any, requests: Sequence[Any]) -> Rendered:
-    """Stage by stage for all clips, as one wave. Raises RuntimeError with the first error of a stage."""
+    """Render all clips stage by stage, as in one wave. Raises RuntimeError with the first error of a stage."""
     rendered, payloads = Rendered(), dict[str, Any]()
     for stage in STAGES:
         for request in requests:
@@ -72,7 +72,7 @@ def ours(worker: Any, requests: Sequence[Any]) -> Rendered:
 
 
 def theirs(pipeline: Any, requests: Sequence[Any]) -> Rendered:
-    """Renders with the pipeline's own `__call__`, one clip after the other."""
+    """Render with the pipeline's own `__call__`, one clip after another."""
     rendered = Rendered()
     for request in requests:
         kept: list[torch.Tensor] = []
@@ -110,7 +110,7 @@ def theirs(pipeline: Any, requests: Sequence[Any]) -> Rendered:
 
 
 def unpacked(pipeline: Any, latents: torch.Tensor, request: Any) -> torch.Tensor:
-    """(1, C, F, H, W) float32 on the host."""
+    """The latents as (1, C, F, H, W), float32, on the host."""
     latents = pipeline._unpack_latents(
         latents,
         (request.num_frames - 1) // pipeline.vae_temporal_compression_ratio + 1,

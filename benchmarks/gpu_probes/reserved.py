@@ -1,6 +1,6 @@
-"""Bytes of every stage as the card sees them against what the plan says, with either setting of the allocator.
+"""Measures the bytes of every stage as the card sees them, to compare with the plan, with either allocator setting.
 
-The setting is the process's: the runner starts one with `PYTORCH_ALLOC_CONF=expandable_segments:True` and one without.
+A process has one setting: the runner starts one with `PYTORCH_ALLOC_CONF=expandable_segments:True`, and one without.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TILES = ((None, None), (576, 72), (320, 64), (256, 32))
 
 
 def reserved(scale: Scale) -> Iterator[Row]:
-    """E, D and V in turn, the weights of one on the card at a time: allocated, reserved, retries, seconds."""
+    """Bytes allocated and reserved, retries and seconds of each stage, with only its weights on the card."""
     from ltx_dist.models.family import StageContext
     from ltx_dist.pipeline.storage import DecodeTiling
 
@@ -60,7 +60,7 @@ def _count_frames(decoder: Any, request: Any, latents: Any, tiling: Any) -> int:
 
 
 def _measured(scale: Scale, case: str, call: Any) -> Any:
-    """Yields the row of the second run, whose kernels are loaded; returns what the call made."""
+    """Yield the row of the second run, when kernels are already loaded. Returns what the call made."""
     weights = torch.cuda.memory_allocated(scale.device) / GB if scale.is_cuda else 0.0
     try:
         with torch.inference_mode():

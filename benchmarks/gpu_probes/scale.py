@@ -1,4 +1,4 @@
-"""The two sizes at which every probe runs: `full` on a card, `tiny` on a CPU, where it shows that the file works."""
+"""Defines the two sizes at which every probe runs: `full` on a card, and `tiny` on a CPU, to show that it works."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 Row = dict[str, Any]
-"""One measurement. `case` names it; `ok` is present where `aim` was written down before the run."""
+"""One measurement. `case` names it; `ok` is present if an `aim` was written down before the run."""
 
 GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """shapes: (height, width, num_frames), the first is the one that single-shape probes use."""
+    """shapes: (height, width, num_frames). Probes of a single shape use the first."""
 
     name: str
     device: torch.device
@@ -39,7 +39,7 @@ class Scale:
 
 
 def scale_of(name: str) -> Scale:
-    """Raises SystemExit where `full` is asked for and there is no card."""
+    """The scale of this name. Raises SystemExit if it is `full` and there is no card."""
     if name == "tiny":
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         return Scale(name, device, torch.float32, ((64, 64, 9),))
@@ -50,7 +50,7 @@ def scale_of(name: str) -> Scale:
 
 
 def timed(scale: Scale, call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds until the device is done, and what the call returned."""
+    """The seconds until the device is done, and what the call returned."""
     wait(scale)
     started = time.perf_counter()
     result = call()
@@ -73,9 +73,9 @@ def emptied(scale: Scale) -> None:
 
 
 def memory(scale: Scale) -> Row:
-    """Peaks since `emptied`, in GB: of tensors, of the allocator, and what the card has in use now; retries counted.
+    """Peaks since `emptied`, in GB, of tensors and of the allocator; GB in use on the card now; number of retries.
 
-    num_alloc_retries: how often the allocator had to free its cache for an allocation, the early sign of a cliff.
+    A retry is an allocation for which the allocator first had to free its cache: an early sign of running short.
     """
     if not scale.is_cuda:
         return {}

@@ -1,4 +1,4 @@
-"""Real errors of a card: which words a shortage has, which error ends the device, and whether memory comes back."""
+"""Provokes real errors of a card: how shortages are worded, which error ends the device, whether memory comes back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .scale import GB, NEEDS_CUDA, Row, Scale, emptied
 
 
 def shortages(scale: Scale) -> Iterator[Row]:
-    """A full card meets an allocation, a convolution, its first matrix product and its first kernel of a kind."""
+    """Try an allocation, convolutions, the first matrix product and the first kernel of a kind on a full card."""
     from ltx_dist.worker.device import is_lost, is_shortage
 
     if not scale.is_cuda:
@@ -24,7 +24,7 @@ def shortages(scale: Scale) -> Iterator[Row]:
         row: Row = {"case": name}
         try:
             attempt()
-        except Exception as error:  # noqa: BLE001 (which it is, is the question)
+        except Exception as error:  # noqa: BLE001 (the question is which error it is)
             row |= {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
             shortage = isinstance(error, RuntimeError) and is_shortage(error)
             row |= {"ok": shortage and not is_lost(device, error), "aim": "a shortage, the device usable"}
@@ -35,7 +35,7 @@ def shortages(scale: Scale) -> Iterator[Row]:
 
 
 def lost(scale: Scale) -> Iterator[Row]:
-    """A device assert: every call raises from then on, and the worker must leave."""
+    """Provoke a device assert: from then on every call raises, and the worker must exit."""
     from ltx_dist.worker.device import is_lost, is_shortage
 
     if not scale.is_cuda:
@@ -50,7 +50,7 @@ def lost(scale: Scale) -> Iterator[Row]:
 
 def _attempts(device: torch.device) -> Mapping[str, Callable[[], Any]]:
     def filled(leave: int, then: Callable[[], Any]) -> Any:
-        """Calls `then` while all but `leave` bytes of the card are taken."""
+        """Call `then` while all but `leave` bytes of the card are taken."""
         torch.zeros(1, device=device)
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.empty(max(0, free - leave), dtype=torch.uint8, device=device)
@@ -59,7 +59,7 @@ def _attempts(device: torch.device) -> Mapping[str, Callable[[], Any]]:
         finally:
             del held
 
-    # Made before the card is full, so that the operation itself is what runs short.
+    # Made before the card is full, so that the operation itself is what runs out of memory.
     volume = torch.randn(1, 64, 17, 128, 128, device=device, dtype=torch.bfloat16)
     kernel = torch.randn(64, 64, 3, 3, 3, device=device, dtype=torch.bfloat16)
     matrix = torch.randn(4096, 4096, device=device)

@@ -1,4 +1,4 @@
-"""13B, which no 24 GB card holds: streamed against resident, float8, shared passes, and reading weights."""
+"""Measures 13B, which no 24 GB card holds, streamed, resident and in float8; also shared passes and reading weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AIM = "streamed <= 1.15 of resident"
 
 
 def streamed(scale: Scale) -> Iterator[Row]:
-    """Seconds of 4 steps of 2 clips; the share of the copies' time that is hidden behind computing."""
+    """Seconds for 4 steps of a clip, the better of two clips, resident and streamed; bytes copied, and the ratio."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = checkpoint_of(scale, "13b", Path(folder))
         requests = [request_of(scale, index, scale.shapes[0], 4) for index in range(2)]
@@ -44,7 +44,7 @@ def streamed(scale: Scale) -> Iterator[Row]:
 
 
 def float8(scale: Scale) -> Iterator[Row]:
-    """A transformer kept in 8 bits, resident and streamed: seconds and bytes."""
+    """Seconds and bytes with a transformer kept in 8 bits, time-sliced and streamed."""
     from ltx_dist.pipeline.storage import Storage
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def float8(scale: Scale) -> Iterator[Row]:
 
 
 def shared(scale: Scale) -> Iterator[Row]:
-    """Seconds for each clip where 1, 2, 4 and 8 small ones share a pass of the transformer."""
+    """Seconds per clip if 1, 2, 4 or 8 small clips share a pass of the transformer."""
     shape = (256, 256, 25) if scale.is_cuda else scale.shapes[0]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = checkpoint_of(scale, "2b", Path(folder))
@@ -80,7 +80,7 @@ def shared(scale: Scale) -> Iterator[Row]:
 
 
 def reading(scale: Scale) -> Iterator[Row]:
-    """GB/s of a safetensors file of 4 GB: mapped and copied to the device, and read straight onto it."""
+    """GB/s for a safetensors file of 4 GB that is mapped and copied to the device, or read straight onto it."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
