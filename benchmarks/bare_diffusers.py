@@ -1,9 +1,9 @@
-"""The baseline: what a user of diffusers would write, one pipeline in one process, including the mp4.
+"""Renders prompts as a user of diffusers would: one pipeline in one process, mp4s included. This is the baseline.
 
     python benchmarks/bare_diffusers.py PROMPTS OUT [--threads N] [--part I/N]
 
-Prints one JSON line: seconds from the process's start to its first clip's start and to its last clip's end, and each
-clip's seconds. Clips are written by the same encoder as ours, so only the way to it differs.
+Prints one JSON line: when the process started, when its first clip started and when its last clip ended (in seconds
+since 1970), and the seconds that each clip took. The mp4s are written by our encoder, so only the rendering differs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def load_pipeline(folder: str) -> diffusers.DiffusionPipeline:
 
 
 def render_clip(pipeline: Any, request: RenderRequest, output: Mp4Settings) -> bytes:
-    """One call of the pipeline and its mp4."""
+    """The mp4 of one call of the pipeline."""
     images = pipeline(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -64,8 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("prompts")
     parser.add_argument("out")
-    parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
-    parser.add_argument("--part", default="0/1", help="render every N-th clip from the I-th on")
+    parser.add_argument("--threads", type=int, help="threads of torch; by default, torch chooses")
+    parser.add_argument("--part", default="0/1", help="I/N: every N-th clip, starting with clip I (from 0)")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -1,12 +1,12 @@
-"""Whole batches on cards of 24 to 6 GB, 5 % short of the plan, and until memory really runs out. Needs no GPU.
+"""Renders whole batches on simulated cards of 6 to 24 GB, some with less memory than planned. Needs no GPU.
 
     python benchmarks/capped.py [--caps 24 16 12 8 6] [--models 0.9.5 0.9.8-13b-dev] [--clips 4]
 
-`tests/cuda/capped_card.py` is the card: the real worker runs the real classes at full size on tensors without numbers,
-whose storages come from the simulated allocator. Each batch is planned as `ltx-dist plan` does it and rendered on
-the card that it was planned for, on one with 5 % less than the plan needs (if the first one came to hold more), and on
-one with 5 % less than it held, where memory runs out for certain. Every clip has to end; where nothing is missing no
-fallback may be taken; and after the first shortage weights may be read once per clip at most.
+The card is `tests/cuda/capped_card.py`: the real worker runs the real classes at full size on tensors without data,
+whose storages come from the simulated allocator. Each batch is planned as `ltx-dist plan` plans it, and rendered three
+times: on the card that it was planned for; with 5 % less memory than the plan needs (if the first run held more than
+that); and with 5 % less than the first run held, where memory certainly runs out. Every clip must end. No fallback may
+be taken where there is enough memory, and after the first shortage, weights may be read at most once per clip.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Rendered:
-    """Outcome of a batch. held: bytes of the board at most. fallbacks: of each stage, those of its clips in the
-    order in which they ended. reads: of each component, before and after the first shortage."""
+    """Outcome of a batch. held: the most bytes of the card in use at once, CUDA's and the driver's included.
+
+    fallbacks: by stage, one entry per clip in the order in which they ended. reads: how often each component was read,
+    before and after the first shortage.
+    """
 
     worker: Worker
     held: int
@@ -62,12 +65,13 @@ class Rendered:
 
     @property
     def reads_per_clip(self) -> float:
-        """After the first shortage, of the component that was read most."""
+        """Reads per clip of the component that was read most often, counted after the first shortage."""
         return max(self.reads[1].values(), default=0) / len(self.statuses)
 
 
 def requests_of(number: int, shape: tuple[int, int, int]) -> tuple[RenderRequest, ...]:
-    # The clips have timesteps of their own: diffusers' default schedule is made of tensors, whose numbers it reads.
+    # The clips set their timesteps: diffusers computes its default ones as tensors and reads their values, which
+    # these tensors do not have.
     return tuple(
         RenderRequest(
             f"clip{index}", f"prompt {index}", "", *shape, 25.0, STEPS, 3.0, 0.0, index, 0.05, 0.025, 256,
@@ -78,7 +82,7 @@ def requests_of(number: int, shape: tuple[int, int, int]) -> tuple[RenderRequest
 
 
 def batch_of(folder: Path, version: str, number: int, shape: tuple[int, int, int] = SHAPE) -> Batch:
-    """A batch for the checkpoint in the folder, which is made if it is missing."""
+    """A batch for the checkpoint in `folder`, which is made there if it is missing."""
     if not folder.exists():
         save_sparse_checkpoint(folder, version)
     checkpoint = open_checkpoint(str(folder))
@@ -87,12 +91,12 @@ def batch_of(folder: Path, version: str, number: int, shape: tuple[int, int, int
 
 
 def planned(batch: Batch, board_bytes: int) -> Placement:
-    """Raises ValueError where the batch does not fit."""
+    """The placement of the batch on one card of this size. Raises ValueError if the batch does not fit."""
     return batch.placement(Inventory((DeviceInfo("a card", board_bytes),), 16, HOST_BYTES))
 
 
 def rendered(batch: Batch, placement: Placement, board_bytes: int, runs: Runs) -> Rendered:
-    """The batch, planned as `placement`, on a board of so many bytes."""
+    """The outcome of the batch, placed by `placement`, on a card with `board_bytes` of memory."""
     worker = replace(placement.workers[0], capacity=board_bytes)
     placement = replace(placement, workers=(worker,))
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -128,7 +132,7 @@ def rows(caps: list[float], models: list[str], clips: int) -> Iterator[str]:
                 fits = rendered(batch, placement, int(cap * 1e9), runs)
                 yield _row(f"{cap:g} GB", version, "as planned", int(cap * 1e9), fits)
                 short = int(0.95 * fits.worker.peak_bytes)
-                if fits.held > short:  # else nothing runs out
+                if fits.held > short:  # otherwise, memory does not run out
                     yield _row(f"{cap:g} GB", version, "plan - 5 %", short, rendered(batch, placement, short, runs))
                 out = CUDA_CONTEXT + DRIVER_RESERVE + int(0.95 * (fits.held - CUDA_CONTEXT - DRIVER_RESERVE))
                 yield _row(f"{cap:g} GB", version, "held - 5 %", out, rendered(batch, placement, out, runs))

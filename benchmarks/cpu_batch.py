@@ -1,13 +1,14 @@
-"""24 demo clips on this machine's CPU cores: ours through Ray, a plain diffusers loop, and independent processes.
+"""Times 24 demo clips on this machine's CPU cores: ours through Ray, a plain diffusers loop, independent processes.
 
     python benchmarks/cpu_batch.py [--clips 24] [--rounds 3]
 
-All in one run and in turns, mp4 writing included:
-  ours         `ltx-dist render --executor ray`, replicated, a worker with one thread a core
-  loop         one process, `for` over LTXPipeline, with torch's own threads
-  independent  a process a core with one thread each, the clips dealt out: what a machine can do at most
-steady: from the start of the first clip's work to the end of the last (ours: of its last decode, mp4 included;
-checking and putting that last file in place, some 30 ms, is not in it). whole: with imports, loading and Ray.
+The three take turns in one run of this script, and all write mp4s:
+  ours         `ltx-dist render --executor ray`, replicated, with one single-threaded worker per core
+  loop         one process with a `for` loop over LTXPipeline, and as many threads as torch chooses
+  independent  one single-threaded process per core, with the clips divided among them: the most a machine can do
+steady: from the start of work on the first clip to the end of the last clip. (For ours, that is the end of the last
+decode and its mp4, without the 30 ms or so for checking that file and moving it into place.)
+whole: including imports, loading and Ray.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def run_bare(prompts: Path, out: Path, processes: int, threads: int | None) -> M
 
 
 def compare(clips: int, rounds: int) -> None:
-    """Run all ways in turns, and print."""
+    """Run all three in turns, and print their seconds and speeds."""
     lines = PROMPTS.read_text().splitlines()
     measured: dict[str, list[Measured]] = {"ours": [], "loop": [], "independent": []}
     with tempfile.TemporaryDirectory() as temporary:
@@ -92,7 +93,7 @@ def compare(clips: int, rounds: int) -> None:
             measured["independent"].append(run_bare(prompts, folder / "independent", CORES, 1))
             last = {name: f"{runs[-1].steady:.1f} s ({runs[-1].whole:.1f})" for name, runs in measured.items()}
             print(f"round {round_ + 1}, steady (whole):", last, flush=True)
-    print(f"\n{clips} demo clips on {CORES} cores, medians of {rounds} rounds; speed against the loop")
+    print(f"\n{clips} demo clips on {CORES} cores, medians of {rounds} rounds; speed relative to the loop")
     for kind in ("steady", "whole"):
         seconds = {name: statistics.median(getattr(run, kind) for run in runs) for name, runs in measured.items()}
         for name, value in seconds.items():

@@ -1,9 +1,9 @@
-"""Do the demonstration model's clips show what their captions say?
+"""Measures how many clips of the demonstration model show what their captions say.
 
-Renders the captions of all 48 attribute combinations that were held out of training with the
-product's command line, reads the mp4 files back, finds the shape's colour and its direction of
-motion in the pixels, and prints the share of clips where both are those of the caption. The same
-clips against shuffled captions give the level of chance.
+Renders the captions of all 48 attribute combinations that were held out of training with
+`ltx-dist render`, reads the mp4 files back, finds the shape's colour and its direction of motion in
+the pixels, and prints the share of clips in which both match the caption. Comparing the same clips
+with shuffled captions gives the level of chance.
 
     python benchmarks/demo_prompts.py
 """
@@ -30,13 +30,13 @@ from demo_training.clips import BACKGROUNDS, COLORS, DIRECTIONS, Scene, first_fr
 
 FIRST_SEED = 7000
 KINDS = ("text", "image", "blind")
-"""Captions alone, first frames with captions that do not say the colour, and those captions alone."""
+"""Captions alone; first frames, with captions that do not name the colour; and those captions alone."""
 
 # A pixel belongs to the shape when it is this far from the background in RGB.
 FOREGROUND_DISTANCE = 64.0
 MIN_FOREGROUND_PIXELS = 60
 MIN_TRAVEL_PIXELS = 8.0
-# The largest distance between the shape in a clip's first frame and that in the image.
+# The largest distance between the shape in a clip's first frame and in the image.
 MAX_SHIFT_PIXELS = 6.0
 
 
@@ -60,7 +60,7 @@ def foreground(clip: np.ndarray) -> np.ndarray:
 
 
 def nearest(color: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str:
-    """Name of the palette colour with the least distance in RGB."""
+    """The name of the palette colour that is nearest in RGB."""
     return min(palette, key=lambda name: float(np.linalg.norm(color - np.array(palette[name]))))
 
 
@@ -73,7 +73,7 @@ def find_color(clip: np.ndarray) -> str | None:
 
 
 def _center(mask: np.ndarray) -> np.ndarray | None:
-    """Mean (x, y) of a frame's shape."""
+    """Mean (x, y) of the shape in a frame, or None if there is none."""
     rows, columns = np.nonzero(mask)
     if len(rows) < MIN_FOREGROUND_PIXELS:
         return None
@@ -107,13 +107,13 @@ def derangement(count: int) -> list[int]:
 
 
 def match_share(found: list[tuple[str | None, str | None]], scenes: list[Scene]) -> float:
-    """Share of clips whose colour and direction are those of their scene."""
+    """The share of clips whose colour and direction match their scene."""
     wanted = [(scene.color, scene.direction) for scene in scenes]
     return sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)
 
 
 def rows_of(kind: str, scenes: list[Scene], folder: Path) -> list[dict[str, object]]:
-    """A row for each scene, with a seed of its own; first frames are drawn into the folder."""
+    """One row per scene, each with a seed of its own. First frames are drawn and saved in the folder."""
     rows: list[dict[str, object]] = []
     for index, scene in enumerate(scenes):
         caption = benchmark_caption(scene) if kind == "text" else image_caption(scene)
@@ -135,13 +135,13 @@ def render(rows: list[dict[str, object]], output: Path, extra: list[str]) -> dic
 
 
 def begins_as(clip: np.ndarray, image: np.ndarray) -> bool:
-    """Whether the shape of a clip's first frame is where it is in the image."""
+    """Whether the shape is at the same place in the clip's first frame as in the image."""
     here, there = (_center(foreground(frames[:1])[0]) for frames in (clip, image[None]))
     return here is not None and there is not None and bool(np.linalg.norm(here - there) < MAX_SHIFT_PIXELS)
 
 
 def report_images(scenes: list[Scene], clips: dict[str, np.ndarray], output: Path) -> dict[str, float]:
-    """The figures of clips from images, and of the same captions without."""
+    """The figures for clips made from images, and for the same captions without images."""
     figures: dict[str, float] = {"chance_of_color": 1 / len(COLORS)}
     for kind in ("image", "blind"):
         of_kind = [clips[f"{kind}{index:02d}"] for index in range(len(scenes)) if f"{kind}00" in clips]
@@ -156,7 +156,7 @@ def report_images(scenes: list[Scene], clips: dict[str, np.ndarray], output: Pat
 
 
 def report(scenes: list[Scene], clips: list[np.ndarray]) -> dict[str, float]:
-    """All the figures of the benchmark."""
+    """The figures for clips made from captions alone."""
     found = [(find_color(clip), find_direction(clip)) for clip in clips]
     shuffled = [scenes[index] for index in derangement(len(scenes))]
     pairs = list(zip(found, scenes, strict=True))
@@ -173,11 +173,11 @@ def report(scenes: list[Scene], clips: list[np.ndarray]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Render, read back, print the figures as JSON."""
+    """Render the clips, read them back, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, help="keep the clips in this folder")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--clips", type=int, default=48, help="of each kind")
+    parser.add_argument("--clips", type=int, default=48, help="number of clips of each kind")
     args, extra = parser.parse_known_args()
     scenes = random.Random(1).sample(split_scenes()[1], args.clips) if args.clips < 48 else split_scenes()[1]
     with tempfile.TemporaryDirectory() as temporary:

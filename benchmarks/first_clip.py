@@ -1,14 +1,15 @@
-"""How many values each clip has over many process starts: one, if equal keys give equal pixels.
+"""Counts the different values of each clip over many process starts: one, if equal keys give equal pixels.
 
     python benchmarks/first_clip.py [--starts N] [--forked] [--without-cure]
 
-Every start renders two prompts with the packaged model, two threads, and prompts that were encoded before, so that the
-rotary embedding of the transformer is the first that two threads compute together. There oneMKL's first call went wrong
-on CPUs with AVX-512, for one start in twenty (`settle_kernels` in `ltx_dist/worker/device.py`). `--without-cure` shows
-whether it does on this one.
+Every start renders two prompts on two threads with the packaged model. The prompts were encoded before, so the
+transformer's rotary embedding is the first thing that the two threads compute together. On CPUs with AVX-512, oneMKL's
+first call went wrong there in one of twenty starts (`settle_kernels` in `ltx_dist/worker/device.py`). `--without-cure`
+shows whether it does so on this CPU.
 
-A start is the command in a new interpreter, of which ten seconds are imports. With `--forked` it is a child of a
-process that has imported everything and computed nothing, so that oneMKL's state is that of a new one; a second each.
+A start is the command in a new interpreter, which spends ten seconds on imports. With `--forked` it is a child of a
+process that has imported everything and computed nothing, so that oneMKL is in the state of a new process; this takes
+one second per start.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def same_in_all_starts(given: argparse.Namespace) -> None:
 
 
 def one_start(root: Path, name: str, given: argparse.Namespace) -> dict[str, str]:
-    """The latents' digest of every clip of one run in a process of its own."""
+    """The digest of each clip's latents, by the clip's name, after one run in a process of its own."""
     out, log = root / name, root / "log"
     words = ["render", str(root / "prompts.txt"), "-m", "demo", "-o", str(out), "--executor", "local"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]

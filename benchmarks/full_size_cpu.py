@@ -1,13 +1,13 @@
-"""LTX-Video 2B at full size on a CPU, through `ltx-dist render`: does it finish, and in how much memory?
+"""Renders with LTX-Video 2B at full size on a CPU, through `ltx-dist render`, and measures the memory that this takes.
 
     python benchmarks/full_size_cpu.py [--keep DIR] [--quantization none|int8] [--tokens 32]
 
 Writes a checkpoint of random weights (T5-XXL, the 2B transformer, the VAE of 0.9.5: 16 GB in bfloat16) to a temporary
-folder, renders 2 prompts at 256x256x9 in 2 steps, and prints for each stage the most memory that the process had: all
-of it (RSS), and without pages of files that are mapped, which the system takes back when it needs them (anonymous).
-The frames are noise. --tokens: of each prompt, which has ten words; T5 takes 7 TFLOP for the 256 that a render pads
-it to, a quarter of an hour on a CPU that has no bfloat16 of its own, and 0.04 GB of memory in place of 0.01.
---keep makes the checkpoint in DIR, or takes the one that is there.
+folder, renders 2 prompts at 256x256x9 in 2 steps, and prints for each stage the peak memory of the process: all of it
+(RSS), and without the pages of mapped files, which the system takes back when it needs them (anonymous). The frames are
+noise. --tokens is the length that each prompt is padded to; they have only a few words. By default, a render pads to
+256 tokens, for which T5 needs 7 TFLOP (a quarter of an hour on a CPU without bfloat16 instructions) and 0.04 GB of
+memory instead of 0.01. --keep makes the checkpoint in DIR, or uses the one that is there.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ HERE = Path(__file__).parent
 PROMPTS = ["a red ball rolls over grass", "waves in the evening"]
 SETTINGS = {
     "model.precision": "bfloat16",
-    "model.vae_precision": "float32",  # a CPU without bfloat16 instructions takes over 10 minutes a clip in that
+    "model.vae_precision": "float32",  # in bfloat16, a CPU without such instructions takes over 10 minutes per clip
     "model.version": "0.9.5",
-    "cache.embeddings": "null",  # each prompt is encoded, whatever ran before
+    "cache.embeddings": "null",  # so that each prompt is encoded, whatever ran before
     "defaults.width": 256,
     "defaults.height": 256,
     "defaults.num_frames": 9,
@@ -38,7 +38,7 @@ SETTINGS = {
 
 
 class MemoryOf(threading.Thread):
-    """Samples a process: (seconds since 1970, RSS, anonymous part), in bytes."""
+    """Samples the memory of a process: (seconds since 1970, bytes of RSS, bytes of its anonymous part)."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -50,7 +50,7 @@ class MemoryOf(threading.Thread):
             try:
                 lines = dict(line.split(":", 1) for line in self._status.read_text().splitlines())
                 resident, anonymous = (int(lines[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon"))
-            except (OSError, KeyError):  # it has ended
+            except (OSError, KeyError):  # the process has ended
                 return
             self.samples.append((time.time(), resident, anonymous))
             time.sleep(0.05)
@@ -61,7 +61,7 @@ class MemoryOf(threading.Thread):
 
 
 def render(checkpoint: Path, folder: Path, host_gb: float, quantization: str, tokens: int) -> int:
-    """Prints the table; returns the peak RSS in bytes."""
+    """Render, and print the table. Returns the peak RSS in bytes."""
     prompts, events = folder / "prompts.txt", folder / "events.jsonl"
     prompts.write_text("\n".join(PROMPTS) + "\n")
     settings = SETTINGS | {
@@ -84,7 +84,8 @@ def render(checkpoint: Path, folder: Path, host_gb: float, quantization: str, to
     memory.join()
     if exit_code != 0:
         raise SystemExit(f"render ended with exit code {exit_code}")
-    print(f"done after {time.time() - started:.0f} s with {tokens} tokens a prompt, {host_gb:g} GB asked for")
+    whole = time.time() - started
+    print(f"done after {whole:.0f} s with {tokens} tokens per prompt and placement.host_memory_gb={host_gb:g}")
     print(f"{'stage':12} {'clip':42} {'seconds':>8} {'loading':>8} {'peak RSS':>10} {'anonymous':>10}")
     for line in events.read_text().splitlines():
         event = json.loads(line)
@@ -104,7 +105,7 @@ def render(checkpoint: Path, folder: Path, host_gb: float, quantization: str, to
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, help="where the checkpoint is, or is to be")
+    parser.add_argument("--keep", type=Path, help="folder of the checkpoint, which is made there if it is missing")
     parser.add_argument("--quantization", choices=("none", "int8"), default="none")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--scale", choices=("full", "tiny"), default="full")

@@ -1,14 +1,15 @@
-"""Batches of LTX-2.5 on H100s, on a virtual clock: the makespan against its bound, and what a card for decoding gains.
+"""Simulates batches of LTX-2.5 on H100s: how close to the bound they come, and what a card only for decoding gains.
 
     python benchmarks/ltx2_schedule.py [--quick]
 
-No GPU and no Ray: the real placement and scheduler, on headers of full size. Seconds of each stage are its operations
-over an H100's rates (models/ltx2/estimates.py). Against the bound they are multiplied by factors that the cost model is
-not told and has to learn. Sizes of the clips are drawn at random, three seeds. Swaps of weights take the time that the
-link takes for their bytes; what tiles of the decoder compute twice is not counted.
+The real placement and scheduler run on a virtual clock, on headers of full size; no GPU or Ray is needed. A stage takes
+its operations divided by an H100's rates (models/ltx2/estimates.py). For the comparison with the bound, these seconds
+are multiplied by factors that the cost model is not told and has to learn. The sizes of the clips are drawn at random,
+with three seeds. Swaps of weights take as long as the link needs for their bytes. The overlap of the decoder's tiles,
+which is computed twice, is not counted.
 
-Layouts: the planner's own choice; some of the H100s that decode and others that do the rest; one H100 with a smaller
-card beside it that decodes, against the same H100 alone.
+The layouts are the planner's own choice; one H100 that only decodes, while the others do the rest; and one H100 with a
+smaller card that decodes, against the same H100 alone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ GB = 10**9
 H100 = DeviceInfo("NVIDIA H100 80GB HBM3", 80 * GB)
 L40S, RTX_4090 = DeviceInfo("NVIDIA L40S", 48 * GB), DeviceInfo("NVIDIA GeForce RTX 4090", 24 * GB)
 SIZES = {"distilled": [(1216, 704), (1536, 1024), (1920, 1088)], "guided": [(768, 512), (1216, 704), (1536, 1024)]}
-"""Width and height, by flow. 121 frames."""
+"""Widths and heights by flow. All clips have 121 frames."""
 
 GUIDED = {
     "recipe": "one_pass", "guidance_scale": 3, "stg_scale": 1, "modality_scale": 3, "audio_guidance_scale": 7,
@@ -74,11 +75,11 @@ def planned(batch: Batch, devices: Sequence[DeviceInfo]) -> Placement:
 
 
 def split(batch: Batch, devices: Sequence[DeviceInfo], decoders: int) -> Placement:
-    """The last `decoders` devices decode, the others do all else."""
+    """A placement in which the last `decoders` devices decode, and the others do everything else."""
     demand, wishes, recipe = batch.demand(PRECISION), Wishes(), batch.family.recipe
     every = tuple(stage for stage in recipe.on_device if stage != "encode_image")
     others = tuple(stage for stage in every if stage != "decode")
-    # One tiling for the batch: it decides pixels.
+    # All devices use the same tiling, because it affects pixels.
     tiled = demand.in_tiles(planned(batch, devices).tiling)
     number = len(devices) - decoders
     workers = tuple(
@@ -94,7 +95,7 @@ def run(batch: Batch, placement: Placement, slower: Mapping[str, float] | None =
 
 
 def decode_share(run: Simulated) -> float:
-    """Decoding's share of all work."""
+    """The share of decoding in all work."""
     seconds = [(one.assignment.stage, one.finished - one.started) for one in run.completions]
     return sum(took for stage, took in seconds if stage == "decode") / sum(took for _, took in seconds)
 
@@ -118,7 +119,7 @@ def print_against_the_bound(flow: str, devices: int, batches: Sequence[Batch]) -
 def print_gain(
     flow: str, names: str, batches: Sequence[Batch], before: Sequence[Placement], after: Callable[[Batch], Placement]
 ) -> None:
-    """after: a batch's placement in which some devices only decode."""
+    """Print how much devices that only decode gain. after: makes a batch's placement with such devices."""
     decoded = [after(batch) for batch in batches]
     runs = [run(batch, placement) for batch, placement in zip(batches, before, strict=True)]
     others = [run(batch, placement) for batch, placement in zip(batches, decoded, strict=True)]
@@ -133,7 +134,7 @@ def print_gain(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="one seed, a fourth of the clips")
+    parser.add_argument("--quick", action="store_true", help="one seed, a quarter of the clips")
     quick = parser.parse_args().quick
     seeds = range(1 if quick else 3)
     with tempfile.TemporaryDirectory() as temporary:
@@ -151,7 +152,7 @@ def main() -> None:
             for card in (L40S, RTX_4090):
                 cards = [H100, card]
                 decodes = partial(split, devices=cards, decoders=1)
-                print_gain(flow, f"H100, and {card.name} that decodes, against the H100", batches, alone, decodes)
+                print_gain(flow, f"H100 with {card.name} for decoding, against the H100", batches, alone, decodes)
             for devices in (2, 4, 8):
                 cards = [H100] * devices
                 whole = [planned(batch, cards) for batch in batches]

@@ -1,9 +1,9 @@
-"""Is a clip with sound the same file every time, and do other programs read it? Whole renders of a tiny LTX-2.5.
+"""Checks that a clip with sound from a tiny LTX-2.5 is the same file in every run, and that other programs read it.
 
     python benchmarks/ltx2_sound.py [--runs 20] [--ffprobe PATH]
 
-Each run is `ltx-dist render`, from the weights to the mp4, in a forked child and a folder of its own. ffprobe
-and headless Chromium are then asked for codec, rate, channels and duration, where they are installed.
+Each run is a whole `ltx-dist render`, from the weights to the mp4, in a forked child and a folder of its own. ffprobe
+and headless Chromium, if installed, then report codec, rate, channels and duration.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENTRIES = "stream=codec_type,codec_name,sample_rate,channels,duration,nb_frames"
 
 
 def render(model: Path, prompts: Path, out: Path) -> dict[str, Any]:
-    """The sidecar."""
+    """Render the clip, and return its sidecar."""
     settings = {f"defaults.{name}": value for name, value in SIZE.items()} | {
         "model.checkpoint": model, "placement.threads": 1, "cache.embeddings": "null",
     }  # fmt: skip
@@ -41,7 +41,7 @@ def render(model: Path, prompts: Path, out: Path) -> dict[str, Any]:
 
 
 def by_ffprobe(ffprobe: str, mp4: Path) -> list[dict[str, str]]:
-    """FFmpeg's figures of each stream; decodes all packets, and raises if FFmpeg complains."""
+    """What FFmpeg reports about each stream after decoding all packets. Raises if FFmpeg complains."""
     command = [ffprobe, "-v", "error", "-count_frames", "-show_entries", ENTRIES, "-of", "json", str(mp4)]
     told = subprocess.run(command, check=True, capture_output=True, text=True)
     assert not told.stderr, told.stderr
@@ -49,8 +49,10 @@ def by_ffprobe(ffprobe: str, mp4: Path) -> list[dict[str, str]]:
 
 
 def by_chromium(mp4: Path, sampling_rate: int, folder: Path) -> dict[str, Any]:
-    """Size and seconds of the video as it plays, and what Web Audio decodes. At the sound's own rate nothing is
-    resampled, so that the number of samples tells it."""
+    """Size and seconds of the video as it plays, and what Web Audio decodes.
+
+    Web Audio runs at the sound's own rate, so nothing is resampled, and the number of samples is that of the file.
+    """
     page = folder / "page.html"
     page.write_text(f'<video src="{mp4.name}" muted></video>')
     browser = Browser(folder / "profile")
@@ -86,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(OURS)}
-        # In a process of its own: the threads that torch starts would not survive a fork.
+        # This runs in a process of its own, because the threads that torch starts would not survive a fork.
         subprocess.run(
             [sys.executable, TOOL, "2.5", folder / "ltx25"], check=True, env=environment, stdout=subprocess.DEVNULL
         )
@@ -95,7 +97,7 @@ def main() -> None:
         records = [render(folder / "ltx25", prompts, folder / f"run{index}") for index in range(arguments.runs)]
         for digest in ("latents_sha256", "frames_sha256", "audio_sha256", "mp4_sha256"):
             found = Counter(record[digest] for record in records)
-            print(f"{digest}: {len(found)} in {arguments.runs} runs, {next(iter(found))[:16]}")
+            print(f"{digest}: {len(found)} distinct in {arguments.runs} runs, {next(iter(found))[:16]}")
         first = records[0]
         told = {name: first[name] for name in ("sampling_rate", "audio_channels", "audio_samples")}
         print(f"recorded: {told}, {SIZE['num_frames']} frames at {first['request']['frame_rate']:g} per second")

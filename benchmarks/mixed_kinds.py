@@ -1,11 +1,11 @@
-"""How far batches that mix clips from text, from images and of two passes end from what is possible.
+"""Measures how close batches that mix clips from text, from images and of two passes come to the lower bound.
 
     python benchmarks/mixed_kinds.py
 
-0.9.8 13B distilled as published, at the sizes of its weights (files with holes), on 80 GB cards; the layouts that
-`plan` compares. A third each of the clips is from text in one pass, from an image in one pass, and of two passes, half
-of these from an image; sizes and lengths are random, 5 seeds. The scheduler runs on a virtual clock. Stages take other
-times than the cost model's table says (SLOWER), which it is not told and has to learn.
+The model is 0.9.8 13B distilled as published (true sizes, in sparse files), on 80 GB cards, in layouts that `plan`
+compares. A third of the clips is made from text in one pass, a third from an image in one pass, and a third in two
+passes, half of these from an image. Sizes and lengths are random, with 5 seeds. The scheduler runs on a virtual clock.
+Stages take other times than the cost model's table says (SLOWER), which the cost model is not told and has to learn.
 """
 
 from __future__ import annotations

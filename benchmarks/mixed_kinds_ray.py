@@ -1,10 +1,10 @@
-"""How far batches that mix clips from text, from images and of two passes end from what is possible: on Ray actors.
+"""Measures how close batches that mix kinds of clips (see `mixed_kinds.py`) come to the lower bound on Ray actors.
 
     python benchmarks/mixed_kinds_ray.py [--seconds 90] [--clips 24] [--devices 3] [--layout pinned]
 
-The batches of `mixed_kinds.py`, whose stages take their predicted seconds times factors that the cost model has to
-learn (SLOWER). Real actors sleep for them, as those of `schedule.py` do, and hand on as many bytes as a stage would.
-Time is compressed so that the batch takes about --seconds, and payloads by the same factor, which is printed.
+A stage takes its predicted seconds times a factor that the cost model has to learn (SLOWER). Real actors sleep for as
+long, as in `schedule.py`, and hand on as many bytes as the stage would. Time is compressed so that the batch takes
+about --seconds. Payloads shrink by the same factor, which is printed.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ BYTES = {
     "encode_text": 4_000_000, "encode_image": 400_000, "denoise": 9_000_000, "refine": 9_000_000,
     "encode_video": 5_000_000,
 }  # fmt: skip
-"""What each stage hands on for a clip of 1216x704x121; frames stay on the worker that decoded them."""
+"""Bytes that each stage hands on for a clip of 1216x704x121. Frames stay on the worker that decoded them."""
 
 
 @dataclass(frozen=True)
 class TimedSpec:
-    """seconds: of each stage of each request on this worker, as replayed. faster: the clock's speed, GPUs having 1."""
+    """seconds: what this worker replays, by request and stage. faster: the speed of the replay, relative to GPUs."""
 
     worker: Worker
     family: Family
@@ -60,7 +60,7 @@ class TimedSpec:
 
 
 class TimedWorker:
-    """Takes the place of `StageWorker` in an actor: sleeps for a stage's seconds and returns as many bytes."""
+    """Replaces `StageWorker` in an actor: sleeps as long as a stage takes, and returns as many bytes."""
 
     def __init__(self, spec: TimedSpec) -> None:
         self._spec = spec
@@ -86,7 +86,7 @@ def compressed(costs: PredictedCosts, faster: float) -> PredictedCosts:
 
 
 def run(batch: Batch, placement: Placement, order: Sequence[str], faster: float) -> tuple[float, float, float]:
-    """Makespan and bound in seconds, and the share of the makespan in which workers waited for what was theirs."""
+    """Seconds of the makespan, of its bound, and of the time that a worker on average waited for what it was given."""
     costs, table = (compressed(batch.costs(PRECISION), faster) for _ in range(2))
     workers = tuple(replace(worker, num_gpus=0.0) for worker in placement.workers)
     placement = replace(placement, workers=workers)

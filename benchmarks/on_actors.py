@@ -1,4 +1,4 @@
-"""Batches on actors of Ray whose workers sleep in place of a model, with the real scheduler and batch loop."""
+"""Renders batches on Ray actors that sleep instead of running a model, with the real scheduler and batch loop."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ltx_dist.scheduling.scheduler import Scheduler
 
 
 def start_actors(specs: Sequence[Any], worker_class: type[Any]) -> RayExecutor:
-    """An executor whose actors are all there before its first batch, so that none joins in the middle of one.
+    """An executor whose actors are all up before its first batch, so that none joins in the middle of one.
 
-    specs: one per actor; whatever `worker_class` is made of, with a `worker`.
+    specs: one per actor; the argument of `worker_class`, which has a `worker`.
     """
     executor = RayExecutor(specs, worker_class=worker_class)
     while executor.expected:
@@ -30,7 +30,7 @@ def start_actors(specs: Sequence[Any], worker_class: type[Any]) -> RayExecutor:
 def render(
     executor: RayExecutor, placement: Placement, costs: Costs, requests: Iterable[RenderRequest]
 ) -> list[Completion]:
-    """The completions of a batch that is put into better orders as its costs are learned, as `ltx-dist render` does.
+    """The completions of a batch that is reordered as its costs are learned, as in `ltx-dist render`.
 
     Raises AssertionError with the error of a clip that failed.
     """

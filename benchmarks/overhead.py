@@ -1,10 +1,11 @@
-"""The overhead of our path over a bare diffusers loop on one device, in one process and one run.
+"""Measures our overhead over a bare diffusers loop on one device, with both in the same process.
 
     python benchmarks/overhead.py [--clips 16] [--rounds 3]
 
-Each round renders the clips twice, by a plain loop over the pipeline with mp4 writing and by `LocalExecutor` with
-scheduling, hashing, spooling, publishing and sidecars, in turns. Printed: wall seconds of both and their ratio; the
-aim is <= 1.05. Weights are loaded before the clock starts on both sides. At the end, what Ray costs: `ray_share.py`.
+Each round renders the clips twice: in a plain loop over the pipeline that writes mp4s, and by `LocalExecutor` with
+scheduling, hashing, spooling, publishing and sidecars. Which of the two is first alternates. It prints the wall-clock
+seconds of both and their ratio; the aim is at most 1.05. On both sides, weights are loaded before the clock starts. At
+the end, `ray_share.py` measures what Ray costs.
 """
 
 from __future__ import annotations

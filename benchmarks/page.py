@@ -1,8 +1,8 @@
-"""The page of large batches in headless Chromium: seconds to open and to sort, elements, bytes, seconds to write.
+"""Measures the page of large batches in headless Chromium: seconds to open, sort and write it, and its size.
 
     python benchmarks/page.py [--clips 1000 --clips 10000] [--old COMMIT]
 
-`--old` measures the page of an earlier commit beside it, on the same folders. Needs Chromium.
+`--old` also measures the page of an earlier commit, on the same folders. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SORTED = """new Promise((done) => {
 
 def main(
     clips: Annotated[list[int], typer.Option(help="How many clips; may be given several times.")] = [1000, 10000],  # noqa: B006
-    old: Annotated[str | None, typer.Option(help="A commit whose page is measured beside this one.")] = None,
+    old: Annotated[str | None, typer.Option(help="An earlier commit whose page is measured, too.")] = None,
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         codes = {"now": ROOT}
@@ -82,7 +82,7 @@ def unpacked(commit: str, place: Path) -> Path:
 
 
 def measure(code: Path, folder: Path, profile: Path) -> dict[str, float]:
-    from browser import Browser  # that of the page's tests
+    from browser import Browser  # from the page's tests
 
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", WRITE, str(folder)], check=True, cwd=code)
@@ -104,7 +104,7 @@ def measure(code: Path, folder: Path, profile: Path) -> dict[str, float]:
 
 
 def make_batch(folder: Path, number: int, *, failing: int = 97) -> None:
-    """A folder as a run leaves it: scenes, each with seeds and guidance scales; every `failing`th clip failed."""
+    """Make a folder as a run leaves it: scenes with several seeds and guidances. Every `failing`-th clip has failed."""
     folder.mkdir()
     completions: list[Completion] = []
     video = small_video()

@@ -1,10 +1,11 @@
-"""Time that Ray costs the stage that limits a batch. Payloads of real size: 4 MB embeddings, 9 MB latents, 5 MB mp4s.
+"""Measures the time that Ray costs the bottleneck stage of a batch.
 
     python benchmarks/ray_share.py [--stages 0.6 20] [--clips 12]
 
-Three actors, an encoder, a transformer and a decoder, that sleep as long as their stages take (`replay_worker.py`), at
-a time scale of 1. Printed is how long the transformer's actor was between one clip and the next, though the next was
-there, against the stage. Aims: <= 1 % of 20 s, <= 5 % of 0.6 s. `overhead.py` runs this at its end.
+Three actors (an encoder, a transformer and a decoder) sleep as long as their stages take (`replay_worker.py`), without
+compression of time. Payloads have their real sizes: 4 MB embeddings, 9 MB latents, 5 MB mp4s. It prints how long the
+transformer's actor was idle between two clips although the next one was ready, relative to the stage. Aims: at most
+1 % of 20 s, and at most 5 % of 0.6 s. `overhead.py` runs this at its end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ltx_dist.scheduling.scheduler import Scheduler
 
 
 def gaps(executor: RayExecutor, placement: Placement, stage_seconds: float, num_clips: int) -> list[float]:
-    """Seconds between the end of a denoise and the start of the next, on the driver's clock."""
+    """Seconds between the end of one denoising and the start of the next, on the driver's clock."""
     works = {f"r{index}": (0.02, stage_seconds, 0.2) for index in range(num_clips)}
     renderer = BatchLoop(Scheduler(placement, known_costs(works)), executor)
     for result in renderer.render([replay_request(name, work) for name, work in works.items()]):
@@ -47,8 +48,8 @@ def measure(stages: Sequence[float], num_clips: int) -> None:
         found = gaps(executor, placement, seconds, count)
         mean = statistics.mean(found)
         print(
-            f"Ray between two clips of the bottleneck stage, {seconds:g} s: {mean * 1e3:.1f} ms of {len(found)} mean, "
-            f"{max(found) * 1e3:.1f} worst: {mean / seconds:.2%} of the stage",
+            f"between two clips of a bottleneck stage of {seconds:g} s, Ray takes {mean * 1e3:.1f} ms (mean of "
+            f"{len(found)}; worst {max(found) * 1e3:.1f} ms): {mean / seconds:.2%} of the stage",
             flush=True,
         )
     executor.shutdown()

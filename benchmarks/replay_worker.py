@@ -1,7 +1,7 @@
-"""A worker that takes as long as a GPU would and hands on as many bytes: stage times are replayed by sleeping.
+"""A worker that replays a GPU's stage times by sleeping, and hands on as many bytes as a real one.
 
-No model is imitated: nothing is computed. What is real is all that lies between the stages: the scheduler, the
-renderer, Ray's actors, and payloads of the size that travels.
+It computes nothing, and imitates no model. Everything between the stages is real: the scheduler, the batch loop, Ray's
+actors, and the sizes of payloads.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ltx_dist.pipeline.work import StageReport, WorkerState
 from ltx_dist.pipeline.worker import Worker
 
 PAYLOAD_BYTES = {E: 4_000_000, D: 9_000_000, V: 5_000_000, M: 5_000_000}
-"""Embeddings of both prompts at 256 tokens, latents of 1216x704x121, an mp4. Frames stay on the worker that decoded
-them."""
+"""Bytes of the embeddings of both prompts at 256 tokens, of latents for 1216x704x121, and of an mp4. Frames stay on the
+worker that decoded them."""
 
 REFERENCE = Worker("reference", STAGES, "cuda", device_name="NVIDIA GeForce RTX 4090")
-"""The device whose seconds requests carry."""
+"""The device for which requests carry their stages' seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaySpec:
-    """slower: how much slower than its table each stage is on this device; known to nobody else.
+    """slower: factors on the cost model's table of seconds, by stage; the model has to learn them.
 
-    swap_seconds: to load each stage's weights on a device that takes turns, before time is compressed.
+    swap_seconds: what loading each stage's weights takes on a time-sliced device, before time is compressed.
     """
 
     worker: Worker
@@ -47,9 +47,10 @@ class ReplaySpec:
 
 
 def replay_request(request_id: str, seconds: Work, faster: float = 1.0) -> RenderRequest:
-    """A request that carries its stages' seconds on the reference device, in place of a prompt.
+    """A request that carries its stages' seconds on the reference device instead of a prompt.
 
-    faster: than on GPUs the replay runs. Payloads shrink by it, so copying them takes the share that it has there.
+    faster: the speed of the replay, relative to GPUs. Payloads shrink by the same factor, so that copying them takes
+    the same share of the time as there.
     """
     prompt = " ".join(map(repr, (*seconds, faster)))
     return RenderRequest(
@@ -60,7 +61,7 @@ def replay_request(request_id: str, seconds: Work, faster: float = 1.0) -> Rende
 
 
 def operations(seconds: Work) -> Work:
-    """Work of each stage for which the cost model predicts these seconds on the reference device."""
+    """The work of each stage for which the cost model predicts these seconds on the reference device."""
     rates = _rates(REFERENCE)
     return seconds[0] * rates[0], seconds[1] * rates[1], seconds[2] * rates[2]
 
@@ -77,7 +78,7 @@ def _rates(worker: Worker) -> tuple[float, ...]:
 
 
 def slept(wanted: float, num_bytes: int) -> tuple[Any, float]:
-    """What a device stage hands on after it has slept for the wanted seconds, and the seconds that it took."""
+    """What a device stage hands on after sleeping for the wanted seconds, and the seconds that it really took."""
     started = time.perf_counter()
     content = np.zeros(num_bytes, np.uint8)
     time.sleep(max(0.0, wanted - (time.perf_counter() - started)))
@@ -85,12 +86,12 @@ def slept(wanted: float, num_bytes: int) -> tuple[Any, float]:
 
 
 def encoded(request: RenderRequest, num_bytes: int) -> tuple[EncodedVideo, StageReport]:
-    """An mp4 of so many bytes, made in no time."""
+    """An mp4 of `num_bytes`, made in no time."""
     return EncodedVideo(bytes(num_bytes), request.num_frames, request.height, request.width, "", ""), StageReport(0.0)
 
 
 class ReplayWorker:
-    """Stands in an actor where `StageWorker` does."""
+    """Replaces `StageWorker` in an actor."""
 
     def __init__(self, spec: ReplaySpec) -> None:
         self._spec = spec

@@ -1,9 +1,9 @@
-"""Seconds of commands on a folder in which every clip is done, by the number of clips; each runs twice.
+"""Measures how long commands take on a folder in which every clip is done, by the number of clips.
 
     python benchmarks/rerun.py [--clips 1000 --clips 10000]
 
-The clips are small, made without a model and published as a run publishes them, so all of them are up to date. What
-grows faster than the number of clips shows when columns are compared.
+The clips are small, made without a model, and published as a run publishes them, so all of them are up to date. Compare
+the columns to see what grows faster than the number of clips.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(
 
 
 def publish(prompts: Path, folder: Path) -> None:
-    """Every clip of a prompt file, with frames of noise in place of the model's."""
+    """Publish every clip of a prompt file, with frames of noise instead of a model's."""
     placed = place_batch(open_batch(str(prompts), load_config(None, list(SETTINGS))), local_inventory())
     publisher = Publisher(folder, placed.checkpoint_record(), notes=placed.sidecar_notes(), posters=True)
     for request in placed.batch.requests:
@@ -75,7 +75,7 @@ def publish(prompts: Path, folder: Path) -> None:
 
 
 def measure(prompts: Path, folder: Path) -> dict[str, float]:
-    """The second run of each is the one that counts: the first render writes the run's own files."""
+    """Seconds of each command. The second `render` is the one that counts: the first also writes the run's files."""
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     render = ["render", str(prompts), "-o", str(folder), *settings]
     plan = ["plan", str(prompts), "-o", str(folder), *settings]

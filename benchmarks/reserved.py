@@ -1,12 +1,13 @@
-"""Bytes that torch's caching allocator reserves for each stage at full size, simulated, against what is planned.
+"""Simulates how many bytes torch's caching allocator reserves for each stage at full size, against what is planned.
 
     python benchmarks/reserved.py [configs encode denoise decode]
 
-The real classes run on fake tensors. Each storage goes through a model of the allocator in
-`tests/cuda/caching_allocator.py`; a convolution in 16 bits takes copies of its input and output as workspace, as cuDNN
-does at most. `planned` is the formula of `working_sets.py` times the stage's margin on CUDA: it should be at least what
-is reserved, and at most 1.25 times that. A line that misses says so. `configs` plans every profile with every
-version, and compares the peak of a device with its reserve, its weights, and the stage that reserves most.
+The real classes run on fake tensors, and each storage goes through a simulated allocator (see
+`tests/cuda/caching_allocator.py`). A convolution in 16 bits takes copies of its input and output as workspace, which is
+the most that cuDNN takes. `planned` is the formula of `working_sets.py` times the stage's margin on CUDA. It should be
+1 to 1.25 times what is reserved; a line that misses this says so. `configs` plans every profile with every version, and
+compares the planned peak of the fullest device with the simulated one: its reserve, its weights, and the stage that
+reserves most.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ VERSIONS = (
     "0.9.6-distilled", "0.9.7-13b-dev", "0.9.7-13b-distilled",
 )  # fmt: skip
 LARGE_GB = 80
-"""Size of a card whose config names none."""
+"""Memory of a card if the config does not say."""
 
 MOST = 1.25
 SHAPES = ((480, 704, 121), (704, 1216, 121), (512, 768, 97), (256, 256, 25))
@@ -70,7 +71,7 @@ def reserved(count: Callable[[], Any]) -> CachingAllocator:
 
 
 Row = tuple[str, str, int, Callable[[], Any]]
-"""Stage, what, bytes by formula, and the function of `working_sets.py` that counts the same."""
+"""Stage, case, bytes by formula, and the function of `working_sets.py` that counts the same."""
 
 
 def rows(stages: list[str]) -> Iterator[Row]:
@@ -99,7 +100,7 @@ def _named(shape: tuple[int, int, int]) -> str:
 
 
 def config_rows() -> Iterator[str]:
-    """One line of a table for each profile and version, of the device that is planned with most."""
+    """One line of a table for each profile and version, for the device with the highest planned peak."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "prompts.txt").write_text("a red circle\n")
@@ -159,7 +160,7 @@ def main() -> None:
             print(row, flush=True)
     if stages == ["configs"]:
         return
-    print("| stage | what | tensors | reserved | planned | planned / reserved |\n|---|---|---|---|---|---|")
+    print("| stage | case | tensors | reserved | planned | planned / reserved |\n|---|---|---|---|---|---|")
     for stage, what, formula, count in rows(stages):
         allocator = reserved(count)
         planned = formula * MARGIN[stage]["cuda"]

@@ -1,19 +1,21 @@
-"""Ours against what others would write: replayed stages on 3 to 8 devices, the demo's real stages, a GPU's offloading.
+"""Compares ours with what others would write: replayed stages on 3 to 8 devices, the demo, and offloading on a GPU.
 
     python benchmarks/rivals.py [--quick] [--seconds 0.9] [--only replayed|demo|offload]
 
-All in turns and in one run. Replayed (`replay_worker.py`: the stage times of GPUs, payloads and time compressed alike):
-  data parallel  a process a device, each all stages of every n-th clip, in the order of the file. Where the models do
-                 not fit a device together, each clip reloads them over a 25 GB/s link
-  ray data       `map_batches` with an actor pool a stage, as its guide to batch inference has it: batches of one, a
-                 block a row, order not preserved, pools of the sizes that balance the stages. Its encoding and
-                 decoding actors are on the same devices as if sharing cost nothing, which favours it
-  ours           the planner's layout and order, as `placement.layout: auto` has them
-Printed are seconds from the first stage's start to the last one's end, and ours over theirs. Time is compressed as in
-`schedule.py`; what a call costs Ray then weighs more than on GPUs, for ours and for Ray Data, not for data parallel.
+All sides take turns in one run of this script.
+Replayed (`replay_worker.py`: workers sleep for the stage times of GPUs; time and payloads shrink by the same factor):
+  data parallel  one process per device, each with all stages of every n-th clip, in the order of the file. If the
+                 models do not fit on a device together, each clip reloads them over a 25 GB/s link
+  ray data       `map_batches` with one actor pool per stage, as in Ray's guide to batch inference: batches of one, one
+                 block per row, order not preserved, and pool sizes that balance the stages. Its encoding and decoding
+                 actors share devices as if this cost nothing, which favours Ray Data
+  ours           the planner's layout and order, as with `placement.layout: auto`
+It prints the seconds from the start of the first stage to the end of the last, and ours divided by theirs. Time is
+compressed as in `schedule.py`. So Ray's time per call weighs more than on GPUs, for ours and for Ray Data, but not for
+data parallel.
 Demo (`cpu_batch.py`): the packaged model on this machine's cores, against a plain diffusers loop and independent
 processes.
-Offload (`gpu.py`): diffusers' `enable_model_cpu_offload` against ours in waves; only where there is a GPU.
+Offload (`gpu.py`): diffusers' `enable_model_cpu_offload` against ours in waves, if there is a GPU.
 Ray Data needs pyarrow and pandas: pip install -e '.[benchmarks]' -c constraints.txt
 """
 
@@ -60,14 +62,14 @@ CASES = [("40-step", 3, 48), ("distilled", 4, 64), ("mixed", 8, 128), ("13B dist
 DEMAND_13B = BatchDemand(
     Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(13.04e9), "vae": int(1.106e9)})
 )
-"""The transformer in float8: together they do not fit 24 GB."""
+"""13B with its transformer in float8: all models together do not fit in 24 GB."""
 
 LINK = 25e9
-"""Bytes a second from the host's memory."""
+"""Bytes per second from the host's memory to a device."""
 
 
 class DataParallel:
-    """A process that renders its share, one clip after the other."""
+    """A process that renders its share, one clip after another."""
 
     def __init__(self, reload_seconds: float) -> None:
         self._worker = ReplayWorker(ReplaySpec(REFERENCE, SLOWER))
@@ -83,7 +85,7 @@ class DataParallel:
 
 
 class StageOfRows:
-    """A stage as a callable of Ray Data: a batch of one row in, the same with its payload out."""
+    """A stage as a callable for Ray Data: takes a batch of one row, and returns it with the stage's payload."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -100,7 +102,7 @@ class StageOfRows:
 
 
 def planned(devices: int, works: dict[str, Work], demand: BatchDemand) -> Placement:
-    """The planner's placement, with workers named as actors are."""
+    """The planner's placement, with workers that ask Ray for no GPU."""
     inventory = Inventory((DeviceInfo(RTX_4090, 24 * GB),) * devices, 16)
     costs = known_costs(works, demand)
     best = forecasts(Wishes(), inventory, demand, all_stages(works), costs)[0].placement
@@ -160,7 +162,7 @@ def run_ray_data(encoders: int, denoisers: int, works: dict[str, Work], faster: 
 
 
 def replayed(seeds: range, cases: Sequence[tuple[str, int, int]], seconds: float) -> None:
-    """Data parallel, Ray Data and ours on actors that sleep; prints each run, and the mean ratios of each case."""
+    """Run data parallel, Ray Data and ours on actors that sleep. Prints each run, and the mean ratios of each case."""
     if missing := [name for name in ("pyarrow", "pandas") if importlib.util.find_spec(name) is None]:
         sys.exit(f"Ray Data needs {' and '.join(missing)}: pip install -e '.[benchmarks]' -c constraints.txt")
     ray_cluster.connect(None)
@@ -193,9 +195,9 @@ def replayed(seeds: range, cases: Sequence[tuple[str, int, int]], seconds: float
 
 
 def offload() -> None:
-    """diffusers with model offload on a card of 24 GB, or of so much of a larger one."""
+    """Compare with diffusers' model offload on a 24 GB card, or on 24 GB of a larger one."""
     if not torch.cuda.is_available():
-        print("model offload: no GPU here, so not run; where there is one, this is `gpu.py --only offload`")
+        print("model offload: not run, because there is no GPU here; with one, this runs `gpu.py --only offload`")
         return
     subprocess.run([sys.executable, str(Path(__file__).with_name("gpu.py")), "--only", "offload"], check=True)
 
@@ -203,8 +205,8 @@ def offload() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one seed, two cases, one round")
-    parser.add_argument("--seconds", type=float, default=0.9, help="of a device, for each of its clips, about")
-    parser.add_argument("--case", choices=[case for case, *_ in CASES], help="of the replayed ones this alone")
+    parser.add_argument("--seconds", type=float, default=0.9, help="about how long a device takes for a clip")
+    parser.add_argument("--case", choices=[case for case, *_ in CASES], help="only this one of the replayed cases")
     parser.add_argument("--only", choices=["replayed", "demo", "offload"], help="one part instead of all")
     arguments = parser.parse_args()
     started = time.monotonic()

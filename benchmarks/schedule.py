@@ -1,24 +1,27 @@
-"""How far batches on 2 to 8 devices end from what is possible: real Ray actors that replay stage times by sleeping.
+"""Measures how close batches on 2 to 8 devices come to the lower bound, on Ray actors that sleep for the stage times.
 
     python benchmarks/schedule.py [--quick] [--seconds 4.5] [--virtual] [--devices 8] [--case distilled]
 
-Stage times are those of `replay.py`: 2B at 40 steps, distilled, 13B distilled; sizes of 704x480 to 1216x704 and passes
-at random, 5 seeds. Layouts: `pinned` as the planner's best split of it, `replicated` (elastic: all stages on each), and
-a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Devices differ from the cost model's table by factors that
-it is not told (denoise 1.4, decode 0.7), and has to learn. `predicted` is its makespan after 8 clips over the measured.
+The stage times are those of `replay.py`: 2B at 40 steps, distilled, and 13B distilled, with random sizes of 704x480 to
+1216x704 and random numbers of passes, from 5 seeds. The layouts are `pinned` with the best split, `replicated` (all
+stages on each device), and `elastic` on a mixed cluster of one 80 GB, two 24 GB and one 8 GB card. Devices differ from
+the table of the cost model by factors that the model is not told and has to learn (denoise 1.4, decode 0.7).
+`predicted` is the makespan that the model predicts after 8 clips, divided by the measured one.
 
-Time is compressed so that a device has about --seconds for each of its clips, and payloads by the same factor, which
-is printed: copying then has the share that it has on GPUs. What a call costs Ray does not shrink, so its share (`Ray`:
-workers waited for what they had been given) is larger here by that factor: every figure is an upper bound. Behind it
-stands the share that the same seconds would be at the speed of GPUs. So figures of different --seconds do not compare:
-the 25 ms or so that a clip loses on two cores are a sixth of 0.16 s and a two-hundredth of 4.5.
+Time is compressed so that a device takes about --seconds for each of its clips. Payloads shrink by the same factor,
+which is printed, so that copying has the same share of the time as on GPUs. The time that a call costs Ray does not
+shrink. Its share (`Ray`: workers waited for what they had been given) is therefore larger here by that factor, and
+every figure is an upper bound. The share that the same seconds would have at the speed of GPUs is printed beside it.
+Figures for different --seconds cannot be compared: the 25 ms or so that a clip loses on two cores are a sixth of
+0.16 s, but a two-hundredth of 4.5 s.
 
-The seeds of a case run side by side, each with a driver and actors of its own, because actors that sleep leave the
-cores free: so time need not be compressed as much. But not more than MAX_ACTIVE actors work at a time: at the start of
-a batch all have something to say at once, and where five batches of 8 devices start together on two cores, that takes
-three times as long as it does alone. The whole takes about 28 minutes.
+The seeds of a case run side by side, each with its own driver and actors. Actors that sleep leave the cores free, so
+time can be compressed less. But no more than MAX_ACTIVE actors work at a time, because at the start of a batch all of
+them report at once: when five batches of 8 devices start together on two cores, this takes three times as long as for
+one batch alone. The whole run takes about 28 minutes.
 
---virtual runs the same batches through the same scheduler on a virtual clock: what order and layout alone come to.
+--virtual runs the same batches through the same scheduler on a virtual clock, which shows the effect of order and
+layout alone.
 """
 
 from __future__ import annotations
@@ -54,11 +57,11 @@ from ltx_dist.planning.simulator import predict, simulate
 GB = 10**9
 DEMAND = BatchDemand(Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
 SLOWER = (1.0, 1.4, 0.7)
-"""Factors on the table of seconds, which the cost model has to learn."""
+"""Factors on the table's seconds of encoding, denoising and decoding, which the cost model has to learn."""
 
 LEARNT_AFTER = 8
 MAX_ACTIVE = 24
-"""Actors of batches that run side by side."""
+"""The most actors that work at a time, over all batches that run side by side."""
 
 RTX_4090, H100, RTX_3060 = "NVIDIA GeForce RTX 4090", "NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 3060"
 MIXED = [DeviceInfo(H100, 80 * GB), DeviceInfo(RTX_4090, 24 * GB), DeviceInfo(RTX_4090, 24 * GB),
@@ -67,10 +70,10 @@ MIXED = [DeviceInfo(H100, 80 * GB), DeviceInfo(RTX_4090, 24 * GB), DeviceInfo(RT
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one batch. ray: share of the makespan in which a worker waited for what it was already given.
+    """Figures of one batch. ray: the share of the makespan in which a worker waited for what it was already given.
 
-    predicted: the makespan predicted after the first clips, over the measured one. faster: the clock's speed,
-    with that of GPUs as 1.
+    predicted: the makespan predicted after the first clips, divided by the measured one. faster: the speed of the
+    replay, relative to GPUs.
     """
 
     ratio: float
@@ -90,7 +93,7 @@ def placement_of(layout: LayoutWish, devices: Sequence[DeviceInfo], prefix: str)
 
 
 def split(num_devices: int, encoders: int) -> Placement:
-    """EV + D: so many devices encode and decode, the others denoise."""
+    """A placement in which `encoders` devices encode and decode (EV) and the others denoise (D)."""
     whole = placement_of("replicated", [DeviceInfo(RTX_4090, 80 * GB)] * num_devices, "same")
     encode, denoise, decode = STAGES
     workers = tuple(
@@ -105,7 +108,7 @@ def split(num_devices: int, encoders: int) -> Placement:
 
 
 def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
-    """The split with the number of devices for encoding and decoding whose predicted makespan is shortest."""
+    """The split with the shortest predicted makespan, over all numbers of devices that encode and decode."""
     costs = known_costs(works)
     return min(
         (split(num_devices, encoders) for encoders in range(1, num_devices)),
@@ -114,7 +117,7 @@ def best_split(num_devices: int, works: dict[str, Work]) -> Placement:
 
 
 def known_costs(works: dict[str, Work], demand: BatchDemand = DEMAND, faster: float = 1.0) -> PredictedCosts:
-    """faster: than on GPUs the works are, so that swaps of weights are predicted to be so, too."""
+    """What the cost model predicts for the works. faster: their speed, relative to GPUs; swaps of weights share it."""
     weights = {name: int(size / faster) for name, size in demand.models.weights.items()}
     works_of = {name: operations(work) for name, work in works.items()}
     return PredictedCosts(RECIPE, works_of, STAGE_RATES, weights)
@@ -123,14 +126,14 @@ def known_costs(works: dict[str, Work], demand: BatchDemand = DEMAND, faster: fl
 def compressed(
     placement: Placement, works: dict[str, Work], seconds: float, demand: BatchDemand = DEMAND
 ) -> tuple[dict[str, Work], float]:
-    """The batch in a time scale in which it takes about so many seconds, and how much faster that is than on GPUs."""
+    """The works, compressed so that the batch takes about this many seconds, and their speed relative to GPUs."""
     faster = best_order(placement, all_stages(works), known_costs(works, demand)).seconds * SLOWER[1] / seconds
     return {name: (work[0] / faster, work[1] / faster, work[2] / faster) for name, work in works.items()}, faster
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch in its time scale, and the order that is best by what is known before it. faster: than on GPUs."""
+    """A batch in compressed time, and the best order by what is known before it. faster: its speed relative to GPUs."""
 
     placement: Placement
     works: dict[str, Work]
@@ -162,7 +165,7 @@ class Driver:
 
 
 class Drivers:
-    """One for each batch that runs at a time, in a process of its own."""
+    """Drivers for the batches that run at the same time, each in a process of its own."""
 
     def __init__(self, count: int, workers: Sequence[Worker]) -> None:
         self._drivers = [ray.remote(num_cpus=0)(Driver).remote(workers) for _ in range(count)]
@@ -211,7 +214,7 @@ def measured(batch: Prepared, run: Run) -> Measured:
 def prediction(
     placement: Placement, works: dict[str, Work], order: Sequence[str], completions: Sequence[Completion]
 ) -> float:
-    """The makespan as costs that have seen what was over when the eighth clip was would have it."""
+    """The makespan that the cost model predicts once it has seen all stages up to the end of the eighth clip."""
     costs, done = known_costs(works), 0
     workers = {worker.worker_id: worker for worker in placement.workers}
     for completion in sorted(completions, key=lambda c: c.finished):
@@ -227,7 +230,7 @@ def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:
     predicted = [one.predicted for one in runs]
     print(
         f"{name:<44} makespan / bound {statistics.mean(ratios):.3f} mean {max(ratios):.3f} worst   "
-        f"Ray {statistics.mean(one.ray for one in runs):.1%} (of GPUs' time "
+        f"Ray {statistics.mean(one.ray for one in runs):.1%} (at the speed of GPUs "
         f"{statistics.mean(one.ray / one.faster for one in runs):.2%}, time / "
         f"{statistics.mean(one.faster for one in runs):.0f})   "
         f"predicted {min(predicted):.2f} to {max(predicted):.2f}   {extra}",
@@ -236,9 +239,9 @@ def report(name: str, runs: Sequence[Measured], extra: str = "") -> None:
 
 
 def speed_up(placement: Placement, works: dict[str, Work], one: Measured) -> float:
-    """Speed-up over one device that does everything, which takes the sum of all stage times, scaled as the run was."""
+    """The speed-up over one device that does everything: it takes the sum of all stage times, scaled like the run."""
     alone = sum(sum(seconds_on(placement.workers[0], SLOWER, work)) for work in works.values())
-    scaled = one.bound * len(placement.workers) / alone  # the bound of universal workers is all work / workers
+    scaled = one.bound * len(placement.workers) / alone  # if all workers have all stages, the bound is work / workers
     return alone * scaled / one.seconds
 
 
@@ -248,8 +251,8 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=4.5, help="about how long a device takes for each of its clips"
     )
-    parser.add_argument("--devices", type=int, help="only the cases of so many")
-    parser.add_argument("--case", help="only those of this one: 40-step, distilled, 13B distilled, mixed")
+    parser.add_argument("--devices", type=int, help="only the cases with this many devices")
+    parser.add_argument("--case", help="only this case: 40-step, distilled, 13B distilled or mixed")
     parser.add_argument("--virtual", action="store_true", help="on a virtual clock, without Ray")
     arguments = parser.parse_args()
     seeds = range(1 if arguments.quick else 5)
@@ -298,8 +301,8 @@ def main() -> None:
         runs = run([mixed] * len(seeds), batches, arguments.seconds)
         report(f"mixed cards  {case:<14} {len(MIXED)} devices   64 clips", runs, "bound: linear program")
     print(
-        f"{time.monotonic() - started:.0f} s; {len(workers)} actors a driver, {len(seeds)} drivers; "
-        "payloads of 4, 9 and 5 MB a clip over time's factor"
+        f"{time.monotonic() - started:.0f} s; {len(workers)} actors per driver, {len(seeds)} drivers; "
+        "payloads of 4, 9 and 5 MB per clip, divided by the factor of time"
     )
     if not arguments.virtual:
         ray_cluster.disconnect()

@@ -1,11 +1,11 @@
-"""Clips that share a forward pass against each by itself: seconds a clip, as `denoise.batch_size` would have it.
+"""Measures seconds per clip when clips share a forward pass (`denoise.batch_size`), against a clip by itself.
 
     python benchmarks/shared_passes.py [--rounds 3]
 
-The demo model in one thread of a CPU, text encoding and denoising alone (decoding is never shared), batch sizes in
-turns; seconds are the thread's own, so that other work on the machine shows as little as it can. Printed for
-each size of clip: seconds a clip at each batch size, what a clip by itself takes over it, and how far latents are from
-those of the clip alone. `benchmarks/gpu.py` prints the same of the full-size models.
+The demo model runs on one thread of a CPU. Only text encoding and denoising are measured, because decoding is never
+shared. Batch sizes take turns. The seconds are the thread's CPU time, so that other work on the machine matters as
+little as possible. For each size of clip it prints the seconds per clip at each batch size, the speed-up over a clip by
+itself, and how far the latents are from those of the clip by itself. `benchmarks/gpu.py` measures the seconds on a GPU.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compare(
     sizes: Sequence[int],
     clock: Clock = time.perf_counter,
 ) -> None:
-    """Prints a line for each stage, and one for the latents. The first round only warms up."""
+    """Print one line per stage, and one for the latents. The first round only warms up."""
     seconds: dict[tuple[str, int], list[float]] = {(stage, size): [] for stage in SHARED for size in sizes}
     latents: dict[int, torch.Tensor] = {}
     for number in range(rounds + 1):
@@ -51,15 +51,15 @@ def compare(
     for stage in SHARED:
         medians = {size: statistics.median(seconds[stage, size]) for size in sizes}
         parts = [f"{size}: {median:.4f} s ({medians[sizes[0]] / median:.2f}x)" for size, median in medians.items()]
-        print(f"  a clip, so many in a pass, {stage}: {'  '.join(parts)}", flush=True)
+        print(f"  {stage}, seconds per clip by clips per pass: {'  '.join(parts)}", flush=True)
     apart = max((found - latents[sizes[0]]).abs().max().item() for found in latents.values())
-    print(f"  latents of clips that shared a pass are at most {apart:.1e} from those of clips alone")
+    print(f"  latents of clips that shared a pass differ by at most {apart:.1e} from those of clips alone")
 
 
 def in_passes(
     worker: StageWorker, requests: Sequence[RenderRequest], size: int, clock: Clock
 ) -> tuple[dict[str, float], torch.Tensor]:
-    """Seconds of each stage of all requests, `size` in a pass, and their latents, one below the other."""
+    """Seconds of each stage for all requests, `size` per pass, and their latents, concatenated."""
     outputs = [None] * len(requests)
     by_stage: dict[str, float] = {}
     for stage in SHARED:

@@ -1,11 +1,11 @@
-"""What a decision of the scheduler costs, and whether that grows with the batch. No device, no Ray, no model.
+"""Measures what a scheduling decision costs, and whether this grows with the batch. Needs no device, Ray or model.
 
     python benchmarks/simulate.py [--quick]
 
-Batches of mixed sizes on 10 to 1,000 workers, on a virtual clock. Printed for each: microseconds in the scheduler for a
-decision of CPU time (an assignment chosen and its end taken in, without the simulated devices), its bytes for
-a clip, and the makespan against its lower bound. Aims: <= 50 us, growing <= 1.5 times from 1,000 to 100,000 clips;
-<= 1 KB a clip.
+Batches of mixed sizes run on 10 to 1,000 workers, on a virtual clock. For each it prints the CPU time per decision in
+microseconds (the scheduler chooses an assignment and takes in its end; the simulated devices do not count), the
+scheduler's bytes per clip, and the makespan divided by its lower bound. Aims: at most 50 us per decision, and at most
+1.5 times as much for 100,000 clips as for 1,000; at most 1 KB per clip.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEMAND = BatchDemand(
 
 
 LAYOUTS: tuple[tuple[LayoutWish, bool], ...] = (("pinned", False), ("replicated", False), ("replicated", True))
-"""Layout, and whether its devices are of three kinds."""
+"""Layouts, and whether their devices are of three kinds."""
 
 
 def fleet(layout: LayoutWish, num_workers: int, mixed: bool) -> Placement:
@@ -46,7 +46,7 @@ def fleet(layout: LayoutWish, num_workers: int, mixed: bool) -> Placement:
 
 
 def run(placement: Placement, works: dict[str, Work]) -> tuple[float, int, float]:
-    """Seconds in the scheduler, assignments, makespan."""
+    """Seconds spent in the scheduler, number of assignments, and makespan."""
     costs = Replayed(works)
     workers = {worker.worker_id: worker for worker in placement.workers}
     gc.collect()
@@ -104,7 +104,7 @@ def main() -> None:
         grown = each / small.setdefault((layout, mixed, workers), each)
         print(
             f"{layout:<10} {'3 kinds' if mixed else '1 kind ':<7} {clips:>7,} clips {workers:>5,} workers: "
-            f"{each:5.1f} us a decision ({grown:.2f} x), {size:4.0f} bytes a clip, "
+            f"{each:5.1f} us per decision ({grown:.2f} x), {size:4.0f} bytes per clip, "
             f"makespan / bound {makespan / bound:.3f}",
             flush=True,
         )

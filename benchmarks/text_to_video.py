@@ -16,5 +16,5 @@ STAGES = RECIPE.on_device
 
 
 def all_stages(request_ids: Iterable[str]) -> Todo:
-    """Every request runs every stage, in this order."""
+    """All stages of every request, in the order of `request_ids`."""
     return dict.fromkeys(request_ids, RECIPE.names)

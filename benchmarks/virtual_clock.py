@@ -1,4 +1,4 @@
-"""Batches on a virtual clock, whose stages may take other times than the cost model's table says."""
+"""Simulates batches on a virtual clock, whose stages may take other times than the cost model's table says."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ltx_dist.run.batch import Batch
 PRECISION = "bfloat16"
 
 SLOWER = {"denoise": 1.4, "refine": 1.4, "decode": 0.7}
-"""Factors on the seconds of the table, which the cost model has to learn during a batch."""
+"""Factors on the table's seconds, which the cost model has to learn during a batch."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A finished batch. seconds: its makespan; bound: what no order could beat, with the seconds as they were."""
+    """A finished batch. seconds: its makespan. bound: the makespan that no order can beat, given the true seconds."""
 
     completions: Sequence[Completion]
     seconds: float
@@ -32,9 +32,9 @@ class Simulated:
 def simulated(
     batch: Batch, placement: Placement, order: Sequence[str], slower: Mapping[str, float] | None = None
 ) -> Simulated:
-    """The batch from this order on, with the real scheduler, which reorders what waits as it learns the costs.
+    """The batch, started in this order, with the real scheduler, which reorders what waits as it learns the costs.
 
-    Host stages are left out: they take no time of a device. slower: factors by stage, of 1 where a stage has none.
+    Host stages are left out, because they take no device time. slower: factors by stage; 1 for any other stage.
     """
     table, costs = batch.costs(PRECISION), batch.costs(PRECISION)
     workers = {worker.worker_id: worker for worker in placement.workers}

@@ -1,11 +1,11 @@
-"""Bytes that each stage needs beside its weights: counted on the real classes at full size, and by our formulas.
+"""Compares the bytes that each stage needs beside its weights, as counted on the real classes, with our formulas.
 
     python benchmarks/working_sets.py
 
-The classes of diffusers and transformers run on fake tensors: every operation happens with its true shapes and dtypes,
-and no memory is taken. Each storage is counted from its making to its end, so the peak is what an allocator that rounds
-nothing and keeps nothing would hold. Workspaces of kernels and the allocator's fragments come on top:
-`fitting.MARGIN` is for them.
+The classes of diffusers and transformers run at full size on fake tensors: every operation has its true shapes and
+dtypes, but takes no memory. Each storage is counted as long as it lives, so the peak is what an allocator without
+rounding and caching would hold. The margins of `ltx_dist/models/ltx_video/estimates.py` (MARGIN) cover what comes on
+top: workspaces of kernels, and the allocator's fragmentation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TILINGS = (UNTILED, DecodeTiling(512, None), DecodeTiling(None, 64), DecodeTilin
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages made inside it while they live. Views share their storage and count once."""
+    """Counts the bytes of storages made inside it, as long as they live. Views share their storage and count once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def fake_tensors(dtype: torch.dtype) -> Iterator[None]:
-    """Modules and tensors made here have shapes and dtypes and no memory."""
+    """A context in which modules and tensors are made with shapes and dtypes, but without memory."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -114,7 +114,7 @@ def count_denoise(config: dict[str, Any], request: RenderRequest, dtype: torch.d
 
 
 def count_conditioned(config: dict[str, Any], request: RenderRequest, dtype: torch.dtype) -> int:
-    """Peak bytes of a step with conditions, whose tokens have timesteps and places of their own."""
+    """Peak bytes of a step with conditions, whose tokens have timesteps and positions of their own."""
     prompts = 1 + (request.guidance_scale > 1)
     tokens = denoised_tokens(request, request.first_size, RATIOS)
     with fake_tensors(dtype):
@@ -133,7 +133,7 @@ def count_conditioned(config: dict[str, Any], request: RenderRequest, dtype: tor
 
 
 def count_encode_image(config: dict[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Peak bytes of the VAE's encoder, its input in float32 included. shape: frames, height and width in pixels."""
+    """Peak bytes of the VAE's encoder, including its float32 input. shape: frames, height and width in pixels."""
     with fake_tensors(dtype):
         vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
         vae.decoder = None
@@ -182,7 +182,7 @@ def example(height: int, width: int, num_frames: int, guidance_scale: float = 3.
 
 
 def rows() -> Iterator[tuple[str, int, int]]:
-    """(what, bytes counted, bytes by formula)"""
+    """Cases: (name, bytes counted, bytes by formula)."""
     text = read_config("text_encoder")
     for dtype, element in ((torch.bfloat16, 2), (torch.float32, 4)):
         for tokens in (128, 256, 512):
