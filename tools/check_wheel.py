@@ -1,9 +1,9 @@
-"""Builds the wheel and uses it without a checkout, as users do: exits with 1 and the reason if that fails.
+"""Builds the wheel and uses it without a checkout, as users do. Exits with 1 and the reason if that fails.
 
 .venv/bin/python tools/check_wheel.py [--keep WHEEL_FOLDER]
 
-The wheel is made of the files that git tracks or would add, installed without dependencies into an empty folder, and
-run from another empty folder. Dependencies are those of the interpreter that runs this.
+The wheel is built from the files that git tracks or would add, installed without dependencies into an empty folder, and
+run from another empty folder. The dependencies are those of the interpreter that runs this script.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[1]
 
 ONLY_IN_A_CHECKOUT = re.compile(r"\b(?:docs|configs|launch|tools|tests|benchmarks)/[\w.]*|\.venv|'\.\[\w+\]'")
-"""What help and messages must not name."""
+"""What help texts and messages must not name."""
 
 COMMANDS = (
     "render", "demo", "plan", "decode", "timeline", "report", "verify", "export", "submit", "status", "stop", "doctor",
@@ -41,7 +41,7 @@ ALONE = ["--executor", "local", "--set", "placement.layout=shared"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, help="a folder for the wheel")
+    parser.add_argument("--keep", type=Path, help="keep the wheel in this folder")
     keep = parser.parse_args().keep
     with TemporaryDirectory(prefix="check-wheel-") as name:
         folder = Path(name)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def build(source: Path, target: Path) -> Path:
-    """The wheel, built from a copy of the checkout: no build folder stays here, and no untracked file gets in."""
+    """The wheel, built from a copy of the checkout: no build folder is left here, and no ignored file gets in."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -79,7 +79,7 @@ def pip(*arguments: str) -> None:
 
 
 class Installed:
-    """A wheel in a folder of its own. Commands run in `here`, which is empty at first."""
+    """The wheel, installed in a folder of its own. Commands run in `here`, which is empty at first."""
 
     def __init__(self, folder: Path, wheel: Path) -> None:
         self.site, self.here = folder / "site", folder / "here"
@@ -99,7 +99,7 @@ class Installed:
         return self._run([sys.executable, "-c", code])
 
     def ltx_dist(self, *arguments: str, exit_codes: tuple[int, ...] = (0,)) -> str:
-        # Not the script itself: its first line names an interpreter, which here is right and elsewhere is not.
+        # Not the installed script: its first line names an interpreter, which is right only on some machines.
         code = "import sys; from ltx_dist.cli import main; sys.argv[0] = 'ltx-dist'; main()"
         return self._run([sys.executable, "-c", code, *arguments], exit_codes)
 
@@ -111,7 +111,7 @@ class Installed:
         return done.stdout + done.stderr
 
     def check_help(self) -> None:
-        """Every command has help, and it names nothing that only a checkout has."""
+        """Assert that every command has help, which names nothing that only a checkout has."""
         printing = [["--help"], *([command, "--help"] for command in COMMANDS), *PRINTING]
         shown = self.python(
             "from typer.testing import CliRunner; from ltx_dist.cli import app\n"
@@ -123,7 +123,7 @@ class Installed:
         assert found is None, f"help names {found and found[0]}, which a wheel does not have"
 
     def check_commands(self) -> None:
-        """A stranger's first steps: with the packaged model, which needs no download and no GPU."""
+        """Take a new user's first steps with the packaged model, which needs no download and no GPU."""
         (self.here / "prompts.txt").write_text("a red circle\n")
         (self.here / "my.yaml").write_text(self.ltx_dist("config", "demo"))
         assert "layout pinned" in self.ltx_dist("plan", "prompts.txt", "-m", "demo", "-c", "my.yaml")
@@ -132,7 +132,7 @@ class Installed:
         assert "10 of 10 clips are intact" in self.ltx_dist("verify", "out/demo")
         self.ltx_dist("render", "prompts.txt", "-m", "demo", "-o", "clips", *SMALL, *ALONE)
         assert (self.here / "clips" / "001-a-red-circle.mp4").is_file()
-        # 3 where something is missing on this machine, such as a place for Ray's token.
+        # It exits with 3 if something is missing on this machine, such as a place for Ray's token.
         checked = self.ltx_dist("doctor", "-m", "demo", exit_codes=(0, 3))
         assert "ok       checkpoint" in checked, checked
         found = ONLY_IN_A_CHECKOUT.search(checked)

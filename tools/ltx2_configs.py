@@ -1,7 +1,7 @@
-"""Configs of every component of LTX-2.0, 2.3 and 2.5: at full size, and what a tiny checkpoint has differently.
+"""Configs of every component of LTX-2.0, 2.3 and 2.5: at full size, and how those of a tiny checkpoint differ.
 
-Sources: scripts/convert_ltx2_to_diffusers.py in github.com/huggingface/diffusers; for the text encoders the configs of
-google/gemma-3-12b-it and google/gemma-4-12B-it on the Hugging Face hub, as far as they decide shapes.
+Sources: scripts/convert_ltx2_to_diffusers.py in github.com/huggingface/diffusers; for the text encoders, those parts of
+the configs of google/gemma-3-12b-it and google/gemma-4-12B-it on the Hugging Face hub that determine shapes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLASSES = {
     "audio_vae": "AutoencoderKLLTX2Audio",
     "latent_upsampler": "LTX2LatentUpsamplerModel",
 }
-"""diffusers' classes; vocoder and text encoder are of another class from version to version."""
+"""diffusers' classes. Those of the vocoder and the text encoder depend on the version."""
 
 VOCODER_CLASSES: dict[Version, str] = {
     "2.0": "LTX2Vocoder",
@@ -138,8 +138,8 @@ TINY: dict[Version, dict[str, Config]] = {
     "2.3": _TINY_23,
     "2.5": _TINY_23,
 }  # fmt: skip
-"""What a tiny checkpoint has differently: the same flags and classes, a three-layer transformer, four latent channels.
-Compression stays 32 x 32 x 8."""
+"""How the configs of a tiny checkpoint differ: a three-layer transformer, and four latent channels. Flags, classes and
+the compression of 32 x 32 x 8 are the same."""
 
 DISTILLED_SCHEDULER: Config = {"use_dynamic_shifting": False, "shift_terminal": None}
 SCHEDULER: Config = {
@@ -174,7 +174,7 @@ def _gemma4(tiny: bool) -> Any:
     from transformers import Gemma4UnifiedConfig
     from transformers.models.gemma4_unified import configuration_gemma4_unified
 
-    gemma4: Any = configuration_gemma4_unified  # takes settings that it does not declare
+    gemma4: Any = configuration_gemma4_unified  # accepts settings that it does not declare
 
     text = gemma4.Gemma4UnifiedTextConfig(
         **(

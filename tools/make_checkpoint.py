@@ -2,10 +2,11 @@
 
     python tools/make_checkpoint.py 0.9.5 out/ltxv --scale tiny --format single_file
 
-A `folder` is in diffusers layout. A `single_file` is an official .safetensors file under the original key names, with
-text_encoder/ and tokenizer/ beside it. Both forms of a version hold the same weights. Tensors are made and written one
-by one, so memory holds the largest of them and no more. The tokenizer has as many tokens as the text encoder has
-embeddings: at tiny scale it is ByT5's, which needs no vocabulary, and at full scale T5's, of single letters.
+A `folder` has diffusers' layout. A `single_file` is a .safetensors file like the official ones, with the original key
+names, and has text_encoder/ and tokenizer/ beside it. Both forms of a version hold the same weights. Tensors are made
+and written one by one, so that memory never holds more than the largest of them. The tokenizer has as many tokens as
+the text encoder has embeddings: at tiny scale it is ByT5's, which needs no vocabulary; at full scale it is a T5
+tokenizer whose tokens are single letters.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ Scale = Literal["full", "tiny"]
 Format = Literal["folder", "single_file"]
 Shapes = dict[str, tuple[int, ...]]
 
-# 32 heads and 48 layers, as published, are what tells a 13B; diffusers tells the VAE of 0.9.5 by its 2048 channels.
+# Tiny ones keep what tells them apart: a 13B by its 32 heads and 48 layers, and the VAE of 0.9.5, for diffusers, by its
+# 2048 channels.
 _TINY_TRANSFORMER = {"attention_head_dim": 2, "cross_attention_dim": 64, "caption_channels": 32}
 _TINY_TIMED = {"decoder_block_out_channels": [8, 16, 32], "decoder_layers_per_block": [1, 2, 1, 1]}
 TINY: dict[str, dict[str, Any]] = {
@@ -46,7 +48,7 @@ TINY: dict[str, dict[str, Any]] = {
     "vae-0.9.5": _TINY_TIMED | {"block_out_channels": [8, 16, 32, 256, 2048], "layers_per_block": [1, 2, 1, 0, 0]},
     "text_encoder": {"vocab_size": 384, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
 }
-"""What a tiny checkpoint has differently."""
+"""How the configs of a tiny checkpoint differ."""
 
 OFFICIAL_FILES = {
     "0.9.0": "ltx-video-2b-v0.9",
@@ -87,7 +89,7 @@ _OTHER_DECODER_PLACES = ("0.upsamplers.0", "0", "1.upsamplers.0", "1", "2.upsamp
 
 
 def make_checkpoint(version: str, out: Path, scale: Scale, form: Format) -> Path:
-    """What `model.checkpoint` can be set to: `out` itself, or the file in it."""
+    """Write a checkpoint, and return what `model.checkpoint` can be set to: `out` itself, or the file in it."""
     architecture = ARCHITECTURES[version]
     models = {
         component: sized_config(name, scale)
@@ -126,7 +128,7 @@ def sized_config(name: str, scale: Scale) -> dict[str, Any]:
 
 
 def sized_tokenizer(vocab_size: int) -> Any:
-    """A tokenizer with one token per ASCII character, and unused tokens up to the size of a T5 of `vocab_size`."""
+    """A tokenizer with one token per ASCII character, and unused tokens up to `vocab_size`."""
     bytes_alone = transformers.ByT5Tokenizer()
     if len(bytes_alone) == vocab_size:
         return bytes_alone
@@ -137,14 +139,14 @@ def sized_tokenizer(vocab_size: int) -> Any:
 
 
 def write_component(folder: Path, component: str, config: dict[str, Any]) -> None:
-    """One component in diffusers layout."""
+    """Write one component in diffusers' layout."""
     _write_json(folder / "config.json", config)
     tensors = {f"{component}:{name}": (name, shape) for name, shape in shapes_of(config).items()}
     write_safetensors(folder / WEIGHTS_NAME[component], tensors, {"format": "pt"})
 
 
 def write_single_file(path: Path, version: str, models: dict[str, dict[str, Any]]) -> None:
-    """Transformer and VAE under the original names; from 0.9.5 on with the metadata that official files have."""
+    """Write transformer and VAE under the original names; from 0.9.5 on with the metadata that official files have."""
     renames: dict[str, Callable[[str], str]] = {
         "transformer": official_transformer_name,
         "vae": lambda name: official_vae_name(name, ARCHITECTURES[version].vae),
@@ -188,7 +190,7 @@ def official_vae_name(name: str, vae: str) -> str:
             f"{half}.{place}." if place == "mid_block" else f"{half}.{blocks}.{place}.": f"{half}.{blocks}.{number}."
             for number, place in enumerate(places)
         }
-        # `0.downsamplers.0` before `0`: the longest prefix is the one that is meant.
+        # The longest prefix is the right one: `0.downsamplers.0` before `0`.
         prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default="")
         if prefix:
             name = prefixes[prefix] + name.removeprefix(prefix)
@@ -199,7 +201,7 @@ def official_vae_name(name: str, vae: str) -> str:
 
 
 def _require_diffusers_names(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-    """diffusers' own renames lead back from each name: what this file is written for."""
+    """Assert that diffusers' own conversion leads back from each name, since it is what reads the file."""
     stored: dict[str, Any] = {name: torch.empty(shape, device="meta") for name, shape in tensors.values()}
     back = {f"vae:{name}" for name in single_file_utils.convert_ltx_vae_checkpoint_to_diffusers(stored)}
     back |= {
@@ -214,9 +216,9 @@ def write_safetensors(
     metadata: dict[str, str],
     values: Callable[[str, tuple[int, ...]], torch.Tensor] | None = None,
 ) -> None:
-    """Random bfloat16 tensors. `tensors`: what a tensor is (its values depend on that alone) -> name and shape.
+    """Write a file of bfloat16 tensors. tensors: the name and shape of each by its identity, which decides its values.
 
-    values: makes a tensor of what it is and its shape; `random_tensor` if None.
+    values: makes a tensor from its identity and shape; `random_tensor` if None.
     """
     values = values or random_tensor
     header, _ = safetensors_header(tensors, metadata)
@@ -228,7 +230,7 @@ def write_safetensors(
 
 
 def safetensors_header(tensors: dict[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str]) -> tuple[bytes, int]:
-    """What a file of these begins with, in bfloat16, and the bytes of data that follow."""
+    """The header of a file of these tensors in bfloat16, and the number of bytes of data that follow."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, shape in tensors.values():
@@ -240,7 +242,7 @@ def safetensors_header(tensors: dict[str, tuple[str, tuple[int, ...]]], metadata
 
 
 def random_tensor(identity: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """bfloat16, of the size that an initialised layer has, so that a clip of it is noise and not black."""
+    """A bfloat16 tensor with values as large as an initialised layer's, so that clips are noise and not black."""
     generator = torch.Generator().manual_seed(zlib.crc32(identity.encode()))
     if identity.endswith("timestep_scale_multiplier"):
         return torch.full(shape, 1000.0, dtype=torch.bfloat16)

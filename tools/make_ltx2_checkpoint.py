@@ -1,10 +1,10 @@
-"""Write a checkpoint of LTX-2.0, 2.3 or 2.5 in diffusers layout: true names and shapes, random weights.
+"""Write a checkpoint of LTX-2.0, 2.3 or 2.5 in diffusers' layout: true names and shapes, random weights.
 
     python tools/make_ltx2_checkpoint.py 2.3 out/ltx23                       # tiny, renders on a CPU
-    python tools/make_ltx2_checkpoint.py 2.5 out/ltx25 --scale full --holes  # true sizes, files that take no room
+    python tools/make_ltx2_checkpoint.py 2.5 out/ltx25 --scale full --holes  # true sizes, sparse files
 
-The tokenizer has one token per byte and needs no vocabulary file. With `--holes` only the headers of the weights are
-written: whatever plans from headers cannot tell them from downloaded ones.
+The tokenizer has one token per byte and needs no vocabulary file. With `--holes`, only the headers of the weight files
+are written: to anything that plans from headers, they look like downloaded files.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from ltx2_configs import (
 from make_checkpoint import Shapes, random_tensor, safetensors_header, write_safetensors
 
 DISTILLED: tuple[Version, ...] = ("2.5",)
-"""Where `transformer` holds the distilled weights, and `transformer_full` those that it was distilled from."""
+"""Versions in which `transformer` holds distilled weights, and `transformer_full` those they were distilled from."""
 
 
 def make_checkpoint(version: Version, out: Path, tiny: bool = True, holes: bool = False) -> Path:
-    """`out`, which `model.checkpoint` can be set to."""
+    """Write a checkpoint, and return `out`, which `model.checkpoint` can be set to."""
     components = dict(FULL[version])
     if version in DISTILLED:
         components["transformer_full"] = components["transformer"]
@@ -59,13 +59,13 @@ def make_checkpoint(version: Version, out: Path, tiny: bool = True, holes: bool 
     index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
     index["text_encoder"] = ["transformers", TEXT_ENCODER_CLASSES[version]]
     index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
-    del index["latent_upsampler"]  # loaded by name, as published: no pipeline has all of these
+    del index["latent_upsampler"]  # as published: no pipeline has all of these, so this one is loaded by name
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     return out
 
 
 def tokenizer() -> Any:
-    """One token per byte: 256 letters of byte-level BPE without merges, and four special ones."""
+    """A tokenizer with one token per byte: byte-level BPE of 256 letters without merges, and four special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -84,7 +84,7 @@ def _class_name(version: Version, component: str) -> str:
 
 
 def _library(version: Version, component: str) -> list[str]:
-    """As diffusers' save_pretrained writes it: classes that only this pipeline has are named by its module."""
+    """Library and class as diffusers' save_pretrained writes them: for a class of this pipeline only, its module."""
     name = _class_name(version, component)
     return ["diffusers" if hasattr(diffusers, name) else "ltx2", name]
 
@@ -129,9 +129,9 @@ def _values(identity: str, shape: tuple[int, ...], buffers: dict[str, torch.Tens
     if identity in buffers:
         return buffers[identity].to(torch.bfloat16)
     values = random_tensor(identity, shape)
-    if identity.endswith("layer_scalar"):  # of Gemma 4, by which a layer's output is multiplied
+    if identity.endswith("layer_scalar"):  # Gemma 4 multiplies each layer's output by it
         return values + 1
-    # Its residual blocks follow one another without norms: at their usual size the sound would be clipped throughout.
+    # The vocoder's residual blocks have no norms between them: values of the usual size would clip all sound.
     return values * VOCODER_GAIN if identity.startswith("vocoder:") else values
 
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("version", choices=VERSIONS)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", choices=("full", "tiny"), default="tiny")
-    parser.add_argument("--holes", action="store_true", help="headers only: nothing but planning can use it")
+    parser.add_argument("--holes", action="store_true", help="write only headers: good for planning, not for rendering")
     arguments = parser.parse_args()
     print(make_checkpoint(arguments.version, arguments.out, arguments.scale == "tiny", arguments.holes))
 

@@ -2,7 +2,7 @@
 
     python tools/make_official_names.py
 
-They are read off the real diffusers classes, under the original names. `#` stands for each number of a list of equal
+They are read off the real diffusers classes, and have the original names. `#` stands for every index in a list of equal
 members, whose length differs between models.
 """
 
@@ -20,7 +20,7 @@ FILE = config_file("official_names")
 
 
 def official_names() -> dict[str, list[str]]:
-    """Patterns of names, of the transformer without its prefix, and of the VAE of each packaged config."""
+    """Patterns of the names in the transformer, without their prefix, and in the VAE of each packaged config."""
     transformer = shapes_of(read_config("transformer-2b"))
     names = {"transformer": [official_transformer_name(name).removeprefix(TRANSFORMER_PREFIX) for name in transformer]}
     for config in ("vae-0.9.0", "vae-0.9.1", "vae-0.9.5"):

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/prompts.md from the models that read prompt files and configs, so that they cannot differ.
+"""Writes the tables of docs/prompts.md from the code that reads prompt files and configs, so that they cannot differ.
 
 .venv/bin/python tools/make_reference.py
 """
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def filled(page: str) -> str:
-    """The page with each part between `<!-- generated: NAME -->` and `<!-- /generated -->` written again."""
+    """The page, with each part between `<!-- generated: NAME -->` and `<!-- /generated -->` rewritten."""
     tables = {"fields": fields_table(), "config": config_table(), "presets": presets_table()}
     marked = r"(<!-- generated: (\w+) -->\n).*?(<!-- /generated -->)"
     return re.sub(marked, lambda found: f"{found[1]}{tables[found[2]]}{found[3]}", page, flags=re.DOTALL)

@@ -4,20 +4,20 @@
     python tools/train_demo_model.py --output model --start-from ltx_dist/demo/model --stages transformer \\
         --transformer-steps 500
 
-Four stages, each with a checkpoint in the work folder from which an interrupted run continues:
-the text encoder, the VAE, then the transformer on the latents of the one with the embeddings
-of the other, and the latent upsampler on clips that the VAE encodes at both sizes. All see only
-clips and captions drawn as they go, never the 48 held-out attribute combinations that
-benchmarks/demo_prompts.py measures with.
+There are four stages, each with a checkpoint in the work folder from which an interrupted run
+resumes: the text encoder; the VAE; the transformer, with the VAE's latents and the text encoder's
+embeddings; and the latent upsampler, with clips that the VAE encodes at both sizes. They see only
+clips and captions that are drawn during training, never the 48 held-out attribute combinations that
+benchmarks/demo_prompts.py measures.
 
 The committed weights were made with these defaults on one thread of a server CPU with bfloat16
 instructions, in 1 h 38 min: text encoder 6 min, VAE 28 min (30.2 dB on held-out clips),
-transformer 64 min. Two settings were changed on the way and the checkpoints continued: the first
-1000 steps of the VAE had a learning rate that fell over 3300 steps, and the VAE and the first 1200
-steps of the transformer saw radii of 19 to 27 and travels of 34 to 62 pixels. None of these saw a
-first frame. The transformer learned those in 275 further steps, of a schedule for 500, by the
-second command: under 7 min of CPU time in float32. The upsampler came last: 90 s for its pairs of
-clips and 98 s for 1500 steps.
+transformer 64 min. Two settings were changed on the way, and training continued from the
+checkpoints: the first 1000 steps of the VAE had a learning rate that fell over 3300 steps; and the
+VAE and the first 1200 steps of the transformer saw radii of 19 to 27 pixels and travels of 34 to 62
+pixels. Until then there were no first frames. The second command taught the transformer those, in
+275 further steps of a schedule for 500, with under 7 min of CPU time in float32. The upsampler came
+last: 90 s for its pairs of clips, and 98 s for 1500 steps.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ STAGES = ("text", "vae", "transformer", "upsampler")
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="the model folder to write")
-    parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints")
+    parser.add_argument("--work", type=Path, default=Path("demo-training"), help="the folder for checkpoints")
     parser.add_argument(
         "--stages",
         nargs="*",
         choices=STAGES,
         default=STAGES,
-        help="train only these; the others are taken from the work folder as far as they are",
+        help="train only these; the others are taken from the work folder, as far as they are trained",
     )
     parser.add_argument(
         "--start-from",
@@ -63,7 +63,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train what is asked for and write the model folder."""
+    """Train the chosen stages, and write the model folder."""
     args = _parse()
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)
