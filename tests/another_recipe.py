@@ -1,6 +1,6 @@
-"""A model family with two stages more than LTX-Video has, to be found by drivers and by actors.
+"""A model family with two more stages than LTX-Video, which drivers and actors can find.
 
-`grade` runs on the device, on a component of its own, between denoising and decoding: it weakens the latents.
+`grade` runs on the device between denoising and decoding, with a component of its own: it weakens the latents.
 `check` runs on the host after the mp4 is made, and counts its frames.
 """
 

@@ -1,4 +1,4 @@
-"""What all tests share: tiers, a cache of their own, and one Ray cluster that the first test to ask for it starts."""
+"""What all tests share: tiers, a separate cache, and one Ray cluster, which the first test that needs it starts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.p
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Several processes of tests share the cores, and threads of torch that wait for one another would take most of their
-# time. Tests of more threads set their number themselves. Read when torch is imported, here and by commands.
+# Several test processes share the cores, and torch's threads would spend most of their time waiting for one another.
+# Tests that need more threads set the number themselves. It is read when torch is imported, here and by commands.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 os.environ.pop("RAY_ADDRESS", None)
-os.environ.pop("COLUMNS", None)  # a pytest that runs in several processes sets it; output would be wrapped
+os.environ.pop("COLUMNS", None)  # pytest sets it if it runs in several processes; it would wrap output
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As under nohup, or in a script's background. Children would inherit it, and Python's then know no Ctrl-C.
+    # As under nohup, or in a script's background. Children would inherit it, and Python would then ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -98,7 +98,7 @@ def ray_cluster() -> Iterator[None]:
     """Three fake GPUs; the compute device is the config's, a CPU."""
     import ray
 
-    # Ray's sockets have path names of limited length, so pytest's long temporary folders will not do.
+    # The paths of Ray's sockets must be short, so pytest's long temporary folders will not do.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         ray.init(num_cpus=4, num_gpus=3, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
         yield

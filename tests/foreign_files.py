@@ -1,4 +1,4 @@
-"""Things in the place of files, as whoever may write into an output folder can put them there."""
+"""Makes things that are no regular files, as anyone who may write to an output folder can put there."""
 
 from __future__ import annotations
 

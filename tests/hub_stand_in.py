@@ -1,4 +1,4 @@
-"""A Hugging Face hub on 127.0.0.1: the routes of its API that huggingface_hub calls for a snapshot, from a folder."""
+"""A Hugging Face hub on 127.0.0.1 that serves a folder: the API routes that huggingface_hub calls for a snapshot."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def render_monolithic(
     """diffusers' own call, once for the latents and once for the frames, from the same seed."""
     pipeline = getattr(diffusers, checkpoint.pipeline_class).from_pretrained(checkpoint.path, dtype=dtype)
     if vae_dtype is not None:
-        # As stored, and not as `pipeline.vae.to(vae_dtype)`, which would first have rounded it to `dtype`.
+        # Loaded as stored: `pipeline.vae.to(vae_dtype)` would come after rounding to `dtype`.
         pipeline.vae = diffusers.AutoencoderKLLTXVideo.from_pretrained(checkpoint.path / "vae", dtype=vae_dtype)
         # `LTXConditionPipeline` does not cast to the VAE's dtype before it decodes, and fails.
         decode = pipeline.vae.decode

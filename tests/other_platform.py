@@ -1,6 +1,6 @@
 """Runs `ltx-dist` as it would run on macOS or Windows, as far as Python can tell: `other_platform.py windows plan ...`
 
-What these systems lack is taken away after the libraries are imported, which have their own code for each system.
+What these systems lack is removed after the libraries are imported, because these have their own code for each system.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ def raylets(
     """
     port, dashboard, client = free_ports(3)
     with ExitStack() as started:
-        # Ray's sockets have path names of limited length, so pytest's long temporary folders will not do.
+        # The paths of Ray's sockets must be short, so pytest's long temporary folders will not do.
         folder = started.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp"))
         head = ["--head", "--port", str(port), "--temp-dir", folder, "--dashboard-host", "127.0.0.1"]
         head += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
-        # One after the other: together they can take longer than the 30 s that Ray gives a node.
+        # Started one after another: together, they can take longer than the 30 s that Ray allows a node.
         for arguments in [head, *[["--address", f"127.0.0.1:{port}"]] * (num_nodes - 1)]:
             started.enter_context(_node(programs, arguments, gpus_each, environment or {}))
         _wait_for(f"http://127.0.0.1:{dashboard}/api/gcs_healthz")

@@ -1,6 +1,6 @@
-"""Checkpoints of full size that take no room: true configs and sizes, files that are holes after their headers.
+"""Full-size checkpoints that take no disk space: true configs and sizes, in files that are sparse after their headers.
 
-Whatever reads headers alone, planning above all, cannot tell them from downloaded ones.
+To anything that reads only headers, above all planning, they look like downloaded ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def save_sparse_checkpoint(folder: Path, version: str) -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(read_config(architecture.noise_scheduler)))
     (folder / "tokenizer").mkdir()
-    # The bytes, and sentinels up to the text encoder's size: a vocabulary that needs no file.
+    # A vocabulary that needs no file: the bytes, and sentinels up to the text encoder's size.
     tokens = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": configs["text_encoder"]["vocab_size"] - BYTE_TOKENS}
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(tokens))
     (folder / "model_index.json").write_text(json.dumps({"_class_name": architecture.pipeline_class}))

@@ -1,4 +1,4 @@
-"""The Python interface: the clips of the command line, in any thread, and nothing of the importer's process changed."""
+"""The Python interface makes the command line's clips, in any thread, and changes nothing in the importing process."""
 
 from __future__ import annotations
 

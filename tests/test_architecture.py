@@ -1,4 +1,4 @@
-"""The house stands: which room may import which, and what stays out of memory until it is needed."""
+"""Which room may import which, and what is not imported until it is needed."""
 
 from __future__ import annotations
 

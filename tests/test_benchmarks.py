@@ -1,4 +1,4 @@
-"""The benchmarks that need no device follow the package: they run, and come near the bound."""
+"""The benchmarks that need no device keep up with the package: they run, and come close to the bound."""
 
 from __future__ import annotations
 

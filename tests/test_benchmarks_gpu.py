@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py at tiny size: what a GPU will run ends on a CPU, and keeps what it has measured."""
+"""benchmarks/gpu.py at tiny size on a CPU: every probe ends, and what was measured is kept."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_every_probe_ends_on_a_cpu_and_what_has_an_aim_reaches_it(tmp_path: Path) -> None:
     out = tmp_path / "gpu.jsonl"
-    # Forked: 20 interpreters that import torch and diffusers are most of the time otherwise. That each probe may have
-    # one of its own is for the tests below.
+    # Forked, because 20 interpreters would spend most of the time importing torch and diffusers. The tests below run
+    # probes in interpreters of their own.
     command = [*COMMAND, "--fork", "--budget-s", "1500", "--out", str(out)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1600)
     assert ended.returncode == 0, ended.stderr

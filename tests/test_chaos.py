@@ -1,4 +1,4 @@
-"""Short forms of the proofs in benchmarks/, so that they stay true between two long runs."""
+"""Short forms of the proofs in benchmarks/, so that they keep working between two long runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
     ],
 )
 def test_a_proof_holds(script: str, arguments: list[str], proved: str):
-    # In an interpreter of its own: it forks, which a process that has run torch or Ray must not.
+    # This runs in an interpreter of its own, because it forks, which a process that has run torch or Ray must not do.
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""The command over Ray while its worker is killed from outside; more of the kind: benchmarks/chaos_ray.py."""
+"""The command on Ray while its worker is killed from outside; benchmarks/chaos_ray.py has more tests of this kind."""
 
 from __future__ import annotations
 

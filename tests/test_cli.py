@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, what stands in the folder, reruns, stops."""
+"""The command line as a user sees it: exit codes, the contents of the folder, reruns, stops."""
 
 from __future__ import annotations
 

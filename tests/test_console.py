@@ -1,4 +1,4 @@
-"""Consoles of every encoding: what they lack is written as `?`, and ends nothing."""
+"""Consoles of every encoding: characters that they lack are written as `?`, and end nothing."""
 
 from __future__ import annotations
 

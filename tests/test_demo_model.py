@@ -1,4 +1,4 @@
-"""The packaged model and how its quality is measured: the measure itself must be right on clips that are drawn."""
+"""The packaged model, and how its quality is measured: the measure itself must be right for drawn clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ltx-dist demo` renders with settings of the user's own. Nothing is rendered here."""
+"""What `ltx-dist demo` would render with a user's settings. Nothing is rendered here."""
 
 from __future__ import annotations
 

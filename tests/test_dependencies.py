@@ -1,4 +1,4 @@
-"""What the package imports is what pyproject.toml declares, and the other way round."""
+"""The package imports exactly what pyproject.toml declares."""
 
 from __future__ import annotations
 

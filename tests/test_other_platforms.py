@@ -1,4 +1,4 @@
-"""`plan`, `verify` and `submit` work where POSIX is missing: on a laptop, before anything is sent to a GPU."""
+"""`plan`, `verify` and `submit` work without POSIX, as on a laptop from which batches are sent to GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""launch/: what can be run here is run; of the others, each field and option is checked against what it is for."""
+"""launch/: what can run here is run; in the other files, fields and options are checked against what reads them."""
 
 from __future__ import annotations
 

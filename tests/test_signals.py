@@ -1,4 +1,4 @@
-"""Signals: the first asks, the end of the grace and the second interrupt, the third ends the process."""
+"""Signals: the first asks for a stop, the second (or the end of the grace) interrupts, the third ends the process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ltx_dist.commands.signals import LEAST_SECONDS, LEAVE_SECONDS, stop_on_sign
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_only_asks(number: signal.Signals, request: pytest.FixtureRequest):
     request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
-    before = signal.default_int_handler  # under nohup SIGHUP would be ignored, and stay so
+    before = signal.default_int_handler  # under nohup, SIGHUP would be ignored, and would stay so
     signal.signal(number, before)
     with stop_on_signals(60.0) as stop:
         assert not stop.is_asked

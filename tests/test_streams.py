@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or left by their reader, and what a hostile folder prints."""
+"""Standard streams that are closed, full or have lost their reader, and what is printed about a hostile folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every test has a tier, the tier fast needs neither torch nor Ray, and every fault that was found has a test."""
+"""Every test has a tier, the tier `fast` needs neither torch nor Ray, and every fault that was found has a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package works where there is no checkout."""
+"""The package works without a checkout."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _random_vae(version: str) -> torch.nn.Module:
     vae.latents_mean.copy_(torch.randn(LATENT_CHANNELS, generator=generator) * 0.1)
     vae.latents_std.copy_(torch.rand(LATENT_CHANNELS, generator=generator) + 0.5)
     for name, parameter in vae.named_parameters():
-        if "per_channel_scale" in name:  # zero at first, so that the injected noise would not show
+        if "per_channel_scale" in name:  # it is zero at first, so that injected noise would not show
             parameter.data.normal_(0, 0.5, generator=generator)
     return vae
 

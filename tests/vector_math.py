@@ -1,10 +1,10 @@
-"""The race of oneMKL's first call, made to happen on any CPU with AVX2, thousands of times in one process.
+"""Provokes the race in oneMKL's first call on any CPU with AVX2, thousands of times in one process.
 
     python tests/vector_math.py CALLS [cured]     prints how many first calls gave other values
 
-A process is put back to where it was before its first call: the row of kernels is unknown, and the page that the row is
-looked up in has left memory, which is what makes the gap between two stores long enough for another thread. The CPU is
-passed off as one with AVX-512, where the fault shows, by putting AVX2's kernels in place of those of AVX-512.
+The process is reset to its state before the first call: the row of kernels is unknown, and the page with the table of
+rows is not in memory, which makes the gap between two stores long enough for another thread. The CPU poses as one with
+AVX-512, where the fault shows, by putting AVX2's kernels in place of those for AVX-512.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names on the Hugging Face hub: from a cache made here in its own layout, and from a stand-in on this machine."""
+"""Names on the Hugging Face hub are found in a cache with the hub's layout, and on a stand-in on this machine."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_model_is_downloaded_once_at_one_commit_and_then_works_offline(model: 
         }
         wanted = {name for name in loaded if name.endswith((".json", ".safetensors", ".model", ".txt"))}
         assert sorted(hub.gets()) == sorted(wanted), "each once; no pickle, no code, no other version's file"
-        # Resolved once: everything after it asks for the commit.
+        # The name is resolved once; everything after that asks for the commit.
         assert sum("/main" in line for line in hub.asked) <= 1 < len(hub.asked), hub.asked
         hub.asked.clear()
         again = open_in_a_process("someone/a-model@main", hub_cache, hub.address)
@@ -253,7 +253,7 @@ def test_another_machine_finds_a_model_of_the_hub_in_its_own_cache(cache: Path, 
     elsewhere = replace(checkpoint, path=tmp_path / "another" / "machines" / "cache")
     assert on_this_machine(elsewhere) == checkpoint
     weights = checkpoint.path / "vae" / "diffusion_pytorch_model.safetensors"
-    weights.unlink()  # another worker may be at it
+    weights.unlink()  # another worker may be downloading it
     with pytest.raises(ValueError, match="vae"):
         on_this_machine(checkpoint)
     with pytest.raises(

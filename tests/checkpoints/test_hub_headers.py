@@ -1,4 +1,4 @@
-"""A model on the hub is planned without its weights: from a stand-in on this machine."""
+"""A model on the hub is planned without its weights, with a stand-in for the hub on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_plan_asks_for_headers_only_and_says_what_the_whole_model_would(
     model: Path, prompts: Path, tmp_path: Path
 ) -> None:
     weights = sum(path.stat().st_size for path in model.rglob("*.safetensors"))
-    generic = ("--set", "model.version=generic")  # the packaged model is known by its path
+    generic = ("--set", "model.version=generic")  # otherwise, the packaged model is recognised by its path
     with hub_stand_in.serve("someone/a-model", model) as hub:
         planned = plan(tmp_path, hub.address, prompts, "-m", "someone/a-model", *generic)
         assert planned.returncode == 0, planned.stderr

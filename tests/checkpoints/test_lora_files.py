@@ -1,4 +1,4 @@
-"""A LoRA in any trainer's layout is found whole by its header, or refused with the key that has no use and why."""
+"""A LoRA in any trainer's layout is read completely by its header, or refused with a key that is of no use, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people give as a checkpoint that is none: each is named for what it is, with what to do."""
+"""Things that people give as a checkpoint although they are none: the error says what each is, and what to do."""
 
 from __future__ import annotations
 

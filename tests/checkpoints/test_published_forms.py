@@ -219,7 +219,8 @@ def test_each_tensor_that_a_file_lacks_is_missed_by_its_header(made, version: st
     vae = {name for name in tensors if name.startswith("vae.")}
     for part, names in (("transformer", transformer), (ARCHITECTURES[version].vae, vae)):
         assert missing_tensors(part, names) == []
-        # Some at a time, as the header of a 13B file has many: never a whole member of a list, which it may end before.
+        # A few at a time, because a 13B file has many tensors; never a whole member of a list, because the list may be
+        # shorter.
         for first in range(STRIDE):
             lacking = sorted(names)[first::STRIDE]
             assert sorted(missing_tensors(part, names - {*lacking})) == lacking

@@ -75,7 +75,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     token.write_text(TOKEN)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     with raylets(num_nodes=3, gpus_each=1, environment=environment) as addresses:
-        # `submit` has to find out that the server requires a token.
+        # `submit` must find out that the server requires a token.
         yield Cluster(*addresses, {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_MODE": "disabled"})
 
 
@@ -131,7 +131,7 @@ def test_a_batch_is_followed_left_stopped_and_resumed(cluster: Cluster, tmp_path
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mp4")}
     assert 1 <= len(kept) < NUM_CLIPS
 
-    # Two clips more than there are: the others would prove nothing that these do not.
+    # Two more clips than there are: further ones would prove nothing more.
     num_clips = min(1 + max(int(Path(name).stem[1:]) for name in kept) + 2, NUM_CLIPS)
     write_prompts(prompts, num_clips, num_inference_steps=1000)
     code, stdout, stderr = cluster.run(*command)

@@ -1,4 +1,4 @@
-"""The watch over a cluster, on plain sockets: it leaves when nothing takes connections any more, and not before."""
+"""The watch over a cluster, on plain sockets: it ends the run once nothing accepts connections any more, not before."""
 
 from __future__ import annotations
 

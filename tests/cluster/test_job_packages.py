@@ -1,4 +1,4 @@
-"""Which packages `submit --pip` has Ray install, and which are refused before anything is sent. No Ray is started."""
+"""Which packages `submit --pip` lets Ray install, and which are refused before anything is sent. No Ray is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a cluster cannot be started or joined: one line with what is wrong, what gave it, and what to do; exit 2."""
+"""If a cluster cannot be started or joined, one line says what is wrong, which setting is to blame, and what to do."""
 
 from __future__ import annotations
 

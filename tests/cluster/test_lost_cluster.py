@@ -1,4 +1,4 @@
-"""A cluster that goes away under a run: 75 with the hint to rerun, before Ray ends the process in its own way."""
+"""A cluster that is lost during a run: exit 75 with the hint to rerun, before Ray ends the process in its own way."""
 
 from __future__ import annotations
 

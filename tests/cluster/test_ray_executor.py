@@ -1,4 +1,4 @@
-"""RayExecutor with real actors and tiny real models: states, what travels, a killed worker, one that cannot start."""
+"""RayExecutor with real actors and tiny real models: states, payloads, killed workers, workers that cannot start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ray job submit` against a real `ray start --head` on this machine leaves the clips of a local run."""
+"""`ray job submit` to a real `ray start --head` on this machine makes the same clips as a local run."""
 
 from __future__ import annotations
 

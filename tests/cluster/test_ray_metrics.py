@@ -1,4 +1,4 @@
-"""What Prometheus gets to see of a batch, from a real node's agent; and that the dashboard asks for nothing else."""
+"""What Prometheus sees of a batch through a real node's agent; and that the dashboard asks for nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is checked before a batch leaves this machine, and whom it may be sent to. No Ray is started."""
+"""What is checked before a batch leaves this machine, and where it may be sent. No Ray is started."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_more_than_ray_sends_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_file_too_large_to_send_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "big.safetensors").open("wb") as file:
-        file.truncate(1 << 40)  # a hole that takes no room on the disk, and would not fit into memory
+        file.truncate(1 << 40)  # a sparse file, which would not fit in memory
     config = load_config(None, ["model.checkpoint=/elsewhere/ltx", "model.loras=[{path: big.safetensors}]"])
     with pytest.raises(ValueError, match=r"big\.safetensors: .* more than 90 MiB, which Ray does not send"):
         prepare(["moving left"], config, "/out")

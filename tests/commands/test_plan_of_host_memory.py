@@ -1,4 +1,4 @@
-"""`ltx-dist plan` shows what the workers take of their host's memory, and refuses what does not fit with what would."""
+"""`ltx-dist plan` shows how much host memory the workers take; if it is too much, the error says what would fit."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""torch's CUDA caching allocator in Python: what a device has reserved where tensors come and go as they do in a stage.
+"""torch's CUDA caching allocator in Python: how much a device reserves while the tensors of a stage come and go.
 
-The rules are those of c10/cuda/CUDACachingAllocator.cpp: requests are rounded to 512 bytes; up to 1 MiB they come from
-segments of 2 MiB, below 10 MiB from segments of 20 MiB, else from one of their own, rounded to 2 MiB; the smallest free
-block that is large enough is taken, and split where enough is left; neighbours that are free become one block again;
-and where the device has no more, segments that are free as a whole are returned and the request is repeated once.
-Not here: streams (weights and activations are allocated on one), `expandable_segments`, and CUDA graphs.
+The rules are those of c10/cuda/CUDACachingAllocator.cpp. Requests are rounded to 512 bytes. Those of up to 1 MiB come
+from segments of 2 MiB, those below 10 MiB from segments of 20 MiB, and all others from a segment of their own, rounded
+to 2 MiB. The smallest free block that is large enough is taken, and split if enough is left. Neighbouring free blocks
+are merged again. If the device has no memory left, segments that are entirely free are returned, and the request is
+repeated once. Streams (weights and activations are allocated on one), `expandable_segments` and CUDA graphs are not
+simulated.
 """
 
 from __future__ import annotations

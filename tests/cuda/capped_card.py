@@ -1,12 +1,12 @@
-"""A card of so many bytes on a CPU: the real worker renders clips of full size on it, until it runs out of memory.
+"""A card of a given size, simulated on a CPU: the real worker renders full-size clips on it until memory runs out.
 
-Tensors are torch's fake ones: they know shape, dtype and device and hold no numbers. Every storage on the device comes
+Tensors are torch's fake ones, which have a shape, a dtype and a device, but no data. Every storage on the device comes
 from the simulated allocator, which raises torch.OutOfMemoryError where the card would. Batch loop, executor, worker,
 residency, streaming, fallbacks, and the classes of diffusers and transformers are the real ones at their true size.
-Replaced are torch.cuda's own functions, the files that weights are read from, what decides by a number (finiteness,
-digests, a search for a timestep), and x264. What a stage takes of the allocator is recorded once for each way of
-running it and then repeated, and the first blocks of a network stand for all of them, whose activations are alike: a
-clip of full size is 10,000 operators. Weights are those of all blocks.
+Replaced are torch.cuda's own functions, the files that weights are read from, whatever depends on values (checks for
+finite numbers, digests, a search for a timestep), and x264. A clip of full size takes 10,000 operators. So the
+allocations of a stage are recorded once for each way of running it, and then repeated; and the first blocks of a
+network stand for all blocks, because their activations are alike. Weights are those of all blocks.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class CappedCard:
     def _replace_what_reads_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (denoising, encode_text, frames):
             monkeypatch.setattr(module, "check_finite", lambda *_: None)
-        # Making this tokenizer with its full vocabulary takes minutes; what matters here is how many tokens there are.
+        # Making this tokenizer with its full vocabulary takes minutes; only the number of tokens matters here.
         monkeypatch.setattr(encode_text, "load_tokenizer", lambda checkpoint: transformers.ByT5Tokenizer())
         monkeypatch.setattr(frames, "on_host", lambda group: np.empty(tuple(group.shape), np.uint8))
         monkeypatch.setattr(denoising.copy, "deepcopy", denoising.copy.copy)
@@ -187,7 +187,7 @@ class CappedCard:
         made = Components._operation
 
         def with_numbers(components: Components, stage: Any) -> Any:
-            with _disable_current_modes():  # the schedule's numbers are read, and tokens counted
+            with _disable_current_modes():  # the schedule's values are read, and tokens are counted
                 return made(components, stage)
 
         monkeypatch.setattr(Components, "_operation", with_numbers)
@@ -202,7 +202,7 @@ class CappedCard:
         torch.set_default_dtype(dtype)
         module: Any
         try:
-            with no_init_weights():  # there are no numbers to draw
+            with no_init_weights():  # there are no values to draw
                 if name == "text_encoder":
                     module = transformers.T5EncoderModel(transformers.T5Config(**config))
                 elif name == "transformer":
@@ -228,7 +228,7 @@ class MovedTensors(CudaOps):
         result = super().__torch_function__(func, types, args, kwargs)
         if func == torch.Tensor.data.__set__:
             args[0].fake_device = args[1].device
-            args[0].constant = None  # the number that it was made of, which would be used in place of its data
+            args[0].constant = None  # the number that it was made from, which would be used instead of its data
         return result
 
 
@@ -258,7 +258,7 @@ class _Recorded:
 
     def run(self, requests: Any, inputs: Any, context: Any) -> Any:
         runs, allocator = self._card.runs, self._card.allocator
-        # The first time a text encoder runs the negative prompt, too, which it remembers.
+        # The first time, a text encoder also runs the negative prompt, whose embeddings it keeps.
         is_first = self._operation not in self._card.used_before
         self._card.used_before.add(self._operation)
         shape = [(one.height, one.width, one.num_frames) for one in requests]

@@ -1,9 +1,8 @@
 """CUDA tensors without a GPU: the real stages run on them, and an operation that mixes devices or dtypes raises.
 
-torch's fake tensors know shape, dtype and device and hold no numbers. On a build of torch without CUDA, Python's own
-indexing, `~`, `contiguous`, bilinear scaling and `torch.tensor` ask for a device guard that is not there; `CudaOps`
-spells these in operators.
-What reads numbers is replaced where it does so: nothing on this path may decide by a value on the device.
+torch's fake tensors have a shape, a dtype and a device, but no data. On a build of torch without CUDA, indexing, `~`,
+`contiguous`, bilinear scaling and `torch.tensor` need a device guard that does not exist; `CudaOps` rewrites them with
+other operators. Code that reads values is replaced: nothing on this path may depend on a value on the device.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""CUDA streams and events on a CPU: which accesses to memory nothing orders, told by vector clocks.
+"""CUDA streams and events on a CPU: vector clocks find accesses to memory that nothing orders.
 
-Code that moves weights runs on CPU tensors under `Watch`, its streams and events replaced. Each operator is one access
-of the current stream to the storages it reads and writes. Two accesses are ordered if an event, a wait or the host says
-so; a write that is not ordered with a read or a write of the same memory is a hazard, and so is memory that is freed
-while a stream other than its own may still use it. (L. Lamport, Time, Clocks, and the Ordering of Events, 1978.)
+Code that moves weights runs on CPU tensors under `Watch`, with its streams and events replaced. Each operator is one
+access of the current stream to the storages that it reads and writes. Two accesses are ordered if an event, a wait or
+the host orders them. A write that is not ordered with a read or a write of the same memory is a hazard, and so is
+memory that is freed while a stream other than its own may still use it. (L. Lamport, Time, Clocks, and the Ordering of
+Events, 1978.)
 """
 
 from __future__ import annotations

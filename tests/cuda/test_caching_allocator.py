@@ -1,4 +1,4 @@
-"""The simulated allocator keeps torch's rules, and what is planned covers what it reserves for stages at full size."""
+"""The simulated allocator follows torch's rules, and plans cover what it reserves for stages at full size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Memory really runs out: whole batches on a card of a few GB, through the real worker and its fallbacks.
 
-The networks have 4 blocks each, so that they are quickly made; `benchmarks/capped.py` does the same with all of them.
+The networks have 4 blocks each, so that they are made quickly; `benchmarks/capped.py` does the same with all blocks.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def test_what_is_planned_to_be_streamed_fits(batch: Batch, as_planned: AsPlanned
     assert fits.worker.streamed == ("text_encoder",)
     assert fits.statuses == ("done",) * CLIPS and fits.retries == 0 and fits.held <= fits.worker.peak_bytes
     with pytest.raises(ValueError, match=r"streamed needs at least 2\.5 GB .* for decode"):
-        capped.planned(batch, GONE + int(0.95 * (fits.held - GONE)))  # where no tile would be small enough, either
+        capped.planned(batch, GONE + int(0.95 * (fits.held - GONE)))  # here, no tile would be small enough either
 
 
 def test_an_empty_tensor_is_taken_and_given_back_again_too() -> None:

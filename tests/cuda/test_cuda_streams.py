@@ -1,4 +1,4 @@
-"""Copies of weights beside computing: no access is left unordered, and a missing event is found."""
+"""Weights are copied while a stage computes: no access is left unordered, and a missing event is found."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_weights_that_come_and_go(world: World) -> None:
             mover.prefetch()
             other(X)
             other_mover.evict()
-            mover.evict()  # prefetched, and sent away before it was used
+            mover.evict()  # it was prefetched, and leaves before it was used
     assert hazards(world) == []
 
 
@@ -108,7 +108,7 @@ def test_a_streamed_component_is_evicted_before_it_is_forgotten(world: World) ->
     module, mover = streamed(4)
     with torch.inference_mode(), Watch(world):
         mover.upload()
-        module(X)  # the first block of a next pass is on its way
+        module(X)  # the first block of the next pass is being copied
         mover.evict()
         for hook in mover._hooks:
             hook.remove()

@@ -1,6 +1,6 @@
 """The real stages on fake CUDA tensors: every tensor on the right device and of the right dtype, without a GPU.
 
-Whatever a stage learns to do needs a case here.
+Everything that a stage can do needs a case here.
 """
 
 from __future__ import annotations

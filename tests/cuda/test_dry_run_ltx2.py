@@ -1,4 +1,4 @@
-"""LTX-2.x on fake CUDA tensors: text, pictures, both passes, video and sound, each on the device it belongs to."""
+"""LTX-2.x on fake CUDA tensors: text, pictures, both passes, video and sound, each on the right device."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RenderReques
     PIL.Image.new("RGB", (96, 64), "red").save(path)
     picture = Condition(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), fit="stretch")
     keyframes = (replace(picture, fit="crop"), replace(picture, fit="crop", frame_index=9, strength=0.8))
-    # With sigmas of their own: diffusers' schedule is made of tensors, whose values it reads.
+    # The requests set sigmas, because diffusers computes its own schedule as tensors and reads their values.
     plain = tiny.make_request()
     guided = replace(plain, sound=replace(tiny.GUIDED, sigmas=(1.0, 0.725)))
     distilled = tiny.unguided(plain)
@@ -74,7 +74,7 @@ def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stand_ins, "_statistics", statistics)
     monkeypatch.setattr(VaeImageProcessor, "preprocess", preprocess)
     monkeypatch.setattr(denoise.Denoiser, "_noise_scheduler", noise_scheduler)
-    monkeypatch.setattr(copy, "deepcopy", copy.copy)  # of the noise scheduler, for the sound
+    monkeypatch.setattr(copy, "deepcopy", copy.copy)  # the noise scheduler is copied for the sound
     monkeypatch.setattr(torch, "all", all_perturbed)
 
 

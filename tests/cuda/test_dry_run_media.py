@@ -1,5 +1,7 @@
-"""Clips from media, of two passes, in windows and with LoRAs on fake CUDA tensors: every tensor on the right device, of
-the right dtype. All cases run the transformer's stages; a few, which have all that other stages learnt, run every one.
+"""Clips from media, in two passes, in windows and with LoRAs on fake CUDA tensors, with the right devices and dtypes.
+
+All cases run the transformer's stages. A few, which together have everything that the other stages can do, run every
+stage.
 """
 
 from __future__ import annotations

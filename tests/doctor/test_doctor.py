@@ -1,4 +1,4 @@
-"""`ltx-dist doctor` on this machine, and with things broken on purpose: each is named, and none ends it."""
+"""`ltx-dist doctor` on this machine, and with things broken on purpose: it names each, and stops at none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What doctor says of a GPU, from what its probe found: figures, warnings, and failures only of what cannot work."""
+"""What doctor says about a GPU, given its probe's findings: figures, warnings, and failures only if it cannot work."""
 
 from __future__ import annotations
 

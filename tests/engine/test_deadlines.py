@@ -1,4 +1,4 @@
-"""What counts as hung: nothing moved since the worker was up, for longer than a multiple of what is usual."""
+"""What counts as hung: a worker that is up makes no progress for longer than a multiple of the usual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is blamed for what: poison clips, bad workers, hangs, lost nodes; then anything at any time, and nothing lost."""
+"""Who is blamed for poison clips, bad workers, hangs and lost nodes; and that random failures lose no clip."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_where_workers_die_whatever_they_run_a_clip_is_blamed_when_others_fare_b
 def test_however_often_others_crash_there_is_an_end():
     policy = FailurePolicy()
     for name in map(str, range(20)):
-        for _ in range(2):  # and then it ends well
+        for _ in range(2):  # then it succeeds
             policy.judge(end(name, Failure.CRASH), name, {"w0"})
         policy.succeeded(replace(end(name, Failure.CRASH), failure=None, report=StageReport(1.0)), is_done=True)
     verdicts = [policy.judge(end("a", Failure.CRASH), "a", {"w0"}) for _ in range(MOST_ATTEMPTS)]

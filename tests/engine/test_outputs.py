@@ -1,4 +1,4 @@
-"""Outputs are held exactly as long as a later stage of the request may read them."""
+"""Outputs are kept exactly as long as a later stage of the request may read them."""
 
 from __future__ import annotations
 

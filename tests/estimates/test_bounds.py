@@ -1,4 +1,4 @@
-"""The lower bound: each of its three parts where it binds, and never above what some schedule reaches."""
+"""The lower bound: each of its three parts where it is the largest, and never above what a schedule reaches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The speed of a GPU follows from the name that its driver gives."""
+"""The speed of a GPU follows from the name that its driver reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations by formula are those that torch counts on the real classes, at full size and without memory."""
+"""The formulas for operations give what torch counts on the real classes, at full size and without memory."""
 
 from __future__ import annotations
 

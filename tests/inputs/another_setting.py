@@ -1,4 +1,4 @@
-"""One more setting, declared in one place: rows, config, docs, hints, keys and shared passes know of it.
+"""Declares one more setting, in one place: rows, config, docs, hints, keys and shared passes all know it.
 
 Run as a program, because the package derives them when it is imported.
 """

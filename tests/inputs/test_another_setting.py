@@ -1,4 +1,4 @@
-"""A setting is declared once."""
+"""A setting needs to be declared only once."""
 
 from __future__ import annotations
 

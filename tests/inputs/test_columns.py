@@ -1,4 +1,4 @@
-"""Columns and keys of other names, and those that go into the sidecar."""
+"""Columns and keys with other names, and those that are copied to the sidecar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every profile is loaded and planned, for a model of full size and the devices that it is for."""
+"""Every profile loads and can be planned, for a full-size model and the devices that it is made for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`{a|b}` and `__list__`: every combination or a sample, with names from what was picked."""
+"""`{a|b}` and `__list__`: every combination or a sample, named after the chosen values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_picks_name_the_clips(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_drawn_with_the_seed_and_without_repeats(tmp_path: Path) -> None:
-    prompt = " ".join(["{a|b|c|d}"] * 40)  # 4^40 combinations, which none may list
+    prompt = " ".join(["{a|b|c|d}"] * 40)  # 4^40 combinations, which must never be listed
     drawn = texts(tmp_path, prompt, sample=50, seed=1)
     assert len(set(drawn)) == 50
     assert drawn == texts(tmp_path, prompt, sample=50, seed=1) != texts(tmp_path, prompt, sample=50, seed=2)

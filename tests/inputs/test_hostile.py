@@ -1,4 +1,4 @@
-"""Prompt files and configs made to do harm: every one ends in a clear ValueError, soon, or in harmless requests."""
+"""Prompt files and configs made to do harm: each soon ends in a clear ValueError, or in harmless requests."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_files_and_rows_beyond_the_limits_are_refused(tmp_path: Path) -> None:
     for ending in ("txt", "csv", "jsonl", "yaml"):
         path = tmp_path / f"huge.{ending}"
         with path.open("wb") as file:
-            file.truncate(10 << 30)  # sparse: it takes no room, and reading it whole would take 10 GiB
+            file.truncate(10 << 30)  # sparse: it takes no disk space, but reading it whole would take 10 GiB
         started = time.process_time()
         with pytest.raises(ValueError, match="larger than 64 MiB"):
             read_prompts(str(path), DEFAULTS, PRESET, CHECKPOINT)

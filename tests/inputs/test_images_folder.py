@@ -1,4 +1,4 @@
-"""`--images DIR`: the file's name is the row's, and what finds no other half is reported."""
+"""`--images DIR`: an image belongs to the row of the same name, and whatever has no counterpart is reported."""
 
 from __future__ import annotations
 

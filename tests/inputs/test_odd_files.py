@@ -1,6 +1,6 @@
 """Forty odd or hostile media and LoRA files: each is an error with its line and remedy, and nothing is rendered.
 
-Files that test_media.py, test_images.py, test_video_in.py, test_sources.py and test_lora_files.py have are not here.
+Files that test_media.py, test_images.py, test_video_in.py, test_sources.py and test_lora_files.py cover are not here.
 """
 
 from __future__ import annotations

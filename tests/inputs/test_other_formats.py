@@ -1,4 +1,4 @@
-"""What is plainly another program's file, name or number is refused or read as it was meant, never taken for text."""
+"""What is clearly another program's file, name or number is refused or read as meant, but never taken for text."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_timesteps_may_end_below_one() -> None:
 )
 def test_another_format_in_plain_text_is_named(text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert errors("p.txt", text)[0].startswith(f"p.txt:{message}")
-    if "JSON" not in message:  # which is read as such from standard input
+    if "JSON" not in message:  # standard input may be JSON
         with pytest.raises(ValueError, match="<stdin>:"):
             from_stdin(text, monkeypatch)
 

@@ -1,4 +1,4 @@
-"""Parquet: typed columns, of which only those that are needed are read."""
+"""Parquet: columns have types, and only those that are needed are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that vary: which clips they ask for, under which names, and what their sidecars say of it."""
+"""Rows that vary: which clips they ask for, under which names, and what their sidecars say about it."""
 
 from __future__ import annotations
 

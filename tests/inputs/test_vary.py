@@ -1,4 +1,4 @@
-"""`vary`: which values a text or list stands for, and the labels that name clips."""
+"""`vary`: which values a text or list stands for, and the labels in the clips' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments and windows of a row -> the windows of a long clip, each with its prompt; or an error with the remedy."""
+"""A row's segments and windows become the windows of a long clip, each with its prompt; or an error with the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indices, lengths, shapes and rates of conditions: what diffusers rounds or cuts silently is said."""
+"""Indices, lengths, shapes and rates of conditions: what diffusers would round or cut silently is reported."""
 
 from __future__ import annotations
 

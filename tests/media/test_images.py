@@ -1,4 +1,4 @@
-"""Pictures are opened upright and in RGB, or refused with a remedy; none is taken for something that it is not."""
+"""Pictures are opened upright and in RGB, or refused with a remedy; none is misread."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_frames_come_back_in_order_and_close() -> None:
     assert decoded.shape == expected.shape and decoded.dtype == np.uint8 and frame_rate == 24.0
     assert psnr(decoded, expected).min() > 30  # the square's hard edges lose chroma to 4:2:0
     assert psnr(decoded[:, 44:], expected[:, 44:]).min() > 44  # the gradient below it does not
-    assert psnr(decoded[1:], expected[:-1]).max() < 28  # a frame late would show
+    assert psnr(decoded[1:], expected[:-1]).max() < 28  # a frame that is late would show
 
 
 @pytest.mark.parametrize("colour", [(230, 30, 40), (20, 200, 60), (30, 40, 220), (255, 255, 255), (0, 0, 0)])
@@ -126,7 +126,7 @@ def test_frames_are_taken_one_by_one() -> None:
             alive[-1] += 1
             yield counted
             del counted
-            assert alive[-1] <= 1  # at most the one the encoder's loop variable still names
+            assert alive[-1] <= 1  # at most the one that the encoder's loop variable still holds
 
     encode(frames())
     assert alive == [0]

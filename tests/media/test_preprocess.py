@@ -1,4 +1,4 @@
-"""Fitting keeps shapes as it says; the official preparation is a blur, one frame of H.264 and bilinear scaling."""
+"""Each way of fitting keeps what it promises; the official preparation is blur, one H.264 frame, bilinear scaling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seal tells a whole file from any other, and players do not mind it."""
+"""A seal distinguishes an intact file from any other, and players ignore it."""
 
 from __future__ import annotations
 

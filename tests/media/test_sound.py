@@ -1,4 +1,4 @@
-"""Sound in an mp4: rates, channels, lengths, places of samples, and equal bytes for equal waveforms."""
+"""Sound in an mp4: rates, channels, lengths, positions of samples, and equal bytes for equal waveforms."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_lossless_sound_comes_back_to_24_bits() -> None:
 def test_aac_comes_back_close_and_each_channel_in_its_place() -> None:
     sound = tones()
     found = decoded(encode(sound).mp4).waveform[:, : sound.waveform.shape[1]]
-    inside = slice(2048, -2048)  # the tones begin and end at once, which no codec keeps
+    inside = slice(2048, -2048)  # the tones begin and end abruptly, which no codec keeps
     assert np.abs(found - sound.waveform)[:, inside].mean() < 0.01
     assert np.abs(found - sound.waveform[::-1])[:, inside].max() > 0.5
 

@@ -1,4 +1,4 @@
-"""Places of media: relative to a folder, on this machine or at a URL, with a digest; never a pipe or a device."""
+"""Where media may be: relative to a folder, on this machine or at a URL, with a digest; never a pipe or a device."""
 
 from __future__ import annotations
 

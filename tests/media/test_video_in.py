@@ -115,7 +115,7 @@ def test_a_video_that_is_cut_off_is_refused(tmp_path: Path):
     for part in (0.001, 0.5):
         (tmp_path / "a.mkv").write_bytes(whole[: int(len(whole) * part)])
         try:
-            assert inspect_video(tmp_path / "a.mkv", 100).num_frames < 30  # whole up to a frame: a shorter video
+            assert inspect_video(tmp_path / "a.mkv", 100).num_frames < 30  # intact up to a frame: a shorter video
         except ValueError as error:
             assert str(tmp_path) in str(error)
     mp4 = save(tmp_path / "a.mp4").read_bytes()

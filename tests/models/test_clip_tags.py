@@ -1,4 +1,4 @@
-"""What other programs read of a clip: its tags, in the file as FFmpeg and the box format have them."""
+"""What other programs read from a clip: its tags, as FFmpeg and the format of boxes have them."""
 
 from __future__ import annotations
 

@@ -46,6 +46,6 @@ def test_the_blocks_of_a_component_are_those_that_it_is_streamed_in(tmp_path: Pa
     assert family.name == "ltx_video"
     for component in family.components:
         if component.name not in checkpoint.sources and component.name == "latent_upsampler":
-            continue  # of another checkpoint
+            continue  # it belongs to another checkpoint
         module = family.load_component(component.name, checkpoint, torch.float32, PLAIN, torch.device("cpu"))
         assert not component.blocks or len(attrgetter(component.blocks)(module)) == 2

@@ -1,4 +1,4 @@
-"""Frames as they leave a device: diffusers' rounding, whatever the group, and never from numbers that overflowed."""
+"""Frames as they leave a device: rounded as by diffusers, in groups of any size, never from overflowed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes name every setting that their operations read: what is read of a request is in the key of what is made."""
+"""Recipes name every setting that their operations read, so that the key of an output covers all that it depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and the picture of small timelines, compared with what is right by hand."""
+"""Numbers and the picture of small timelines, compared with values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits on a device, and how: at full size, in arithmetic alone."""
+"""What fits on a device, and how: at full size, by arithmetic alone."""
 
 from __future__ import annotations
 

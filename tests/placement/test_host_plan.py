@@ -1,4 +1,4 @@
-"""What workers take of their host's memory, and what is refused with what would fit."""
+"""How much host memory workers take, and what is refused, with what would fit instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPUs of a machine as nvidia-smi lists them, with a stand-in for it; and drivers that do not answer."""
+"""The GPUs of a machine as a stand-in for nvidia-smi lists them; and drivers that do not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices + sizes + config -> workers, or a message that says what to change."""
+"""Devices, sizes and config give workers, or a message that says what to change."""
 
 from __future__ import annotations
 

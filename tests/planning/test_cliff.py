@@ -1,4 +1,4 @@
-"""The guard says what is far too slow or larger than its device, once, and nothing of what is as usual."""
+"""The guard reports once what is far too slow or larger than its device, and says nothing about what is usual."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The order of assignments of whole batches on a virtual clock, recorded: a refactoring must not change any of them.
+"""Recorded orders of the assignments of whole batches on a virtual clock: a refactoring must not change any of them.
 
-Each value is the sha256 of one line per completion, in order of their end. When the policy changes on purpose, print
+Each value is the sha256 of one line per completion, in the order of their ends. If the policy changes on purpose, print
 the new values with `python -m pytest tests/planning/test_golden_schedules.py` and say why in docs/decisions.md.
 """
 

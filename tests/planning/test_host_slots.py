@@ -1,4 +1,4 @@
-"""A fast device gets as many host slots as keep it from waiting for mp4s, within the host's cores and memory."""
+"""A fast device gets enough host slots not to wait for mp4s, within the host's cores and memory."""
 
 from __future__ import annotations
 

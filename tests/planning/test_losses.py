@@ -1,4 +1,4 @@
-"""Where the makespan went: the parts add up to it, and each second is counted under its own name."""
+"""Where the makespan went: the parts add up to it, and each second is counted under the right name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time a batch will still take, from its plan and the clips that ended."""
+"""The time that a batch will still take, estimated from its plan and the clips that have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts, orders and advice: what the planner chooses of devices and batches whose best is known."""
+"""Layouts, orders and advice: what the planner chooses for devices and batches whose best plan is known."""
 
 from __future__ import annotations
 

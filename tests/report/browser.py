@@ -32,7 +32,7 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         (its_in, our_out), (our_in, its_out) = os.pipe(), os.pipe()
-        # Numbers far above 3 and 4, so that the shell cannot close one while it moves the other.
+        # The numbers are far above 3 and 4, so that the shell cannot close one while it moves the other.
         its_in, its_out = (fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (its_in, its_out))
         arguments = [CHROMIUM or "chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         shell = ["bash", "-c", f'exec "$@" 3<&{its_in} 4>&{its_out}', "bash", *arguments]
@@ -114,7 +114,7 @@ class Browser:
         return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
 
     def close(self) -> None:
-        self._out.close()  # the end of the pipe is the end of the browser
+        self._out.close()  # the browser ends with the pipe
         self._in.close()
         try:
             self._process.wait(20)

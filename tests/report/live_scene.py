@@ -1,4 +1,4 @@
-"""A live view of fixed states, as a program for a terminal: `python live_scene.py`, ended by its terminal."""
+"""Shows a live view of fixed states in a terminal: `python live_scene.py`, until the terminal closes."""
 
 from __future__ import annotations
 

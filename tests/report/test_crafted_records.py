@@ -1,4 +1,4 @@
-"""Run records that were edited or made up: every view shows one or refuses it, and none crashes."""
+"""Run records that were edited or made up: every view shows or refuses them, and none crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live view in a real terminal: what tmux holds on its screen, against the golden text, while it is redrawn."""
+"""The live view in a real terminal: the screen of tmux equals the golden text while the view is redrawn."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def wait_for(tmux: Tmux, line: str) -> None:
 def test_the_screen_is_the_golden_text_in_every_frame(width: int) -> None:
     golden = (GOLDEN / f"live-{width}.txt").read_text("utf-8").rstrip("\n").splitlines()
     with terminal(width) as tmux:
-        wait_for(tmux, golden[0])  # the clip is told of at once, and counted in the next frame
+        wait_for(tmux, golden[0])  # the clip is reported at once, and counted in the next frame
         for _ in range(FRAMES):
             first, *view = tmux.screen()
             assert first.startswith("[ 3/24] 003-a-red-circle") and view == golden

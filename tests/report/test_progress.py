@@ -1,4 +1,4 @@
-"""Both views, drawn onto rich consoles of several widths, and the live one against golden text."""
+"""Both views, drawn on rich consoles of several widths; the live one is compared with golden text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""index.html: what it holds, and that nothing a sidecar says becomes more than text."""
+"""index.html: what it holds, and that whatever a sidecar says stays text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pass that several clips shared, wherever people and programs see it: once as work, and with all their names."""
+"""A pass that several clips share counts once as work and names all of them, wherever people and programs see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`output.also`: clips with files beside their mp4s are kept, resumed, verified, exported and shown with them."""
+"""`output.also`: the files beside the mp4s are kept, resumed, verified, exported and shown with the clips."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A recipe with two stages more, one on the device and one on the host, needs no change to the package: it plans,
-simulates, renders here and on actors, resumes, and shows in the timeline, on the page and in the trace."""
+"""A recipe with two more stages, one on the device and one on the host, needs no change to the package.
+
+It can be planned, simulated, rendered here and on actors, and resumed, and is in the timeline, the page and the trace.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,7 @@ def test_a_rerun_resumes_after_what_is_kept(checkpoint: Path, tmp_path: Path) ->
     folder = tmp_path / "out"
     run("render", checkpoint, folder, "--executor", "local", "--set", "recovery.keep_latents=true")
     before = frames_of(folder)
-    for path in folder.glob("0*.mp4"):  # as a run leaves them that was killed before it published
+    for path in folder.glob("0*.mp4"):  # as if the run had been killed before it published
         path.unlink()
         path.with_suffix(".json").unlink()
     run("render", checkpoint, folder, "--executor", "local", "--set", "recovery.keep_latents=true")

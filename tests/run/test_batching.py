@@ -1,4 +1,4 @@
-"""Requests that share a forward pass: the same clips but for low bits, whoever their company was."""
+"""Requests that share a forward pass give the same clips except for low bits, whatever requests they share it with."""
 
 from __future__ import annotations
 

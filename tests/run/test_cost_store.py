@@ -1,4 +1,4 @@
-"""Operations against published counts, and corrections that one run leaves for the next."""
+"""Operations compared with published counts, and the corrections that one run leaves for the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ltx-dist decode`: other settings of decoding and of the mp4 for clips whose latents were kept."""
+"""`ltx-dist decode`: other settings for decoding and for the mp4, for clips whose latents were kept."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_clips_are_decoded_again_and_only_decoded(out: Path, monkeypatch: pytest
 
     monkeypatch.setattr(loading, "load_text_encoder", load)
     monkeypatch.setattr(loading, "load_transformer", load)
-    monkeypatch.chdir(tmp_path)  # from another folder than the render
+    monkeypatch.chdir(tmp_path)  # another folder than for the render
     before = sidecars(out)
     result = run("decode", out, "--set", "output.crf=35")
     assert result.exit_code == 0, result.output
@@ -252,7 +252,7 @@ def test_a_clip_of_an_earlier_version_is_rendered_again_and_the_run_says_why(out
     told = json.loads(sidecar.read_text())
     assert told.pop("key_version") == KEY_VERSION
     sidecar.write_text(json.dumps(told | {"render_key": "12" * 32}))
-    (out / "002-two.mp4").write_bytes((out / "002-two.mp4").read_bytes()[:-10])  # so that its seal tells no key of now
+    (out / "002-two.mp4").write_bytes((out / "002-two.mp4").read_bytes()[:-10])  # so that its seal has no current key
     result = run(*render_arguments(out, checkpoint), "--keep-latents")
     assert result.exit_code == 0, result.output
     said = result.output.replace("\n", " ")

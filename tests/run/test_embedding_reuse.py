@@ -1,4 +1,4 @@
-"""A batch whose prompts were encoded before: no text encoder anywhere, and the same latents, bit for bit."""
+"""A batch whose prompts were encoded before loads no text encoder, and gives the same latents bit for bit."""
 
 from __future__ import annotations
 

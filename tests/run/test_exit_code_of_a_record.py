@@ -1,4 +1,4 @@
-"""`run.json` and the page say how a run ended once it has; before that, or where it was killed, that it has not."""
+"""`run.json` and the page say how a run ended once it has; before that, or if it was killed, that it has not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_run_has_no_exit_code_until_it_ends(tmp_path: Path, signum: signal.Sig
     out = tmp_path / "out"
     rows = [{"prompt": f"a {n}", "name": f"c{n}", "num_inference_steps": 4} for n in range(300)]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    # The page is written again after each clip, not every ten seconds.
+    # The page is rewritten after each clip, not every ten seconds.
     code = f"import {live_page.__name__} as page, ltx_dist.cli as cli\npage.PAGE_EVERY = 0.0\npage.PAGE_SHARE = 1e9"
     command = [sys.executable, "-c", f"{code}\ncli.main()", "render", str(tmp_path / "p.jsonl"), "-o", str(out)]
     process = subprocess.Popen([*command, "--executor", "local"], stdout=subprocess.DEVNULL)

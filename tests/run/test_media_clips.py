@@ -1,8 +1,8 @@
-"""A batch of clips from text, images and videos, of two passes, in windows and with LoRAs, as users render it.
+"""A batch of clips from text, images and videos, in two passes, in windows and with LoRAs, as users render it.
 
 Every clip has the latents that diffusers' own pipelines make, in one process and on Ray, whatever ran beside it.
-diffusers has no pipeline for IC-LoRAs: tests/models/ltx_video/test_in_context.py has an oracle for them. Here the clip
-with one is compared with itself in one process.
+diffusers has no pipeline for IC-LoRAs; tests/models/ltx_video/test_in_context.py has an oracle for them. Here, the clip
+with an IC-LoRA is compared with the same clip in one process.
 """
 
 from __future__ import annotations

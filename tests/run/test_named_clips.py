@@ -89,7 +89,7 @@ def test_a_bucket_has_them_too(checkpoint: Path, tmp_path: Path, monkeypatch: py
     again = render(url, checkpoint)
     assert again.exit_code == 0 and "2 already up to date; nothing to do" in again.output
     assert "2 of 2 clips are intact" in run("verify", url).output
-    store.pipe_file("/named/out/coast/run.json", b"{}")  # the output of another run now
+    store.pipe_file("/named/out/coast/run.json", b"{}")  # now it is the output of another run
     assert "1 of 1 clips are intact" in run("verify", url).output
     store.rm("/named", recursive=True)
 

@@ -1,4 +1,4 @@
-"""How many files of the package run while one clip goes from `Scheduler.schedule` to its mp4: what a reader follows."""
+"""How many files of the package run from `Scheduler.schedule` to a clip's mp4, as a reader would follow them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What planning costs: nearly the same work per clip in a batch of any length, even where no two clips are alike."""
+"""Planning takes nearly the same work per clip in a batch of any length, even if no two clips are alike."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def test_a_further_unlike_clip_adds_little_work_to_a_plan(tmp_path: Path) -> Non
     # Beyond 1000 clips a sample is simulated.
     short, long = unlike_clips(tmp_path / "short.jsonl", 1100), unlike_clips(tmp_path / "long.jsonl", 1500)
     unlike_clips(tmp_path / "warm.jsonl", 10)
-    calls_to_plan(tmp_path / "warm.jsonl")  # imports, and what is cached for a process
+    calls_to_plan(tmp_path / "warm.jsonl")  # imports modules, and fills the caches of the process
     more = calls_to_plan(long) - calls_to_plan(short)
     assert more / 400 < CALLS_PER_CLIP

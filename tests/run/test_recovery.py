@@ -1,4 +1,4 @@
-"""What is left behind when a run ends early, and what the next run makes of it."""
+"""What a run leaves behind when it ends early, and what the next run does with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder that several commands have filled: what each leaves of the other's, and what speaks of all clips."""
+"""A folder that several commands have filled: what each leaves of the others', and which files cover all clips."""
 
 from __future__ import annotations
 

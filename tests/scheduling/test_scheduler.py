@@ -407,7 +407,7 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
                     scheduler.retry(part, to_do_again(todo[part.request_ids[0]], part.stage, recipe))
             scheduler.remove_worker(assignment.worker_id)
         elif rng.random() < failure_rate + loss_rate:
-            for part in assignment.parts:  # each goes its own way
+            for part in assignment.parts:  # each continues by itself
                 if rng.random() < failure_rate:
                     scheduler.fail(part)
                     ended += part.request_ids

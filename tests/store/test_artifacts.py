@@ -1,4 +1,4 @@
-"""Outputs of stages on disk: found again bit for bit, under their own key, within a limit, from several runs."""
+"""Outputs of stages on disk are found again bit for bit by their key, within a limit, by several runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before a batch begins, whether what it is going to write fits where it is going to."""
+"""Before a batch begins, it is checked whether its files will fit on their disks."""
 
 from __future__ import annotations
 

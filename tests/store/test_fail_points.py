@@ -1,7 +1,7 @@
-"""A publish that is cut at every call it makes to the file system, by a kill, a full disk and a broken one.
+"""A publish is interrupted at every call to the file system, by a kill, a full disk and a broken one.
 
-Each case runs in a forked child that fails at one call, before it or after; then the next run opens the folder.
-As a program it prints how many cuts it made, and fails at the first that left anything wrong.
+Each case runs in a forked child that fails before or after one call; then the next run opens the folder. Run as a
+program, it prints the number of interruptions, and fails at the first that left anything wrong.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def cut_everywhere(root: Path, name: str, kind: str) -> int:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_cut_write_leaves_the_old_or_the_new_and_nothing_else(name: str):
-    # In an interpreter of its own: it forks, which a process that has run torch or Ray must not.
+    # This runs in an interpreter of its own, because it forks, which a process that has run torch or Ray must not do.
     command = [sys.executable, __file__, name]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""Clips of earlier versions are counted, by sidecar or by seal, and nothing else is taken for one."""
+"""Clips of earlier versions are counted, by sidecar or by seal, and nothing else counts as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links that someone puts into an output folder lead nothing that is written, or removed, out of it."""
+"""Links that someone puts into an output folder: nothing outside of the folder is written or removed through them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run a folder: the holder is named, and a holder that died holds nothing."""
+"""Only one run per folder: the error names the holder, and a holder that died holds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that are URLs: against fsspec's memory store, and against a real S3-compatible server on loopback."""
+"""Outputs at URLs: on fsspec's memory store, and on a real S3-compatible server on loopback."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # one of another test knows that test's server
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # a cached instance would use the server of another test
     store = fsspec.filesystem("s3", skip_instance_cache=True)
     store.mkdir("bucket")
     yield "s3://bucket/clips"
-    store.rm("bucket", recursive=True)  # moto's servers share what is stored, if they are of one process
+    store.rm("bucket", recursive=True)  # moto's servers share their storage within a process
     server.stop()
 
 

@@ -1,4 +1,4 @@
-"""File systems that lack locks, links or the sync of a folder are good enough; what is said of others is true."""
+"""File systems without locks, links or syncing of folders are good enough; what is said about others is true."""
 
 from __future__ import annotations
 

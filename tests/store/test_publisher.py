@@ -1,4 +1,4 @@
-"""What a Publisher leaves in the folder, when all goes well and when it does not."""
+"""What a Publisher leaves in the folder, whether all goes well or not."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_write_atomically_replaces_and_takes_the_longest_names(tmp_path: Path) -
         write_atomically(path, data)
     assert path.read_bytes() == b"new" and files(tmp_path) == {path.name}
     (tmp_path / "plain").write_bytes(b"")
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # readable by whom the umask says
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # readable for whom the umask allows
 
 
 def test_a_name_that_is_taken_by_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:

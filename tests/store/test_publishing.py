@@ -1,4 +1,4 @@
-"""The publishing thread: in order, nothing lost, errors told, no wait without an end."""
+"""The publishing thread keeps the order, loses nothing, reports errors, and never waits forever."""
 
 from __future__ import annotations
 

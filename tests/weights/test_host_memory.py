@@ -1,4 +1,4 @@
-"""HostBuffers: weights are cut from slabs whose sizes are powers of two, and little of those is left over."""
+"""HostBuffers: weights are cut from slabs whose sizes are powers of two, and little of the slabs is left unused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRAs in a transformer: the bits of diffusers' own, of all layouts; and nothing of them where they are not chosen."""
+"""LoRAs in a transformer give diffusers' bits in all layouts, and have no effect on clips that do not use them."""
 
 from __future__ import annotations
 

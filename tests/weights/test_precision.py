@@ -1,4 +1,4 @@
-"""Weights in fewer bits: that memory is really saved, counted in bytes of storage, and what is refused."""
+"""Weights in fewer bits really save memory, counted in bytes of storage; and what is refused."""
 
 from __future__ import annotations
 

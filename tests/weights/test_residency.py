@@ -1,4 +1,4 @@
-"""Where weights are: turns in waves, blocks that stream through, weights read again; and always the same latents."""
+"""Ways of holding weights: turns in waves, streamed blocks, weights that are read again; always the same latents."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_components_take_turns(checkpoint: Checkpoint) -> None:
 def test_a_wave_swaps_three_times(checkpoint: Checkpoint, wave: int) -> None:
     num_clips = 8
     requests = [replace(REQUEST, request_id=str(index), prompt=str(index)) for index in range(num_clips)]
-    # With a slot per clip no decode waits for x264, whose speed would decide when the worker turns to other stages.
+    # With one slot per clip, no decode waits for x264, whose speed would decide when the worker turns to other stages.
     worker = replace(WAYS["time_sliced"], host_slots=num_clips)
     placement = Placement(RECIPE, "shared", (worker,), {D: wave, V: wave})
     executor = LocalExecutor([spec(checkpoint, worker)])
@@ -195,7 +195,7 @@ def test_a_streamed_module_computes_the_same_and_holds_two_blocks(num_blocks: in
         for _ in range(3):
             assert torch.equal(module(x), expected)
         assert sum(slot.buffer.nbytes for slot in streamed._slots) == 2 * max(sizes)
-        # Every block once a pass, and the first of the pass that did not come.
+        # Every block once per pass, and the first block for a pass that never came.
         assert streamed.copied_bytes == (turn + 1) * (3 * sum(sizes) + (sizes[0] if num_blocks > 1 else 0))
         streamed.evict()
         assert not streamed._slots

@@ -1,4 +1,4 @@
-"""The check of 3D convolutions: rounding of every kind passes, unusual results are reported, and wrong ones refused."""
+"""The check of 3D convolutions: any kind of rounding passes, unusual results are reported, wrong ones are refused."""
 
 from __future__ import annotations
 

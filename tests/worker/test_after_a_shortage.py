@@ -1,4 +1,4 @@
-"""After a shortage a worker keeps what worked, reads no weights again, and the scheduler knows."""
+"""After a shortage, a worker keeps using what worked, reads no weights again, and the scheduler knows this."""
 
 from __future__ import annotations
 

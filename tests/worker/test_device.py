@@ -1,4 +1,4 @@
-"""Which errors are a shortage: real texts of torch, CUDA, cuDNN, cuBLAS, transformers; and how a device is opened."""
+"""Which errors count as a shortage, by real messages of torch, CUDA and other libraries; and how a device is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mp4s beside the device: whatever ends the frames ends the thread that waits for them."""
+"""Making mp4s beside the device: if frames stop coming for any reason, the thread that waits for them ends."""
 
 from __future__ import annotations
 

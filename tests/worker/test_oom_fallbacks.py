@@ -1,4 +1,4 @@
-"""What a worker tries when memory runs out: each fallback in turn, recorded; past the last one only this clip fails."""
+"""What a worker tries when memory runs out: one fallback after another, all recorded; then only this clip fails."""
 
 from __future__ import annotations
 

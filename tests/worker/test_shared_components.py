@@ -1,4 +1,4 @@
-"""Stages that share a component swap nothing, and host stages follow each other; on stages that the package lacks."""
+"""Stages that share a component swap nothing, and host stages follow each other (with stages made for this test)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_a_stage_that_raised_leaves_nothing_behind(checkpoint: Checkpoint, monke
 
 
 def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tmp_path: Path):
-    # A checkpoint of links to all but the transformer's weights: a decode worker does not miss them.
+    # A checkpoint with links to everything but the transformer's weights, which a decode worker does not need.
     for path in checkpoint.path.rglob("*"):
         target = tmp_path / path.relative_to(checkpoint.path)
         if path.is_dir():

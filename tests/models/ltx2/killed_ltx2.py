@@ -1,9 +1,9 @@
-"""Runs of the command that die by SIGKILL when a stage begins, each in a forked child.
+"""Runs the command in forked children that die by SIGKILL when a stage begins.
 
     python killed_ltx2.py < cases.json          # [[STAGE, [ARGUMENT, ...]], ...] -> one exit code per line
 
-Importing torch and diffusers takes seconds and a tiny clip one, so the parent imports them once. It runs nothing of
-torch itself: its threads would not survive a fork.
+Importing torch and diffusers takes several seconds, a tiny clip only one, so the parent imports them once. It computes
+nothing with torch itself, because torch's threads would not survive a fork.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def die(stage: str, arguments: list[str]) -> None:
         return run(self, name, *rest, **more)
 
     StageWorker.run = run_or_die  # type: ignore[method-assign]
-    # What earlier stages made is on the disk by then, so that what a rerun has left to do is known.
+    # By then, the outputs of earlier stages are on the disk, so it is known what a rerun still has to do.
     BackgroundWriter.do = lambda self, action: action()  # type: ignore[method-assign]
     app(arguments, standalone_mode=False)
 

@@ -1,4 +1,4 @@
-"""diffusers' own LTX-2 pipelines, whole: what the stages are compared with."""
+"""Renders with diffusers' own monolithic LTX-2 pipelines, for comparison with the stages."""
 
 from __future__ import annotations
 

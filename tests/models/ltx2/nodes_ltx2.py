@@ -1,9 +1,9 @@
-"""Renders one clip of each flow in this process, and again on actors of a cluster, each on a node of its own.
+"""Renders one clip of each flow in this process, and again on actors of a cluster, with one actor per node.
 
     python nodes_ltx2.py CHECKPOINT PICTURE HEAD
 
-Every node has one GPU, which Ray counts and nothing uses, and every actor asks for one: so no two share a node. Prints
-the number of clips and of nodes; fails where a digest of frames or sound differs.
+Every node has one GPU, which Ray counts but nothing uses, and every actor asks for one, so no two share a node. Prints
+the number of clips and of nodes; fails if a digest of frames or sound differs.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def test_a_clip_is_its_stages(version: Any, checkpoint: Checkpoint) -> None:
     parts = configs(checkpoint)
     text, image, denoise, refine, decode = estimates.stage_work(parts, RATIOS, request())
     assert image == refine == 0 and denoise / (text + denoise + decode) > 0.9
-    # 198 TFLOP a pass at 768x512x121, four passes in each of three steps.
+    # 198 TFLOP per pass at 768x512x121, and four passes in each of three steps.
     assert denoise == pytest.approx(12 * 198e12, rel=0.03)
     distilled = tiny.two_passes(tiny.unguided(request()))
     text, image, denoise, refine, decode = estimates.stage_work(parts, RATIOS, distilled)

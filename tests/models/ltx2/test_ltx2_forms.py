@@ -1,4 +1,4 @@
-"""Forms in which LTX-2.x is read: folders, with either transformer of 2.5. Other forms are refused by name."""
+"""LTX-2.x is read from folders, with either transformer of 2.5. Other forms are named and refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of LTX-2.x that was killed at any stage resumes where it was, and gives the same frames and sound."""
+"""A run of LTX-2.x that is killed at any stage resumes from there, and gives the same frames and sound."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Batches of every version in both precisions: pinned, in waves, streamed, and pinned on Ray actors.
 
-Each gives the frames and the sound of diffusers' monolithic pipelines. The generator's state, which no result holds, is
-compared stage by stage in test_ltx2_parity.py; here it travels from the first pass to the second. test_ltx2_render.py
+Each gives the frames and the sound of diffusers' monolithic pipelines. The generator's state is in no result, so
+test_ltx2_parity.py compares it stage by stage; here it travels from the first pass to the second. test_ltx2_render.py
 adds LoRAs and other layouts, for 2.3 in float32.
 """
 

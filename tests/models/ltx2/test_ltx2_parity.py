@@ -1,6 +1,6 @@
 """The stages of LTX-2.x give the bits of diffusers' monolithic pipelines: frames, waveform and generator state.
 
-On tiny models of 2.0, 2.3 and 2.5 with the real classes, in float32 and bfloat16 (the sound's parts in float32).
+The models are tiny ones of 2.0, 2.3 and 2.5 with the real classes, in float32 and bfloat16 (sound always in float32).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Gemma in fewer bits: which layers, how near every layer's output stays, how many bytes, and which library is asked.
+"""Gemma in fewer bits: which layers, how close every layer's output stays, how many bytes, and by which library.
 
-On a CPU int8 runs as it does on a GPU: torchao's weights, computing in the model's precision. bitsandbytes' NF4 is for
-GPUs; here its own CPU kernels run it, loaded by the same arguments but for the device.
+On a CPU, int8 runs as on a GPU: torchao's weights, computing in the model's precision. bitsandbytes' NF4 is for GPUs;
+here it runs with the library's CPU kernels, and is loaded with the same arguments except for the device.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def test_a_layer_takes_the_bytes_that_are_planned(kind: str) -> None:
         from bitsandbytes.functional import quantize_4bit  # pyright: ignore[reportMissingImports]
 
         packed, state = quantize_4bit(layer.weight.data, quant_type="nf4", compress_statistics=True)
-        tensors = [packed, state.absmax, state.state2.absmax]  # the code books of 1 kB are a layer's, not a weight's
+        tensors = [packed, state.absmax, state.state2.absmax]  # a code book of 1 kB belongs to a layer, not to a weight
     actual = sum(tensor.nbytes for tensor in tensors)
     assert actual <= quantized_bytes(layer.weight.numel(), kind) <= 1.003 * actual
 

@@ -1,4 +1,4 @@
-"""What users of LTX-2.x ask for, where no other test shows it. docs/benchmarks.md lists all, with tests."""
+"""What users of LTX-2.x ask for, as far as no other test shows it. docs/benchmarks.md lists all of it, with tests."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_clip_begins_with_its_image_and_moves(checkpoint: Checkpoint, tmp_path
     [
         (DecodeTiling(128, None), (4, 6), (64, 64)),
         (DecodeTiling(128, 24), (4, 6), (64, 64)),
-        (DecodeTiling(160, None), (6, 4), (96, 96)),  # whose last column is one latent wide
+        (DecodeTiling(160, None), (6, 4), (96, 96)),  # the last column is one latent wide
         (DecodeTiling(160, None), (9, 4), (96, 96)),  # no stride suits both of these sides
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of LTX-2.0, 2.3 and 2.5 of the real classes, and requests for clips of them."""
+"""Tiny checkpoints of LTX-2.0, 2.3 and 2.5 for the real classes, and requests for their clips."""
 
 from __future__ import annotations
 

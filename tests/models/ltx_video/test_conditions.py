@@ -1,6 +1,6 @@
-"""Clips from images and videos, and clips of two passes: the stages give the bits of diffusers' own pipelines.
+"""Clips from images and videos, and in two passes: the stages give the bits of diffusers' own pipelines.
 
-The monolith is what a user of diffusers would write: one generator through all calls of one clip.
+The monolith is what a user of diffusers would write, with the same generator in all calls for a clip.
 """
 
 from __future__ import annotations

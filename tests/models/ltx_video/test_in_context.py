@@ -1,7 +1,7 @@
 """A clip that follows a reference video with an IC-LoRA has the bits of Lightricks' trainer pipeline.
 
-The oracle is that pipeline's loop (LTX-Video-Trainer 31b1273, ltxv_pipeline.py, `reference_video`), written here with
-diffusers' own classes and one step after the other.
+The oracle is that pipeline's loop (LTX-Video-Trainer 31b1273, ltxv_pipeline.py, `reference_video`), written here step
+by step with diffusers' own classes.
 """
 
 from __future__ import annotations
@@ -158,5 +158,5 @@ def test_a_reference_doubles_the_tokens_that_are_planned(parts: Parts, media: Me
     assert working_sets.denoised_tokens(request, (64, 96), (32, 8)) == 2 * 5 * 2 * 3
     configs: Any = component_configs(family_of(parts.checkpoint), parts.checkpoint)
     with_it, without = (stage_work(configs, (32, 8), one) for one in (request, plain))
-    # At this size attention takes next to nothing, and the text's part is not doubled.
+    # At this size, attention takes next to no time, and the part for the text is not doubled.
     assert with_it[1] > without[1] == 0 and 1.8 < with_it[2] / without[2] < 2

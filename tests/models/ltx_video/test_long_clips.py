@@ -113,7 +113,7 @@ def test_windows_are_those_of_diffusers(num_frames: int, tile: int, overlap: int
     length = (num_frames - 1) // 8 + 1
     expected = split_into_temporal_windows(length, tile // 8, overlap // 8, 8)
     assert window_places(num_frames, tile, overlap, 8) == expected
-    # What is left when each but the first has lost its first frame, and what overlaps is one.
+    # Every window but the first loses its first frame, and overlapping frames count once.
     assert expected[0][1] + sum(end - start - overlap // 8 for start, end in expected[1:]) == length
 
 

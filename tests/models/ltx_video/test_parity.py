@@ -1,6 +1,6 @@
 """The stage split gives the bits of diffusers' monolithic pipeline: latents and frames, in every layout and order.
 
-Equality holds for equal weights, settings, device, torch build and number of threads; docs/decisions.md has what
+Equality holds for equal weights, settings, device, torch build and number of threads; docs/decisions.md says what
 changes with the number of threads.
 """
 
