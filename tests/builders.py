@@ -21,7 +21,7 @@ WEIGHTS = {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int
 
 
 def todo(names: Iterable[str], first: str = E, last: str = V) -> dict[str, tuple[str, ...]]:
-    """The stages from `first` to `last`, for each request."""
+    """For each request, the stages from `first` to `last`."""
     return dict.fromkeys(names, stages(first, last))
 
 

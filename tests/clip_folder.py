@@ -19,7 +19,7 @@ REQUEST = RenderRequest("", "a lighthouse", "", *SIZE, NUM_FRAMES, 8.0, 2, 1.0, 
 
 
 def publish(folder: Path, name: str, error: str | None = None, meta: object = None, **settings: object) -> None:
-    """One clip; a failed one with an `error`. Its frames get brighter, from black to white."""
+    """Publish one clip, or a failed one if there is an `error`. Its frames get brighter, from black to white."""
     request = replace(REQUEST, request_id=name, **settings)  # type: ignore[arg-type]
     frames = [np.full((*SIZE, 3), level, np.uint8) for level in np.linspace(0, 255, NUM_FRAMES)]
     video = encode_video(

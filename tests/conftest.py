@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the tiers as marks. In the tier fast an import of HEAVY fails even where it is installed."""
+    """Registers the tiers as marks. In the tier `fast`, importing one of HEAVY fails even if it is installed."""
     for tier, needs in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: {needs}; given by tests/tiers.py")
     if config.getoption("--tier") == "fast":
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The tier fast does not even import the files of other tiers."""
+    """Leaves out the files of other tiers in the tier `fast`, so that they are not even imported."""
     if config.getoption("--tier") == "fast" and collection_path.suffix == ".py":
         return tier_of(collection_path.relative_to(TESTS)) != "fast" or None
     return None
@@ -55,7 +55,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks each test with its tier, selects those of the tier that is asked for, and puts the longest files first.
+    """Marks each test with its tier, selects those of the chosen tier, and puts the longest files first.
 
     Tests marked gpu need a CUDA device; torch is asked only if there are any.
     """
@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache() -> Iterator[None]:
-    """Digests and embeddings are cached in a folder of the tests' own."""
+    """Caches digests and embeddings in a folder that only the tests use."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LTX_DIST_CACHE"] = folder
         yield
@@ -89,13 +89,13 @@ def private_cache() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def empty_cache(private_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds the embeddings of another's prompts."""
+    """Keeps each test from finding the embeddings of another test's prompts."""
     monkeypatch.setenv("LTX_DIST_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """Three fake GPUs; the compute device is the config's, a CPU."""
+    """A cluster with three fake GPUs. Workers compute on the config's device, a CPU."""
     import ray
 
     # The paths of Ray's sockets must be short, so pytest's long temporary folders will not do.

@@ -19,7 +19,8 @@ VIDEO = EncodedVideo(b"mp4", 9, 64, 64, "frames", "mp4")
 NEVER = float("inf")
 
 PATIENCE = 4.0
-"""Virtual seconds of a wait in which nothing ends; real ones are shorter, and tests of hangs would have many turns."""
+"""Virtual seconds of a wait in which nothing ends. Real waits are shorter, which would mean many turns in tests of
+hangs."""
 
 Ending = Failure | None
 
@@ -41,9 +42,9 @@ class _Running:
 
 
 class FakeExecutor:
-    """`ending(assignment)` decides how each assignment ends: None is well, HANG is never.
+    """`ending(assignment)` decides how each assignment ends: None means well, HANG means never.
 
-    A worker that crashed is back `load_seconds` after `replace`; `returns` says whether it can be.
+    A worker that crashed is back `load_seconds` after `replace`; `returns` says whether it can come back.
     """
 
     def __init__(

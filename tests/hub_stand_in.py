@@ -18,7 +18,7 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 @dataclass
 class Hub:
-    """One repository with one commit. `asked`: every request, as `METHOD path`; num_bytes: of content sent."""
+    """One repository with one commit. asked: every request, as `METHOD path`. num_bytes: bytes of content sent."""
 
     repository: str
     folder: Path

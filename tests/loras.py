@@ -28,7 +28,7 @@ TOP_LAYERS_OF_LTX2 = {
     "prompt_adaln.linear": "prompt_adaln_single.linear",
     "audio_prompt_adaln.linear": "audio_prompt_adaln_single.linear",
 }
-"""Some that LTX-2 has besides."""
+"""Some further ones that LTX-2 has."""
 
 LAYOUTS = {
     "official trainer, diffusers": {"prefix": "transformer."},
@@ -52,13 +52,13 @@ LAYOUTS = {
         "prefix": "lora_unet_", "a": "lora_down.weight", "b": "lora_up.weight", "underscores": True, "official": True,
     },
 }  # fmt: skip
-"""Arguments of `renamed`, by who writes so."""
+"""Arguments of `renamed`, by the program that writes this layout."""
 
 
 def make_lora(
     linears: dict[str, tuple[int, int]], layers: list[str] | None = None, rank: int = 4, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """A and B of each layer as `LAYER.lora_A.weight`, by diffusers' names; of all layers if none are given."""
+    """A and B of each layer as `LAYER.lora_A.weight`, under diffusers' names; of all layers if none are given."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     for layer in layers or sorted(linears):

@@ -29,10 +29,10 @@ class Addresses(NamedTuple):
 def raylets(
     num_nodes: int = 1, gpus_each: int = 0, environment: Mapping[str, str] | None = None, programs: Path = BIN
 ) -> Iterator[Addresses]:
-    """A head and further nodes; yields where it listens, and ends the processes it started.
+    """Start a head and further nodes. Yields the addresses, and ends the processes that were started.
 
-    The GPUs are not there: Ray counts them and nothing else. `environment` is added to the nodes' own.
-    programs: the folder that the nodes have `ray` and `python` from.
+    The GPUs are fake ones, which Ray only counts. `environment` is added to the nodes' own. programs: the folder with
+    the nodes' `ray` and `python`.
     """
     port, dashboard, client = free_ports(3)
     with ExitStack() as started:
@@ -49,7 +49,7 @@ def raylets(
 
 @contextmanager
 def _node(programs: Path, arguments: list[str], num_gpus: int, environment: Mapping[str, str]) -> Iterator[None]:
-    """A node that has joined. On a busy machine it may miss the 30 s that Ray allows; then another one is started."""
+    """A node that has joined. On a busy machine, it may take more than Ray's 30 s; then another one is started."""
     command = [
         str(programs / "ray"), "start", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2",
         "--num-gpus", str(num_gpus), "--object-store-memory", str(150 << 20),

@@ -21,7 +21,7 @@ def run(*arguments: object, stdin: str | None = None) -> Result:
 def render(
     out: object, checkpoint: Path, *more: str, settings: tuple[str, ...] = (), stdin: str | None = None
 ) -> Result:
-    """`ltx-dist render` with these arguments and settings on top of the small ones."""
+    """Run `ltx-dist render` with these arguments, and settings on top of the small ones."""
     chosen = [("--set", setting) for setting in (f"model.checkpoint={checkpoint}", *SETTINGS, *settings)]
     return run(
         "render", "-o", out, "--executor", "local", *more, *(word for pair in chosen for word in pair), stdin=stdin

@@ -43,7 +43,7 @@ def frames_of(clips: Any) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command line makes of ROWS."""
+    """The clips that the command line makes from ROWS."""
     folder = tmp_path_factory.mktemp("by-command")
     rows = [row if isinstance(row, dict) else {"prompt": row} for row in ROWS]
     (folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -27,11 +27,11 @@ ROOMS = (
 """The rooms from top to bottom: a file imports its own room and rooms below it."""
 
 KNOWN: set[tuple[str, str]] = set()
-"""Upward imports that still have to go."""
+"""Upward imports that still have to be removed."""
 
 
 def heavy_modules_after(statement: str) -> list[str]:
-    """Those of HEAVY that a fresh interpreter holds after running the statement."""
+    """The packages of HEAVY that a fresh interpreter has loaded after running the statement."""
     code = f"import sys\n{statement}\nprint()\nprint('held:', *[name for name in {HEAVY} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     return printed.splitlines()[-1].split()[1:]
@@ -133,7 +133,7 @@ SCRIPTS = [path for folder in ("benchmarks", "tools") for path in sorted((PACKAG
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_import_what_there_is(script: Path):
-    """Most of them are run by hand: a name that has moved would be found out then."""
+    """Most scripts are only run by hand, so a name that has moved would be noticed late."""
     for node in ast.walk(ast.parse(script.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ltx_dist"):
             module = importlib.import_module(node.module or "")

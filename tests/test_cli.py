@@ -110,7 +110,7 @@ CANARY = "canary-7f3a9c"
 def test_nothing_of_the_environment_gets_into_the_output(
     prompts: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Not of a clip that is done, nor of one that failed, nor of a run that did."""
+    """This holds for a clip that is done, for one that failed, and for a run that failed."""
     for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "SOME_PASSWORD", "HTTPS_PROXY"):
         monkeypatch.setenv(name, CANARY)
     broken = tiny.save_overflowing(checkpoint, tmp_path / "broken")

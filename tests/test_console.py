@@ -18,7 +18,7 @@ PROMPTS = "ein Bär tanzt – 一只猫 🐈\n" + "a very long prompt whose name
 
 
 def ltx_dist(*arguments: str | Path, encoding: str, columns: int = 60) -> subprocess.CompletedProcess[bytes]:
-    """Runs the command as on a console of that encoding: the interpreter's UTF-8 mode and C locale coercion are off."""
+    """Run the command as on a console with this encoding: without Python's UTF-8 mode and C locale coercion."""
     settings = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": str(columns)}
     command = [sys.executable, "-m", "ltx_dist.cli", *map(str, arguments)]
     return subprocess.run(command, env=os.environ | settings, capture_output=True, check=False, timeout=300)

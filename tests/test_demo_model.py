@@ -25,7 +25,7 @@ from demo_training.clips import Scene, all_scenes, draw_clip, first_frame, split
 
 
 def drawn(scene: Scene, seed: int) -> np.ndarray:
-    """A drawn clip as it looks after an mp4: (T, H, W, 3) uint8."""
+    """A drawn clip as it looks after encoding to mp4: (T, H, W, 3) uint8."""
     clip = (draw_clip(scene, random.Random(seed)) + 1) * 127.5
     frames = clip.round().byte().permute(1, 2, 3, 0).contiguous().numpy()
     count, height, width, _ = frames.shape

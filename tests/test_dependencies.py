@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "grpc": "grpcio", "pydantic_core": "pydantic"}
-"""Distributions whose modules have another name. pydantic_core comes with pydantic, at one exact version."""
+"""Distributions whose modules have another name. pydantic_core comes with pydantic, in one exact version."""
 
 NOT_IMPORTED = {
     "accelerate": "diffusers and transformers load with it",
@@ -20,11 +20,11 @@ NOT_IMPORTED = {
 }
 
 EXTRAS = {"torchao": "quantize", "pyarrow": "data", "pandas": "data"}
-"""Imported where it is asked for."""
+"""Imported only where it is needed."""
 
 
 def imported() -> set[str]:
-    """Names of what the package imports anywhere, as distributions."""
+    """The distributions that the package imports anywhere."""
     modules: set[str] = set()
     for path in (ROOT / "ltx_dist").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -23,7 +23,7 @@ PAGES = sorted(
     ]
 )
 OF_THE_PAST = "decisions.md"
-"""Its notes name files as they were called then."""
+"""A page whose notes name files as they were called at the time."""
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 KEYS = {f"{s}.{key}" for s, field in RenderConfig.model_fields.items() for key in field.annotation.model_fields}
@@ -85,7 +85,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """GitHub's names of the headings."""
+    """GitHub's anchors of the headings."""
     headings = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -35,7 +35,7 @@ def test_a_recipe_begins_with_its_usage(path: Path):
 
 
 def scripts_beside(root: Path, name: str) -> Path:
-    """A copy of a script in a folder of its own, where nothing is installed: the packages are those of the tests."""
+    """A copy of a script in a folder of its own, where nothing is installed; it uses the packages of the tests."""
     (root / "launch").mkdir(parents=True)
     (root / "launch" / "setup.sh").write_text("#!/bin/sh\n")
     (root / "launch" / "setup.sh").chmod(0o755)

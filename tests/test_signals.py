@@ -93,7 +93,7 @@ def test_leaving_has_an_end_too():
 
 
 def ready(script: str) -> subprocess.Popen[str]:
-    """Running the script, which has just printed that it is ready for a signal."""
+    """A process that runs the script, and has just printed that it is ready for a signal."""
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
@@ -137,7 +137,7 @@ def test_a_signal_that_was_taken_at_once_leaves_the_whole_grace():
 
 
 def ends(pid: int, within: float) -> bool:
-    """Whether the process is gone, or only waits for its parent to take note, in these seconds; it would run 60."""
+    """Whether the process, which would run for 60 s, ends within these seconds, or only waits for its parent."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         try:

@@ -121,7 +121,7 @@ def test_nothing_in_a_folder_reaches_the_terminal_as_an_escape(folder: Path) -> 
 
 @pytest.mark.fault(10)
 def test_nothing_of_the_inputs_reaches_the_terminal_as_an_escape(folder: Path) -> None:
-    """Names of models, columns, tensors, keys of configs and profiles; where they are right, and where they are not."""
+    """Names of models, columns, tensors, keys of configs and profiles, both right and wrong ones."""
     model = folder / f"model {HOSTILE}"
     shutil.copytree(DEMO_MODEL, model)
     (folder / "p.csv").write_text(f"prompt,{HOSTILE}\na,b\n")

@@ -41,7 +41,7 @@ def test_the_longest_path_counts():
 
 
 def test_nothing_heavy_can_be_imported_in_the_tier_fast(request: pytest.FixtureRequest):
-    """Checked in this process if it runs the tier fast; otherwise in another one that imports all its test files."""
+    """This is checked in this process if it runs the tier `fast`, or else in another that imports its test files."""
     if request.config.getoption("--tier") == "fast":
         for name in HEAVY:
             with pytest.raises(ModuleNotFoundError):

@@ -15,21 +15,21 @@ TIERS: dict[Tier, str] = {
 }
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "accelerate", "peft")
-"""Packages that no test of the tier fast can import."""
+"""Packages that no test of the tier `fast` can import."""
 
 LONGEST = (
     "cluster/test_cluster.py", "test_benchmarks_gpu.py", "cluster/test_ray_executor.py", "cluster/test_ray_job.py",
     "run/test_decode.py", "run/test_recovery.py", "run/test_embedding_reuse.py", "run/test_another_recipe.py",
     "test_signals.py", "test_streams.py", "test_cli.py", "test_recipes.py", "doctor/test_doctor.py",
 )  # fmt: skip
-"""Files that take longest, which run first: with several processes, none is to wait in the end for one of them."""
+"""The files that take longest. They run first, so that no process waits for one of them in the end."""
 
 examples_share = 1.0
-"""Share of the examples of long property tests that is drawn; the tier fast draws fewer."""
+"""The share of the examples of long property tests that is drawn; the tier `fast` draws fewer."""
 
 
 def examples(count: int) -> int:
-    """The number of examples of a property test that draws `count` of them in a run of all tests."""
+    """The number of examples for a property test that draws `count` of them in a run of all tests."""
     return round(count * examples_share)
 
 

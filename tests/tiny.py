@@ -84,7 +84,7 @@ TEXT = "a red ball rolls over green grass\na blue square moves to the left\nwave
 
 
 def save_t5_tokenizer(checkpoint: Path) -> Path:
-    """T5's tokenizer in place of the one there, as published: a sentencepiece model, and no tokenizer.json.
+    """Replace the tokenizer with T5's as it is published: a sentencepiece model, and no tokenizer.json.
 
     With its sentinels it has as many tokens as the tiny text encoder has embeddings.
     """
@@ -110,7 +110,7 @@ def save_t5_tokenizer(checkpoint: Path) -> Path:
 
 
 def save_overflowing(checkpoint: Path, folder: Path) -> Path:
-    """A copy whose transformer gives infinities: headers and configs are right, so that only rendering shows it."""
+    """A copy whose transformer gives infinities. Headers and configs are right, so only rendering shows it."""
     shutil.copytree(checkpoint, folder)
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
@@ -128,7 +128,7 @@ def save_upscaler(folder: Path) -> Path:
 
 
 def save_official_upscaler(path: Path, **changes: object) -> Path:
-    """The same as an official file: its config in the metadata."""
+    """The same as an official file, with its config in the metadata."""
     torch.manual_seed(3)
     config = {"in_channels": LATENT_CHANNELS, "mid_channels": 32, "num_blocks_per_stage": 1, "dims": 3}
     upsampler: Any = LTXLatentUpsamplerModel(**config)

@@ -30,7 +30,7 @@ FUNCTIONS = (
 
 
 class UnlikeMklError(Exception):
-    """This torch has no oneMKL in which the state is kept as in version 2024.2."""
+    """This torch has no oneMKL that keeps its state as version 2024.2 does."""
 
 
 class FirstCalls:
@@ -62,7 +62,7 @@ class FirstCalls:
         self._number.value = AVX512_NUMBER
 
     def forget(self) -> None:
-        """Resets the state to that before the first call of a process."""
+        """Reset the state to that before a process's first call."""
         self.row.value = UNKNOWN
         page = self._rows // mmap.PAGESIZE * mmap.PAGESIZE
         ctypes.CDLL(None).madvise(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), mmap.MADV_DONTNEED)
@@ -78,7 +78,7 @@ def _offset(code: bytes, at: int) -> int:
 
 
 def count_wrong(calls: int, is_cured: bool, enough: int = sys.maxsize) -> tuple[int, int]:
-    """How many of so many first calls, shared by two threads, gave other values; and calls, ended at `enough`."""
+    """How many first calls, shared by two threads, gave other values, and how many were made; stops at `enough`."""
     from ltx_dist.worker.device import settle_kernels
 
     first, wrong = FirstCalls(), 0

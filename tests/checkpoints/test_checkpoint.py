@@ -57,7 +57,7 @@ VAE_CONFIGS: dict[str, dict[str, Any]] = {
         "temporal_compression_ratio": 8,
     },
 }
-"""The published VAEs' configs with fewer channels and layers: what decides ratios and version is as published."""
+"""The published VAEs' configs with fewer channels and layers; what determines ratios and version is as published."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def error(name: str | Path) -> str:
 
 
 def shard(folder: Path, names: list[str]) -> Path:
-    """Replace the transformer's weights by shards of one tensor each and the index that names them."""
+    """Replace the transformer's weights with shards of one tensor each, and an index that names them."""
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     for number, name in enumerate(names):
         save_file({f"t{number}": np.ones((4, 4), np.float32)}, folder / "transformer" / name)

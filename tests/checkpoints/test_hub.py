@@ -89,7 +89,7 @@ def open_in_a_process(
 
 @pytest.mark.parametrize("name", ["someone/a-model", "gone/missing"])
 def test_without_network_the_cache_is_used(cache: Path, name: str) -> None:
-    """Not by HF_HUB_OFFLINE, but because nothing listens at the hub's address."""
+    """Here the hub is offline because nothing listens at its address, not because of HF_HUB_OFFLINE."""
     run = open_in_a_process(name, cache, "http://127.0.0.1:9")
     if name == "someone/a-model":
         assert run.stdout.strip() == f"someone/a-model@{COMMIT}", run.stderr
@@ -126,7 +126,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_the_marker_is_written_when_the_pickle_is_loaded(model: Path, tmp_path: Path) -> None:
-    """Else the tests below would prove nothing."""
+    """Otherwise, the tests below would prove nothing."""
     pickle.loads((model / "all.pkl").read_bytes())
     assert (tmp_path / "marker").exists()
 
@@ -204,7 +204,7 @@ def test_a_text_encoder_that_is_replaced_is_not_downloaded(model: Path, tmp_path
 
 @pytest.mark.fault(25)
 def test_a_revision_may_hold_slashes(model: Path, tmp_path: Path) -> None:
-    """The name of a pull request has one; and its snapshot is found in the cache again."""
+    """The name of a pull request has a slash, and its snapshot is found in the cache again."""
     with hub_stand_in.serve("someone/a-model", model) as hub:
         first = open_in_a_process("someone/a-model@refs/pr/32", tmp_path / "hub", hub.address)
         assert first.stdout.strip() == f"someone/a-model@{hub_stand_in.COMMIT}", first.stderr
@@ -214,7 +214,7 @@ def test_a_revision_may_hold_slashes(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_records_the_commit(model: Path, tmp_path: Path) -> None:
-    """Rendered from the stand-in; printed, in run.json, in the sidecar and in what `decode` starts from."""
+    """The commit is printed, and it is in run.json, in the sidecar, and in what `decode` starts from."""
     out, prompts = tmp_path / "out", tmp_path / "prompts.txt"
     prompts.write_text("a red circle\n")
     settings = [

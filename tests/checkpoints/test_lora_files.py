@@ -77,7 +77,7 @@ EXTRA = {
 
 @pytest.mark.parametrize("kind", EXTRA)
 def test_what_is_not_a_plain_lora_is_refused(tmp_path: Path, linears: dict[str, tuple[int, int]], kind: str):
-    """Beside a LoRA that is right: none is applied in part."""
+    """The other tensors of the file are a correct LoRA, but no file may be applied only in part."""
     extra = {key: torch.zeros(shape) for key, shape in EXTRA[kind].items()}
     tensors = loras.renamed(loras.make_lora(linears, SMALL), "diffusion_model.") | extra
     message = refused(loras.save(tmp_path / "a.safetensors", tensors), linears)
@@ -159,8 +159,8 @@ def save_holes(path: Path, shapes: dict[str, list[int]]) -> Path:
 
 
 def test_all_487_layers_of_the_distilled_lora_for_13b_are_found(tmp_path: Path):
-    """ltxv-13b-0.9.7-distilled-lora128: all linear layers, the top ones by Lightricks' names, of which diffusers drops
-    8 of 974 tensors."""
+    """ltxv-13b-0.9.7-distilled-lora128 has all linear layers, the outer ones by Lightricks' names; diffusers drops 8 of
+    its 974 tensors."""
     with torch.device("meta"):
         transformer = diffusers.LTXVideoTransformer3DModel(**read_config("transformer-13b"))
     linears = {

@@ -152,7 +152,7 @@ class Evil(ByT5Tokenizer):
 
 @pytest.fixture
 def with_code(checkpoint: Path, tmp_path: Path) -> Path:
-    """A tokenizer that is Python code of the checkpoint; where it runs, it writes a file."""
+    """A checkpoint whose tokenizer is Python code of its own, which writes a file if it runs."""
     tokenizer = checkpoint / "tokenizer"
     (tokenizer / "evil.py").write_text(CODE.format(marker=str(tmp_path / "marker")))
     names = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
@@ -165,7 +165,7 @@ def with_code(checkpoint: Path, tmp_path: Path) -> Path:
 def test_the_code_of_a_tokenizer_runs_where_it_is_trusted(
     with_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the tests below would prove nothing."""
+    """Otherwise, the tests below would prove nothing."""
     from transformers import AutoTokenizer, dynamic_module_utils
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -239,7 +239,7 @@ def test_classes_that_are_not_ours_are_refused_by_name(checkpoint: Path, file: s
 
 
 def test_a_class_in_the_tokenizers_own_config_is_refused_as_well(checkpoint: Path) -> None:
-    """A text encoder that lies alone has no model_index.json."""
+    """A text encoder in a folder of its own has no model_index.json."""
     (checkpoint / "model_index.json").unlink()
     change_json(checkpoint / "tokenizer" / "tokenizer_config.json", tokenizer_class="BertTokenizer")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json: tokenizer_class: 'BertTokenizer' is not one of"):

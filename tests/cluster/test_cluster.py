@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ONE = ("--set", "placement.devices=1")
 
 NUM_CLIPS = 16
-"""A few seconds each: enough that the batch is still running after three commands."""
+"""Each takes a few seconds: long enough that the batch is still running after three commands."""
 
 TOKEN = "9b2f6c1d4e8a4f0fb1c3d5e7a9081726"
 SMALL = [
@@ -34,7 +34,7 @@ SMALL = [
 
 @dataclass
 class Cluster:
-    """A job server, its head, and how to talk to them; commands run in processes of their own, as a user's."""
+    """A job server, its head, and how to talk to them. Commands run in processes of their own, like a user's."""
 
     address: str
     head: str

@@ -47,7 +47,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 class Left:
-    """Takes the line that the process would leave with, and ends the thread."""
+    """Takes the line that the process would end with, and ends the thread."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

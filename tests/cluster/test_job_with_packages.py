@@ -26,7 +26,7 @@ class Shelf(AbstractFileSystem):
 
 
 def write_wheel(path: Path) -> None:
-    """A package from which fsspec has the file system of shelf://, which no other package has."""
+    """Write a package that adds the file system shelf:// to fsspec, which no other package has."""
     info = "shelf_store-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("shelf_store.py", STORE)
@@ -37,7 +37,7 @@ def write_wheel(path: Path) -> None:
 
 
 def make_environment(folder: Path) -> Path:
-    """A virtual environment with all packages of this one. Ray copies it: that one has gigabytes, this a few files."""
+    """A virtual environment with all packages of this one, but only a few files, because Ray copies it."""
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
     here = sysconfig.get_path("purelib")

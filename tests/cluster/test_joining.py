@@ -110,7 +110,7 @@ def test_the_message_about_versions_is_rays_own(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.fault(14)
 @pytest.mark.ray
 def test_a_home_without_a_place_for_the_token_is_named(tmp_path: Path):
-    """A file where `.ray` would be: as little can be written as with `docker run --user 12345`, also by root."""
+    """A file is where `.ray` would be, so even root cannot write there, like a user of `docker run --user 12345`."""
     home = tmp_path / "home"
     home.mkdir()
     (home / ".ray").write_text("")

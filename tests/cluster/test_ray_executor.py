@@ -42,7 +42,7 @@ ON_CPU = place(
     BatchDemand(Models(RECIPE, {"text_encoder": 0, "transformer": 0, "vae": 0})),
 )
 REPLICATED = replace(ON_CPU, workers=tuple(replace(worker, num_gpus=1.0) for worker in ON_CPU.workers))
-"""Two workers that each hold a GPU of Ray's, which is a fake one: they compute on the CPU."""
+"""Two workers that each hold a fake GPU of Ray's, and compute on the CPU."""
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_stage_that_never_returns_is_killed_and_charged(
     marker = tmp_path / "hung"
 
     class Hanging(StageWorker):
-        """The first denoising of clip-3 never returns: a C call that holds the interpreter's lock, deaf to signals."""
+        """The first denoising of clip-3 never returns from a C call that ignores signals and holds the GIL."""
 
         def run(
             self, stage: str, requests: Sequence[RenderRequest], *payloads: StageOutput | None, keys: Any = ()
@@ -155,7 +155,7 @@ def test_a_worker_that_cannot_start_ends_the_run_and_says_why(ray_cluster, check
 
 
 def test_a_worker_that_rays_memory_monitor_ends_is_replaced(ray_cluster, checkpoint: Checkpoint, tmp_path: Path):
-    """What its calls raise then is none of the errors of an actor that died."""
+    """What its calls then raise is none of the errors of an actor that died."""
     marker = tmp_path / "struck"
 
     class Struck(StageWorker):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.ray
 def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The metrics page of a node, after a clip whose denoising failed once.
 
-    From a process of its own: this one may have a cluster already, and that is all Ray allows it.
+    It comes from a process of its own, because this one may have a cluster already, and Ray allows only one.
     """
     page = tmp_path_factory.mktemp("metrics") / "page"
     subprocess.run([sys.executable, __file__, str(page)], check=True, timeout=300)

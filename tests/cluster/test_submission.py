@@ -53,7 +53,7 @@ def test_the_prompts_and_the_settings_travel_and_nothing_else(prompts: Path):
 
 
 def test_packages_are_ray_s_to_install(prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """They make another job, and Ray is asked for no packages where none are given."""
+    """Packages make it another job, and if none are given, Ray is not asked for any."""
     monkeypatch.chdir(tmp_path)
     Path("nodes-1.0-py3-none-any.whl").write_bytes(b"wheel")
     plain = prepare(str(prompts), load_config(None), "/out")
@@ -105,7 +105,7 @@ def picture(path: Path, color: str = "red") -> bytes:
 
 
 def test_images_that_rows_name_travel_under_their_paths(tmp_path: Path):
-    """An absolute path and a URL are where the cluster finds the file."""
+    """With an absolute path or a URL, the cluster finds the file itself."""
     batch = tmp_path / "batch"
     near, far = picture(batch / "img" / "a.png"), picture(tmp_path / "shared" / "b.png", "blue")
     rows = [
@@ -142,7 +142,7 @@ def test_a_folder_of_first_frames_may_lie_outside_the_prompts_folder(tmp_path: P
 
 
 def test_a_folder_of_the_user_may_be_named_first_frames(tmp_path: Path):
-    """Without --images it is one like any other; with --images the two would mix."""
+    """Without --images it is a column like any other; with --images, the two would mix."""
     (tmp_path / "rows.jsonl").write_text('{"prompt": "moving left", "image": "first-frames/a.png"}\n')
     picture(tmp_path / "first-frames" / "a.png")
     submission = prepare(str(tmp_path / "rows.jsonl"), load_config(None), "/out")
@@ -324,7 +324,7 @@ def test_a_checkpoint_that_is_elsewhere_leaves_the_rest_to_the_cluster(prompts: 
     ],
 )
 def test_standard_input_is_packed_as_what_it_is(monkeypatch: pytest.MonkeyPatch, text: str, name: str, clips: int):
-    """Packed as .txt, a list in JSON would be refused on the cluster, or each of its lines be a prompt."""
+    """Packed as .txt, a list in JSON would be refused on the cluster, or each of its lines would become a prompt."""
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(text.encode())))
     submission = prepare("-", load_config(None), "/out")
     assert submission.files[name] == text.encode() and submission.num_clips == clips
@@ -451,7 +451,7 @@ REASON = (
     ],
 )
 def test_loras_of_single_clips_need_the_model(row: dict[str, object], settings: list[str], message: str):
-    """Each message has one remedy that works: model.loras would not do for what is not said of all rows."""
+    """Each message has one remedy that works: model.loras would be of no use for what applies to some rows only."""
     config = load_config(None, ["model.checkpoint=/elsewhere/model", *settings])
     with pytest.raises(ValueError) as caught:
         prepare([{"prompt": "a"} | row], config, "/out")
@@ -476,7 +476,7 @@ def test_what_would_be_another_thing_on_the_cluster_is_refused(
 
 @contextmanager
 def server(status: int, body: bytes) -> Iterator[int]:
-    """Answers everything with this; yields its port. It listens on every address of this machine."""
+    """Start a server that answers everything with this, on every address of this machine. Yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -496,7 +496,7 @@ def server(status: int, body: bytes) -> Iterator[int]:
 
 RAY = json.dumps({"ray_version": "2.60.0"}).encode()
 OUTSIDE = "0.0.0.0"
-"""Leads here on Linux, but is no loopback address: it stands for any other machine."""
+"""This leads to this machine on Linux, but is no loopback address, so it stands for any other machine."""
 
 
 def test_a_server_that_lets_anyone_in_is_refused_unless_it_is_this_machine():

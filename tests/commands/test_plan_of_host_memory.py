@@ -42,7 +42,7 @@ def plan(folder: Path, version: str, **placement: float | str) -> tuple[int, str
 
 
 def host_line(printed: str) -> tuple[float, float, int]:
-    """GB that are needed and that there are, and the workers that share them."""
+    """The GB that are needed and those that exist, and the workers that share them."""
     found = re.search(r"^Host memory: ([\d.]+) GB of ([\d.]+) GB for (\d+) workers? on one host$", printed, re.M)
     assert found, printed
     return float(found[1]), float(found[2]), int(found[3])

@@ -41,10 +41,10 @@ class Block:
 
 
 class CachingAllocator:
-    """allocated, reserved: bytes of blocks in use, and of all segments; peaks of both since `reset_peak`.
+    """allocated, reserved: bytes of the blocks in use, and of all segments, with their peaks since `reset_peak`.
 
-    capacity: of the device for this allocator; without one it has no end. `retries` counts requests that were repeated
-    after free segments had been returned, `refusals` those that were refused even then.
+    capacity: bytes that the device has for this allocator; None for no limit. `retries` counts requests that were
+    repeated after free segments had been returned, and `refusals` those that were refused even then.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
@@ -84,7 +84,7 @@ class CachingAllocator:
         self._insert(block)
 
     def empty_cache(self) -> None:
-        """Return every segment of which nothing is in use."""
+        """Return every segment that is entirely free."""
         for pool in self._free.values():
             for _, _, block in [*pool]:
                 if block.before is None and block.after is None:
@@ -130,16 +130,16 @@ def rounded(size: int) -> int:
 
 
 def segment_of(size: int) -> int:
-    """Bytes that are asked of the device for a request of this (rounded) size."""
+    """Bytes that the device is asked for when a request of this (rounded) size needs a new segment."""
     if size <= SMALL:
         return SMALL_SEGMENT
     return LARGE_SEGMENT if size < OWN_SEGMENT else -(-size // ROUND_SEGMENT) * ROUND_SEGMENT
 
 
 class Allocations(TorchDispatchMode):
-    """Takes memory of the allocator for every storage that is made inside on a device of `kind`, until its end.
+    """Takes memory from the allocator for every storage made inside on a device of `kind`, as long as it lives.
 
-    workspace: bytes that an operator takes beside its results, given its name, inputs and result; while it runs alone.
+    workspace: bytes that an operator takes besides its results while it runs, given its name, inputs and result.
     """
 
     def __init__(self, allocator: CachingAllocator, kind: str = "cuda", workspace: Any = None) -> None:
@@ -177,7 +177,7 @@ class Allocations(TorchDispatchMode):
 
 
 def convolution_workspace(name: str, inputs: list[torch.Tensor], made: list[torch.Tensor]) -> int:
-    """What cuDNN's convolutions of 16 bits take at most: copies of the input and the output in its own layout."""
+    """The most that cuDNN's convolutions in 16 bits take: copies of the input and the output in its own layout."""
     if name not in ("convolution", "conv3d") or made[0].element_size() != 2:
         return 0
     return inputs[0].nbytes + inputs[1].nbytes + made[0].nbytes

@@ -53,7 +53,7 @@ BLOCKS = 3
 follows one alike."""
 
 Event = tuple[int, int]
-"""(bytes, number) of a block that is taken, of 0 bytes or more; (GIVEN_BACK, number) of one that is given back."""
+"""(bytes, number) if a block is taken; (GIVEN_BACK, number) if it is given back."""
 
 GIVEN_BACK = -1
 
@@ -61,11 +61,11 @@ Ran = tuple[list[Event], Any]
 """What a stage took, in order, and its output."""
 
 Runs = dict[tuple[Any, ...], Ran]
-"""What stages took, by all that decides it."""
+"""What stages took, by everything that it depends on."""
 
 
 class RecordingAllocator(CachingAllocator):
-    """recorded: what is taken and given back, while it is a list; -1 is the number of a block from before."""
+    """recorded: if it is a list, what is taken and given back is added to it; earlier blocks have the number -1."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -107,10 +107,10 @@ class RecordingAllocator(CachingAllocator):
 
 
 class CappedCard:
-    """board_bytes: what `nvidia-smi` calls the card's memory; the driver keeps some of it, and CUDA a context.
+    """board_bytes: what `nvidia-smi` shows as the card's memory, of which the driver and CUDA's context take some.
 
     reads: how often the weights of each component were read, before the first shortage and after it. peak_reserved:
-    the most that torch held at a time, since the card was made. runs: recorded on this card or on another.
+    the most that torch has held at once since the card was made. runs: recorded on this card or on another.
     """
 
     def __init__(self, board_bytes: int, monkeypatch: pytest.MonkeyPatch, runs: Runs | None = None) -> None:
@@ -128,7 +128,7 @@ class CappedCard:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Inside, tensors are fake and take memory of the card."""
+        """A context in which tensors are fake, and take memory of the card."""
         with ExitStack() as modes:
             modes.enter_context(MovedTensors())
             modes.enter_context(self._mode)
@@ -251,7 +251,7 @@ class _CappedWorker(StageWorker):
 
 
 class _Recorded:
-    """An operation that takes of the allocator what it took before in the same way, where it is known."""
+    """An operation that repeats its recorded allocations, if it ran in the same way before."""
 
     def __init__(self, operation: Any, card: CappedCard, way: tuple[Any, ...], blocks: list[tuple[Any, str]]) -> None:
         self._operation, self._card, self._way, self._blocks = operation, card, way, blocks
@@ -295,7 +295,7 @@ def _first_blocks(module: Any, path: str) -> Iterator[None]:
 
 
 def _taken(output: Any) -> Any:
-    """The same output. A clip's frames are decoded as they are taken, so all of them are."""
+    """The same output. All frames of a clip are taken, because they are decoded only then."""
     if isinstance(output, DecodedClip):
         for _ in output.frames:
             pass
@@ -323,7 +323,7 @@ def _stored(hook: Any, module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """`Module.to`, tensor by tensor: it would swap fake parameters, which others hold."""
+    """Replaces `Module.to`, tensor by tensor: it would swap fake parameters, to which others hold references."""
     for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
         if tensor.is_floating_point() and tensor.dtype != dtype:
             tensor.data = tensor.data.to(dtype)

@@ -26,19 +26,19 @@ CUDA = torch.device("cuda", 0)
 
 READS = {"_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero"}
 COPIES = {"_to_copy", "to", "copy_"}
-"""Operators for which the host waits, as their result decides how Python continues."""
+"""Operators for which the host waits, because Python needs their result to continue."""
 
 
 @contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
-    """Inside, tensors may be made on `CUDA` and modules moved there with `to_cuda`."""
+    """A context in which tensors can be made on `CUDA`, and modules moved there with `to_cuda`."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with CudaOps(), mode, torch.inference_mode():
         yield mode
 
 
 def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces what diffusers does by value, or to the data of a parameter; before a module gets its hooks."""
+    """Replaces what in diffusers depends on values, or changes a parameter's data. Call it before hooks are added."""
     monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "_init_step_index", first_step)
     cast_around_layers(monkeypatch, _cast)
 
@@ -146,12 +146,12 @@ def _spelled(key: Any, missing: int) -> list[Any]:
 
 
 def first_step(scheduler: Any, timestep: Any) -> None:
-    """Replaces a search for the timestep on the device, by value."""
+    """Replaces a search for the timestep, which reads values on the device."""
     scheduler._step_index = 0
 
 
 def cast_around_layers(monkeypatch: pytest.MonkeyPatch, cast: Callable[[torch.nn.Module, torch.dtype], None]) -> None:
-    """Has diffusers' hooks for weights in 8 bits call `cast` where they would call `Module.to`."""
+    """Makes diffusers' hooks for weights in 8 bits call `cast` instead of `Module.to`."""
 
     def up(hook: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         cast(module, hook.compute_dtype)

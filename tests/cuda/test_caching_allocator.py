@@ -123,7 +123,7 @@ def test_a_convolution_of_16_bits_takes_a_workspace_while_it_runs() -> None:
 
 
 def within(stage: str, formula: int, allocator: CachingAllocator) -> bool:
-    """Whether what is planned is what is reserved, or up to a quarter more."""
+    """Whether the plan is at least what is reserved, and at most a quarter more."""
     return 1.0 <= formula * MARGIN[stage]["cuda"] / allocator.peak_reserved <= reserved.MOST
 
 
@@ -142,7 +142,7 @@ def test_denoising_is_planned_with_what_the_allocator_reserves(name: str, guidan
 
 @pytest.mark.parametrize("name", sorted({version.vae for version in ARCHITECTURES.values()}))
 def test_decoding_is_planned_with_at_least_what_the_allocator_reserves(name: str) -> None:
-    """The VAE of every version, of a second of 704x480. The margin is of published peaks (docs/benchmarks.md)."""
+    """The VAE of every version, for one second of 704x480. Its margin is from published peaks (docs/benchmarks.md)."""
     config, request = read_config(name), counted.example(480, 704, 25)
     allocator = reserved.reserved(lambda: counted.count_decode(config, request, BF16, UNTILED))
     formula = decode_bytes(config, request, 2, UNTILED)
@@ -152,7 +152,7 @@ def test_decoding_is_planned_with_at_least_what_the_allocator_reserves(name: str
 
 @pytest.mark.parametrize("tokens", [32, 128, 256, 512])
 def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: int) -> None:
-    """Three layers, as all hold the same. More is planned than a quarter too much, which is 0.1 GB at most."""
+    """Three layers suffice, because all hold the same. The plan may be over by more than a quarter, up to 0.1 GB."""
     text = read_config("text_encoder") | {"num_layers": 3}
     allocator = reserved.reserved(lambda: counted.count_encode_text(text, tokens, BF16))
     planned = encode_text_bytes(text, tokens, 2) * MARGIN["encode_text"]["cuda"]
@@ -161,7 +161,7 @@ def test_encoding_a_prompt_is_planned_with_what_the_allocator_reserves(tokens: i
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_float8_is_planned_with_the_layers_that_are_cast(is_streamed: bool) -> None:
-    """A pass of a real transformer on so few tokens that what it holds are weights."""
+    """A pass of a real transformer on so few tokens that nearly all it holds are weights."""
     config: dict[str, Any] = {
         "num_layers": 6, "num_attention_heads": 4, "attention_head_dim": 64, "cross_attention_dim": 256,
         "caption_channels": 64, "in_channels": 16, "out_channels": 16,
@@ -195,7 +195,7 @@ def test_float8_is_planned_with_the_layers_that_are_cast(is_streamed: bool) -> N
 @pytest.mark.parametrize("per_token", [False, True], ids=["one timestep", "a timestep per token"])
 @pytest.mark.parametrize("version", ["2.0", "2.3"])
 def test_denoising_of_ltx2_is_planned_with_what_the_allocator_reserves(version: str, per_token: bool) -> None:
-    """A clip of 768x512 and 121 frames with guidance; two layers, as all are alike. 2.5 has the transformer of 2.3."""
+    """A clip of 768x512 and 121 frames with guidance, on two layers, because all are alike; 2.5 equals 2.3 here."""
     allocator = CachingAllocator()
     with counted.fake_tensors(BF16):
         model = diffusers.LTX2VideoTransformer3DModel(**FULL[version]["transformer"] | {"num_layers": 2}).eval()

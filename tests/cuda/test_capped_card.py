@@ -45,7 +45,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
 
 @pytest.fixture(scope="module", autouse=True)
 def imports_stay() -> Iterator[None]:
-    """A worker collects garbage whenever memory runs out, and need not look through all that is imported."""
+    """Freeze what is imported: a worker collects garbage whenever memory runs out, and need not scan all of that."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -53,13 +53,13 @@ def imports_stay() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def runs() -> Runs:
-    """What stages take does not depend on the card: it is recorded once for all tests."""
+    """What stages take, recorded once for all tests, because it does not depend on the card."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def as_planned(batch: Batch, runs: Runs) -> AsPlanned:
-    """How the batch is placed on a board of so many GB, and how it ends there."""
+    """A function that returns how the batch is placed on a card of this many GB, and how it ends there."""
 
     @cache
     def render(board: float) -> tuple[Placement, capped.Rendered]:

@@ -50,7 +50,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoin
 
 @pytest.fixture(autouse=True)
 def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces what reads numbers: frames, which are checked here; checks for finiteness; a copy of the scheduler."""
+    """Replaces what reads values: frames, which are checked here, finiteness checks, and a copy of the scheduler."""
     without_values(monkeypatch)
     monkeypatch.setattr(frames, "on_host", on_host)
     monkeypatch.setattr(frames, "check_finite", lambda *_: None)
@@ -75,7 +75,7 @@ def dry_run(
     guidance_scale: float = 3.0,
     guidance_rescale: float = 0.0,
 ) -> dict[str, Counter[str]]:
-    """What passed between host and device, by stage. Raises where tensors do not fit."""
+    """What was copied between host and device, by stage. Raises if devices or dtypes do not match."""
     family, traffic = family_of(checkpoint), dict[str, Counter[str]]()
     uses_own = checkpoint.pipeline_class == "LTXConditionPipeline"
     requests = [
@@ -123,7 +123,7 @@ def _check(conditioning: Conditioning, latents: Latents, dtype: torch.dtype) -> 
 
 
 class Unhashed:
-    """Latents without numbers, of which no digest can be taken."""
+    """Latents without values, which have no digest."""
 
     def __init__(self, latents: Latents) -> None:
         self._latents = latents

@@ -64,7 +64,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RenderReques
 
 @pytest.fixture(autouse=True)
 def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces what reads numbers: frames and sound, which are checked here, and checks for finiteness."""
+    """Replaces what reads values: frames and sound, which are checked here, and checks for finite numbers."""
     without_values(monkeypatch)
     monkeypatch.setattr(frames, "on_host", on_host)
     for module in (frames, denoise, decode):
@@ -86,21 +86,21 @@ def all_perturbed(tensor: torch.Tensor, **along: Any) -> torch.Tensor | bool:
 
 
 def statistics(folder: Path, component: str, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Read as they are, which fake tensors cannot be from a file, and moved as the stand-ins move them."""
+    """The statistics with their true shapes, which fake tensors cannot read from a file, on the device."""
     with unset_fake_temporarily():
         read = _statistics(folder, component, torch.device("cpu"), torch.float32)
     return [torch.zeros(tensor.shape).to(device, dtype) for tensor in read]
 
 
 def preprocess(self: Any, image: Any, height: int, width: int, **more: Any) -> torch.Tensor:
-    """Pixels on the host, of which diffusers asks for the smallest."""
+    """Makes pixels on the host, because diffusers reads the smallest one."""
     with unset_fake_temporarily():
         pixels = _preprocess(self, image, height, width, **more)
     return torch.zeros(pixels.shape, dtype=pixels.dtype)
 
 
 def noise_scheduler(self: Any, settings: Any) -> Any:
-    """Made outside, as it reads its own schedule while it is made."""
+    """A scheduler made outside, because it reads its own schedule while it is made."""
     with unset_fake_temporarily():
         return _noise_scheduler(self, settings)
 
@@ -111,7 +111,7 @@ def on_host(group: torch.Tensor) -> np.ndarray:
 
 
 def waveform_on_the_device(self: Any, latents: SoundLatents) -> np.ndarray:
-    """The output as the stage makes it, except for its numbers."""
+    """The output as the stage makes it, except for its values."""
     samples = latents.audio_latents.to(CUDA, self._audio_vae.dtype)
     waveform = self._vocoder(self._audio_vae.decode(samples, return_dict=False)[0])[0]
     assert waveform.device == CUDA and waveform.dtype == torch.float32
@@ -119,7 +119,7 @@ def waveform_on_the_device(self: Any, latents: SoundLatents) -> np.ndarray:
 
 
 def dry_run(checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype = torch.bfloat16) -> set[str]:
-    """The stages that ran. Raises where tensors do not fit."""
+    """The stages that ran. Raises if devices or dtypes do not match."""
     family, made = family_of(checkpoint), dict[str, Any]()
     stages = [stage for name in family.recipe.of(request) if (stage := family.recipe[name]).runs_on == "device"]
     names = {name for stage in stages for name in stage.components}

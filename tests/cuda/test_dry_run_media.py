@@ -43,7 +43,7 @@ TWO = SecondPass(64, 96, 2, (909.4, 725.0), 1.0, 1.0, 0.0, 0.15)
 REQUEST = RenderRequest(
     "clip", "a prompt", "", 64, 96, 25, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32, timesteps=(1000.0, 500.0)
 )  # fmt: skip
-"""A request with timesteps of its own: diffusers' default schedule is made of tensors, whose values it reads."""
+"""A request that sets timesteps, because diffusers computes its default ones as tensors and reads their values."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ WHOLE: dict[str, Any] = {
 
 
 class Sigmas(TorchFunctionMode):
-    """Numbers for what diffusers' pipeline for long clips reads on the host: the sigmas of steps, an epsilon."""
+    """Gives values to what diffusers' pipeline for long clips reads on the host: sigmas of steps, and an epsilon."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.item, torch.Tensor.__float__):
@@ -111,7 +111,7 @@ _preprocess, _official_pixels = VaeImageProcessor.preprocess, encode_image.offic
 
 
 def preprocess(self: Any, image: Any, height: int, width: int, **more: Any) -> torch.Tensor:
-    """Pixels on the host, of which diffusers asks for the smallest."""
+    """Makes pixels on the host, because diffusers reads the smallest one."""
     with unset_fake_temporarily():
         pixels = _preprocess(self, image, height, width, **more)
     return torch.zeros(pixels.shape, dtype=pixels.dtype)
@@ -126,7 +126,7 @@ def official_pixels(*arguments: Any) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def without_numbers_of_media(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces pixels, a search for the timestep on the device, and checks for finiteness."""
+    """Replaces pixels, a search for the timestep on the device, and checks for finite numbers."""
     monkeypatch.setattr(VaeImageProcessor, "preprocess", preprocess)
     monkeypatch.setattr(encode_image, "official_pixels", official_pixels)
     monkeypatch.setattr(long_clips, "check_finite", lambda *_: None)
@@ -174,8 +174,10 @@ def dry_run(
     storage: Storage = PLAIN,
     whole: bool = False,
 ) -> Mapping[str, Counter[str]]:
-    """What passed between host and device, by stage. Raises where tensors do not fit. whole: every stage runs, and not
-    the transformer's alone, on what others would have made."""
+    """What was copied between host and device, by stage. Raises if devices or dtypes do not match.
+
+    whole: run every stage, and not only the transformer's on made-up outputs of the others.
+    """
     family, traffic = family_of(checkpoint), dict[str, Counter[str]]()
     of_device = [stage for name in family.recipe.of(request) if (stage := family.recipe[name]).runs_on == "device"]
     stages = [stage for stage in of_device if whole or "transformer" in stage.components]
@@ -227,7 +229,7 @@ def _given(request: RenderRequest, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _checked(output: Any, dtype: torch.dtype, request: RenderRequest) -> Any:
-    """What a stage hands on, on the host, and with numbers in place of those that decide how the next one draws."""
+    """What a stage hands on, on the host, and with real values where the next stage's draws depend on them."""
     if isinstance(output, Conditioning):
         assert output.prompt_embeds.device.type == "cpu" and output.prompt_embeds.dtype == dtype
         assert output.prompt_embeds.shape[0] == (len(request.windows.distinct_prompts) if request.windows else 1)

@@ -121,7 +121,7 @@ def test_reading_weights_between_turns_is_not_standing_still():
 
 @pytest.mark.fault(21)
 def test_time_that_the_driver_stood_still_counts_for_no_assignment():
-    """Steps of 7 s; the driver is stopped for 100 s, in which its worker makes 14 of them."""
+    """Steps take 7 s; the driver is stopped for 100 s, in which its worker takes 14 steps."""
     deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
     deadlines.begin(DENOISE, [make_request("a")], 0.0)

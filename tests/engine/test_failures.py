@@ -60,7 +60,7 @@ def test_a_poison_clip_fails_alone_after_three_attempts(failure: Failure, num_wo
 
 
 def test_where_workers_die_whatever_they_run_a_clip_is_blamed_when_others_fare_better():
-    """In 20 batches about a third of the denoisings die with their worker, some other stages too, and clip 30's always.
+    """In 20 batches, about a third of denoisings and some other stages die with their worker; clip 30's always do.
 
     By chance, 30 of the 780 other clips then crash three times in a row. They are blamed only if that happens before
     the policy has seen clips crash on both workers and still succeed.
@@ -220,7 +220,7 @@ def test_each_stage_has_its_own_second_opinion():
 
 
 def test_what_runs_beside_a_hung_stage_is_not_charged():
-    """An mp4 that is never done, and a clip that denoises on the same worker meanwhile."""
+    """An mp4 that is never finished, while another clip denoises on the same worker."""
     hung: list[Assignment] = []
 
     def ending(assignment: Assignment) -> Failure | None:
@@ -274,7 +274,7 @@ def test_a_hung_stage_is_ended_at_its_deadline():
 
 
 def chaos(num_clips: int, num_workers: int, traced: bool = True) -> tuple[dict[str, RenderResult], list[float], float]:
-    """1 % of assignments crash their worker and 0.1 % hang; results, seconds of each turn, bytes that stayed."""
+    """Results, seconds of each turn, and bytes that stayed, if 1 % of assignments crash their worker and 0.1 % hang."""
     rng = random.Random(0)
 
     def ending(assignment: Assignment) -> Failure | None:
@@ -365,7 +365,7 @@ def test_a_clip_of_a_failed_pass_is_not_shared_again():
 
 
 class AnythingAtAnyTime(RuleBasedStateMachine):
-    """The renderer with its scheduler and policy; between two turns workers crash, hang, vanish, return and join."""
+    """The batch loop with its scheduler and policy. Between turns, workers crash, hang, vanish, return and join."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -453,7 +453,7 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
     @precondition(lambda self: self.is_going_on() and self.renderer.completions)
     @rule(data=st.data())
     def a_late_reply(self, data: st.DataObject) -> None:
-        """An executor drops these; should one ever come through, it is refused and changes nothing."""
+        """A late reply. Executors drop these; if one ever comes through, it is refused and changes nothing."""
         late = data.draw(st.sampled_from(self.renderer.completions))
         for running in self.renderer._deadlines.under_way():
             again = set(running.request_ids).intersection(late.assignment.request_ids)
@@ -484,7 +484,7 @@ class AnythingAtAnyTime(RuleBasedStateMachine):
         assert not running.keys() & self.results.keys(), "nothing runs for a clip that is over"
 
     def teardown(self) -> None:
-        """Left in peace, the batch ends: every clip has its result, or there is a stage that nobody can run."""
+        """Left undisturbed, the batch ends: every clip has a result, or there is a stage that no worker can run."""
         for _ in range(3000):
             if not self.is_going_on():
                 break

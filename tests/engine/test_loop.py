@@ -101,7 +101,7 @@ def test_a_worker_that_crashed_is_started_anew_and_used():
 
 
 def joined_after_a_turn(executor: FakeExecutor, loop: BatchLoop) -> list[str]:
-    """The requests as they ended; a second worker came after the first turn."""
+    """The requests in the order of their ends, if a second worker joins after the first turn."""
     loop.begin(REQUESTS)
     loop.turn()
     executor.join(Worker("new", STAGES, "cpu"))
@@ -135,7 +135,7 @@ def test_what_waits_is_put_in_order_when_a_worker_joins():
 
 
 def test_looking_for_an_order_takes_a_tenth_of_the_time_and_ends_with_a_stop():
-    """3 ms a piece, for ever; nothing else happens meanwhile."""
+    """Makes a piece every 3 ms, forever; nothing else happens meanwhile."""
     now, pieces, waits, stopped = [0.0], [], [], []
 
     def reorder(scheduler: Scheduler) -> Iterator[None]:
@@ -184,7 +184,7 @@ def test_a_stop_publishes_what_is_nearly_there_and_begins_nothing():
 
 
 class FakeKeptOutputs:
-    """The stage whose output is on disk, by request; `damaged` shows only when it is loaded."""
+    """The stage whose output is on disk, by request. Damage shows only when an output is loaded."""
 
     def __init__(self, on_disk: dict[str, str], damaged: set[str] = frozenset()) -> None:
         self.on_disk, self.damaged = dict(on_disk), set(damaged)
@@ -283,7 +283,7 @@ def test_the_videos_are_not_kept():
 
 @pytest.mark.fault(21)
 def test_a_worker_is_not_called_hung_because_the_driver_was_stopped():
-    """Clip c hangs; a thousand seconds in which no turn was made are not held against it."""
+    """Clip c hangs; a thousand seconds without a turn of the loop do not count against it."""
 
     def ending(assignment: Assignment) -> Failure | None:
         return Failure.HANG if assignment.clips == "c" else None

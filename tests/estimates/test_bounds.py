@@ -18,7 +18,7 @@ from ltx_dist.planning.simulator import predict
 
 
 class Known:
-    """Costs by hand: works by request, a rate a device."""
+    """Costs set by hand: works by request, and one rate per device."""
 
     def __init__(self, works, speed):
         self.works, self.speed = works, speed
@@ -55,7 +55,7 @@ def test_each_bound_where_it_binds():
 
 
 def test_unrelated_machines_are_bound_by_the_linear_program():
-    """By hand: the card of rate 4 and that of rate 1 do 10 together; a decode-only card of 5 takes all decodes."""
+    """By hand: the cards with rates 4 and 1 do 10 together; a card with rate 5 that only decodes takes all decodes."""
     assert fluid((0.0, 10.0, 0.0), {(0.0, 4.0, 0.0): 1, (0.0, 1.0, 0.0): 1}).seconds == 2.0
     helped = fluid((0.0, 10.0, 10.0), {(0.0, 1.0, 1.0): 1, (0.0, 0.0, 5.0): 1})
     assert helped.seconds == 10.0 and helped.prices[2] == 0, "decoding has time to spare"
@@ -64,9 +64,9 @@ def test_unrelated_machines_are_bound_by_the_linear_program():
 
 
 def by_corners(work: Sequence[float], kinds: Mapping[Rates, int]) -> float:
-    """The optimum of the dual program for three stages, by trying every corner of it: the oracle of `fluid`.
+    """The optimum of the dual program for three stages, by trying each of its corners: the oracle for `fluid`.
 
-    At a corner enough kinds are indifferent between two stages to fix every price.
+    At a corner, enough kinds are indifferent between two stages to fix every price.
     """
     best = 0.0
     for prices in set(_corners(list(kinds))):

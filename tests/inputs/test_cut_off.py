@@ -23,7 +23,7 @@ from ltx_dist.pipeline.request import RenderRequest
 from ltx_dist.report.clips import read_clips
 
 LONG = "a red ball rolls over green grass " * 10
-"""340 tokens, as bytes: one less than its letters, because the last space is dropped, and one that ends it."""
+"""340 tokens, which are bytes: one less than it has letters, because the last space is dropped, and an end token."""
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def error(path: Path, content: str | bytes, seconds: float = 1.0) -> str:
 
 
 def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
-    """Over 200 names; whatever is taken as one is a file of its own in the folder, or in a folder in it."""
+    """Over 200 names: each that is accepted is a separate file in the folder, or in a folder inside it."""
     names = corpus()
     assert len(names) >= 200
     taken = []
@@ -68,7 +68,7 @@ def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["txt", "csv", "jsonl", "yaml"])
 def test_a_prompt_names_no_file(tmp_path: Path, ending: str) -> None:
-    """Default names are made of prompts."""
+    """Default names are made from prompts."""
     prompts = [part for part in PARTS if part.isprintable() and part.strip() and not part.strip().startswith("#")]
     plain = [prompt for prompt in prompts if not prompt.startswith("--")]  # a flag: refused in plain text
     rows = {

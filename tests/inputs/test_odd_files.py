@@ -35,7 +35,7 @@ Q = "transformer.transformer_blocks.0.attn1.to_q"
 
 @dataclass(frozen=True)
 class Odd:
-    """row: of the prompt file. says: part of its error. make: writes the file that it names, if any."""
+    """row: of the prompt file. says: a part of its error. make: writes the file that the row names, if any."""
 
     row: Mapping[str, Any]
     says: str

@@ -37,7 +37,7 @@ def test_a_bar_is_text_in_a_clip_of_one_window(folder: Path, checkpoint: Checkpo
 
 
 def test_segments_last_as_long_as_they_say(folder: Path, checkpoint: Checkpoint):
-    """Windows end at frames 80, 136, 192 and so on; each shows the segment in the middle of what it adds."""
+    """Windows end at frames 80, 136, 192 and so on; each shows the segment that is in the middle of its new frames."""
     (request,) = read(folder, checkpoint, segments(("day", 120), ("dusk", 80), ("night", 161)))
     assert request.windows and request.windows.prompts == ("day", "day", "dusk", "night", "night", "night", "night")
     assert (request.num_frames, request.prompt) == (361, "day | dusk | night")

@@ -124,7 +124,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes):
 
 
 def test_random_damage_is_refused_or_opened(tmp_path: Path):
-    """Whatever byte is wrong: a picture or a ValueError, nothing else."""
+    """Whichever byte is wrong, there is a picture or a ValueError, and nothing else."""
     random = np.random.default_rng(1)
     for extension in ("png", "jpg", "webp", "gif", "tif", "bmp"):
         whole = io.BytesIO()

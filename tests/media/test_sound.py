@@ -22,7 +22,7 @@ SHAPE = NUM_FRAMES, HEIGHT, WIDTH, FRAME_RATE
 
 
 def tones(sampling_rate: int = 48000, seconds: float = 1.0, channels: int = 2) -> Sound:
-    """Another tone in each channel."""
+    """A waveform with a different tone in each channel."""
     time = np.arange(int(seconds * sampling_rate)) / sampling_rate
     waves = [0.4 * np.sin(2 * np.pi * (440 + 220 * channel) * time) for channel in range(channels)]
     return Sound(np.stack(waves).astype(np.float32), sampling_rate)
@@ -37,7 +37,7 @@ def encode(sound: Sound | None, output: Mp4Settings | None = None, num_frames: i
 
 
 def streams(mp4: bytes) -> dict[str, tuple[str, float]]:
-    """What a player is told: codec and seconds of each kind of stream."""
+    """What a player learns: codec and seconds of each kind of stream."""
     with av.open(io.BytesIO(mp4)) as container:
         return {
             stream.type: (stream.codec_context.name, float(stream.duration * stream.time_base))
@@ -149,7 +149,7 @@ def test_sound_that_is_not_what_was_recorded_is_a_problem() -> None:
 
 
 def test_frames_and_sound_lie_side_by_side() -> None:
-    """Half a minute: a player that reads on from the middle finds both there."""
+    """In a clip of half a minute, a player that starts in the middle finds both streams there."""
     mp4 = encode(tones(seconds=30.0), num_frames=24 * 30).mp4
     with av.open(io.BytesIO(mp4)) as container:
         packets = [

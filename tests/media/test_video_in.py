@@ -17,7 +17,7 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200
 
 
 def save(path: Path, frames: int = 5, rate: Fraction | int = 10, size: tuple[int, int] = (64, 48)) -> Path:
-    """Frames of one colour each but for a white corner at the top left."""
+    """A video whose frames have one colour each, except for a white corner at the top left."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "0"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv444p"
@@ -73,7 +73,7 @@ def test_a_phones_rotation_is_applied(tmp_path: Path):
 
 
 def test_high_definition_is_bt709_and_less_is_bt601(tmp_path: Path):
-    """A file of yuv that names no matrix, as x264 writes it: the same values are other colours."""
+    """A YUV file that names no matrix, as x264 writes it: the same values stand for other colours."""
     frames = {}
     for height in (576, 720):
         frames[height] = np.asarray(

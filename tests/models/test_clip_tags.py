@@ -84,7 +84,7 @@ def test_tags_are_plain_texts_in_the_file():
 
 
 def test_readers_of_boxes_find_the_names_as_keys():
-    """moov/udta/meta/keys, where ComfyUI's page looks, which reads no other kind of tag."""
+    """The tags are in moov/udta/meta/keys, because ComfyUI's page reads no others."""
     content = mp4(clip_tags(REQUEST, "demo", "key"))
     moov = content[content.index(b"moov") : content.index(b"mdat")]
     keys = moov[moov.index(b"keys") :]

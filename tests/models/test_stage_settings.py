@@ -30,7 +30,7 @@ FIELDS = {field.name for field in fields(RenderRequest)}
 
 
 class Watched:
-    """A request that notes which of its fields are read, by itself or through its properties."""
+    """A request that records which of its fields are read, directly or by its properties."""
 
     def __init__(self, request: RenderRequest) -> None:
         self._request, self.read = request, set[str]()

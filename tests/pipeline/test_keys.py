@@ -122,7 +122,7 @@ OTHERS: dict[str, tuple[object, ...]] = {
     "negative_prompt": ("bad", "worse"),
     "guidance_scale": (1.0, 3.0, 4.0),
 }
-"""Values of the fields; the two LoRAs are added up in another order. Of other fields, two numbers."""
+"""Values for these fields (the two LoRAs in both orders); all other fields get two numbers."""
 
 OF_SOUND = OTHERS | {
     "second_pass": (None, TWO_SOUND_PASSES, replace(TWO_SOUND_PASSES, audio="first")),
@@ -148,7 +148,7 @@ def requests(draw: st.DrawFn, family: Family) -> RenderRequest:
 
 
 def reading(family: Family, one: RenderRequest, other: RenderRequest) -> set[str]:
-    """The stages that read what differs between the two, and those after them, by the recipe's table."""
+    """The stages that read what differs between the two, and all later ones, by the recipe's table."""
     found: set[str] = set()
     for stage in family.recipe:
         runs = [stage.name in family.recipe.of(request) for request in (one, other)]
@@ -297,14 +297,14 @@ def test_weights_change_the_stages_that_read_them(name: str, part: str) -> None:
 
 
 def test_a_clip_of_text_and_one_pass_knows_no_encoder_of_images_and_no_upsampler() -> None:
-    """So latents stay valid with another VAE, and the whole clip with another upsampler."""
+    """This keeps latents valid with another VAE, and a whole clip with another upsampler."""
     assert changed_stages(keys(), keys(digest={**making().digest, "vae": "other"})) == FROM_DECODE
     assert changed_stages(keys(), keys(storage=Storage(vae="float16"))) == FROM_DECODE
     assert keys() == keys(digest={**making().digest, "latent_upsampler": "other"})
 
 
 def test_every_setting_of_storage_and_of_the_mp4_is_in_the_key() -> None:
-    """One that is added is found here, not by a user."""
+    """So a new setting that is missing in the key is found here, and not by a user."""
     for name, options in (
         (name, get_args(kind)) for name, kind in inspect.get_annotations(Storage, eval_str=True).items()
     ):
@@ -327,7 +327,7 @@ def test_a_request_of_a_batch_has_one_set_of_keys_and_a_tile_that_cuts_nothing_i
 
 
 def test_a_clip_in_tiles_that_auto_could_have_chosen_is_kept(tmp_path: Path) -> None:
-    """The devices and the largest clip of the batch decide which: neither is a reason to make a clip again."""
+    """The tiles depend on the devices and on the batch's largest clip, neither of which is a reason to redo a clip."""
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "a", "width": 640, "height": 384}\n')
 
@@ -362,7 +362,7 @@ SIX_UNLIKE: dict[str, tuple[RenderRequest, Family, dict[str, Any]]] = {
     "shared passes, lossless": (replace(REQUEST, prompt="c"), LTX_VIDEO, {"batch_size": 4, "mp4": Mp4Settings(crf=0)}),
     "with sound": (FULL_SOUND, LTX2, {}),
 }
-"""Recorded: a refactoring must not change these keys, or every clip of every user is rendered again."""
+"""Recorded keys: if a refactoring changed them, every clip of every user would be rendered again."""
 
 KEYS_OF_SIX = {
     "plain": "7a0122b3dab29eda0feea18372348bce0d40cb34556044f72dcb5ee103a6bffb",

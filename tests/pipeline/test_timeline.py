@@ -20,7 +20,7 @@ def run(clip: int, stage: str, worker_id: str, started: float, finished: float) 
 
 
 def pinned(num_clips: int) -> list[Completion]:
-    """A stage a worker: 0.05 s, 2 s, 0.5 s."""
+    """One stage per worker: 0.05 s, 2 s, 0.5 s."""
     found: list[Completion] = []
     for i in range(num_clips):
         found.append(run(i + 1, ENCODE, "gpu-0", 0.05 * i, 0.05 * (i + 1)))
@@ -30,7 +30,7 @@ def pinned(num_clips: int) -> list[Completion]:
 
 
 def replicated() -> list[Completion]:
-    """Two workers that do all, one clip lost with an error and one to a worker that went away."""
+    """Two workers that run all stages; one clip is lost to an error, and one to a worker that vanished."""
     boom = replace(run(3, DENOISE, "w-1", 5.0, 7.0), report=StageReport(2.0, error="boom"))
     lost = replace(run(5, DENOISE, "w-1", 7.0, 10.0), failure=Failure.CRASH)
     found = [run(1, ENCODE, "w-0", 0, 0.02), run(1, DENOISE, "w-0", 0.02, 4), run(1, DECODE, "w-0", 4, 5)]

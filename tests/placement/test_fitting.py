@@ -167,7 +167,7 @@ def random_shapes(number: int) -> list[RenderRequest]:
 
 
 def tiling_cost(request: RenderRequest, tiling: DecodeTiling, ratios: tuple[int, int]) -> float:
-    """Decoded pixels, overlaps counted as often as they are decoded, over the clip's: 1.0 without tiling."""
+    """Decoded pixels, with overlaps counted as often as they are decoded, divided by the clip's; 1.0 without tiling."""
     spatial, temporal = ratios
     frames = (request.num_frames - 1) // temporal + 1
     height, width = (side // spatial for side in request.decoded_size)

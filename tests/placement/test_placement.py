@@ -18,7 +18,7 @@ from ltx_dist.placement.tilings import candidate_tilings
 GIB = 2**30
 ON_CPU = Inventory(gpus=(), num_cpus=4)
 LTX_2B = BatchDemand(Models(RECIPE, {"text_encoder": int(9.525e9), "transformer": int(3.847e9), "vae": int(1.106e9)}))
-"""Weights alone: what clips need beside them is test_fitting.py's."""
+"""Weights only; test_fitting.py is about what clips need beside them."""
 
 
 def gpu(gib: float | None, index: int = 0) -> DeviceInfo:
@@ -171,7 +171,7 @@ def test_what_cannot_be_placed_is_refused_by_name(wishes, inventory, message):
 
 
 def shared_passes(batch_size: int) -> BatchDemand:
-    """Many alike of a size that is large for sharing, and one clip larger than these."""
+    """Many equal clips of a size that is large for sharing a pass, and one larger clip."""
     many, one = request(512, 768, 97), request()
     together = {many: batch_size, one: 1}
     return BatchDemand(full_size(), (many, one), (UNTILED,), batch_size, together)

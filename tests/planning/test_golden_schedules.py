@@ -49,7 +49,7 @@ GOLDEN: dict[tuple[str, str], tuple[str, str]] = {
 
 
 def operations(num_clips: int, case: str) -> dict[str, Work]:
-    """Operations of each stage of clips whose sizes and passes are drawn at random."""
+    """The operations of each stage of clips with random sizes and numbers of passes."""
     rng = random.Random(7)
     works: dict[str, Work] = {}
     for index in range(num_clips):

@@ -21,7 +21,7 @@ def test_it_counts_down_between_clips_and_stops_at_zero() -> None:
 
 
 def test_four_workers_that_end_together_are_not_taken_for_one() -> None:
-    """Eight clips on four workers, 20 s each. By count the first one to end would promise 140 s more."""
+    """Eight clips on four workers, 20 s each. By count alone, 140 s more would be promised when the first one ends."""
     planned = [20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0, 40.0]
     assert Pace(8, planned).eta(1, 20.0, 20.0) == pytest.approx(20)
 
@@ -37,7 +37,7 @@ def test_nothing_is_left_after_the_last(planned: list[float]) -> None:
 
 
 def test_some_clips_of_the_plan_stand_for_all() -> None:
-    """Eight clips, of which the plan has four: after six the third and the fourth have ended by three quarters."""
+    """Eight clips, four of them in the plan: six of eight clips count like three of its four."""
     pace = Pace(8, [10.0, 20.0, 30.0, 60.0])
     assert pace.planned_seconds == 60.0
     assert pace.eta(6, 30.0, 30.0) == pytest.approx(30)

@@ -95,7 +95,7 @@ def test_every_order_is_of_the_same_requests_and_stable_for_equal_ones():
 
 
 def test_the_order_is_worth_what_the_simulation_says():
-    """A long clip at the end of the file keeps one of two devices at work alone; taken earlier it does not."""
+    """A long clip at the end of the file keeps one of two devices busy alone; if taken earlier, it does not."""
     predicted = costs([DISTILLED] * 12 + [FULL])
     placement = place(Wishes(), Inventory((gpu("H100", 80),) * 2, 16), DEMAND)
     ids = list(predicted.work_of)
@@ -135,7 +135,7 @@ def done(request_id: str, stage: str, worker_id: str, seconds: float) -> Complet
 
 
 def drifting(slower: float) -> tuple[float, float]:
-    """Makespans of a batch whose decodes take `slower` times what is predicted: in the first order, and reordered."""
+    """Makespans of a batch whose decodes take `slower` times the prediction: in the first order, and reordered."""
     placement = place(Wishes(layout="pinned"), Inventory((gpu("H100", 80),) * 8, 16), DEMAND)
     works = [(1e12, 24e12 * (8 + 30 * (i % 2)), 52e12 * (1 + i % 3)) for i in range(24)]
     workers = {worker.worker_id: worker for worker in placement.workers}
@@ -236,7 +236,7 @@ def test_nor_for_one_worker():
 
 
 def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
-    """Long denoises and long decodes in turns: what is left out must be alike in every order."""
+    """Long denoises and long decodes alternate: what is left out must be alike in every order."""
     monkeypatch.setattr("ltx_dist.planning.ordering.MAX_SIMULATED", 100)
     monkeypatch.setattr("ltx_dist.planning.order_search.MAX_SEARCHED", 100)
     works = [(1e12, 24e12 * 30, 13e12) if i % 2 else (1e12, 24e12 * 3, 130e12) for i in range(200)]
@@ -253,7 +253,7 @@ def test_of_a_long_batch_some_stand_for_all(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_is_under_way_stays_where_it_is():
-    """The first two share a pass on a slow card, for long; the fast one does all the rest meanwhile."""
+    """The first two share a long pass on a slow card; meanwhile, the fast card does all the rest."""
     predicted = costs([FULL] * 3 + [DISTILLED] * 10)
     placement = place(Wishes(), Inventory((gpu("H100", 80), gpu("GeForce RTX 3090", 80)), 16), DEMAND)
     fast, slow = placement.workers
@@ -284,7 +284,7 @@ def test_an_order_is_taken_up_while_the_batch_goes_on():
 
 
 def two_passes(num_clips: int, num_devices: int) -> tuple[float, float]:
-    """Makespans of equal clips of two passes, 10 s each: every clip to its end, and in the order that is found."""
+    """Makespans of equal clips with two passes of 10 s: with every clip made to its end, and in the order found."""
     order = "encode_text", "denoise", "refine", "decode"
     workers = tuple(Worker(f"w{index}", order, "cuda", index) for index in range(num_devices))
     placed = Placement(TWO_PASSES, "replicated", workers, dict.fromkeys(TWO_PASSES.on_device[1:], 2 * num_devices))
@@ -304,7 +304,7 @@ def two_passes(num_clips: int, num_devices: int) -> tuple[float, float]:
 
 
 def test_first_passes_come_first_where_whole_clips_would_leave_a_card_idle_at_the_end():
-    """Three clips on two cards: one that made two of them, each to its end, would take 40 s."""
+    """Three clips on two cards: a card that makes two of them, each to its end, would take 40 s."""
     assert two_passes(3, 2) == pytest.approx((40, 30), rel=0.03)
     assert two_passes(12, 8) == pytest.approx((40, 30), rel=0.03)
 

@@ -24,7 +24,7 @@ RELOADED = "Inspected target navigated or closed"
 
 
 class ReloadedError(Exception):
-    """The page was reloaded before it answered."""
+    """The page was reloaded before it gave an answer."""
 
 
 class Browser:
@@ -86,7 +86,7 @@ class Browser:
             time.sleep(0.05)
 
     def point_at(self, selector: str) -> None:
-        """Move the mouse to the middle of an element, as a hand does."""
+        """Move the mouse to the middle of an element, like a user."""
         x, y = self.run(
             f"(() => {{ const element = document.querySelector({selector!r});"
             "element.scrollIntoView({block: 'center'});"

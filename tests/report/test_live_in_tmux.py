@@ -17,11 +17,11 @@ from test_progress import GOLDEN
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
 FRAMES = 12
-"""Screens looked at, a fifth of a second apart: the view is redrawn four times a second."""
+"""Number of screens to look at, a fifth of a second apart: the view is redrawn four times a second."""
 
 
 class Tmux:
-    """A server of its own, so that nobody else's sessions or settings matter."""
+    """A tmux server of its own, so that no other sessions or settings matter."""
 
     def __init__(self, name: str) -> None:
         self._command = ["tmux", "-u", "-L", name, "-f", "/dev/null"]

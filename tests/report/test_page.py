@@ -314,7 +314,7 @@ def test_the_timeline_names_the_clip_under_hand_and_keys(browser: Browser, opene
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_schemes_can_be_read(browser: Browser, opened: Callable[..., Path], scheme: str) -> None:
-    """Text on its ground has a contrast of at least 4.5, as WCAG asks."""
+    """Text has a contrast of at least 4.5 to its background, as WCAG asks."""
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     opened(names=["a", "b"], failed=["b"], exit_code=3)
     assert (luminance(browser, "body", "backgroundColor") > 0.5) == (scheme == "light")

@@ -39,7 +39,7 @@ QUEUES = {E: 13, D: 2, V: 0}
 
 
 class Clock:
-    """Time as a number to set."""
+    """A clock whose time is a number that tests set."""
 
     now = 100.0
 

@@ -120,7 +120,7 @@ def test_clips_that_a_stopped_run_left_are_named(folder: Path):
 
 
 def test_a_damaged_run_record_stops_nothing_but_its_readers(folder: Path):
-    """Torn at every 7th byte, and every key taken out or of another kind."""
+    """Cut off at every 7th byte, and with every key removed or of another type."""
     whole = write_run(folder)
     record = json.loads(whole)
     damaged = [whole[:length] for length in range(0, len(whole) - 2, 7)] + [b"\0" * len(whole), b"[]", b"[" * 10_000]

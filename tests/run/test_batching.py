@@ -53,7 +53,7 @@ CHANGES = {
     "own timesteps": {"num_inference_steps": 2, "timesteps": (1000.0, 500.0)},
 }
 TAKES_TIMESTEPS = "LTXConditionPipeline"
-"""The other has dynamic shifting, with which diffusers takes none."""
+"""The other pipeline's schedule has dynamic shifting, with which diffusers takes no timesteps."""
 
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=str)
@@ -107,7 +107,7 @@ def test_latents_are_those_of_a_pass_of_their_own_but_for_low_bits(worker: Stage
 
 
 def test_the_initial_noise_is_bit_for_bit_that_of_the_clip_alone(worker: StageWorker):
-    """Seen by the transformer at its first step, which is all noise; both prompts of a clip see the same."""
+    """What the transformer gets at its first step, which is all noise; it is the same for both prompts of a clip."""
     seen: list[torch.Tensor] = []
     transformer = worker._components._modules["transformer"]
     hook = transformer.register_forward_pre_hook(

@@ -49,7 +49,7 @@ def out(rendered: Path, tmp_path: Path) -> Path:
 
 
 def render_arguments(out: Path, checkpoint: Path) -> list[str]:
-    """The checkpoint by a relative path: it must be found from another folder, too."""
+    """A checkpoint that is given by a relative path must also be found from another folder."""
     prompts = out.parent / "prompts.txt"
     prompts.write_text("one\ntwo\nthree\n")
     settings = [
@@ -202,7 +202,7 @@ def test_a_folder_in_use_is_left_alone(out: Path):
 
 @pytest.mark.slow
 def test_a_decode_that_is_killed_denoises_nothing_when_it_goes_on(tmp_path: Path, checkpoint: Path):
-    """SIGKILL while clips are decoded: of those whose latents are on disk, 0 denoising steps are run again."""
+    """After a SIGKILL while clips are decoded, no denoising step is repeated for clips whose latents are on disk."""
     out = tmp_path / "out"
     in_one_wave = ["--set", "placement.residency=time_sliced", "--set", "placement.wave=3"]
     command = [sys.executable, "-m", "ltx_dist.cli", *render_arguments(out, checkpoint), *in_one_wave]
@@ -266,7 +266,7 @@ def test_a_clip_of_an_earlier_version_is_rendered_again_and_the_run_says_why(out
 
 
 def degraded(out: Path, name: str) -> Path:
-    """The clip's sidecar, which now says that it was made in smaller pieces for want of memory."""
+    """The clip's sidecar, which now says that it was decoded in smaller pieces because memory ran out."""
     sidecar = out / f"{name}.json"
     told = json.loads(sidecar.read_text())
     told["stages"]["decode"] = {"worker": "cpu:0", "after_no_memory": "tiles of 256 px and 16 frames"}

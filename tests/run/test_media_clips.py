@@ -246,7 +246,7 @@ def test_sidecars_hold_what_a_clip_was_made_from(rendered: dict[str, dict[str, A
 
 
 def test_the_copied_commands_ask_for_the_same_clips(rendered: dict[str, dict[str, Any]], folder: Path, tmp_path: Path):
-    """The rows of all commands give the requests, so the pixels, that the sidecars record."""
+    """The rows of all commands give the requests that the sidecars record, and so the same pixels."""
     commands = [shlex.split(copied_command(one["request"], one["settings"])) for one in rendered.values()]
     (tmp_path / "rows.jsonl").write_text("\n".join(command[2] for command in commands))
     config = RenderConfig.model_validate(
@@ -358,7 +358,7 @@ def test_a_clip_of_two_passes_is_decoded_again(
 
 
 def just(folder: Path, tmp_path: Path, name: str) -> Path:
-    """The folder with one of its rows, which has the seed that it has among the others."""
+    """The folder with only one of its rows, with the seed that it has among the others."""
     copy = shutil.copytree(folder, tmp_path / "one")
     position = [row["name"] for row in ROWS].index(name)
     row = ROWS[position] | {"prompt": f"clip {position}", "seed": position, "image": str(folder / "a.png")}
@@ -399,7 +399,7 @@ sys.meta_path.insert(0, Finder)
 
 
 def test_a_picture_of_fifty_prompts_is_encoded_once(folder: Path, tmp_path: Path):
-    """Actors render them in the layout pinned, where one of them encodes images."""
+    """Actors render them in the layout `pinned`, in which one of the actors encodes images."""
     copy, calls = shutil.copytree(folder, tmp_path / "fifty"), tmp_path / "calls"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(f"FILE = {str(calls)!r}\n{COUNTING}")

@@ -23,7 +23,7 @@ CALLS_PER_CLIP = 650
 
 
 def calls_to_plan(prompts: Path) -> int:
-    """Calls of Python functions; unlike seconds the same on every machine."""
+    """The number of calls of Python functions, which is the same on every machine, unlike seconds."""
     profile = Profile(builtins=False)
     inventory = with_described(Inventory((), 4, 64_000_000_000), "cuda", 1, 24.0)
     config = RenderConfig.model_validate({"placement": {"device": "cuda", "devices": 1, "memory_gb": 24.0}})

@@ -84,7 +84,7 @@ def test_old_gpus_beside_a_newer_one_are_left_out_with_a_warning(tmp_path: Path)
 def test_executor_local_uses_the_first_gpu_that_a_plan_would_use(
     settings: tuple[str, ...], used: DeviceInfo, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first of all may be too old for bfloat16."""
+    """The first of all GPUs may be too old for bfloat16."""
     gpus = TURING, replace(ADA, index=1)
     sessions: list[Session] = []
     monkeypatch.setattr(run, "local_inventory", lambda device: Inventory(gpus, 4))
@@ -108,7 +108,7 @@ def test_a_cluster_of_this_machine_does_not_see_the_gpus_that_a_plan_leaves_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ray could give them to a worker, so that all would count as old ones, and the batch would be in float32."""
+    """If Ray could give them to a worker, all would count as old ones, and the batch would be in float32."""
     gpus = TURING, replace(ADA, index=1), replace(ADA, index=2)
     sessions: list[Session] = []
     seen: list[str | None] = []

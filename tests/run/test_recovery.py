@@ -180,13 +180,13 @@ def spooled(folder: Path) -> set[str]:
 
 
 def published(folder: Path) -> set[str]:
-    """Clips whose mp4 is there: a sidecar left unwritten by a kill is made from it. Their latents may be there, too."""
+    """Clips with an mp4, from which the next run makes the sidecar if it is missing. Latents may be there, too."""
     return {path.stem for path in folder.glob("*.mp4")}
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_at_the_stage_and_gives_the_same_clips(tmp_path: Path, checkpoint: Path):
-    """SIGKILL at random times, then a run to the end: equal hashes, and no clip with latents is denoised again."""
+    """After SIGKILLs at random times, a run to the end gives equal hashes, and denoises no clip that has latents."""
     expected, killed = tmp_path / "expected", tmp_path / "killed"
     assert CliRunner().invoke(app, arguments(expected, checkpoint)).exit_code == 0
     rng = random.Random(3)

@@ -96,7 +96,7 @@ def test_failed_clips_of_other_commands_are_counted(out: Path):
 
 
 def test_clips_of_the_last_command_are_decoded_again_and_others_are_named(out: Path):
-    """The folder has the settings of the last command only; clips of the first may have had others."""
+    """The folder has only the settings of the last command; clips of the first may have had others."""
     before = (out / "first.mp4").read_bytes()
     result = run("decode", out, "--set", "output.crf=35")
     assert result.exit_code == 0, result.output

@@ -39,7 +39,7 @@ def end(assignment: Assignment) -> Completion:
 
 
 def lose(scheduler: Scheduler, assignment: Assignment, *others: Assignment) -> None:
-    """The worker dies; its clips continue on other workers where they can."""
+    """Let the worker die: its clips continue on other workers, if possible."""
     for lost in (assignment, *others):
         scheduler.retry(lost, stages(V if lost.stage == M else lost.stage, M))
     scheduler.remove_worker(assignment.worker_id)
@@ -220,7 +220,7 @@ def test_an_assignment_ends_once():
 
 
 def decoded(scheduler: Scheduler) -> Assignment:
-    """Run the next clip on a single worker to the end of its decode; its ENCODE_VIDEO, now in flight."""
+    """Run the next clip on a single worker to the end of its decode. Returns its ENCODE_VIDEO, now in flight."""
     for _ in STAGES:
         (assignment,) = scheduler.schedule()
         scheduler.update(end(assignment))
@@ -270,7 +270,7 @@ def test_frames_that_are_lost_with_their_worker_are_decoded_again():
 
 @dataclass
 class Speeds:
-    """Costs by hand: a rate a device, a work a request."""
+    """Costs set by hand: one rate per device, and one work per request."""
 
     speed: dict[str, float]
     clips: dict[str, float] = field(default_factory=dict)
@@ -428,7 +428,7 @@ def test_every_request_ends_exactly_once_within_the_bounds(batch):
 @settings(max_examples=examples(300), deadline=None)
 @given(random_batches())
 def test_queues_stay_within_their_bounds_when_nothing_fails(batch):
-    """Requests with all of their recipe's device stages: what waits and what is on its way fits each queue."""
+    """For requests with all device stages of their recipe, what waits and what is on its way fits in each queue."""
     placement, num_requests, _, _, rng = batch
     recipe = placement.recipe
     scheduler = Scheduler(placement, Speeds({"fast": 5.0, "slow": 0.2}))

@@ -52,7 +52,7 @@ OLD, NEW = make_video(40, "old"), make_video(200, "new")
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something durable to do in a folder, and what must hold of the folder after it was cut short and done again."""
+    """Something durable to do in a folder, and what must be true after it was interrupted and done again."""
 
     prepare: Callable[[Path], None]
     act: Callable[[Path], None]
@@ -128,7 +128,7 @@ def assert_true(value: bool) -> None:
 
 @contextmanager
 def failing(point: int, after: bool, fail: Callable[[], None]) -> Iterator[list[str]]:
-    """Make the `point`-th of CALLS fail in this process; gives the names of the calls made."""
+    """Make the `point`-th of CALLS fail in this process. Returns the names of the calls that were made."""
     made: list[str] = []
 
     def shim(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -196,7 +196,7 @@ def cut(scenario: Scenario, folder: Path, point: int, after: bool, kind: str) ->
 
 
 def cut_everywhere(root: Path, name: str, kind: str) -> int:
-    """Cut a scenario at each of its calls, before it and after; returns how many cuts that were."""
+    """Interrupt a scenario before and after each of its calls. Returns the number of interruptions."""
     scenario = SCENARIOS[name]()
     scenario.prepare(root / "count")
     scenario.act(root / "warm")  # reads the libraries' versions once, which opens files, too

@@ -44,7 +44,7 @@ FOREIGN: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(autouse=True)
 def alarm():
-    """Whoever waits for a FIFO waits for good: the test ends with a traceback in its place."""
+    """Ends the test with a traceback if something waits for a FIFO, which would take forever."""
     signal.alarm(60)
     yield
     signal.alarm(0)
@@ -170,7 +170,7 @@ def test_verify_report_and_timeline_end_and_say_what_is_wrong(rendered: Path, tm
 
 @pytest.mark.fault(12)
 def test_rendering_goes_round_what_is_in_its_way(rendered: Path, tmp_path: Path) -> None:
-    """Another's folder that ends in .json is none of ours; a FIFO by a clip's name is replaced by the clip."""
+    """A foreign folder whose name ends in .json is left alone; a FIFO with a clip's name is replaced by the clip."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.json").mkdir()

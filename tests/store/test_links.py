@@ -17,7 +17,7 @@ from ltx_dist.store.publisher import Publisher
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder of somebody's, with a file."""
+    """A folder of somebody else, with a file."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "precious").write_text("mine")
@@ -42,7 +42,7 @@ def test_the_output_folder_may_be_a_link_of_the_users(out: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("link", [".ltx-dist", ".ltx-dist/tmp"])
 def test_a_link_in_place_of_a_folder_of_ours_is_refused(out: Path, outside: Path, link: str) -> None:
-    """Above all nothing is cleared there: what a crash left in `.ltx-dist/tmp` is."""
+    """Above all, nothing is deleted there, although what a crash left in `.ltx-dist/tmp` is deleted otherwise."""
     (out / link).parent.mkdir(parents=True)
     (out / link).symlink_to(outside, target_is_directory=True)
     with pytest.raises(NotADirectoryError, match="a link or a file in the place of one of our folders"):
@@ -120,7 +120,7 @@ def test_open_folder_leaves_no_descriptor_open_when_it_refuses(out: Path, outsid
 
 
 def test_reading_a_clip_through_a_link_is_allowed(out: Path, outside: Path) -> None:
-    """Whoever moves finished clips to another disk and links them keeps them."""
+    """Finished clips that were moved to another disk and linked are kept."""
     publisher = Publisher(out, CHECKPOINT)
     publisher.publish(done(), "key-1")
     (out / "003-été.mp4").rename(outside / "moved.mp4")

@@ -124,7 +124,7 @@ def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, check
 def test_other_content_of_the_same_size_and_older_than_its_sidecar_is_noticed(
     s3: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Neither sizes nor times tell, as after a copy of the folder: what render does and verify reports must agree."""
+    """Sizes and times do not tell, as after a copy of the folder. What render does and verify reports must agree."""
     assert render(s3, checkpoint).exit_code == 0
     files, root = fsspec.core.url_to_fs(s3)
     sidecar, whole = files.cat_file(f"{root}/001-one.json"), files.cat_file(f"{root}/001-one.mp4")
@@ -141,7 +141,7 @@ def test_other_content_of_the_same_size_and_older_than_its_sidecar_is_noticed(
 
 
 def test_a_copy_with_other_etags_is_read_and_found_whole(s3: str, checkpoint: Path) -> None:
-    """The ETag of an upload in parts, which is no MD5."""
+    """The ETag of an upload in several parts, which is no MD5."""
     assert render(s3, checkpoint).exit_code == 0
     files, root = fsspec.core.url_to_fs(s3)
     for name in ("001-one", "002-two"):

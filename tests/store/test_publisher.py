@@ -32,7 +32,7 @@ CHECKPOINT = {"name": "demo", "digests": {"vae": "12ab"}}
 
 @cache
 def video(colour: int = 90) -> EncodedVideo:
-    """Sealed as a worker does: 90 is what "key-1" gives, any other colour "key-2"."""
+    """A video sealed as by a worker: colour 90 is that of "key-1", any other that of "key-2"."""
     frames = [np.full((64, 96, 3), colour, dtype=np.uint8)] * 9
     facts = {"render_key": "key-1" if colour == 90 else "key-2", "latents_sha256": "ab" * 32}
     return encode_video(
@@ -65,7 +65,7 @@ def files(folder: Path) -> set[str]:
 
 @contextmanager
 def full_disk(after_bytes: int) -> Iterator[None]:
-    """No file may grow beyond this: write() fails half-way, as on a full disk."""
+    """Lets no file grow beyond this size, so that write() fails half-way, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (after_bytes, hard))
     try:

@@ -49,7 +49,7 @@ def test_tensors_of_any_kind_are_the_same_in_their_buffers() -> None:
 
 
 class Host:
-    """Gives so many bytes of page-locked memory in pieces of so many, as WSL2 does; counts what it gave."""
+    """Gives `total` bytes of page-locked memory in pieces of at most `piece`, as WSL2 does, and records them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, total: int, piece: int) -> None:
         self._total, self._piece, self._empty = total, piece, torch.empty

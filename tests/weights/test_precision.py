@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def stored(module: torch.nn.Module) -> int:
-    """Bytes of every storage behind the parameters, those inside quantised tensors too, each once."""
+    """Bytes of all storages behind the parameters, each counted once, including those inside quantised tensors."""
     storages = {s.data_ptr(): s.nbytes() for parameter in module.parameters() for s in _storages(parameter)}
     return sum(storages.values())
 
@@ -97,7 +97,7 @@ def test_the_plan_of_float8_at_full_size(name: str) -> None:
 
 @pytest.mark.parametrize(("storage", "per_weight"), [("int8", 1.0), ("int4", 1 / 2 + 1 / 64 + 4 / (64 * 256))])
 def test_the_plan_of_t5_in_fewer_bits_at_full_size(storage: Any, per_weight: float) -> None:
-    """bitsandbytes leaves out each block's last layer, `wo`."""
+    """bitsandbytes does not quantise each block's last layer, `wo`."""
     config = transformers.T5Config(**read_config("text_encoder"))
     with torch.device("meta"):
         encoder: Any = transformers.T5EncoderModel(config)
@@ -176,7 +176,7 @@ def test_the_vae_in_its_own_precision_is_what_is_planned_and_loaded(checkpoint: 
 def test_a_text_encoder_that_is_quantised_is_read_and_not_mapped(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is read when a library quantises it, but without one: every weight arrives, and no page of the file."""
+    """Read as for a library that quantises it, but without one: every weight arrives, and no page of the file stays."""
     monkeypatch.setattr(quantization, "quantized", lambda *_: {})
     read, plain = load_text_encoder(checkpoint, torch.float32, "int8"), load_text_encoder(checkpoint, torch.float32)
     assert {name: tensor.tolist() for name, tensor in read.state_dict().items()} == {

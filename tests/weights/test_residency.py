@@ -130,7 +130,7 @@ def test_an_upload_that_finds_no_memory_leaves_nothing_on_the_device() -> None:
 
 
 def test_a_quantised_text_encoder_is_never_moved(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bitsandbytes makes its layers on the device, and they refuse to leave: they are dropped and read again."""
+    """bitsandbytes makes its layers on the device, and they cannot leave it, so they are dropped and read again."""
     made: list[torch.nn.Module] = []
 
     def quantised(*arguments: Any) -> torch.nn.Module:

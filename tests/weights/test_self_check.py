@@ -22,7 +22,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, kernel: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-    """In place of the convolution in bfloat16; the one in float32 stays."""
+    """Replaces the convolution in bfloat16, but not the one in float32."""
 
     def convolve(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
         return kernel(x, weight) if x.dtype == torch.bfloat16 else RIGHT(x, weight, padding=padding)
@@ -37,7 +37,7 @@ def test_this_machine_convolves_rightly_and_the_figures_say_so() -> None:
 
 
 def in_partial_sums(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The worst rounding there is: every channel's sum is added in bfloat16."""
+    """The worst possible rounding: every channel's sum is added in bfloat16."""
     parts = [RIGHT(x[:, c : c + 1], weight[:, c : c + 1], padding=1) for c in range(x.shape[1])]
     total = parts[0]
     for part in parts[1:]:

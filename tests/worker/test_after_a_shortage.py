@@ -184,7 +184,7 @@ def test_a_component_is_evicted_before_it_is_forgotten(checkpoint: Checkpoint, m
 def test_an_algorithm_that_a_library_replaced_for_want_of_memory_is_recorded_from_then_on(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """cuDNN catches the allocator's error and keeps the algorithm that it finds instead: nothing fails."""
+    """cuDNN catches the allocator's error, and keeps another algorithm that it finds, so nothing fails."""
     refused, decoded = [0], []
 
     def with_less_memory(*arguments: Any) -> Any:

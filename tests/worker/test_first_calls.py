@@ -32,7 +32,7 @@ def printed(code: str) -> str:
 
 @pytest.mark.fault(1)
 def test_a_worker_makes_the_first_calls_before_it_loads_anything():
-    """-1 in oneMKL's variable: the next call chooses the kernels, in however many threads it is made."""
+    """Set oneMKL's variable to -1, so that the next call chooses the kernels, in however many threads it is made."""
     code = (
         "import vector_math\n"
         "from dataclasses import replace\n"
@@ -57,7 +57,7 @@ def test_a_worker_makes_the_first_calls_before_it_loads_anything():
 @pytest.mark.fault(1)
 @pytest.mark.slow
 def test_first_calls_in_two_threads_differ_without_the_cure_and_never_with_it():
-    """Half of them did, on two cores; so many are made that chance does not decide."""
+    """On two cores, half of them gave other values; enough calls are made that chance does not decide."""
     if "avx2" not in Path("/proc/cpuinfo").read_text() or (os.cpu_count() or 1) < 2:
         pytest.skip("needs AVX2 and two cores")
     wrong = "from vector_math import count_wrong\nprint(count_wrong({}, {}, {})[0])"

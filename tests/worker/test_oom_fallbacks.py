@@ -51,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 class Short(StageWorker):
-    """A worker whose device has no memory for one stage of one clip, a number of times."""
+    """A worker whose device runs out of memory in one stage of one clip, a number of times."""
 
     def __init__(self, spec: WorkerSpec, stage: str, request_id: str, times: int) -> None:
         super().__init__(spec)
@@ -145,7 +145,7 @@ def test_the_list_of_fallbacks(stage: str) -> None:
 
 
 def test_a_quantised_text_encoder_is_not_streamed(checkpoint: Checkpoint) -> None:
-    """Its layers hold more than tensors that could be copied back and forth."""
+    """Its layers hold more than tensors, so they cannot be copied back and forth."""
     for family in FAMILIES:
         traits, stage = family.traits_in(Storage(text_encoder="int8")), family.recipe["encode_text"]
         names = [one.name for one in fallbacks([traits[name] for name in stage.components], UNTILED, exact=False)]

@@ -34,7 +34,7 @@ T5, TRANSFORMER, VAE = "text_encoder", "transformer", "vae"
 
 
 class Soften:
-    """Latents -> latents nearer to the mean. Asks for the transformer, to share it with the stage before."""
+    """Moves latents towards their mean. Asks for the transformer, to share it with the stage before."""
 
     def __init__(self, components: Mapping[str, Any], *_: object) -> None:
         assert set(components) == {TRANSFORMER}

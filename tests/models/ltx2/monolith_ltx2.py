@@ -89,7 +89,7 @@ def render(path: Path, request: RenderRequest, dtype: torch.dtype, cross_timeste
 
 
 def _use(pipeline: Any, loras: Sequence[Lora]) -> None:
-    """Activates LoRAs as a user of diffusers does: on all components that have weights of any of them."""
+    """Activate LoRAs as a user of diffusers does: on all components for which any of them has weights."""
     if loras:
         pipeline.set_adapters([lora.sha256 for lora in loras], [lora.weight for lora in loras])
         pipeline.enable_lora()

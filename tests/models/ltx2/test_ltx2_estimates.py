@@ -42,7 +42,7 @@ def version(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def checkpoint(version: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A checkpoint of full size that consists of headers alone."""
+    """A full-size checkpoint that consists only of headers."""
     folder = tmp_path_factory.mktemp("full") / version
     return open_checkpoint(str(tiny.make_checkpoint(version, folder, tiny=False, holes=True)))
 
@@ -109,7 +109,7 @@ def test_fewer_bits_take_fewer_bytes(version: Any, checkpoint: Checkpoint) -> No
 def test_a_quantised_text_encoder_takes_what_its_layers_are_stored_in(
     version: Any, checkpoint: Checkpoint, storage: Any, per_weight: float
 ) -> None:
-    """Every linear layer of the language model, which are all in its blocks; the rest stays in 16 bits."""
+    """All linear layers of the language model, which are in its blocks, are quantised; the rest stays in 16 bits."""
     language = full_size(version, "text_encoder").model.language_model
     linear = [module for module in language.layers.modules() if isinstance(module, torch.nn.Linear)]
     in_linear, scales = sum(map(elements, linear)), sum(4 * layer.out_features for layer in linear)
@@ -212,7 +212,7 @@ def test_working_set_of_the_sound(version: Any) -> None:
 
 
 def test_a_clip_is_its_stages(version: Any, checkpoint: Checkpoint) -> None:
-    """Guided denoising is nearly all of a clip; of a distilled one in two passes decoding counts."""
+    """Guided denoising takes nearly all of a clip's time; in a distilled clip of two passes, decoding counts, too."""
     parts = configs(checkpoint)
     text, image, denoise, refine, decode = estimates.stage_work(parts, RATIOS, request())
     assert image == refine == 0 and denoise / (text + denoise + decode) > 0.9

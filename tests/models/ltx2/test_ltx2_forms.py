@@ -29,7 +29,7 @@ OFFICIAL = {
     "2.3": ("patchify_proj.weight", "audio_patchify_proj.weight", f"{BLOCK}.bias", "prompt_adaln_single.linear.weight"),
     "2.5": ("patchify_proj.weight", "audio_patchify_proj.weight", "prompt_adaln_single.linear.weight"),
 }
-"""Lightricks' own names in the files of each version, by which they are told apart."""
+"""Lightricks' own names in the files of each version, which tell the versions apart."""
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def arguments(prompts: Path, model: Path, out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[list[str], Path]]:
-    """How to resume and the folder that was left behind, by case; the stage "" is a run that was not disturbed."""
+    """How to resume, and the folder that was left behind, by case. The stage "" stands for an undisturbed run."""
     root = tmp_path_factory.mktemp("killed")
     noise = np.random.default_rng(0).integers(0, 255, (5, 8, 3), dtype=np.uint8)
     PIL.Image.fromarray(noise).resize((96, 64), PIL.Image.Resampling.BICUBIC).save(root / "picture.png")
@@ -78,7 +78,7 @@ def run(command: list[str], out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(killed: Any) -> dict[str, dict[str, Any]]:
-    """Sidecars of runs that nothing happened to, by version."""
+    """Sidecars of undisturbed runs, by version."""
     return {version: run(*killed[version, ""]) for version in tiny.VERSIONS}
 
 

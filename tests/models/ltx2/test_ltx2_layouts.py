@@ -58,7 +58,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Condition:
 
 
 def requests_of(picture: Condition) -> list[RenderRequest]:
-    """One clip of each flow, so that they share a batch."""
+    """One clip of each flow, for one batch."""
     keyframes = (replace(picture, fit="crop"), replace(picture, fit="crop", frame_index=1, strength=0.8))
     plain = tiny.make_request(num_frames=9, num_inference_steps=2)
     distilled = tiny.unguided(replace(plain, num_inference_steps=3))

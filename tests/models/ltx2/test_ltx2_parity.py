@@ -65,7 +65,7 @@ def one_thread() -> None:
 def render_stages(
     path: Path, request: RenderRequest, dtype: torch.dtype, tiling: DecodeTiling = UNTILED
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-    """Frames, waveform and generator state of one stage after the other, each with its own components."""
+    """Frames, waveform and generator state after running one stage after another, each with its own components."""
     checkpoint = with_loras(open_checkpoint(str(path)), [request])
     steps: list[int] = []
     context = SimpleNamespace(on_step=steps.append, tiling=tiling)
@@ -134,7 +134,7 @@ def test_from_keyframes_in_one_pass_and_in_two(folder: Path, version: str, dtype
 
 @pytest.fixture(scope="module")
 def two_loras(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lora, Lora]:
-    """One for the transformer alone and, in Lightricks' names, one for the connectors' projection, too."""
+    """A LoRA for the transformer alone, and one in Lightricks' names for the connectors' projection, too."""
     linears = linear_layers(open_checkpoint(str(folder)))
     of_connectors = [name for name in linears if name.startswith("connectors.") and "text_proj_in" in name]
     of_transformer = [name for name in linears if not name.startswith("connectors.")]

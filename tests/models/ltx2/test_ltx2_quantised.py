@@ -35,12 +35,12 @@ NEEDS = {
 }
 KINDS = [pytest.param("int8", marks=NEEDS["torchao"]), pytest.param("int4", marks=NEEDS["bitsandbytes"])]
 LEAST_COSINE = {"int8": 0.998, "int4": 0.85}
-"""Of the last layer to bfloat16, at a width of 16: NF4 has one scale for four rows of a weight."""
+"""Least cosine of the last layer to bfloat16, at a width of 16: NF4 has one scale for four rows of a weight."""
 
 
 @pytest.fixture(scope="module", params=["2.3", "2.5"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """One of each kind of Gemma: 3 (of 2.0, too) and 4."""
+    """One checkpoint for each kind of Gemma: 3 (which 2.0 has, too) and 4."""
     folder = tiny.make_checkpoint(request.param, tmp_path_factory.mktemp("tiny") / request.param)
     return open_checkpoint(str(folder))
 
@@ -61,7 +61,7 @@ def load(checkpoint: Checkpoint, storage: Storage) -> Any:
 
 
 def hidden_states(encoder: Any) -> list[torch.Tensor]:
-    """As LTX2Pipeline.encode_prompt asks for them, of a prompt that is padded on the left; without the padding."""
+    """Hidden states as in LTX2Pipeline.encode_prompt, of a prompt that is padded on the left; without the padding."""
     ids = torch.arange(5, 21)[None]
     mask = torch.ones_like(ids)
     mask[:, :4] = 0
@@ -99,7 +99,7 @@ def test_all_linear_layers_of_the_language_model_are_quantised_and_nothing_else_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_takes_the_bytes_that_are_planned(kind: str) -> None:
-    """A layer of Gemma's width; the plan's share for norms is below a thousandth."""
+    """For a layer of Gemma's width; in the plan, norms take less than a thousandth."""
     layer = torch.nn.Linear(3840, 512, bias=False, dtype=torch.bfloat16)
     if kind == "int8":
         from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
@@ -124,7 +124,7 @@ def test_a_worker_encodes_with_it_and_reads_it_again_for_every_turn(
     monkeypatch.setattr(quantization, "quantized", lambda *given: read.append(given[0]) or real(*given))
 
     def encoded(residency: Any, storage: Storage) -> list[torch.Tensor]:
-        """What the connectors make of the prompt, twice, with another stage's turn in between."""
+        """The connectors' output for the prompt, twice, with another stage's turn in between."""
         worker = Worker("cpu:0", ("encode_text", "decode"), "cpu", residency=residency, threads=1)
         stage_worker, made = StageWorker(WorkerSpec(worker, checkpoint, "bfloat16", Mp4Settings(), storage)), []
         for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_worker_encodes_with_it_and_reads_it_again_for_every_turn(
 
 
 def test_it_is_read_and_not_mapped(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is read when a library quantises it, but without one: every weight arrives, and no page of the file."""
+    """Read as for a library that quantises it, but without one: every weight arrives, and no page of the file stays."""
     monkeypatch.setattr(quantization, "quantized", lambda *_: {})
     read, plain = (load(checkpoint, storage) for storage in (STORED["int8"], PLAIN))
     assert {name: tensor.tolist() for name, tensor in read.state_dict().items()} == {

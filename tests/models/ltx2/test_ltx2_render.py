@@ -59,7 +59,7 @@ def checkpoint(folder: Path, requests: list[RenderRequest]) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def requests(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RenderRequest]:
-    """One of each kind, so that clips of other stages share a batch."""
+    """One clip of each kind, so that clips with different stages share a batch."""
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     noise = np.random.default_rng(0).integers(0, 255, (5, 8, 3), dtype=np.uint8)
     PIL.Image.fromarray(noise).resize((96, 64), PIL.Image.Resampling.BICUBIC).save(path)
@@ -133,7 +133,7 @@ def test_mp4s_made_beside_the_device_are_equal(checkpoint, requests, expected):
 
 @pytest.mark.ray
 def test_actors_that_run_all_stages_give_the_same(ray_cluster, checkpoint, requests, expected):
-    """Pinned ones: test_ltx2_layouts.py."""
+    """test_ltx2_layouts.py tests pinned ones."""
     shuffled = [requests[index] for index in (2, 0, 3, 1)]
     assert digests(render(checkpoint, make_placement(checkpoint, "replicated", 2), shuffled, "ray")) == expected
 

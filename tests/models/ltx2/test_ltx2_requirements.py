@@ -52,7 +52,7 @@ def load(checkpoint: Checkpoint, *names: str, dtype: torch.dtype = torch.float32
 
 
 def test_a_second_clip_takes_no_more_memory_than_the_first(checkpoint: Checkpoint) -> None:
-    """Requirement 2. Nothing of a clip stays behind, and no graph for gradients is built."""
+    """Requirement 2. Nothing of a clip stays in memory, and no graph for gradients is built."""
     request = tiny.make_request()
     with torch.inference_mode():
         encode = EncodeText(load(checkpoint, "text_encoder", "connectors"), checkpoint, CPU, torch.float32)
@@ -75,7 +75,7 @@ def test_a_second_clip_takes_no_more_memory_than_the_first(checkpoint: Checkpoin
 
 
 def test_sigmas_of_presets_are_used_as_published(checkpoint: Checkpoint) -> None:
-    """Requirement 7. Those of distilled weights are not shifted again, others once, by diffusers' formula."""
+    """Requirement 7. Sigmas of distilled weights are not shifted again; others are, once, by diffusers' formula."""
     denoiser = Denoiser(torch.nn.Identity(), checkpoint, CPU, torch.float32)
     for name, preset in PRESETS.items():
         given = preset.settings.get("sigmas")
@@ -135,7 +135,7 @@ def test_tiles_are_those_of_diffusers(
 ) -> None:
     """Requirement 10: where a clip is cut at all, it is cut and blended as diffusers does it.
 
-    Reflection needs two latents, so that LTX-2.0 overlaps its tiles by more along a side whose last would be of one.
+    Reflection needs two latents. So LTX-2.0 overlaps its tiles by more along a side whose last tile would be of one.
     """
     latents = torch.randn(1, 4, 4, *sides, generator=torch.Generator().manual_seed(0))
     vae: Any = load_component("vae", checkpoint, torch.float32)
@@ -154,7 +154,7 @@ def test_tiles_are_those_of_diffusers(
 
 @pytest.mark.parametrize("tile_size", [256, 288, 320])
 def test_clips_of_all_sizes_are_cut_without_a_tile_of_one_latent(checkpoint: Checkpoint, tile_size: int) -> None:
-    """256x256 to 1408x2176, whose sides are cut independently of each other.
+    """Sizes of 256x256 to 1408x2176, whose sides are cut independently of each other.
 
     Only 2.0 cannot decode a tile of one latent; the others overlap their tiles as usual.
     """

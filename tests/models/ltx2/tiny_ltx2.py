@@ -80,7 +80,7 @@ def unguided(request: RenderRequest) -> RenderRequest:
 
 
 def two_passes(request: RenderRequest, **changes: object) -> RenderRequest:
-    """A request in two passes, of which `request` is the first; the second is twice as large."""
+    """A request in two passes: `request` is the first, and the second is twice as large."""
     second = SoundSecondPass(request.height, request.width, SECOND_SIGMAS)
     return replace(request, height=2 * request.height, width=2 * request.width, second_pass=replace(second, **changes))
 
@@ -89,9 +89,9 @@ def call_transformer(
     model: Any, version: Any, frames: int, height: int, width: int, sound: int, text: int, rows: int, per_token: bool,
     device: Any = "cpu",
 ) -> Any:  # fmt: skip
-    """What a transformer of full size predicts, called as by diffusers' pipelines.
+    """The prediction of a full-size transformer, called as by diffusers' pipelines.
 
-    The coordinates are made here, so that they count in what is measured around the call. frames, height, width:
+    The coordinates are made here, so that measurements around the call include them. frames, height, width:
     video latents; sound: sound latents; text: tokens; per_token: whether each video token has a timestep of its own.
     """
     tokens, kwargs = frames * height * width, {"device": device, "dtype": next(model.parameters()).dtype}

@@ -135,7 +135,7 @@ def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def monolith(parts: Parts, request: RenderRequest, output_type: str = "latent") -> tuple[Any, torch.Tensor]:
-    """What diffusers makes of a request of one or two passes, and its generator's state after."""
+    """What diffusers makes of a request with one or two passes, and the state of its generator afterwards."""
     generator = torch.Generator("cpu").manual_seed(request.seed)
     pipeline = parts.pipeline(diffusers.LTXConditionPipeline)
     height, width = request.first_size
@@ -267,8 +267,8 @@ def test_a_clip_of_the_second_passes_size_is_not_scaled(parts: Parts):
 
 @pytest.mark.parametrize("with_image", [False, True], ids=["text only", "with an image"])
 def test_a_second_pass_follows_a_first_of_the_older_pipelines(tmp_path: Path, media: Media, with_image: bool):
-    """As for the packaged model: its first pass is in a shifted schedule of LTXPipeline, and the second has exactly the
-    timesteps that it is given."""
+    """As for the packaged model: the first pass has a shifted schedule of LTXPipeline, and the second has exactly the
+    given timesteps."""
     parts = make_parts(tmp_path / "model", "0.9.5", "LTXPipeline", torch.float32)
     schedule = parts.checkpoint.path / "scheduler" / "scheduler_config.json"
     schedule.write_text(json.dumps(json.loads(schedule.read_text()) | {"shift": 4.0}))
@@ -328,7 +328,7 @@ def test_highlights_are_pressed_down_before_decoding(parts: Parts):
 
 @pytest.fixture(scope="module", params=[(v, d) for v in ("0.9.0", "0.9.1", "0.9.5") for d in DTYPES], ids=str)
 def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    """Versions that diffusers renders with LTXPipeline: they can begin with an image and no more."""
+    """Versions that diffusers renders with LTXPipeline can begin with an image, but have no other conditions."""
     version, dtype = request.param
     return make_parts(tmp_path_factory.mktemp("tiny") / "model", version, "LTXPipeline", dtype)
 
@@ -372,7 +372,7 @@ def test_what_travels_is_half_of_the_posterior(parts: Parts, media: Media):
 
 @pytest.fixture
 def counted(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
-    """The shapes of all that the VAE encodes."""
+    """The shapes of everything that the VAE encodes."""
     shapes: list[torch.Size] = []
     encode = parts.vae.encode
     monkeypatch.setattr(parts.vae, "encode", lambda pixels: (shapes.append(pixels.shape), encode(pixels))[1])

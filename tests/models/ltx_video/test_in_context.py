@@ -48,7 +48,7 @@ def tensor_of(pipeline: Any, parts: Parts, medium: Condition, height: int, width
 def trainer_latents(
     parts: Parts, request: RenderRequest, transformer: Any, generator: torch.Generator
 ) -> torch.Tensor:  # fmt: skip
-    """(1, C, F, H, W) float32: the loop of the trainer's pipeline."""
+    """Latents of the loop of the trainer's pipeline: (1, C, F, H, W), float32."""
     pipeline = parts.pipeline(diffusers.LTXConditionPipeline)
     height, width = request.first_size
     conditions = [tensor_of(pipeline, parts, one, height, width) for one in request.conditions]

@@ -55,7 +55,7 @@ def stages(checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype) -
 def monolith(
     checkpoint: Checkpoint, request: RenderRequest, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Latents of diffusers' own pipeline with its own text encoder and VAE, and its generator's state after."""
+    """Latents of diffusers' own pipeline with its text encoder and VAE, and the state of its generator afterwards."""
     whole: Any = diffusers.LTXConditionPipeline.from_pretrained(checkpoint.path, dtype=dtype)
     scheduler = diffusers.LTXEulerAncestralRFScheduler.from_config(whole.scheduler.config)
     pipeline: Any = diffusers.LTXI2VLongMultiPromptPipeline(**(whole.components | {"scheduler": scheduler}))

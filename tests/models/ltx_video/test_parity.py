@@ -139,7 +139,7 @@ def digests(results: dict[str, RenderResult]) -> dict[str, tuple[str | None, ...
 
 @pytest.fixture(scope="module")
 def expected_digests(one_checkpoint: Checkpoint) -> dict[str, tuple[str | None, ...]]:
-    """Results of the plainest path, which the tests above compare with diffusers."""
+    """Results of the simplest path, which the tests above compare with diffusers."""
     torch.set_num_threads(1)
     return digests(render_all(one_checkpoint, make_placement("shared", 1), REQUESTS, "local"))
 

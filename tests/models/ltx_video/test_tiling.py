@@ -21,7 +21,7 @@ TILINGS = [
 
 
 def oracle(vae: Any, latents: torch.Tensor, timestep: torch.Tensor | None, tiling: DecodeTiling) -> torch.Tensor:
-    """diffusers' tiled decode, whole. A tile that is larger than the clip does not cut it."""
+    """diffusers' own tiled decode of the whole clip. A tile that is larger than the clip does not cut it."""
     size, frames = tiling.tile_size or 1 << 20, tiling.tile_frames or 1 << 20
     vae.enable_tiling(
         size, size, frames, size - TILE_OVERLAP_PIXELS, size - TILE_OVERLAP_PIXELS, frames - TILE_OVERLAP_FRAMES

@@ -40,7 +40,7 @@ def test_clips_that_are_not_finished_are_named_and_left_out(folder: Path, tmp_pa
 
 @pytest.mark.parametrize("format_", ["hf", "webdataset", "vbench", "csv"])
 def test_texts_that_no_table_or_file_name_can_hold_are_left_out(folder: Path, tmp_path: Path, format_: str):
-    """Crafted sidecars and names that are not UTF-8; no input of ours gives such a clip."""
+    """Crafted sidecars, and names that are not UTF-8; no input of ours makes such a clip."""
     sidecar = json.loads((folder / "a.json").read_text())
     sidecar["request"]["prompt"] = "\ud800"
     (folder / "a.json").write_text(json.dumps(sidecar))
