@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltx_dist.demo import PROMPTS
+from text_to_video import write_demo_prompts
 
 HERE = Path(__file__).parent
 CORES = len(os.sched_getaffinity(0))
@@ -80,11 +80,9 @@ def run_bare(prompts: Path, out: Path, processes: int, threads: int | None) -> M
 
 def compare(clips: int, rounds: int) -> None:
     """Run all three in turns, and print their seconds and speeds."""
-    lines = PROMPTS.read_text().splitlines()
     measured: dict[str, list[Measured]] = {"ours": [], "loop": [], "independent": []}
     with tempfile.TemporaryDirectory() as temporary:
-        prompts = Path(temporary) / "prompts.txt"
-        prompts.write_text("\n".join(lines[index % len(lines)] for index in range(clips)))
+        prompts = write_demo_prompts(Path(temporary), clips)
         for round_ in range(rounds):
             folder = Path(temporary) / str(round_)
             folder.mkdir()

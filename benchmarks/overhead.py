@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from bare_diffusers import load_pipeline, render_clip
 from ray_share import measure
+from text_to_video import write_demo_prompts
 
-from ltx_dist.demo import PROMPTS
 from ltx_dist.engine.loop import BatchLoop
 from ltx_dist.inputs.config_file import load_config
 from ltx_dist.pipeline.request import RenderRequest
@@ -38,9 +38,7 @@ from ltx_dist.worker.spec import WorkerSpec
 
 
 def make_batch(folder: Path, num_clips: int, threads: int) -> Batch:
-    lines = PROMPTS.read_text().splitlines()
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(lines[index % len(lines)] for index in range(num_clips)))
+    prompts = write_demo_prompts(folder, num_clips)
     return open_batch(str(prompts), load_config(None, [f"placement.threads={threads}", "placement.device=cpu"]))
 
 
