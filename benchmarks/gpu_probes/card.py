@@ -1,12 +1,15 @@
-"""Measures the card itself with torch alone: what it is, how fast it copies, and whether its convolutions are right."""
+"""Measures the card itself: what it is, how fast it copies, and whether its convolutions are right."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+
+from ltx_dist.weights.numa import cpus_near, running_on
 
 from .scale import GB, NEEDS_CUDA, Row, Scale, emptied, memory, timed
 
@@ -107,6 +110,7 @@ def link(scale: Scale) -> Iterator[Row]:
     for name, copy in copies.items():
         best = min(timed(scale, copy)[0] for _ in range(4))
         yield {"case": name, "gb_per_s": round(size / best / GB, 1)}
+    yield from _by_socket(scale, there)
     yield from _beside_a_product(scale, there, locked)
     emptied(scale)
     for size_gb in (4, 14):
@@ -114,6 +118,22 @@ def link(scale: Scale) -> Iterator[Row]:
         del held
         freed, _ = timed(scale, torch.cuda.empty_cache)
         yield {"case": f"{size_gb} GB", "allocate_s": round(seconds, 4), "empty_cache_s": round(freed, 4)}
+
+
+def _by_socket(scale: Scale, there: torch.Tensor) -> Iterator[Row]:
+    """GB/s from page-locked memory on the card's own NUMA node and on the others, if there are others."""
+    near = cpus_near(scale.device)
+    far = os.sched_getaffinity(0) - near
+    if not near or not far:
+        yield {"case": "copies by NUMA node", "skipped": f"{len(near)} CPUs near the card, {len(far)} elsewhere"}
+        return
+    hosts: dict[str, torch.Tensor] = {}  # held together, as torch would give the first one's memory to the second
+    for name, cpus in {"the card's node": near, "other nodes": far}.items():
+        with running_on(cpus):
+            hosts[name] = torch.empty(there.nbytes, dtype=torch.uint8, pin_memory=True)
+    for name, locked in hosts.items():
+        best = min(timed(scale, lambda host=locked: there.copy_(host, non_blocking=True))[0] for _ in range(4))
+        yield {"case": f"to the card, page-locked, on {name}", "gb_per_s": round(there.nbytes / best / GB, 1)}
 
 
 def _beside_a_product(scale: Scale, there: torch.Tensor, locked: torch.Tensor) -> Iterator[Row]:

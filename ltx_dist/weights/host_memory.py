@@ -8,10 +8,12 @@ take 13 GB instead of 9.5, and the blocks of 13B twice their size. So slabs of s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import torch
+
+from ltx_dist.weights.numa import running_on
 
 ALIGNMENT = 256
 """Alignment of tensors in a buffer, in bytes, as in torch's own allocator."""
@@ -75,12 +77,15 @@ class HostBuffers:
 
     pin: page-lock them. If a large slab is refused, smaller ones are tried; if those are refused, too, the rest is
     ordinary memory, which is reported once: WSL2 gives a process 1 GB or less of page-locked memory, however much
-    the machine has.
+    the machine has. near: the CPUs whose memory is to be used, as of `cpus_near`.
     """
 
-    def __init__(self, sizes: Sequence[int], pin: bool, report: Report = to_log) -> None:
+    def __init__(
+        self, sizes: Sequence[int], pin: bool, report: Report = to_log, near: Set[int] = frozenset[int]()
+    ) -> None:
         self._sizes = tuple(sizes)
         self._pin = pin
+        self._near = near
         self._report = report
         self._first = 0
         self._plan = plan_slabs(sizes)
@@ -104,7 +109,8 @@ class HostBuffers:
         return self._slabs[slab][start : start + self._sizes[item]]
 
     def _empty(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=self._pin)
+        with running_on(self._near):
+            return torch.empty(size, dtype=torch.uint8, pin_memory=self._pin)
 
     def _retry_from(self, item: int) -> None:
         """Plan this and later items again: in slabs of one item, or not page-locked if slabs hold one item already."""
