@@ -14,6 +14,8 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from operator import mul
 
 from ltx_dist.estimates.costs import Costs, Work
 from ltx_dist.pipeline.worker import Worker
@@ -83,68 +85,80 @@ def fluid(work: Sequence[float], kinds: Mapping[Rates, int]) -> Fluid:
 
     The dual program: prices p >= 0 that make all work worth the most, sum of (p x work), while the workers together
     earn at most 1 per second, sum over kinds of (number x y), where a kind earns y >= p x rate with every stage it
-    hosts. Its optimum is the makespan. Stages are scaled by their fastest rate, so that the numbers are of one size.
+    hosts. Its optimum is the makespan. Prices are found for rounded work and rates; what they are worth is computed
+    with the work and rates as given, which is a lower bound for any prices (weak duality).
     """
-    num_stages, items = len(work), list(kinds.items())
-    scale = [max((kind[position] for kind in kinds), default=0.0) or 1.0 for position in range(num_stages)]
-    rows = [[0.0] * num_stages + [float(number) for _, number in items]]
-    for column, (kind, _) in enumerate(items):
+    num_stages = len(work)
+    fastest = [max((kind[position] for kind in kinds), default=0.0) for position in range(num_stages)]
+    alone = [part / by if by else 0.0 for part, by in zip(work, fastest, strict=True)]
+    scale = [rate or 1.0 for rate in fastest]
+    scaled = Counter[tuple[int, ...]]()
+    for kind, number in kinds.items():
+        scaled[_in_integers(kind, scale)] += number
+    rows = [[0] * num_stages + list(scaled.values())]
+    for column, kind in enumerate(scaled):
         for position in range(num_stages):
             if kind[position]:
-                row = [0.0] * (num_stages + len(items))
-                row[position], row[num_stages + column] = kind[position] / scale[position], -1.0
+                row = [0] * (num_stages + len(scaled))
+                row[position], row[num_stages + column] = kind[position], -UNIT
                 rows.append(row)
-    hosted = [any(kind[position] for kind in kinds) for position in range(num_stages)]
-    objective = [part / by if here else 0.0 for part, by, here in zip(work, scale, hosted, strict=True)]
-    seconds, solution = maximize(objective + [0.0] * len(items), rows, [1.0] + [0.0] * (len(rows) - 1))
-    return Fluid(seconds, tuple(price / by for price, by in zip(solution, scale, strict=False)))
+    objective = _in_integers(alone, [max(alone, default=0.0) or 1.0] * num_stages)
+    found = maximize([*objective, *[0] * len(scaled)], rows, [1] + [0] * (len(rows) - 1))
+    prices = [price / by for price, by in zip(found, scale, strict=False)]
+    earned = sum(number * max(map(mul, prices, kind)) for kind, number in kinds.items())
+    if not earned:
+        return Fluid(0.0, (0.0,) * num_stages)
+    return Fluid(sum(map(mul, prices, work)) / earned, tuple(price / earned for price in prices))
 
 
-NEAR_ZERO = 1e-12
+UNIT = 10**7
+"""The integer that stands for 1 in the program."""
 
 
-def maximize(
-    objective: Sequence[float], rows: Sequence[Sequence[float]], limits: Sequence[float]
-) -> tuple[float, list[float]]:
-    """The maximum of `objective · x` and an x that attains it, for x >= 0 and `rows · x <= limits`.
+def _in_integers(values: Sequence[float], scale: Sequence[float]) -> tuple[int, ...]:
+    return tuple(round(UNIT * value / by) for value, by in zip(values, scale, strict=True))
 
-    A dense simplex, for some ten variables and some thirty rows.
 
-    limits: none below 0, so that x = 0 is where the search begins. The maximum must be finite. By Bland's rule the
-    pivots never cycle (Bland 1977, New finite pivoting rules for the simplex method).
+def maximize(objective: Sequence[int], rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[float]:
+    """The x >= 0 with the largest `objective · x` for which `rows · x <= limits`.
+
+    A dense simplex, for some ten variables and some thirty rows. In floating point it fails where the rates of two
+    kinds are proportional but for their last bits, as learned rates often are: it divides by what is left of them. So
+    its table holds integers over a common divisor, the last pivot, and every division is exact (Bareiss 1968,
+    Sylvester's identity and multistep integer-preserving Gaussian elimination). By Bland's rule the pivots never cycle
+    (Bland 1977, New finite pivoting rules for the simplex method).
+
+    limits: none below 0, so that x = 0 is where the search begins. The maximum must be finite.
     """
-    num_rows, num_variables = len(rows), len(objective)
+    num_rows, num_variables, divisor = len(rows), len(objective), 1
     assert all(limit >= 0 for limit in limits), limits
     table = [
-        [*map(float, row), *(float(slack == number) for slack in range(num_rows)), float(limits[number])]
-        for number, row in enumerate(rows)
+        [*row, *(int(slack == number) for slack in range(num_rows)), limits[number]] for number, row in enumerate(rows)
     ]
-    reduced = [*(-float(value) for value in objective), *[0.0] * (num_rows + 1)]
+    reduced = [*(-value for value in objective), *[0] * (num_rows + 1)]
     basis = [num_variables + number for number in range(num_rows)]
     while (entering := _first_negative(reduced)) is not None:
         ratios = [
-            (row[-1] / row[entering], basis[number], number)
+            (Fraction(row[-1], row[entering]), basis[number], number)
             for number, row in enumerate(table)
-            if row[entering] > NEAR_ZERO
+            if row[entering] > 0
         ]
         assert ratios, "the program is unbounded"
         leaving = min(ratios)[2]
-        pivot = table[leaving] = [value / table[leaving][entering] for value in table[leaving]]
-        basis[leaving] = entering
-        for number, row in enumerate(table):
-            if number != leaving and row[entering]:
-                table[number] = _eliminated(row, pivot, entering)
-        reduced = _eliminated(reduced, pivot, entering)
+        basis[leaving], pivot = entering, table[leaving]
+        table = [row if row is pivot else _eliminated(row, pivot, entering, divisor) for row in table]
+        reduced = _eliminated(reduced, pivot, entering, divisor)
+        divisor = pivot[entering]
     solution = [0.0] * (num_variables + num_rows)
     for number, variable in enumerate(basis):
-        solution[variable] = table[number][-1]
-    return reduced[-1], solution[:num_variables]
+        solution[variable] = table[number][-1] / divisor
+    return solution[:num_variables]
 
 
-def _first_negative(reduced: Sequence[float]) -> int | None:
-    return next((column for column, value in enumerate(reduced[:-1]) if value < -NEAR_ZERO), None)
+def _first_negative(reduced: Sequence[int]) -> int | None:
+    return next((column for column, value in enumerate(reduced[:-1]) if value < 0), None)
 
 
-def _eliminated(row: Sequence[float], pivot: Sequence[float], column: int) -> list[float]:
-    factor = row[column]
-    return [value - factor * other for value, other in zip(row, pivot, strict=True)]
+def _eliminated(row: Sequence[int], pivot: Sequence[int], column: int, divisor: int) -> list[int]:
+    by, factor = pivot[column], row[column]
+    return [(by * value - factor * other) // divisor for value, other in zip(row, pivot, strict=True)]

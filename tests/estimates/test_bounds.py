@@ -108,7 +108,40 @@ def test_the_linear_program_equals_the_search_of_its_corners(seed: int):
     hosted = [any(kind[stage] for kind in kinds) for stage in range(3)]
     work = tuple(rng.choice([0, 1]) * rng.uniform(1e12, 1e15) * here for here in hosted)
     if kinds:
-        assert fluid(work, kinds).seconds == pytest.approx(by_corners(work, kinds), rel=1e-9)
+        assert fluid(work, kinds).seconds == pytest.approx(by_corners(work, kinds), rel=1e-6)
+
+
+def test_rates_that_are_proportional_but_for_their_last_bits():
+    """As learned in a batch of distilled clips on an H100, two RTX 4090s and an RTX 3060: it took 61.4 s, and the bound
+    was 75.8 s, above what had been reached."""
+    kinds = {
+        (237000000000071.53, 332928571428571.5, 394999999999994.9): 1,
+        (49499999999999.01, 69535714285714.29, 82499999999999.94): 2,
+        (0.0, 10535714285714.287, 12500000000000.0): 1,
+    }
+    work = (156981839118803.88, 2.4759957590043924e16, 5317910973523664.0)
+    found = fluid(work, kinds)
+    assert found.seconds == pytest.approx(61.058, abs=1e-3)
+    assert found.seconds == pytest.approx(by_corners(work, kinds), rel=1e-6)
+    assert sum(p * w for p, w in zip(found.prices, work, strict=True)) == pytest.approx(found.seconds)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, 2**32))
+def test_noise_in_the_last_bits_changes_nothing(seed: int):
+    rng = random.Random(seed)
+    speeds = [rng.uniform(1e13, 4e14) for _ in range(3)]
+    exact: dict[Rates, int] = {}
+    noisy: dict[Rates, int] = {}
+    for _ in range(rng.randint(2, 5)):
+        factor, number = rng.uniform(0.02, 1.0), rng.randint(1, 5)
+        kind = tuple(factor * speed * (rng.random() < 0.8) for speed in speeds)
+        if any(kind):
+            exact[kind] = number
+            noisy[tuple(rate * (1 + rng.uniform(-1, 1) * 10 ** rng.uniform(-16, -11)) for rate in kind)] = number
+    work = tuple(rng.uniform(1e14, 1e17) * any(kind[stage] for kind in exact) for stage in range(3))
+    if exact:
+        assert fluid(work, noisy).seconds == pytest.approx(by_corners(work, exact), rel=1e-6)
 
 
 @settings(max_examples=150, deadline=None)
