@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import sys
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,10 @@ from ltx_dist.worker.oom_fallbacks import Fallback
 from ltx_dist.worker.spec import WorkerSpec
 from ltx_dist.worker.stage_call import StageCall
 from ltx_dist.worker.stage_worker import StageWorker
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from shared_passes import in_passes  # noqa: E402
 
 REQUEST = RenderRequest("clip", "a prompt", "", 64, 64, 9, 25.0, 2, 3.0, 0.0, 3, 0.05, 0.025, 32)
 
@@ -79,6 +85,14 @@ def test_a_stage_that_raised_leaves_nothing_behind(checkpoint: Checkpoint, monke
         assert [tensor() for tensor in held] == [None]
     finally:
         gc.enable()
+
+
+def test_the_benchmark_of_shared_passes_gets_the_latents_of_clips_alone(checkpoint: Checkpoint):
+    worker = make_worker(checkpoint, (E, D))
+    requests = [replace(REQUEST, request_id=f"{seed}", seed=seed) for seed in range(2)]
+    (seconds, alone), (_, shared) = (in_passes(worker, requests, size, time.thread_time) for size in (1, 2))
+    assert seconds.keys() == {E, D} and len(alone) == 2
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_components_of_its_stages_are_loaded(checkpoint: Checkpoint, tmp_path: Path):
