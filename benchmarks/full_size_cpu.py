@@ -6,7 +6,7 @@ Writes a checkpoint of random weights (T5-XXL, the 2B transformer, the VAE of 0.
 folder, renders 2 prompts at 256x256x9 in 2 steps, and prints for each stage the peak memory of the process: all of it
 (RSS), and without the pages of mapped files, which the system takes back when it needs them (anonymous). The frames are
 noise. --tokens is the length that each prompt is padded to; they have only a few words. By default, a render pads to
-256 tokens, for which T5 needs 7 TFLOP (a quarter of an hour on a CPU without bfloat16 instructions) and 0.04 GB of
+256 tokens, for which T5 needs 7 TFLOP (several minutes on a CPU without bfloat16 instructions) and 0.04 GB of
 memory instead of 0.01. --keep makes the checkpoint in DIR, or uses the one that is there.
 """
 
