@@ -16,10 +16,11 @@ from ltx_dist.inputs.given_rows import given_rows
 from ltx_dist.inputs.prompt_row import Row
 from ltx_dist.messages import show
 from ltx_dist.pipeline.work import RenderResult
-from ltx_dist.placement.local_devices import local_inventory
+from ltx_dist.placement.local_devices import check_order, local_inventory
 from ltx_dist.placement.placement import HOST_SLOTS
 from ltx_dist.run.batch import Batch, open_batch
 from ltx_dist.run.placed_batch import PlacedBatch, place_batch
+from ltx_dist.run.precision import one_device
 from ltx_dist.scheduling.batching import batch_key
 from ltx_dist.scheduling.scheduler import Scheduler
 
@@ -114,7 +115,9 @@ class Renderer:
 
     def _render(self, batch: Batch) -> list[RenderResult]:
         inventory = local_inventory(self._config.placement.device)
-        placed = place_batch(batch, replace(inventory, gpus=inventory.gpus[:1]))
+        if self._config.placement.device != "cpu":
+            check_order(inventory)
+        placed = place_batch(batch, one_device(self._config, inventory))
         scheduler = Scheduler(
             placed.placement, batch.costs(placed.precision), batch_key(placed.placement.recipe, batch.requests)
         )

@@ -24,7 +24,11 @@ class ImagesFolder:
         self._taken, self._without = set[str](), set[str]()
         if not folder.is_dir():
             raise ValueError(f"--images: {folder}: no such folder")
-        for path in sorted(folder.iterdir()):
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            raise ValueError(f"--images: {folder}: {error.strerror}; make the folder readable") from None
+        for path in paths:
             if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
                 continue
             other = self._files.setdefault(path.stem, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from ltx_dist.inputs.vary import Axis, Value, read_axes
 from ltx_dist.messages import count
 
 MAX_PICKS = 40
-"""Characters that the picks of a prompt may add to a name; longer ones become a digest."""
+"""Characters that the picks of a prompt may add to a name; longer ones become a digest, and so do equal ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,13 @@ def variation_of(defaults: DefaultsConfig, reading: PromptsConfig, folder: Path 
 def _variants(
     row: dict[str, Any], prompts: Sequence[Expanded], axes: Sequence[Axis], of_batch: frozenset[str]
 ) -> Iterator[Variant]:
+    labels = Counter(prompt.label.casefold() for prompt in prompts)
     for prompt in prompts:
         picks = f"-{prompt.label}" if prompt.picks else ""
-        if len(picks) > MAX_PICKS:
-            picks = f"-{hashlib.sha256(picks.encode()).hexdigest()[:10]}"
+        if labels[prompt.label.casefold()] > 1 and prompt.picks:  # files may have names in which case does not count
+            picks = f"-{_digest(prompt.text)}"
+        elif len(picks) > MAX_PICKS:
+            picks = f"-{_digest(picks)}"
         text = {"prompt": prompt.text} if prompt.picks else {}
         for values in itertools.product(*(axis.values for axis in axes)):
             chosen = {axis.field: value for axis, value in zip(axes, values, strict=True)}
@@ -121,6 +125,10 @@ def _variants(
                 of_batch,
                 row["prompt"] if prompt.picks else None,
             )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _numbered(picks: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -29,6 +29,11 @@ def usable(config: RenderConfig, inventory: Inventory) -> Inventory:
     return replace(inventory, gpus=newer)
 
 
+def one_device(config: RenderConfig, inventory: Inventory) -> Inventory:
+    """The inventory with at most one GPU, the first usable one: what the local executor runs on."""
+    return replace(inventory, gpus=usable(config, inventory).gpus[:1])
+
+
 def unused_gpus(config: RenderConfig, inventory: Inventory) -> str | None:
     """A warning that names the GPUs that `usable` leaves out; None if there are none."""
     used = usable(config, inventory).gpus

@@ -24,7 +24,7 @@ from ltx_dist.report.run_record import RunProgress, records_work
 from ltx_dist.run.batch import Batch
 from ltx_dist.run.live import render_requests
 from ltx_dist.run.placed_batch import PlacedBatch, place_batch
-from ltx_dist.run.precision import usable
+from ltx_dist.run.precision import one_device, usable
 from ltx_dist.run.session import Session
 from ltx_dist.run.stop import EXIT_DONE, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_SOME_FAILED, EXIT_STOPPED, Stop
 from ltx_dist.store.artifact_folder import drop_artifacts, spool_folder
@@ -73,7 +73,7 @@ def render_batch(
                 raise ValueError(
                     f"placement.devices: executor local uses one GPU, not {wishes.devices}; leave either out"
                 )
-            inventory = replace(inventory, gpus=usable(batch.config, inventory).gpus[:1])
+            inventory = one_device(batch.config, inventory)
         in_session = uses_session and is_joined()
         uses_ray = _uses_ray(batch, kind, given.address is not None or in_session, inventory)
         with output_errors():

@@ -63,7 +63,9 @@ class RemoteFolder:
         root = f"{self._root.strip('/')}/"
         files = {path.lstrip("/").removeprefix(root): entry for path, entry in entries.items()}
         others = tuple(name.removesuffix("run.json") for name in files if name.endswith("/run.json"))
-        return {name: entry for name, entry in files.items() if not name.startswith((".", *others))}
+        # A store takes any name. One with `..` would be copied to a place outside of the folder.
+        inside = {name: entry for name, entry in files.items() if ".." not in name.split("/")}
+        return {name: entry for name, entry in inside.items() if not name.startswith((".", *others))}
 
     def entry(self, name: str) -> Entry:
         path = f"{self._root}/{name}"

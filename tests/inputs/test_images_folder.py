@@ -85,3 +85,12 @@ def test_plan_reports_what_is_unpaired(images: Path, checkpoint: Checkpoint, tmp
     command = ["plan", str(tmp_path / "rows.jsonl"), "--images", str(images)]
     found = CliRunner().invoke(app, [*command, "--set", f"model.checkpoint={checkpoint.path}"])
     assert found.exit_code == 0 and "no row for 001-a-fox.webp, harbour.JPG" in " ".join(found.output.split())
+
+
+def test_a_folder_that_cannot_be_read_is_refused(images: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read every folder
+    with pytest.raises(ValueError, match=f"^--images: {images}: Permission denied; make the folder readable"):
+        read(images, checkpoint, {"prompt": "p"})

@@ -235,3 +235,10 @@ def test_any_variation_gives_requests_with_names_of_their_own_or_a_value_error(
     else:
         assert requests and len({request.request_id.casefold() for request in requests}) == len(requests)
         assert json.dumps(notes, allow_nan=False) and notes.keys() <= {request.request_id for request in requests}
+
+
+def test_picks_that_differ_only_in_case_get_names_of_their_own() -> None:
+    row = {"prompt": "a {Red|red|blue} ball", "name": "x"}
+    found = names(row, expand="all")
+    assert len(found) == 3 and found[2] == "x-blue"
+    assert all(len(name) == len("x-0123456789") for name in found[:2]) and found[0] != found[1]

@@ -47,8 +47,9 @@ def write(clips: Sequence[FinishedClip], place: Path) -> None:
 
 def _picture(clip: FinishedClip, cell: int) -> Image.Image:
     """The clip's middle frame, scaled down to the cell but never up."""
+    number = clip.request.get("num_frames")
     try:
-        picture = Image.fromarray(middle_frame(clip.mp4, int(clip.request.get("num_frames", 1))))
+        picture = Image.fromarray(middle_frame(clip.mp4, number if isinstance(number, int) else 1))
     except ValueError as error:
         raise ValueError(f"{clip.name}: {error}; `ltx-dist verify` says which clips are damaged") from None
     picture.thumbnail((cell, cell * 2), Image.Resampling.LANCZOS)

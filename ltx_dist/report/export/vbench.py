@@ -25,7 +25,7 @@ def write(clips: Sequence[FinishedClip], place: Path) -> str | None:
     """
     of_prompt: dict[str, dict[str, FinishedClip]] = defaultdict(dict)
     for clip in sorted(clips, key=_order):
-        of_prompt[clip.request["prompt"]].setdefault(clip.sidecar.get("render_key", clip.name), clip)
+        of_prompt[clip.request["prompt"]].setdefault(str(clip.sidecar.get("render_key", clip.name)), clip)
     found = {prompt: list(different.values()) for prompt, different in of_prompt.items()}
     if wrong := [problem for prompt, same in found.items() if (problem := _problem(prompt, same[0].name))]:
         raise Mistakes(wrong)
