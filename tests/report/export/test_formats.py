@@ -200,3 +200,11 @@ def test_the_help_names_every_format():
 
     help_text = FormatName.__metadata__[0].help  # type: ignore[attr-defined]
     assert re.findall(r"(?:^|\. )(\w+): ", help_text) == list(FORMATS)
+
+
+def test_a_foreign_sidecar_ends_no_export(tmp_path: Path):
+    publish(tmp_path / "out", "a", prompt="a bund")
+    request = json.loads((tmp_path / "out" / "a.json").read_text())["request"]
+    change_sidecar(tmp_path / "out", "a", render_key=[], request=request | {"num_frames": None})
+    assert files(export("vbench", tmp_path / "out", tmp_path / "vbench")) == ["a bund-0.mp4"]
+    assert export("sheet", tmp_path / "out", tmp_path / "sheet.png").exists()
