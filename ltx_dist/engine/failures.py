@@ -109,7 +109,7 @@ class FailurePolicy:
         self._workers.add(completion.assignment.worker_id)
         self._ended_well[stage] += len(request_ids) == 1
         for record in filter(None, map(self._records.get, request_ids)):
-            for key in [key for key in record.alone if key[0] is stage]:
+            for key in [key for key in record.alone if key[0] == stage]:
                 self._survived[stage][key[1]] += record.alone.pop(key)
         self._streaks.pop((completion.assignment.worker_id, stage), None)
         if is_done:

@@ -19,6 +19,7 @@ from ltx_dist.run import run
 from ltx_dist.run.batch import Batch, open_batch
 from ltx_dist.run.crew import Crew
 from ltx_dist.run.placed_batch import place_batch
+from ltx_dist.run.precision import one_device
 from ltx_dist.run.session import Session
 from ltx_dist.run.stop import Stop
 from ltx_dist.store.output import Output
@@ -144,3 +145,10 @@ def test_an_old_gpu_that_joins_is_left_out_with_one_warning(tmp_path: Path) -> N
     assert [crew.hire(replace(TURING, node_id=node), 1) for node in ("a", "b")] == [None, None]
     assert len(notes) == 1 and notes[0].startswith("warning: a GPU that joined is not used: NVIDIA T4: model.precision")
     assert crew.hire(replace(ADA, node_id="c"), 1) is not None
+
+
+def test_one_device_takes_the_first_gpu_that_has_kernels_for_bfloat16(tmp_path: Path) -> None:
+    config = batch_of(tmp_path).config
+    assert one_device(config, Inventory((TURING, ADA, UNKNOWN), 4)).gpus == (ADA,)
+    assert one_device(config, Inventory((TURING,), 4)).gpus == (TURING,)
+    assert one_device(config, Inventory((), 4)).gpus == ()
