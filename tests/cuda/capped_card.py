@@ -165,6 +165,11 @@ class CappedCard:
             "max_memory_reserved": lambda device=None: self.allocator.peak_reserved,
             "memory_stats": lambda device=None: {"num_ooms": self.allocator.refusals},
             "get_device_name": lambda device=None: "a simulated card",
+            "get_device_properties": lambda device=None: SimpleNamespace(
+                pci_domain_id=0xFFFF,
+                pci_bus_id=0,
+                pci_device_id=0,  # no such device here
+            ),
             "memory_allocated": lambda device=None: self.allocator.allocated,
         }
         for name, function in replaced.items():
