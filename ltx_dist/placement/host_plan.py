@@ -99,7 +99,8 @@ def _by_host(workers: Sequence[Worker]) -> Iterable[list[Worker]]:
 def _locked_bytes(weights: int, block: int) -> int:
     """Bytes of the slabs that hold this many bytes of weights; see `weights/host_memory.py`, which allocates them."""
     slab = _power_of_two(max(SMALLEST_SLAB, 8 * block))
-    whole, rest = divmod(weights, slab)
+    filled = slab // block * block if block else slab  # no block is in two slabs
+    whole, rest = divmod(weights, filled)
     return whole * slab + (_power_of_two(rest) if rest else 0)
 
 

@@ -50,10 +50,10 @@ def test_locked_bytes_are_those_of_the_slabs_that_are_taken(transformer: str, gi
     for name, total in models.weights.items():
         if name not in ("text_encoder", "transformer", "vae"):
             continue
-        count, block = models.blocks.get(name, 1), models.block_bytes.get(name, total)
-        around = total - count * block if name in models.blocks else 0
-        taken += sum(plan_slabs([block] * count + ([around] if around else [])).slab_bytes)
-    assert taken * 0.8 <= host_need(worker, demand(models)).locked <= taken * 1.2
+        # What has no blocks, the VAE, has many tensors.
+        count, block = models.blocks.get(name, 100), models.block_bytes.get(name, total // 100)
+        taken += sum(plan_slabs([block] * count + [total - count * block]).slab_bytes)
+    assert taken * 0.99 <= host_need(worker, demand(models)).locked <= taken * 1.1
 
 
 def test_a_quantised_text_encoder_has_no_copy_on_the_host() -> None:
