@@ -9,6 +9,7 @@ Otherwise the mp4 is read and hashed.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from tenacity import Retrying
@@ -25,6 +26,9 @@ from ltx_dist.store.sidecar import Sidecar
 
 UPLOADS = 4
 """Simultaneous uploads: one stream carries some 50 MB/s, and clips have a few MB."""
+
+BESIDE = (".webp", *ALSO_ENDINGS)
+"""Endings of the files that a clip may have beside its mp4 and its sidecar."""
 
 RUN_FILES = ("run.json", "metadata.jsonl", "trace.json", "index.html")
 
@@ -55,7 +59,7 @@ class Mirror:
         make_folder(self._uploaded)
         clear_folder(self._uploaded)
         for name in self._listing:
-            if name.endswith((".mp4", ".webp", *ALSO_ENDINGS)):
+            if name.endswith((".mp4", *BESIDE)):
                 write_mark(self._uploaded / flat(name))
 
     def pull_output(self) -> None:
@@ -137,28 +141,32 @@ class Mirror:
 
     def _send_clip(self, name: str) -> None:
         clip = self._folder / name
-        mp4, sidecar, poster = (with_ending(clip, ending) for ending in (".mp4", ".json", ".webp"))
-        if poster.exists():
-            self._send(f"{name}.webp")
-            self._is_over_there(f"{name}.webp")
-        others = [ending for ending in ALSO_ENDINGS if with_ending(clip, ending).exists()]
-        for ending in others:
+        staged = [ending for ending in (*BESIDE, ".mp4") if with_ending(clip, ending).exists()]
+        for ending in staged:
             self._send(f"{name}{ending}")
-        if mp4.exists():
-            self._send(f"{name}.mp4")
-            if (etag := etag_of(self._remote.entry(f"{name}.mp4"))) is not None:
-                recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
-                write_atomically(sidecar, to_json(recorded | {"mp4_etag": etag}))
+        is_published = ".mp4" in staged
+        if is_published and (etag := etag_of(self._remote.entry(f"{name}.mp4"))) is not None:
+            sidecar = with_ending(clip, ".json")
+            recorded = read_found_json(sidecar, MAX_SIDECAR_BYTES)
+            write_atomically(sidecar, to_json(recorded | {"mp4_etag": etag}))
         self._send(f"{name}.json")
-        for ending in others:
+        for ending in reversed(staged):  # the mp4 first: while it is staged, files that are not count as removed
             self._is_over_there(f"{name}{ending}")
-        if mp4.exists():
-            self._is_over_there(f"{name}.mp4")
+        for ending in BESIDE if is_published else ():
+            if ending not in staged:
+                self._remove_there(f"{name}{ending}")
 
     def _is_over_there(self, name: str) -> None:
         """Note it and remove the file here."""
         write_mark(self._uploaded / flat(name))
         remove_file(self._folder / name)
+
+    def _remove_there(self, name: str) -> None:
+        """Remove a file of the clip that was replaced. If it cannot be deleted, only this run's page is without it."""
+        if name in self._listing:
+            remove_file(self._uploaded / flat(name))
+            with suppress(Exception):  # whoever may write to a store may not always delete there
+                self._remote.remove(name)
 
     def _send(self, name: str) -> None:
         self._remote.write(name, (self._folder / name).read_bytes())

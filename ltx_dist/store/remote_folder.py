@@ -83,6 +83,9 @@ class RemoteFolder:
             self._file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._retrying.copy()(self._file_system.pipe_file, path, content)
 
+    def remove(self, name: str) -> None:
+        self._file_system.rm_file(f"{self._root}/{name}")
+
     def sha256(self, name: str) -> str:
         """Hex digest of a file, read in pieces. Raises OutputError."""
         digest = hashlib.sha256()

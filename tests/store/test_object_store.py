@@ -107,6 +107,29 @@ def test_a_batch_goes_to_a_store_and_on_from_there(
     assert checked.exit_code == 0 and "3 of 3 clips are intact" in checked.output, checked.output
 
 
+@pytest.mark.parametrize("may_delete", [True, False])
+def test_files_of_a_clip_that_is_replaced_are_removed_or_off_the_page(
+    memory: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, may_delete: bool
+) -> None:
+    assert render(memory, checkpoint, "one\n", "--set", "output.also=[ffv1]").exit_code == 0
+    before = names(memory)
+    assert "001-one.mkv" in before and "001-one.webp" in before
+    if not may_delete:
+
+        def refuse(store: object, path: str) -> None:
+            raise PermissionError(path)
+
+        monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "rm_file", refuse)
+    again = render(memory, checkpoint, "one\n", "--set", "defaults.seed=5", "--set", "output.poster=false")
+    assert again.exit_code == 0, again.output
+    gone = {"001-one.mkv", "001-one.webp"}
+    assert names(memory) == [name for name in before if name not in gone or not may_delete]
+    files, root = fsspec.core.url_to_fs(memory)
+    page = files.cat_file(f"{root}/index.html")
+    assert b"001-one.webp" not in page and b"001-one.mp4" in page
+    monkeypatch.undo()
+
+
 def test_a_clip_that_was_damaged_over_there_is_rendered_again(memory: str, checkpoint: Path) -> None:
     assert render(memory, checkpoint).exit_code == 0
     files, root = fsspec.core.url_to_fs(memory)
