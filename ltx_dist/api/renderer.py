@@ -116,7 +116,8 @@ class Renderer:
     def _render(self, batch: Batch) -> list[RenderResult]:
         inventory = local_inventory(self._config.placement.device)
         if self._config.placement.device != "cpu":
-            check_order(inventory)
+            with input_errors():
+                check_order(inventory)
         placed = place_batch(batch, one_device(self._config, inventory))
         scheduler = Scheduler(
             placed.placement, batch.costs(placed.precision), batch_key(placed.placement.recipe, batch.requests)

@@ -122,11 +122,11 @@ def _in_integers(values: Sequence[float], scale: Sequence[float]) -> tuple[int, 
 def maximize(objective: Sequence[int], rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[float]:
     """The x >= 0 with the largest `objective · x` for which `rows · x <= limits`.
 
-    A dense simplex, for some ten variables and some thirty rows. In floating point it fails where the rates of two
-    kinds are proportional but for their last bits, as learned rates often are: it divides by what is left of them. So
-    its table holds integers over a common divisor, the last pivot, and every division is exact (Bareiss 1968,
-    Sylvester's identity and multistep integer-preserving Gaussian elimination). By Bland's rule the pivots never cycle
-    (Bland 1977, New finite pivoting rules for the simplex method).
+    A dense simplex, for some ten variables and some thirty rows. In floating point it would fail if the rates of two
+    kinds are proportional but for their last bits, as learned rates often are: it would divide by the rounding error
+    that is left after an elimination. So the table holds integers over a common divisor, the last pivot, and every
+    division is exact (Bareiss 1968, Sylvester's identity and multistep integer-preserving Gaussian elimination). By
+    Bland's rule the pivots never cycle (Bland 1977, New finite pivoting rules for the simplex method).
 
     limits: none below 0, so that x = 0 is where the search begins. The maximum must be finite.
     """

@@ -133,10 +133,9 @@ class WorkerState:
     """The state of a worker, for views. `stage` is None while it waits.
 
     request_ids: the requests that share its current pass. step of num_steps: denoising steps done; 0 of 0 in the other
-    stages. is_loading: it reads or moves the stage's weights. attempt: number of the
-    assignment's attempt, from 0; one more after each that ran out of memory.
-    components: those whose weights are on the device. memory_bytes: what the worker has allocated on its device; on a
-    CPU the memory of its process; None if unknown.
+    stages. is_loading: it reads or moves the stage's weights. attempt: number of the assignment's attempt, from 0; each
+    one that runs out of memory is followed by another. components: those whose weights are on the device. memory_bytes:
+    what the worker has allocated on its device; on a CPU the memory of its process; None if unknown.
     """
 
     worker_id: str

@@ -23,7 +23,7 @@ class ResidentModule:
         self._arrived: torch.cuda.Event | None = None
         self._host: dict[str, torch.Tensor] = {}
         sizes = [tensor.nbytes for _, tensor in self._tensors()]
-        buffers = HostBuffers(sizes, True, report, cpus_near(device)) if self._stream else None
+        buffers = HostBuffers(sizes, pin=True, report=report, near=cpus_near(device)) if self._stream else None
         for index, (name, tensor) in enumerate(self._tensors()):
             if buffers is not None:
                 tensor.data = moved(tensor.data, buffers[index])

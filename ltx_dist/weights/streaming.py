@@ -40,7 +40,7 @@ class StreamedModule:
         everything = [*module.parameters(), *module.buffers()]
         self._around = [tensor for tensor in everything if id(tensor) not in streamed]
         sizes = [*(block.num_bytes for block in self._blocks), *(tensor.nbytes for tensor in self._around)]
-        buffers = HostBuffers(sizes, device.type == "cuda", report, cpus_near(device))
+        buffers = HostBuffers(sizes, pin=device.type == "cuda", report=report, near=cpus_near(device))
         for index, block in enumerate(self._blocks):
             block.move_to(buffers[index])
         for index, tensor in enumerate(self._around, len(self._blocks)):
