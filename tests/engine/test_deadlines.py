@@ -60,13 +60,18 @@ def test_more_clips_in_a_pass_are_granted_more():
     assert line.startswith("hung in encode_text of a and 3 more: no progress for 601 s")
 
 
-def test_quick_stages_have_a_minute():
+def begun_again(assignment: Assignment, seconds: float) -> Deadlines:
+    """Deadlines that saw the assignment end once after this long, and see it begin at 0 s."""
     deadlines = Deadlines(RECIPE)
     deadlines.joined("w0", 0.0)
-    encode = Assignment(("a",), E, "w0")
-    deadlines.begin(encode, [make_request("a")], 0.0)
-    deadlines.end(Completion(encode, 0.0, 0.1, StageReport(0.1)))
-    deadlines.begin(encode, [make_request("a")], 0.0)
+    deadlines.begin(assignment, [make_request("a")], 0.0)
+    deadlines.end(Completion(assignment, 0.0, seconds, StageReport(seconds)))
+    deadlines.begin(assignment, [make_request("a")], 0.0)
+    return deadlines
+
+
+def test_quick_stages_have_a_minute():
+    deadlines = begun_again(Assignment(("a",), E, "w0"), 0.1)
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
 
 
@@ -82,23 +87,14 @@ def test_a_stage_that_ran_out_of_memory_begins_again_with_all_of_its_time():
 
 
 def test_each_attempt_at_a_stage_without_steps_has_time_of_its_own():
-    deadlines = Deadlines(RECIPE)
-    deadlines.joined("w0", 0.0)
-    decode = Assignment(("a",), V, "w0")
-    deadlines.begin(decode, [make_request("a")], 0.0)
-    deadlines.end(Completion(decode, 0.0, 20.0, StageReport(20.0)))
-    deadlines.begin(decode, [make_request("a")], 0.0)
+    deadlines = begun_again(Assignment(("a",), V, "w0"), 20.0)
     for attempt in range(4):
         deadlines.saw([WorkerState("w0", V, ("a",), attempt=attempt)], 20.0 * attempt)
     assert deadlines.overdue(60 + 5 * 20.0) == [] and deadlines.overdue(61 + 5 * 20.0)
 
 
 def test_steps_too_quick_to_be_seen_are_known_from_the_stage():
-    deadlines = Deadlines(RECIPE)
-    deadlines.joined("w0", 0.0)
-    deadlines.begin(DENOISE, [make_request("a")], 0.0)
-    deadlines.end(Completion(DENOISE, 0.0, 0.4, StageReport(0.4)))
-    deadlines.begin(DENOISE, [make_request("a")], 0.0)
+    deadlines = begun_again(DENOISE, 0.4)
     assert deadlines.overdue(LEAST_SECONDS) == [] and deadlines.overdue(LEAST_SECONDS + 1)
 
 
